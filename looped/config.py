@@ -1,0 +1,275 @@
+"""The configuration of a run: frozen, keyword-only dataclasses that check themselves.
+
+`strict.to_dict` and `strict.from_dict` turn them into plain data and back. A setting that would have no
+effect is an error, so that no run claims what it did not do.
+"""
+
+from dataclasses import field
+from typing import Literal
+
+from looped.strict import check, fraction, frozen, idle, ordered, positive
+from looped.task_config import EditDistanceConfig, TaskConfig
+
+
+@frozen
+class ModelConfig:
+    """One looped transformer: prelude layers, a core applied `num_loops` times, coda layers."""
+
+    inputs: Literal["tokens", "vectors"] = "tokens"
+    """What a position holds: an integer token or a real vector."""
+    vocab_size: int | None = None
+    """Number of input tokens; None lets the task decide."""
+    input_dim: int | None = None
+    """Width of an input vector (inputs=vectors); None lets the task decide."""
+    output_size: int | None = None
+    """Number of outputs per position; None lets the task decide."""
+    max_seq_len: int | None = None
+    """Longest sequence; None lets the task decide."""
+    causal: bool = False
+    """Whether a position sees only itself and those before it."""
+    d_model: int = 256
+    num_heads: int = 4
+    d_ff: int | None = None
+    """Width of the feed-forward layer; None is 4 * d_model."""
+    prelude_layers: int = 0
+    """Layers before the loop."""
+    core_layers: int = 1
+    """Layers inside the loop. A standard transformer of L layers is core_layers=L, num_loops=1."""
+    coda_layers: int = 0
+    """Layers after the loop."""
+    num_loops: int = 1
+    """How often the core is applied unless a call says otherwise."""
+    norm: Literal["rms", "layer", "none"] = "rms"
+    norm_gain: bool = True
+    """Whether the norms inside the layers have a learned gain."""
+    final_norm: Literal["rms", "layer", "none"] | None = None
+    """Norm before the output, always with a gain; None is the same kind as `norm`."""
+    loop_norm: bool = False
+    """Whether the final norm is applied after every loop instead of once."""
+    embedding_norm: bool = False
+    """Whether a LayerNorm follows the embedding (published for edit distance and LCS)."""
+    feedforward_norm: bool = True
+    """False feeds the raw state to the feed-forward layer (published language-model baseline)."""
+    values: Literal["normalised", "state"] = "normalised"
+    """What attention values are made of; `state` is the published language-model baseline."""
+    activation: Literal["gelu", "gelu_tanh", "silu", "relu", "swiglu"] = "gelu"
+    bias: bool = False
+    """Whether linear layers, LayerNorms and the output have a bias."""
+    positions: Literal["learned", "sinusoidal", "rotary", "none"] = "learned"
+    positions_every_loop: bool = False
+    """Whether positions are added again before every loop instead of once at the input."""
+    input_injection: Literal["none", "add", "concat"] = "none"
+    """How the embedded input enters the state again at each loop; the state then starts at zero."""
+    modulation: Literal["none", "additive", "gain_gate", "adaptive_norm", "table", "rezero"] = "none"
+    """How the loop index acts on the core: a sinusoid added to the state (Universal Transformer), gains
+    and gates (the paper's TMLT), those with shifts (DiT), a learned table of gains and gates, or one
+    learned scalar gate for each sublayer (ReZero, which does not depend on the index)."""
+    gate_offset: Literal[0, 1] = 0
+    """Gate when the modulation is at its zero initialisation: 0 (published, identity) or 1 (plain)."""
+    timestep: Literal["index", "fraction", "both"] = "index"
+    """The modulation sees t, t / num_loops, or both."""
+    max_loops: int | None = None
+    """Number of rows of the learned table (modulation=table)."""
+    tie_embeddings: bool = False
+    """Whether the output matrix is the token embedding."""
+    initialisation: Literal["gpt2", "pytorch"] = "gpt2"
+    """gpt2: N(0, 0.02), residual projections / sqrt(2 * depth). pytorch: the framework's defaults."""
+    initialisation_depth: int | None = None
+    """Depth in that formula; None is the effective depth (the public code uses a constant 12)."""
+
+    def __post_init__(self) -> None:
+        positive(
+            self, "vocab_size", "input_dim", "output_size", "max_seq_len", "d_model", "num_heads", "d_ff",
+            "core_layers", "num_loops", "max_loops", "initialisation_depth",
+        )  # fmt: skip
+        for name in ("prelude_layers", "coda_layers"):
+            check(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
+        check(self.d_model % self.num_heads == 0, "num_heads", self.num_heads, f"a divisor of d_model={self.d_model}")
+        even = self.positions == "sinusoidal" or self.modulation == "additive"
+        check(not even or self.d_model % 2 == 0, "d_model", self.d_model, "an even number for sinusoids")
+        rotary = self.positions == "rotary"
+        check(not rotary or self.head_dim % 2 == 0, "d_model", self.d_model, "an even d_model / num_heads for rotary")
+        if self.inputs == "tokens":
+            idle(self, "inputs='tokens'", "input_dim")
+        else:
+            idle(self, "inputs='vectors'", "vocab_size", "tie_embeddings")
+        if self.norm == "none":
+            idle(self, "norm='none'", "norm_gain", "feedforward_norm", "values")
+        if self.final_norm == "none" or (self.final_norm is None and self.norm == "none"):
+            idle(self, "there is no final norm", "loop_norm")
+        if self.positions in ("rotary", "none"):
+            idle(self, f"positions={self.positions!r}", "positions_every_loop")
+        if self.modulation in ("none", "additive"):
+            idle(self, f"modulation={self.modulation!r}", "gate_offset")
+        if self.modulation not in ("gain_gate", "adaptive_norm", "additive"):
+            idle(self, f"modulation={self.modulation!r}", "timestep")
+        if self.modulation == "table":
+            check(self.max_loops is not None, "max_loops", None, "the table's number of loops")
+            check(self.num_loops <= (self.max_loops or 0), "num_loops", self.num_loops, f"<= {self.max_loops}")
+        else:
+            idle(self, f"modulation={self.modulation!r}", "max_loops")
+        if self.tie_embeddings and self.vocab_size and self.output_size:
+            check(
+                self.vocab_size == self.output_size, "output_size", self.output_size, "vocab_size when embeddings tie"
+            )
+        if self.initialisation == "pytorch":
+            idle(self, "initialisation='pytorch'", "initialisation_depth")
+
+    @property
+    def head_dim(self) -> int:
+        return self.d_model // self.num_heads
+
+    @property
+    def ff_dim(self) -> int:
+        return self.d_ff or 4 * self.d_model
+
+
+@frozen
+class ScheduleConfig:
+    """How many loops a training step runs, and how many of them carry gradient."""
+
+    kind: Literal["fixed", "curriculum", "random"] = "fixed"
+    """fixed: model.num_loops. curriculum: grows from min_loops to max_loops. random: uniform in that range."""
+    min_loops: int | None = None
+    max_loops: int | None = None
+    loops_step: int = 1
+    """Loops added at a time by the curriculum."""
+    every: int | None = None
+    """Steps between two additions of the curriculum."""
+    num_grad_loops: int | None = None
+    """Trailing loops that carry gradient; None is all."""
+
+    def __post_init__(self) -> None:
+        positive(self, "min_loops", "max_loops", "loops_step", "every", "num_grad_loops")
+        if self.kind == "fixed":
+            idle(self, "kind='fixed'", "min_loops", "max_loops")
+        else:
+            for name in ("min_loops", "max_loops"):
+                check(getattr(self, name) is not None, name, None, f"a number of loops with kind={self.kind!r}")
+            ordered(self, "loops")
+        if self.kind == "curriculum":
+            check(self.every is not None, "every", None, "a number of steps with kind='curriculum'")
+        else:
+            idle(self, f"kind={self.kind!r}", "loops_step", "every")
+
+
+@frozen
+class OptimConfig:
+    """AdamW with warm-up, decay of the learning rate, clipping and, optionally, averaged weights."""
+
+    learning_rate: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = 0.01
+    decay: Literal["matrices", "all_but_bias"] = "matrices"
+    """all_but_bias is the public reasoning code's: norm gains are decayed too."""
+    warmup_steps: int = 100
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    final_fraction: float = 0.0
+    """Learning rate at the end as a fraction of the peak."""
+    update_every: int = 1
+    """Steps between changes of the learning rate; the public code's epoch leaves the first at zero."""
+    clip_norm: float | None = 1.0
+    """Largest norm of the gradient; None does not clip."""
+    ema_decay: float | None = None
+    """Evaluate an exponential moving average of the weights with this decay; None does not."""
+
+    def __post_init__(self) -> None:
+        check(self.learning_rate > 0, "learning_rate", self.learning_rate, "a positive number")
+        check(self.weight_decay >= 0, "weight_decay", self.weight_decay, "at least 0")
+        check(all(0 <= b < 1 for b in self.betas), "betas", self.betas, "two numbers from 0 to below 1")
+        check(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "at least 0")
+        fraction(self, "final_fraction")
+        positive(self, "update_every")
+        check(self.clip_norm is None or self.clip_norm > 0, "clip_norm", self.clip_norm, "a positive number")
+        check(self.ema_decay is None or 0 < self.ema_decay < 1, "ema_decay", self.ema_decay, "strictly between 0 and 1")
+        if self.schedule == "constant":
+            idle(self, "schedule='constant'", "final_fraction")
+
+
+@frozen
+class TrainConfig:
+    """How long, on what and how often."""
+
+    steps: int = 3000
+    batch_size: int = 128
+    """Examples in a step, over all devices and accumulated parts."""
+    accumulation: int = 1
+    """Parts in which a step's batch is computed."""
+    seed: int = 0
+    """Fixes the initial weights and the order of the training examples."""
+    loss: Literal["last", "all", "window"] = "last"
+    """Which loops' readouts are scored."""
+    loss_window: int | None = None
+    """Number of trailing loops (loss=window)."""
+    device: str = "auto"
+    """auto, cpu, cuda or mps."""
+    devices: int = 1
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """auto is bf16 mixed precision where the processor computes in it."""
+    compile: bool | None = None
+    """Compile the core; None does where a compiler is at hand."""
+    recompute: Literal["none", "loop", "nested"] = "none"
+    """Keep all activations, one state a loop, or about the square root of the loops."""
+    workers: int = 1
+    """Processes that prepare batches; 0 prepares them between steps."""
+    log_every: int = 50
+    eval_every: int = 500
+    eval_examples: int = 1024
+    save_every: int = 1000
+    save_minutes: float = 10.0
+    """A checkpoint is also written when this much time has passed since the last."""
+    keep_last: int = 2
+    """Checkpoints kept, besides the best."""
+    target: float | None = None
+    """End early when the validation metric reaches this value."""
+
+    def __post_init__(self) -> None:
+        positive(
+            self, "steps", "batch_size", "accumulation", "loss_window", "devices", "log_every", "eval_every",
+            "eval_examples", "save_every", "keep_last",
+        )  # fmt: skip
+        check(self.seed >= 0, "seed", self.seed, "at least 0")
+        check(self.workers >= 0, "workers", self.workers, "at least 0")
+        check(self.save_minutes > 0, "save_minutes", self.save_minutes, "a positive number")
+        check(self.device in ("auto", "cpu", "cuda", "mps"), "device", self.device, "auto, cpu, cuda or mps")
+        parts = self.accumulation * self.devices
+        check(self.batch_size % parts == 0, "batch_size", self.batch_size, f"a multiple of {parts} parts")
+        fraction(self, "target")
+        if self.loss == "window":
+            check(self.loss_window is not None, "loss_window", None, "a number of loops with loss='window'")
+        else:
+            idle(self, f"loss={self.loss!r}", "loss_window")
+
+
+@frozen
+class RunConfig:
+    """Everything that determines one training run."""
+
+    recipe: str = "custom"
+    """Name of the recipe that made this."""
+    note: str = ""
+    """What the recipe reproduces, and how it differs from what was published."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    task: TaskConfig = field(default_factory=EditDistanceConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        most = self.schedule.max_loops or self.model.num_loops
+        window = self.schedule.num_grad_loops
+        check(window is None or window <= most, "schedule.num_grad_loops", window, f"at most {most} loops")
+        if self.train.loss == "window":
+            reach = min(window or most, self.schedule.min_loops or most)
+            loss_window = self.train.loss_window or 0
+            check(loss_window <= reach, "train.loss_window", loss_window, f"at most the {reach} loops with gradient")
+        if self.train.loss == "all":
+            check(window is None, "schedule.num_grad_loops", window, "None when train.loss='all'")
+        if self.model.max_loops is not None:
+            check(
+                most <= self.model.max_loops, "schedule.max_loops", most, f"<= model.max_loops={self.model.max_loops}"
+            )
+        check(
+            self.optim.warmup_steps <= self.train.steps,
+            "optim.warmup_steps", self.optim.warmup_steps, f"at most train.steps={self.train.steps}",
+        )  # fmt: skip

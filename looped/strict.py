@@ -1,0 +1,118 @@
+"""Strict plain-data configurations: checks for their fields, and dictionaries to and from them."""
+
+import dataclasses
+import difflib
+import json
+import types
+import typing
+from typing import Any, Literal, TypeVar, Union
+
+T = TypeVar("T")
+frozen = dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+
+
+def check(ok: bool, field_name: str, value: object, allowed: str) -> None:
+    if not ok:
+        raise ValueError(f"{field_name}={value!r}: expected {allowed}")
+
+
+def positive(config: Any, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if value is not None:
+            check(value >= 1, name, value, "at least 1")
+
+
+def fraction(config: Any, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if value is not None:
+            check(0 <= value <= 1, name, value, "a number from 0 to 1")
+
+
+def idle(config: Any, condition: str, *names: str) -> None:
+    """Raise if one of `names` was set although `condition` (already known to hold) makes it idle."""
+    for f in dataclasses.fields(config):
+        value = getattr(config, f.name)
+        if f.name in names and value != f.default:
+            raise ValueError(f"{f.name}={value!r}: has no effect when {condition}; expected {f.default!r}")
+
+
+def ordered(config: Any, what: str) -> None:
+    low, high = getattr(config, f"min_{what}"), getattr(config, f"max_{what}")
+    if low is not None and high is not None:
+        check(low <= high, f"min_{what}", low, f"at most max_{what}={high}")
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A configuration as plain JSON values; the inverse of `from_dict`."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def from_dict(cls: type[T], data: object, path: str = "") -> T:
+    """Build `cls` from plain JSON values.
+
+    Raises:
+        ValueError: for an unknown key, a wrong type or an impossible value; names the field.
+    """
+    return _convert(cls, data, path or cls.__name__)
+
+
+def nearest(word: str, options: typing.Iterable[str]) -> str:
+    """' (did you mean X?)' for the option nearest to `word`, or ''."""
+    close = difflib.get_close_matches(word, list(options), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def _convert(kind: Any, value: Any, path: str) -> Any:
+    if dataclasses.is_dataclass(kind):
+        return _convert_dataclass(kind, value, path)
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (Union, types.UnionType):
+        return _convert_union(args, value, path)
+    if origin is Literal:
+        # `True == 1` in Python: compare the types as well.
+        if not any(value == a and type(value) is type(a) for a in args):
+            hint = nearest(value, [a for a in args if isinstance(a, str)]) if isinstance(value, str) else ""
+            raise ValueError(f"{path}={value!r}: expected one of {', '.join(map(str, args))}{hint}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, list | tuple) or (args[-1] is not Ellipsis and len(value) != len(args)):
+            raise ValueError(f"{path}={value!r}: expected a list of {len(args) if args[-1] is not ... else 'values'}")
+        kinds = [args[0]] * len(value) if args[-1] is Ellipsis else args
+        return tuple(_convert(k, v, f"{path}[{i}]") for i, (k, v) in enumerate(zip(kinds, value, strict=True)))
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise ValueError(f"{path}={value!r}: expected {kind.__name__}, not {type(value).__name__}")
+    return value
+
+
+def _convert_union(args: tuple[Any, ...], value: Any, path: str) -> Any:
+    if value is None and type(None) in args:
+        return None
+    options = [a for a in args if a is not type(None)]
+    if len(options) == 1:
+        return _convert(options[0], value, path)
+    if dataclasses.is_dataclass(options[0]):  # told apart by their literal `name`
+        by_name = {typing.get_args(typing.get_type_hints(o)["name"])[0]: o for o in options}
+        name = value.get("name") if isinstance(value, dict) else None
+        if name not in by_name:
+            raise ValueError(f"{path}.name={name!r}: expected one of {', '.join(by_name)}{nearest(str(name), by_name)}")
+        return _convert(by_name[name], value, path)
+    raise TypeError(f"{path}: unions of {options} are not supported")
+
+
+def _convert_dataclass(cls: Any, data: Any, path: str) -> Any:
+    if not isinstance(data, dict):
+        raise ValueError(f"{path}={data!r}: expected an object with the fields of {cls.__name__}")
+    kinds = typing.get_type_hints(cls)
+    known = [f.name for f in dataclasses.fields(cls)]
+    for key in data:
+        if key not in known:
+            raise ValueError(f"{path}.{key}: unknown key{nearest(key, known)}")
+    values = {key: _convert(kinds[key], value, f"{path}.{key}") for key, value in data.items()}
+    try:
+        return cls(**values)
+    except ValueError as error:
+        raise ValueError(f"{path}.{error}") from None

@@ -1,0 +1,124 @@
+"""The configuration of each task, told apart by its `name`."""
+
+from typing import Literal
+
+from looped.strict import check, fraction, frozen, idle, ordered, positive
+
+
+@frozen
+class EditDistanceConfig:
+    """Weighted edit distance of two strings (insert 2, delete 2, replace 3)."""
+
+    name: Literal["edit_distance"] = "edit_distance"
+    length: int = 60
+    """Length n of the first string in training; the second has n-3 .. n+2."""
+    eval_lengths: tuple[int, ...] = ()
+    """Further lengths for evaluation."""
+    min_letters: int = 3
+    max_letters: int = 26
+    """Each pair draws its own alphabet of min_letters .. max_letters letters."""
+    pairs: Literal["mixed", "independent"] = "mixed"
+    """Independent strings and edited copies, or (a public script with zero edits) only the former."""
+    version: Literal["corrected", "published"] = "corrected"
+    """published: leading gaps cost 1 instead of 2, and the end token after the answer is scored too."""
+    answer_at: Literal["separator", "class", "last"] = "separator"
+    """Where the answer is read: at <sep>, at a class token in front, or at the last letter."""
+
+    def __post_init__(self) -> None:
+        _check_strings(self)
+
+
+@frozen
+class LCSConfig:
+    """Length of the longest common subsequence of two strings."""
+
+    name: Literal["lcs"] = "lcs"
+    length: int = 100
+    eval_lengths: tuple[int, ...] = ()
+    min_letters: int = 3
+    max_letters: int = 25
+    version: Literal["corrected", "published", "published_v1"] = "corrected"
+    """published: its 'insert' replaces, and the end token is scored too. published_v1: each string draws
+    its own max_letters letters with replacement, both of length n (the older public script)."""
+    answer_at: Literal["separator", "class", "last"] = "separator"
+
+    def __post_init__(self) -> None:
+        _check_strings(self)
+        if self.version == "published_v1":
+            idle(self, "version='published_v1'", "min_letters")
+
+
+def _check_strings(config: "EditDistanceConfig | LCSConfig") -> None:
+    for n in (config.length, *config.eval_lengths):
+        check(4 <= n <= 1000, "length", n, "4 to 1000")
+    check(1 <= config.min_letters <= 26, "min_letters", config.min_letters, "1 to 26")
+    check(config.min_letters <= config.max_letters <= 26, "max_letters", config.max_letters, "min_letters to 26")
+    check(
+        config.version == "corrected" or config.answer_at == "separator",
+        "answer_at", config.answer_at, "'separator' with the published versions (only there do they score <eos>)",
+    )  # fmt: skip
+
+
+@frozen
+class SudokuConfig:
+    """Fill a Sudoku board; puzzles come from files, or are generated with exactly one solution."""
+
+    name: Literal["sudoku"] = "sudoku"
+    box: int = 3
+    """Side of a box: 3 for 9x9 boards, 2 for 4x4."""
+    files: tuple[str, ...] = ()
+    """Puzzle files (see `looped tasks`); none generates `pool` puzzles from `pool_seed`."""
+    pool: int = 2000
+    pool_seed: int = 0
+    min_clues: int | None = None
+    max_clues: int | None = None
+    """Range of clue counts, of generated puzzles or of the rows used from files; None is any."""
+    min_rating: float | None = None
+    max_rating: float | None = None
+    """Use only rows with a numeric rating in this range."""
+    augment: bool = True
+    """Apply a random symmetry to every training board."""
+    loss: Literal["blanks", "all"] = "blanks"
+    """Which cells are scored in training; the public code scores all, givens included."""
+    on_bad_row: Literal["stop", "skip"] = "stop"
+    """A row that is no puzzle with one solution stops the run, or is skipped and counted."""
+
+    def __post_init__(self) -> None:
+        check(self.box in (2, 3), "box", self.box, "2 or 3")
+        positive(self, "pool")
+        cells = self.box**4
+        for name in ("min_clues", "max_clues"):
+            value = getattr(self, name)
+            check(value is None or 0 < value < cells, name, value, f"1 to {cells - 1}")
+        ordered(self, "clues")
+        ordered(self, "rating")
+        if self.files:
+            idle(self, "files are given", "pool", "pool_seed")
+        else:
+            idle(self, "puzzles are generated", "min_rating", "max_rating", "on_bad_row")
+
+
+@frozen
+class CountdownConfig:
+    """Reach a target from given numbers, each used once, by + - * /."""
+
+    name: Literal["countdown"] = "countdown"
+    numbers: int = 4
+    max_number: int = 99
+    min_target: int = 10
+    max_target: int = 100
+    held_out: float = 0.1
+    """Share of the targets that never occur in training."""
+    target_seed: int = 4
+
+    def __post_init__(self) -> None:
+        check(2 <= self.numbers <= 6, "numbers", self.numbers, "2 to 6")
+        positive(self, "max_number", "min_target")
+        check(self.max_target > self.min_target, "max_target", self.max_target, f"more than {self.min_target}")
+        fraction(self, "held_out")
+        held_out = int(self.held_out * (self.max_target - self.min_target + 1))
+        check(held_out >= 1, "held_out", self.held_out, "a share that holds out at least one target")
+        check(self.held_out < 1, "held_out", self.held_out, "a share that leaves targets for training")
+
+
+TaskConfig = EditDistanceConfig | LCSConfig | SudokuConfig | CountdownConfig

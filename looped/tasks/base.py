@@ -1,0 +1,108 @@
+"""What a task is: a distribution of problems, a solver that labels them, and an encoding for a model."""
+
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+# An example belongs to the split that the hash of its content says, so that the splits are disjoint by
+# construction however many examples are drawn: 1/16 of all content is test, 1/16 validation.
+BUCKETS = 16
+
+
+def split_of(key: bytes) -> Split:
+    """The only split in which an example whose content is `key` may occur."""
+    bucket = zlib.crc32(key) % BUCKETS
+    return "test" if bucket == 0 else "validation" if bucket == 1 else "train"
+
+
+class Batch(NamedTuple):
+    """Examples as a model takes them."""
+
+    inputs: Int[Tensor, "batch seq"] | Float[Tensor, "batch seq input"]
+    targets: Int[Tensor, "batch seq"]
+    mask: Bool[Tensor, "batch seq"]
+    """True where the target counts in the loss."""
+    attend: Bool[Tensor, "batch seq"]
+    """True at real positions, False at padding."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Interface:
+    """What a model needs to know of a task; the names are fields of `ModelConfig`."""
+
+    inputs: Literal["tokens", "vectors"] = "tokens"
+    vocab_size: int | None = None
+    input_dim: int | None = None
+    output_size: int
+    max_seq_len: int
+
+
+class Task(ABC):
+    """A distribution, a solver and an encoding. Problems are whatever the task likes them to be.
+
+    `groups` names the axis on which the task is evaluated (lengths, difficulties); problems of the
+    training distribution are drawn with group=None.
+    """
+
+    metric: str
+    """The score that decides which model is better."""
+    groups: tuple[str, ...]
+    interface: Interface
+
+    @abstractmethod
+    def sample(self, split: Split, size: int, rng: np.random.Generator, group: str | None = None) -> Sequence[Any]:
+        """`size` problems with their answers, all of this split and group, decided by `rng` alone."""
+
+    @abstractmethod
+    def encode(self, problems: Sequence[Any]) -> Batch:
+        """Problems as tensors. A problem without an answer gives targets that are all zero."""
+
+    @abstractmethod
+    def score(self, batch: Batch, logits: Float[Tensor, "batch seq output"]) -> dict[str, Float[Tensor, " batch"]]:
+        """One value in [0, 1] per example and metric; `self.metric` is among them."""
+
+    @abstractmethod
+    def answer(self, problem: Any, logits: Float[Tensor, "seq output"]) -> dict[str, Any]:
+        """What the model says: plain values with the keys answer, valid and confidence (0 to 1).
+
+        `valid` tells whether the answer keeps the rules of the task; None where any answer would.
+        """
+
+    @abstractmethod
+    def read(self, lines: Sequence[str], source: str, on_bad_row: Literal["stop", "skip"]) -> tuple[Sequence[Any], int]:
+        """The user's own problems, and how many rows were skipped.
+
+        Raises:
+            ValueError: for a bad row, naming `source`, line and reason (on_bad_row=stop); for no row at all.
+        """
+
+    @abstractmethod
+    def describe(self, problem: Any, logits: Float[Tensor, "seq output"] | None = None) -> str:
+        """Input, answer and (with logits) prediction, as text for a person."""
+
+    @abstractmethod
+    def picture(self, problem: Any, logits: Float[Tensor, "loops seq output"]) -> dict[str, Any]:
+        """What the model thinks after each loop, as plain values for the report (see docs/design.md)."""
+
+    def batch(self, split: Split, step: int, size: int, *, seed: int, group: str | None = None) -> Batch:
+        """The batch of a step: a pure function of the arguments."""
+        return self.encode(self.sample(split, size, self.rng(split, step, seed, group), group))
+
+    @staticmethod
+    def rng(split: Split, step: int, seed: int, group: str | None = None) -> np.random.Generator:
+        """The generator of a step's batch; equal arguments give equal streams on every machine."""
+        return np.random.default_rng([seed, SPLITS.index(split), step, zlib.crc32((group or "").encode())])
+
+
+def means(scores: Mapping[str, Tensor]) -> dict[str, float]:
+    """The mean of each metric over a batch."""
+    return {name: values.double().mean().item() for name, values in scores.items()}
