@@ -5,10 +5,16 @@ import difflib
 import json
 import types
 import typing
+from collections.abc import Iterable
 from typing import Any, Literal, TypeVar, Union
 
 T = TypeVar("T")
-frozen = dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+
+
+@typing.dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(dataclasses.field,))
+def frozen(cls: type[T]) -> type[T]:
+    """The decorator of every configuration: frozen, keyword-only, slotted."""
+    return dataclasses.dataclass(frozen=True, kw_only=True, slots=True)(cls)
 
 
 def check(ok: bool, field_name: str, value: object, allowed: str) -> None:
@@ -58,7 +64,7 @@ def from_dict(cls: type[T], data: object, path: str = "") -> T:
     return _convert(cls, data, path or cls.__name__)
 
 
-def nearest(word: str, options: typing.Iterable[str]) -> str:
+def nearest(word: str, options: Iterable[str]) -> str:
     """' (did you mean X?)' for the option nearest to `word`, or ''."""
     close = difflib.get_close_matches(word, list(options), n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""

@@ -113,8 +113,10 @@ class CountdownConfig:
 
     def __post_init__(self) -> None:
         check(2 <= self.numbers <= 6, "numbers", self.numbers, "2 to 6")
-        positive(self, "max_number", "min_target")
-        check(self.max_target > self.min_target, "max_target", self.max_target, f"more than {self.min_target}")
+        positive(self, "min_target")
+        check(2 <= self.max_number <= 999, "max_number", self.max_number, "2 to 999")
+        allowed = f"more than min_target={self.min_target}, up to 999"
+        check(self.min_target < self.max_target <= 999, "max_target", self.max_target, allowed)
         fraction(self, "held_out")
         held_out = int(self.held_out * (self.max_target - self.min_target + 1))
         check(held_out >= 1, "held_out", self.held_out, "a share that holds out at least one target")

@@ -1,0 +1,16 @@
+"""The tasks by the name that their configuration carries."""
+
+from looped.tasks.base import Batch, Task
+from looped.tasks.countdown import Countdown
+from looped.tasks.edit_distance import EditDistance
+from looped.tasks.lcs import LongestCommonSubsequence
+from looped.tasks.sudoku import Sudoku
+
+TASKS: dict[str, type[Task]] = {
+    "edit_distance": EditDistance,
+    "lcs": LongestCommonSubsequence,
+    "sudoku": Sudoku,
+    "countdown": Countdown,
+}
+
+__all__ = ["TASKS", "Batch", "Task"]

@@ -59,6 +59,9 @@ class Task(ABC):
     interface: Interface
 
     @abstractmethod
+    def __init__(self, config: Any) -> None: ...
+
+    @abstractmethod
     def sample(self, split: Split, size: int, rng: np.random.Generator, group: str | None = None) -> Sequence[Any]:
         """`size` problems with their answers, all of this split and group, decided by `rng` alone."""
 

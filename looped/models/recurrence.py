@@ -1,0 +1,122 @@
+"""The one place where a core is applied repeatedly.
+
+The gradient window, recomputation, exits and the states that are kept all live here, so that there is one
+loop to understand and to test.
+"""
+
+import math
+from collections.abc import Callable, Collection
+from typing import Any, Literal, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from looped.models.exits import ExitRule
+
+State = Float[Tensor, "batch seq d_model"]
+Recompute = Literal["none", "loop", "nested"]
+
+
+class Recurrence(NamedTuple):
+    """What looping gave."""
+
+    state: State
+    num_loops: int
+    """Loops that were run: fewer than asked for if every example left early."""
+    kept: dict[int, State]
+    """The state after each loop that was asked for, by loop number 1 .. num_loops."""
+    exits: Int[Tensor, " batch"] | None
+    """Loops that each example took, with an exit rule."""
+
+
+def recur(
+    step: Callable[[State, int], State],
+    state: State,
+    num_loops: int,
+    *,
+    num_grad_loops: int | None = None,
+    recompute: Recompute = "none",
+    keep: Collection[int] = (),
+    exit_rule: ExitRule | None = None,
+) -> Recurrence:
+    """Apply `step(state, t)` for t = 0 .. num_loops-1.
+
+    Args:
+        step: one application of the core.
+        state: (batch, seq, d_model).
+        num_loops: at least 1.
+        num_grad_loops: trailing loops that carry gradient; None is all.
+        recompute: what is kept for the backward pass: all activations (none), the state before each loop
+            (loop), or about 2 sqrt(num_loops) of those states (nested).
+        keep: loop numbers, from 1, whose states are returned.
+        exit_rule: freezes an example's state once it is done; for inference.
+
+    Raises:
+        ValueError: for counts out of range, or an exit rule together with recomputation.
+    """
+    window = num_loops if num_grad_loops is None else num_grad_loops
+    if num_loops < 1:
+        raise ValueError(f"num_loops={num_loops}: expected at least 1")
+    if not 1 <= window <= num_loops:
+        raise ValueError(f"num_grad_loops={window}: expected 1 to num_loops={num_loops}")
+    if exit_rule is not None and (window < num_loops or recompute != "none"):
+        raise ValueError("exit_rule: expected neither num_grad_loops nor recompute beside it; exits are for inference")
+    exits = None if exit_rule is None else _Exits(exit_rule, state)
+    kept: list[State] = []
+
+    def run(state: State, first: int, last: int, one: Callable[[State, int], State]) -> tuple[State, ...]:
+        outputs = []
+        for t in range(first, last):
+            before, state = state, one(state, t)
+            if exits is not None:
+                state = exits.freeze(before, state, t + 1)
+            if t + 1 in keep:
+                outputs.append(state)
+            if exits is not None and exits.all_done:
+                break
+        return (state, *outputs)
+
+    def advance(outputs: tuple[State, ...]) -> State:
+        kept.extend(outputs[1:])
+        return outputs[0]
+
+    start = num_loops - window
+    if start:
+        with torch.no_grad():
+            state = advance(run(state, 0, start, step))
+        # Autocast caches weights that it cast without gradient; the window must not meet them.
+        torch.clear_autocast_cache()
+    if recompute == "none" or not torch.is_grad_enabled():
+        state = advance(run(state, start, num_loops, step))
+    else:
+        segment = 1 if recompute == "loop" else math.isqrt(window - 1) + 1
+        one = step if segment == 1 else lambda state, t: _recomputed(step, state, t)
+        for first in range(start, num_loops, segment):
+            state = advance(_recomputed(run, state, first, min(first + segment, num_loops), one))
+    loops = num_loops if exits is None else int(exits.loops.max())
+    numbers = sorted(n for n in keep if n <= loops)
+    return Recurrence(state, loops, dict(zip(numbers, kept, strict=True)), None if exits is None else exits.loops)
+
+
+def _recomputed(function: Callable[..., Any], *args: Any) -> Any:
+    return checkpoint(function, *args, use_reentrant=False, preserve_rng_state=False)
+
+
+class _Exits:
+    """Which examples are done, and after how many loops."""
+
+    def __init__(self, rule: ExitRule, state: State) -> None:
+        self.rule = rule
+        self.loops = torch.zeros(len(state), dtype=torch.long, device=state.device)
+        self.done = torch.zeros(len(state), dtype=torch.bool, device=state.device)
+        self.all_done = False
+
+    def freeze(self, before: State, after: State, loop: int) -> State:
+        """The state after a loop, in which the examples that were done have not moved."""
+        after = torch.where(self.done[:, None, None], before, after)
+        self.loops += ~self.done
+        self.done = self.done | self.rule(before, after, loop)
+        self.all_done = bool(self.done.all())
+        return after

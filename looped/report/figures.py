@@ -1,0 +1,234 @@
+"""The report's figures, drawn so that they read on light and dark pages and at 360 pixels."""
+
+import io
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+
+from looped.report.runs import Run
+from looped.report.tables import Problem, Variant
+
+# Okabe and Ito's colours, told apart by colour-blind readers, with the light ones darkened until all have a
+# contrast of about 3 or more on white as well as on the dark page. Markers and dashes carry the same information.
+SERIES = (
+    ("#0b79bf", "o", "-"), ("#d55e00", "s", "--"), ("#009e73", "D", "-."), ("#b57f00", "^", ":"),
+    ("#c4699a", "v", "-"), ("#7e67b5", "P", "--"), ("#6f7c85", "X", "-."),
+)  # fmt: skip
+INK = "#010203"  # stands for the colour of the surrounding text
+WIDTH = 4.5  # inches: with 10 pt text, letters are 10 pixels high on a screen 360 pixels wide
+STYLE: dict[Any, Any] = {
+    "font.size": 10, "axes.labelsize": 10, "legend.fontsize": 9.5, "lines.linewidth": 1.8, "lines.markersize": 5,
+    "svg.fonttype": "none", "svg.hashsalt": "looped", "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": INK,
+    "axes.linewidth": 0.7, "xtick.color": INK, "ytick.color": INK, "axes.spines.top": False, "axes.spines.right": False,
+    "axes.grid": True, "axes.axisbelow": True, "grid.color": INK, "grid.alpha": 0.13, "grid.linewidth": 0.7,
+    "legend.frameon": False, "legend.handlelength": 2.6, "legend.labelspacing": 0.35, "text.parse_math": False,
+    "figure.constrained_layout.use": True,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One figure: `svg` as a file (white ground) and as part of a page (colour of the page's text), and `png`."""
+
+    name: str
+    svg: bytes
+    png: bytes
+    inline: str
+
+
+def series(problem: Problem) -> dict[str, tuple[str, str, str]]:
+    """Colour, marker and dash of each variant, the same in all figures."""
+    looks = {}
+    for i, variant in enumerate(problem.variants):
+        color = SERIES[i % len(SERIES)][0]
+        _, marker, dash = SERIES[(i + i // len(SERIES)) % len(SERIES)]  # colours come again with other markers
+        looks[variant.name] = (color, marker, dash)
+    return looks
+
+
+def score_by_loops(problem: Problem, name: str) -> Picture | None:
+    """Test score against the number of loops; a ring marks the loops a variant was trained for."""
+
+    def draw(axes: Axes) -> None:
+        counts = sorted({loops for variant in problem.variants for loops in problem.loops(variant)})
+        for variant in problem.variants:
+            points = [(n, e) for n in problem.loops(variant) if (e := problem.estimate(variant, problem.metric, n))]
+            color, marker, dash = series(problem)[variant.name]
+            x = [n for n, _ in points]
+            axes.plot(
+                x, [e.value for _, e in points], color=color, marker=marker, ls=dash, label=shorten(variant.name, 50)
+            )
+            axes.fill_between(x, [e.low for _, e in points], [e.high for _, e in points], color=color, alpha=0.13, lw=0)
+            trained = [(n, e.value) for n, e in points if n == variant.trained_loops]
+            axes.plot(*zip(*trained, strict=True) if trained else ((), ()), "o", ms=12, mfc="none", mec=color, mew=1.4)
+        axes.set(xlabel="number of loops", ylabel=f"test {spaced(problem.metric)}")
+        axes.set_xscale("log", base=2)
+        _plain_ticks(axes.xaxis, _thin(counts), lambda value, _: f"{value:.0f}")
+        _unit(axes.set_ylim)
+        ring = Line2D([], [], ls="", marker="o", ms=10, mfc="none", mec=INK, mew=1.2, label="ring: loops in training")
+        _legend(axes, problem, ring)
+
+    return _picture(name, draw, problem) if any(problem.headline(v) for v in problem.variants) else None
+
+
+def validation_curves(problem: Problem, name: str) -> Picture | None:
+    """Validation score against the step: mean over seeds, band from the lowest to the highest seed."""
+
+    def values(run: Run) -> dict[int, float]:
+        return {
+            r["step"]: r["scores"][problem.metric] for r in run.validations if r["num_loops"] == run.trained_loops
+        } or {r["step"]: r["scores"][problem.metric] for r in run.validations}
+
+    return _curves(problem, name, values, f"validation {spaced(problem.metric)}", unit=True)
+
+
+def loss_curves(problem: Problem, name: str) -> Picture | None:
+    """Training loss against the step: mean over seeds, band from the lowest to the highest seed."""
+
+    def values(run: Run) -> dict[int, float]:
+        return {row["step"]: row["loss"] for row in run.metrics if row["kind"] == "train"}
+
+    return _curves(problem, name, values, "training loss", unit=False)
+
+
+def score_by_group(problem: Problem, name: str) -> Picture | None:
+    """Test score on each group at the loops in training, with 95% intervals; None for a single group."""
+    groups = list(dict.fromkeys(row["group"] for v in problem.variants for r in v.runs for row in r.test_rows))
+
+    def draw(axes: Axes) -> None:
+        for i, variant in enumerate(problem.variants):
+            color, marker, _ = series(problem)[variant.name]
+            found = [
+                (row, estimate)
+                for row, group in enumerate(groups)
+                if (estimate := problem.estimate(variant, problem.metric, variant.trained_loops, groups=[group]))
+            ]
+            shift = 0.6 * ((i + 0.5) / len(problem.variants) - 0.5)
+            y = [row + shift for row, _ in found]
+            axes.hlines(y, [e.low for _, e in found], [e.high for _, e in found], color=color, lw=1.6)
+            axes.plot([e.value for _, e in found], y, marker, color=color, label=shorten(variant.name, 50))
+        axes.set_yticks(range(len(groups)), [shorten(str(group), 20) for group in groups])
+        axes.set_ylim(len(groups) - 0.5, -0.5)
+        axes.grid(axis="y", visible=False)
+        for edge in range(1, len(groups)):
+            axes.axhline(edge - 0.5, color=INK, alpha=0.13, lw=0.7)
+        axes.set(xlabel=f"test {spaced(problem.metric)}")
+        _unit(axes.set_xlim)
+        _legend(axes, problem)
+
+    height = 0.9 + len(groups) * (0.2 + 0.13 * len(problem.variants))
+    return _picture(name, draw, problem, height) if len(groups) > 1 else None
+
+
+def _curves(
+    problem: Problem, name: str, values: Callable[[Run], dict[int, float]], label: str, unit: bool
+) -> Picture | None:
+    curves: list[tuple[Variant, list[int], np.ndarray]] = []
+    for variant in problem.variants:
+        by_run = [values(run) for run in variant.runs]
+        # Up to the last step that all seeds reached: a mean over the remaining ones would jump.
+        steps = sorted(set.intersection(*(set(points) for points in by_run)))
+        if steps:
+            curves.append((variant, steps, np.array([[points[step] for step in steps] for points in by_run])))
+
+    def draw(axes: Axes) -> None:
+        for variant, steps, scores in curves:
+            color, marker, dash = series(problem)[variant.name]
+            every = max(1, len(steps) // 8)
+            axes.plot(
+                steps,
+                scores.mean(0),
+                color=color,
+                ls=dash,
+                marker=marker,
+                ms=4,
+                markevery=every,
+                label=shorten(variant.name, 50),
+            )
+            axes.fill_between(steps, scores.min(0), scores.max(0), color=color, alpha=0.13, lw=0)
+        axes.set(xlabel="step", ylabel=label)
+        axes.set_xlim(left=0)
+        axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10], integer=True))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        low, high = min(c[2].min() for c in curves), max(c[2].max() for c in curves)
+        if unit:
+            _unit(axes.set_ylim)
+        elif low > 0 and high > 10 * low:
+            axes.set_yscale("log")
+            ticks = [d * 10.0**e for e in range(-12, 6) for d in (1, 2, 5) if low / 2 <= d * 10.0**e <= high * 1.5]
+            _plain_ticks(axes.yaxis, _thin(ticks, 8), lambda value, _: f"{value:g}")
+        else:
+            axes.set_ylim(bottom=0)
+        _legend(axes, problem)
+
+    return _picture(name, draw, problem) if curves else None
+
+
+def spaced(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def shorten(text: str, most: int) -> str:
+    """`text` with its middle left out where it is longer than `most` characters."""
+    return text if len(text) <= most else f"{text[: most // 2]}…{text[len(text) - most // 2 + 1 :]}"
+
+
+def _unit(set_limits: Callable[[float, float], Any]) -> None:
+    set_limits(-0.03, 1.03)
+
+
+def _thin(values: Sequence[Any], most: int = 9) -> Sequence[Any]:
+    """At most `most` tick values: powers of two where there are too many."""
+    if len(values) <= most:
+        return values
+    powers = [value for value in values if float(value).is_integer() and int(value) & (int(value) - 1) == 0]
+    return powers if 2 <= len(powers) <= most else values[:: -(-len(values) // most)]
+
+
+def _plain_ticks(axis: Any, ticks: Sequence[Any], formatter: Callable[[float, Any], str]) -> None:
+    axis.set_major_locator(FixedLocator(list(ticks)))
+    axis.set_major_formatter(FuncFormatter(formatter))
+    axis.set_minor_locator(NullLocator())
+
+
+def _legend(axes: Axes, problem: Problem, *extra: Line2D) -> None:
+    handles = [*axes.get_legend_handles_labels()[0], *extra]
+    longest = max(len(str(handle.get_label())) for handle in handles)
+    figure = axes.get_figure()
+    assert isinstance(figure, Figure)
+    figure.legend(handles=handles, loc="outside lower left", ncols=2 if longest <= 24 else 1, columnspacing=1.2)
+
+
+def _picture(name: str, draw: Callable[[Axes], None], problem: Problem, height: float = 2.7) -> Picture:
+    longest = max(len(variant.name) for variant in problem.variants)
+    entries = len(problem.variants) + 1
+    rows = -(-entries // 2) if longest <= 24 else entries
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, height + 0.2 * rows))  # no pyplot: nothing global, no window
+        draw(figure.add_subplot())
+        files = {}
+        for kind in ("svg", "png"):
+            buffer = io.BytesIO()
+            metadata = {"Date": None, "Creator": None} if kind == "svg" else {}
+            figure.savefig(buffer, format=kind, dpi=200, facecolor="white", metadata=metadata)
+            files[kind] = buffer.getvalue()
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    return Picture(name, files["svg"], files["png"], _inline(buffer.getvalue().decode(), name))
+
+
+def _inline(svg: str, name: str) -> str:
+    """The drawing as part of a page: text colour and font of the page, ids that no other figure has."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"\s*<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'^<svg[^>]*?(viewBox="[^"]*")[^>]*>', r'<svg \1 aria-hidden="true">', svg, count=1)
+    svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", svg).replace("xlink:href", "href")
+    return svg.replace(INK, "currentColor")

@@ -1,0 +1,182 @@
+"""Run folders as the report reads them: found, parsed and checked, nothing computed yet."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from looped.config import RunConfig
+from looped.strict import from_dict
+
+Row = dict[str, Any]
+
+EVAL_KEYS = {
+    "group", "num_loops", "metric", "value", "low", "high", "n", "split", "trained_loops", "step", "flops_per_example",
+}  # fmt: skip
+TRAIN_KEYS = {"step", "loss"}
+VALIDATION_KEYS = {"step", "scores"}
+SUMMARY_KEYS = {"metric", "steps", "seconds", "finished", "parameters", "effective_depth", "flops_per_example", "best"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run folder. A run that has not come to its end has no summary, or one that says `interrupted`."""
+
+    folder: Path
+    name: str
+    config: RunConfig
+    metrics: tuple[Row, ...]
+    rows: tuple[Row, ...]
+    """The rows of eval.jsonl; empty before the evaluation."""
+    summary: Row | None
+    thinking: Row | None
+    environment: Row
+
+    @property
+    def seed(self) -> int:
+        return self.config.train.seed
+
+    @property
+    def learning_rate(self) -> float:
+        return self.config.optim.learning_rate
+
+    @property
+    def finished(self) -> bool:
+        return self.summary is not None and self.summary["finished"] != "interrupted"
+
+    @property
+    def test_rows(self) -> list[Row]:
+        return [row for row in self.rows if row["split"] == "test"]
+
+    @property
+    def validations(self) -> list[Row]:
+        return [row for row in self.metrics if row["kind"] == "validation"]
+
+    @property
+    def metric(self) -> str | None:
+        """The score that decides; of a run without a summary the first one in its validations, if any."""
+        if self.summary:
+            return self.summary["metric"]
+        return next((name for row in self.validations for name in row["scores"]), None)
+
+    @property
+    def best_validation(self) -> float | None:
+        """The best validation score, in [0, 1]."""
+        if self.summary:
+            return float(self.summary["best"]["value"]) if self.summary["best"] else None
+        scores = [float(row["scores"][self.metric]) for row in self.validations if self.metric in row["scores"]]
+        return max(scores, default=None)
+
+    @property
+    def last_step(self) -> int:
+        return max((row["step"] for row in self.metrics), default=0)
+
+    @property
+    def trained_loops(self) -> int:
+        """Number of loops that the model was trained for."""
+        if self.rows:
+            return self.rows[0]["trained_loops"]
+        return self.config.schedule.max_loops or self.config.model.num_loops
+
+
+def load_runs(folders: Iterable[Path]) -> list[Run]:
+    """Every run in `folders`; a folder that is no run itself is searched one and two levels down.
+
+    Raises:
+        ValueError: one line, for a folder without runs or a malformed file (names file and line).
+    """
+    found: dict[Path, Run] = {}  # by resolved path, so that a run named twice counts once
+    for folder in map(Path, folders):
+        for path in _find(folder):
+            if path.resolve() not in found:
+                name = path.resolve().name if path == folder else path.relative_to(folder).as_posix()
+                found[path.resolve()] = load_run(path, name)
+    if not found:
+        raise ValueError("no run folders given")
+    return list(found.values())
+
+
+def _find(folder: Path) -> Sequence[Path]:
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such folder")
+    if (folder / "config.json").exists():
+        return [folder]
+    near = sorted(path.parent for path in folder.glob("*/config.json"))
+    far = sorted(path.parent for path in folder.glob("*/*/config.json") if path.parent.parent not in near)
+    if not near and not far:
+        raise ValueError(f"{folder}: not a run folder (no config.json), and none one or two levels below it")
+    return near + far
+
+
+def load_run(folder: Path, name: str | None = None) -> Run:
+    """Read one run folder; what is not there yet (eval.jsonl, summary.json, ...) is empty or None.
+
+    Raises:
+        ValueError: one line, where `folder` is no run folder or a file in it is malformed.
+    """
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"{folder}: not a run folder (no config.json)")
+    data = _read_object(folder / "config.json", {"run"})
+    try:
+        config = from_dict(RunConfig, data and data["run"], "run")
+    except ValueError as error:
+        raise ValueError(f"{folder / 'config.json'}: {error}") from None
+    metrics = _read_lines(folder / "metrics.jsonl", {"kind", "step"})
+    for number, row in enumerate(metrics, 1):
+        needed = TRAIN_KEYS if row["kind"] == "train" else VALIDATION_KEYS
+        _check_keys(row, needed, f"{folder / 'metrics.jsonl'}:{number}")
+    rows = _read_lines(folder / "eval.jsonl", EVAL_KEYS)
+    for number, row in enumerate(rows, 1):
+        for key in ("num_loops", "value", "low", "high", "n", "trained_loops"):
+            if not isinstance(row[key], int | float):
+                raise ValueError(f"{folder / 'eval.jsonl'}:{number}: {key}={row[key]!r}: expected a number")
+    if not rows and (folder / "eval.jsonl").exists():
+        raise ValueError(f"{folder / 'eval.jsonl'}:1: the file is empty; evaluate the run again")
+    return Run(
+        folder=folder,
+        name=name or folder.resolve().name,
+        config=config,
+        metrics=tuple(metrics),
+        rows=tuple(rows),
+        summary=_read_object(folder / "summary.json", SUMMARY_KEYS),
+        thinking=_read_object(folder / "thinking.json", {"trained_loops", "examples"}),
+        environment=_read_object(folder / "environment.json", set()) or {},
+    )
+
+
+def _read_object(path: Path, needed: set[str]) -> Row | None:
+    if not path.exists():
+        return None
+    return _parse(_text(path), needed, path, None)
+
+
+def _read_lines(path: Path, needed: set[str]) -> list[Row]:
+    if not path.exists():
+        return []
+    lines = _text(path).removesuffix("\n").split("\n")
+    return [_parse(line, needed, path, number) for number, line in enumerate(lines, 1) if lines != [""]]
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 text (byte {error.start})") from None
+
+
+def _parse(text: str, needed: set[str], path: Path, number: int | None) -> Row:
+    try:
+        row = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}:{number or error.lineno}: not JSON, is the file cut short? ({error.msg})") from None
+    where = f"{path}:{number or 1}"
+    if not isinstance(row, dict):
+        raise ValueError(f"{where}: expected an object, not {type(row).__name__}")
+    _check_keys(row, needed, where)
+    return row
+
+
+def _check_keys(row: Row, needed: set[str], where: str) -> None:
+    if missing := sorted(needed - row.keys()):
+        raise ValueError(f"{where}: missing {', '.join(missing)}")

@@ -1,0 +1,327 @@
+"""What edit distance and longest common subsequence share: drawing, encoding and reading pairs of strings."""
+
+import itertools
+import re
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from looped.task_config import EditDistanceConfig, LCSConfig
+from looped.tasks.base import BUCKETS, Batch, Interface, Split, Task, split_of
+
+PAD, MARK, END = 0, 1, 2  # MARK is <sep> or the class token; END is <eos>, in the published versions only
+CHUNK = 4096  # pairs handled at once; bounds the memory
+FRUITLESS = 200  # rounds without one pair of the wanted split before drawing gives up
+SHOWN = 12  # answers in a picture
+
+Edit = Literal["delete", "replace", "insert"]
+
+
+class Pair(NamedTuple):
+    """Two strings of the letters a-z, and their distance or common length (None: not known)."""
+
+    first: str
+    second: str
+    answer: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tokens:
+    """The ids of a version. Class `first_answer` + k means the answer k."""
+
+    bar: int
+    letter_a: int
+    first_answer: int
+    num_answers: int
+    vocab_size: int
+    output_size: int
+    extra: int
+    """Positions of a sequence beyond its letters, of which there are at most 2n + 2."""
+
+
+def corrected_tokens(num_answers: int, answer_at: str) -> Tokens:
+    """pad 0, mark 1, | 2, a-z 3..28; an answer is a class of its own and never an input."""
+    extra = 1 if answer_at == "last" else 2
+    return Tokens(
+        bar=2, letter_a=3, first_answer=0, num_answers=num_answers, vocab_size=29, output_size=num_answers, extra=extra
+    )
+
+
+class StringTask(Task):
+    """A number that belongs to two strings; subclasses say which, and how pairs are drawn.
+
+    Length n means: the first string drawn has n letters, the other n-3 .. n+2. The groups are the lengths.
+    Sequences are padded on the right to the width of the shortest configured length that holds the batch.
+    """
+
+    metric = "accuracy"
+    title: str
+    edits: tuple[Edit, ...]
+    """What may happen to a letter of an edited copy, all equally likely."""
+    shorter_first: bool
+    """Whether pairs are ordered by length; otherwise their order is random."""
+    independent: float = 0.4
+    """Share of draws that are independent strings instead of an edited copy."""
+
+    def __init__(self, config: EditDistanceConfig | LCSConfig) -> None:
+        lengths = sorted({config.length, *config.eval_lengths})
+        self.length, self.longest = config.length, lengths[-1]
+        self.letters = (config.min_letters, config.max_letters)
+        self.version, self.answer_at = config.version, config.answer_at
+        self.groups = tuple(map(str, lengths))
+        self.tokens = self._tokens()
+        self.widths = [2 * n + 2 + self.tokens.extra for n in lengths]
+        self.interface = Interface(
+            vocab_size=self.tokens.vocab_size, output_size=self.tokens.output_size, max_seq_len=self.widths[-1]
+        )
+
+    @abstractmethod
+    def _tokens(self) -> Tokens:
+        """The ids for strings of length `self.longest`."""
+
+    @abstractmethod
+    def answers(self, pairs: Sequence[tuple[str, str]]) -> Int[np.ndarray, " pairs"]:
+        """The right answers."""
+
+    @abstractmethod
+    def _num_edits(self, strength: Int[np.ndarray, " pairs"], rng: np.random.Generator) -> Int[np.ndarray, " pairs"]:
+        """How many edits make a copy of the given strength (1 .. n)."""
+
+    # Drawing
+
+    def sample(self, split: Split, size: int, rng: np.random.Generator, group: str | None = None) -> list[Pair]:
+        """`size` labelled pairs, drawn independently of each other.
+
+        Raises:
+            ValueError: for an unknown group; if the configuration has no pair of this split.
+        """
+        if group is not None and group not in self.groups:
+            raise ValueError(f"group={group!r}: expected one of {', '.join(self.groups)}")
+        n = self.length if group is None else int(group)
+        share = 1 - 2 / BUCKETS if split == "train" else 1 / BUCKETS
+        found: list[Pair] = []
+        fruitless = 0
+        while len(found) < size:
+            count = min(int(1.1 * (size - len(found)) / share) + 8, CHUNK)
+            pairs = [pair for pair in self.draw(n, count, rng) if split_of(_key(*pair)) == split]
+            labelled = self._labelled(pairs)
+            fruitless = 0 if labelled else fruitless + 1
+            if fruitless == FRUITLESS:
+                raise ValueError(
+                    f"length={n}, min_letters={self.letters[0]}, max_letters={self.letters[1]}: found no pair of "
+                    f"strings for the {split} split; expected longer strings or more letters"
+                )
+            found += labelled
+        return found[:size]
+
+    def _labelled(self, pairs: Sequence[tuple[str, str]]) -> list[Pair]:
+        # The published vocabulary is too small for the largest distances: such pairs are drawn again.
+        answers = self.answers(pairs).tolist()
+        return [Pair(*pair, k) for pair, k in zip(pairs, answers, strict=True) if k < self.tokens.num_answers]
+
+    def draw(self, n: int, count: int, rng: np.random.Generator) -> list[tuple[str, str]]:
+        """`count` pairs of different strings, independent or edited copies, of whatever split."""
+        strength = rng.integers(1, n + 1, count)
+        pairs: list[tuple[str, str]] = [("", "")] * count
+        pending = np.arange(count)
+        while pending.size:  # a rejected pair is drawn again with its old strength
+            drawn = self._candidates(n, strength[pending], rng)
+            accepted = np.array([a != b and n - 3 <= len(b) < n + 3 for a, b in drawn])
+            for i, pair, ok in zip(pending, drawn, accepted, strict=True):
+                if ok:
+                    pairs[i] = pair
+            pending = pending[~accepted]
+        if self.shorter_first:
+            return [_by_length(*pair) for pair in pairs]
+        return [(b, a) if swap else (a, b) for (a, b), swap in zip(pairs, rng.random(count) < 0.5, strict=True)]
+
+    def _candidates(
+        self, n: int, strength: Int[np.ndarray, " pairs"], rng: np.random.Generator
+    ) -> list[tuple[str, str]]:
+        count = len(strength)
+        alphabet = rng.permuted(np.tile(np.arange(26), (count, 1)), axis=1)
+        num_letters = rng.integers(self.letters[0], self.letters[1] + 1, (count, 1))
+
+        def letters(width: int) -> list[str]:
+            return as_text(np.take_along_axis(alphabet, rng.integers(num_letters, size=(count, width)), axis=1))
+
+        first, second = letters(n), letters(n + 2)
+        lengths = rng.integers(n - 3, n + 3, count).tolist()
+        independent = (rng.random(count) < self.independent).tolist()
+        num_edits = self._num_edits(strength, rng)
+        most = int(num_edits.max())
+        kinds = rng.integers(len(self.edits), size=(count, most)).tolist()
+        places, new = rng.random((count, most)).tolist(), letters(most)
+        # The edits are applied in Python: on lists they cost far less than gathers over the whole batch.
+        return [
+            (first[i], second[i][: lengths[i]])
+            if independent[i]
+            else (first[i], self._edited(first[i], zip(kinds[i][:k], places[i], new[i], strict=False)))
+            for i, k in enumerate(num_edits.tolist())
+        ]
+
+    def _edited(self, text: str, edits: Iterable[tuple[int, float, str]]) -> str:
+        out = list(text)
+        for kind, place, letter in edits:
+            edit = self.edits[kind]
+            if edit == "insert":
+                out.insert(int(place * (len(out) + 1)), letter)
+            elif edit == "replace":
+                out[int(place * len(out))] = letter
+            elif len(out) > 2:
+                del out[int(place * len(out))]
+        return "".join(out)
+
+    # Encoding
+
+    def encode(self, problems: Sequence[Pair]) -> Batch:
+        """`first | second <sep>` (or `<class> first | second`, or without either), the answer in one position.
+
+        The published versions append the answer and <eos> to the input; <sep> then has the answer as its
+        target and the answer has <eos>, and both positions count in the loss.
+        """
+        published, tokens = self.version != "corrected", self.tokens
+        start, stop = ("<" if self.answer_at == "class" else ""), (">" if self.answer_at == "separator" else "")
+        texts = [f"{start}{pair.first}|{pair.second}{stop}" for pair in problems]
+        needed = max(map(len, texts)) + 2 * published
+        width = next((w for w in self.widths if w >= needed), None)
+        if width is None:
+            raise ValueError(f"a pair needs {needed} positions; this task has {self.widths[-1]}")
+        ids = np.full(128, PAD)
+        ids[ord("<")] = ids[ord(">")] = MARK
+        ids[ord("|")] = tokens.bar
+        ids[ord("a") : ord("z") + 1] = tokens.letter_a + np.arange(26)
+        codes = np.frombuffer("".join(text.ljust(width, "\0") for text in texts).encode(), np.uint8)
+        inputs = ids[codes].reshape(len(texts), width)
+        targets, mask = np.zeros_like(inputs), np.zeros(inputs.shape, bool)
+        for row, (text, pair) in enumerate(zip(texts, problems, strict=True)):
+            at = 0 if self.answer_at == "class" else len(text) - 1
+            mask[row, at] = True
+            if pair.answer is None:
+                continue
+            targets[row, at] = tokens.first_answer + pair.answer
+            if published:
+                inputs[row, at + 1 : at + 3] = tokens.first_answer + pair.answer, END
+                targets[row, at + 1], mask[row, at + 1] = END, True
+        return Batch(*map(torch.from_numpy, (inputs, targets, mask, inputs != PAD)))
+
+    def score(self, batch: Batch, logits: Float[Tensor, "batch seq output"]) -> dict[str, Float[Tensor, " batch"]]:
+        """accuracy: the answer is exact. Published versions also: published_accuracy, with <eos> exact too."""
+        right = logits.argmax(-1) == batch.targets
+        at = batch.mask.int().argmax(1, keepdim=True)  # the first position that counts
+        scores = {"accuracy": right.gather(1, at).squeeze(1).float()}
+        if self.version != "corrected":
+            scores["published_accuracy"] = (right | ~batch.mask).all(1).float()
+        return scores
+
+    def _probabilities(self, pair: Pair, logits: Float[Tensor, "*loops seq output"]) -> Float[Tensor, "*loops answers"]:
+        at = int(self.encode([pair]).mask[0].int().argmax())
+        start = self.tokens.first_answer
+        return logits[..., at, start : start + self.tokens.num_answers].double().softmax(-1).cpu()
+
+    def answer(self, problem: Pair, logits: Float[Tensor, "seq output"]) -> dict[str, Any]:
+        """The most probable number and its probability among all numbers."""
+        confidence, answer = self._probabilities(problem, logits).max(-1)
+        return {"answer": int(answer), "valid": None, "confidence": float(confidence)}
+
+    def describe(self, problem: Pair, logits: Float[Tensor, "seq output"] | None = None) -> str:
+        lines = [
+            f"{self.title}: {problem.first} | {problem.second}",
+            f"answer: {'unknown' if problem.answer is None else problem.answer}",
+        ]
+        if logits is not None:
+            said = self.answer(problem, logits)
+            lines.append(f"prediction: {said['answer']} ({said['confidence']:.0%})")
+        return "\n".join(lines)
+
+    def picture(self, problem: Pair, logits: Float[Tensor, "loops seq output"]) -> dict[str, Any]:
+        probabilities = self._probabilities(problem, logits)
+        shown = probabilities.amax(0).topk(min(SHOWN, probabilities.shape[1])).indices.sort().values.tolist()
+        return {
+            "kind": "distribution",
+            "title": self.title,
+            "input": f"{problem.first} | {problem.second}",
+            "answer": "" if problem.answer is None else str(problem.answer),
+            "loops": [
+                {"loop": loop, "probabilities": [[str(k), float(row[k])] for k in shown]}
+                for loop, row in enumerate(probabilities, start=1)
+            ],
+        }
+
+    # Reading
+
+    def read(self, lines: Sequence[str], source: str, on_bad_row: Literal["stop", "skip"]) -> tuple[list[Pair], int]:
+        """Pairs as `kitten sitting`, `kitten,sitting`, `k i t | s i t` or `k i t | s i t <sep> 4`, one a line.
+
+        Every pair gets its answer; one that the line states must agree with it. Blank lines do not count.
+        """
+        rows: dict[int, Pair] = {}
+        reasons: dict[int, str] = {}
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                try:
+                    rows[number] = self._parse(line)
+                except ValueError as error:
+                    reasons[number] = str(error)
+        pairs: list[Pair] = []
+        for start in range(0, len(rows), CHUNK):
+            chunk = list(itertools.islice(rows.items(), start, start + CHUNK))
+            answers = self.answers([(pair.first, pair.second) for _, pair in chunk]).tolist()
+            for (number, pair), answer in zip(chunk, answers, strict=True):
+                if answer >= self.tokens.num_answers:
+                    reasons[number] = f"the answer {answer} does not fit the vocabulary of version={self.version!r}"
+                elif pair.answer not in (None, answer):
+                    reasons[number] = f"states {pair.answer}, but the answer of version={self.version!r} is {answer}"
+                else:
+                    pairs.append(pair._replace(answer=answer))
+        if reasons and on_bad_row == "stop":
+            number = min(reasons)
+            raise ValueError(f"{source}, line {number}: {reasons[number]}")
+        if not pairs:
+            raise ValueError(f"{source}: no pair of strings in it ({len(reasons)} bad rows)")
+        return pairs, len(reasons)
+
+    def _parse(self, line: str) -> Pair:
+        text, mark, stated = line.partition("<sep>")
+        if "|" in text:
+            strings = ["".join(part.split()) for part in text.split("|")]
+        else:
+            strings = re.split(r"\s*[,\t]\s*|\s+", text.strip())
+        if len(strings) != 2:
+            raise ValueError(f"expected two strings, not {len(strings)}")
+        for string in strings:
+            if not re.fullmatch("[a-z]+", string):
+                raise ValueError(f"{string!r}: expected one or more of the letters a-z")
+        total, most = sum(map(len, strings)), max(map(len, strings))
+        if most > self.longest + 2 or total > 2 * self.longest + 2:
+            raise ValueError(
+                f"strings of {len(strings[0])} and {len(strings[1])} letters; the longest length {self.longest} allows "
+                f"{self.longest + 2} letters in a string and {2 * self.longest + 2} in both"
+            )
+        stated = stated.strip()
+        if mark and stated and not re.fullmatch("[0-9]+", stated):
+            raise ValueError(f"the answer {stated!r} is no number")
+        pair = _by_length(*strings) if self.shorter_first else (strings[0], strings[1])
+        return Pair(*pair, int(stated) if stated else None)
+
+
+def as_text(letters: Int[np.ndarray, "rows width"]) -> list[str]:
+    """Each row of letters (0 is a) as a string."""
+    width = letters.shape[1]
+    text = (letters + ord("a")).astype(np.uint8).tobytes().decode()
+    return [text[i * width : (i + 1) * width] for i in range(len(letters))]
+
+
+def _by_length(first: str, second: str) -> tuple[str, str]:
+    return (second, first) if len(first) > len(second) else (first, second)
+
+
+def _key(first: str, second: str) -> bytes:
+    """The content of a pair: the same for both orders, so that no split has the mirror image of another's."""
+    return "|".join(sorted((first, second))).encode()

@@ -1,0 +1,288 @@
+"""The game of Sudoku on many boards at once: solve, generate, transform and tell grids apart.
+
+Boards are the rows of a uint8 array `(boards, cells)`, cells row by row, 0 = blank. The side of a box follows from
+the shape: 81 cells have boxes of 3x3 and digits 1 to 9, 16 cells boxes of 2x2 and digits 1 to 4.
+"""
+
+from itertools import combinations, product
+from math import isqrt
+
+import numpy as np
+from jaxtyping import Bool, Int, Integer, UInt8, UInt16, UInt64
+
+Boards = UInt8[np.ndarray, "boards cells"]
+Counts = Int[np.ndarray, " boards"]
+Keys = UInt64[np.ndarray, " boards"]
+# What the digits of each cell may be, as bit masks, for many nodes of the search; and the board of each node.
+Block = tuple[UInt16[np.ndarray, "cells _"], Int[np.ndarray, " _"]]
+
+# Nodes of the search that are processed together: many enough to hide numpy's overhead (1024 is 15% slower on
+# 9x9 boards), few enough for the processor's cache.
+CHUNK = 4096
+# `generate` tries this many rounds of at least so many full grids to reach the clue counts that it has drawn.
+ROUNDS, GRIDS = 8, 500
+# A board as (band, row in band, stack, column in stack): the axes along which a row, a column, a box extends.
+UNITS = ((2, 3), (0, 1), (1, 3))
+
+
+def solve(boards: Boards, *, limit: int = 2, rng: np.random.Generator | None = None) -> tuple[Boards, Counts]:
+    """A solution of each board (zeros where there is none), and how many there are, counted up to `limit`.
+
+    With `rng` digits are tried in random order, so that an empty board becomes a random full grid.
+    """
+    return _search(_bits(boards.shape[1])[boards], limit, rng)
+
+
+def valid(
+    filled: Integer[np.ndarray, "boards cells"], given: Integer[np.ndarray, "boards cells"]
+) -> Bool[np.ndarray, " boards"]:
+    """Whether each filled board obeys the rules and keeps the given digits (0 = blank)."""
+    boards, cells = filled.shape
+    box, bits = isqrt(isqrt(cells)), _bits(cells)
+    grid = np.where(filled > 0, bits[filled], 0).reshape(boards, box, box, box, box)
+    whole = [(np.bitwise_or.reduce(grid, (a + 1, b + 1)) == bits[0]).all((1, 2)) for a, b in UNITS]
+    return np.logical_and.reduce(whole) & ((given == 0) | (given == filled)).all(1)
+
+
+def generate(count: int, box: int, min_clues: int, max_clues: int, rng: np.random.Generator) -> tuple[Boards, Boards]:
+    """Puzzles with exactly one solution, and their solutions.
+
+    The number of clues of each puzzle is drawn uniformly from min_clues .. max_clues. Where digging at random does
+    not reach it (9x9: hardly ever below 22), the puzzle gets another number of clues in the range.
+
+    Raises:
+        ValueError: where not even max_clues was reached.
+    """
+    puzzles = np.zeros((count, box**4), np.uint8)
+    solutions = np.zeros_like(puzzles)
+    wanted = rng.integers(min_clues, max_clues, count, endpoint=True)
+    missing = np.arange(count)
+    for attempt in range(ROUNDS):
+        # Small batches take almost as long as large ones: then try several grids for each puzzle that is missing.
+        tries = np.repeat(missing, -(-GRIDS // len(missing)) if attempt else 1)
+        grids = solve(np.zeros((len(tries), box**4), np.uint8), limit=1, rng=rng)[0]
+        dug, grids = symmetry(_dig(grids, wanted[tries], rng), grids, rng)
+        ready = (dug > 0).sum(1) <= (wanted[tries] if attempt < ROUNDS - 1 else max_clues)
+        puzzles[tries[ready]], solutions[tries[ready]] = dug[ready], grids[ready]
+        missing = np.setdiff1d(missing, tries[ready])
+        if not len(missing):
+            return puzzles, solutions
+    raise ValueError(
+        f"min_clues={min_clues}, max_clues={max_clues}: {len(missing)} of {count} puzzles still had more than "
+        f"{max_clues} clues after {ROUNDS} rounds of digging; expected a larger max_clues"
+    )
+
+
+def symmetry(puzzles: Boards, solutions: Boards, rng: np.random.Generator) -> tuple[Boards, Boards]:
+    """Each puzzle and its solution under a random symmetry of the game, drawn independently for each.
+
+    The symmetries are the permutations of the digits, of the bands, of the stacks, of the rows in a band and of
+    the columns in a stack, and transposition.
+    """
+    boards, cells = puzzles.shape
+    side = isqrt(cells)
+    rows, columns = _random_lines(boards, side, rng), _random_lines(boards, side, rng)
+    source = rows[:, :, None] * side + columns[:, None, :]
+    transposed = rng.random((boards, 1, 1)) < 0.5
+    source = np.where(transposed, source.transpose(0, 2, 1), source).reshape(boards, cells)
+    digits = np.zeros((boards, side + 1), np.uint8)  # 0 stays blank
+    digits[:, 1:] = rng.random((boards, side)).argsort(1) + 1
+
+    def move(old: Boards) -> Boards:
+        return np.take_along_axis(digits, np.take_along_axis(old, source, 1).astype(np.intp), 1)
+
+    return move(puzzles), move(solutions)
+
+
+def split_key(puzzles: Boards, solutions: Boards) -> Keys:
+    """A number that is the same for boards which a symmetry turns into each other; it decides the split.
+
+    Splits made by it are disjoint up to every symmetry by construction. For 9x9 it is the `invariant` of the
+    solution: a solution of one split is never met in another, in whatever disguise. Of 4x4 solutions there are
+    only two up to symmetry, too few to split: there it is the `canonical` form of the puzzle.
+    """
+    return canonical(puzzles) if solutions.shape[1] == 16 else invariant(solutions)
+
+
+def invariant(solutions: Boards) -> Keys:
+    """A hash of a full grid that no symmetry changes, and that tells most inequivalent grids apart.
+
+    Two rows of a band are a permutation of the digits: the digit above goes to the digit below. Its cycle type
+    depends neither on the names of the digits, nor on the order of the columns, nor on that of the two rows. So
+    no symmetry changes the collection of cycle types in a band, the collection of bands, and the unordered pair
+    of that and the same for the columns (unordered because of transposition).
+    """
+    boards, cells = solutions.shape
+    side, box = isqrt(cells), isqrt(isqrt(cells))
+    grid = solutions.reshape(boards, side, side)
+    key = np.zeros(boards, np.uint64)
+    for lines in (grid, grid.transpose(0, 2, 1)):
+        bands = lines.reshape(boards, box, box, side)
+        types = [_cycle_type(bands[:, :, a], bands[:, :, b]) for a, b in combinations(range(box), 2)]
+        # A sum of hashes is a hash of an unordered collection.
+        key += _mix(_mix(_mix(np.stack(types)).sum(0)).sum(1))
+    return key
+
+
+def canonical(puzzles: UInt8[np.ndarray, "boards 16"]) -> Keys:
+    """A number for each 4x4 puzzle, the same for two puzzles exactly if a symmetry turns one into the other.
+
+    It is the smallest of the 128 arrangements of the puzzle, each with its digits renamed in the order of their
+    first appearance and read as a number in base 5.
+    """
+    orders = [(2 * a + i, 2 * a + 1 - i, 2 - 2 * a + j, 3 - 2 * a - j) for a, i, j in product((0, 1), repeat=3)]
+    cells = np.arange(16).reshape(4, 4)
+    sources = np.array(
+        [
+            c[rows][:, columns].ravel()
+            for c in (cells, cells.T)
+            for rows, columns in product(map(list, orders), repeat=2)
+        ]
+    )
+    powers = 5 ** np.arange(16)
+    keys = np.zeros(len(puzzles), np.uint64)
+    for start in range(0, len(puzzles), CHUNK // 4):  # bounds the memory
+        part = puzzles[start : start + CHUNK // 4, sources].astype(np.intp)  # (boards, 128, 16)
+        first = np.stack([np.where(part == d, np.arange(16), 16).min(-1) for d in range(1, 5)], axis=-1)
+        names = np.zeros((*part.shape[:2], 5), np.intp)
+        names[..., 1:] = first.argsort(-1, kind="stable").argsort(-1) + 1
+        keys[start : start + CHUNK // 4] = (np.take_along_axis(names, part, -1) @ powers).min(1)
+    return keys
+
+
+def _bits(cells: int) -> UInt16[np.ndarray, " symbols"]:
+    """The digits that a cell may take, as bit masks, if its clue is 0 (any digit), 1, 2, ..."""
+    side = isqrt(cells)
+    return np.array([(1 << side) - 1, *(1 << np.arange(side))], np.uint16)
+
+
+def _search(
+    masks: UInt16[np.ndarray, "boards cells"], limit: int, rng: np.random.Generator | None = None
+) -> tuple[Boards, Counts]:
+    """`solve` for boards given as bit masks."""
+    boards = np.arange(len(masks))
+    solutions = np.zeros(masks.shape, np.uint8)
+    counts = np.zeros(len(masks), np.int64)
+    # Depth first, a chunk at a time: the stack never holds more than the boards and a chunk for each depth.
+    stack: list[Block] = [(masks[i : i + CHUNK].T, boards[i : i + CHUNK]) for i in range(0, len(masks), CHUNK)]
+    while stack:
+        nodes, board = _pop(stack)
+        wanted = counts[board] < limit
+        if not wanted.all():
+            nodes, board = nodes[:, wanted], board[wanted]
+        after, alive = _sweep(nodes)
+        changed = (after != nodes).any(0)
+        filled = ((nodes & (nodes - 1)) == 0).all(0)
+
+        done = np.flatnonzero(alive & filled)
+        solutions[board[done]] = np.bitwise_count(nodes[:, done] - 1).T + 1  # the position of the only bit
+        counts += np.bincount(board[done], minlength=len(counts))
+
+        busy = np.flatnonzero(alive & changed)
+        stuck = np.flatnonzero(alive & ~changed & ~filled)
+        chosen, others = _branch(after[:, stuck], rng)
+        # The top of the stack is looked at next: the chosen digit goes first.
+        blocks = [(others, board[stuck]), (chosen, board[stuck]), (after[:, busy], board[busy])]
+        stack += [block for block in blocks if len(block[1])]
+    return solutions, np.minimum(counts, limit)
+
+
+def _pop(stack: list[Block]) -> Block:
+    """The topmost blocks of the stack as one, as far as they fit into a chunk."""
+    blocks = [stack.pop()]
+    size = len(blocks[0][1])
+    while stack and (size := size + len(stack[-1][1])) <= CHUNK:
+        blocks.append(stack.pop())
+    return np.concatenate([n for n, _ in blocks], axis=1), np.concatenate([b for _, b in blocks])
+
+
+def _sweep(
+    nodes: UInt16[np.ndarray, "cells nodes"],
+) -> tuple[UInt16[np.ndarray, "cells nodes"], Bool[np.ndarray, " nodes"]]:
+    """The nodes after one round of naked and hidden singles; False where some unit lacks a place for a digit."""
+    cells, count = nodes.shape
+    box, bits = isqrt(isqrt(cells)), _bits(cells)
+    grid = nodes.reshape(box, box, box, box, count)
+    fixed = np.where(grid & (grid - 1), np.uint16(0), grid)
+    taken = np.zeros_like(grid)  # digits already fixed in a unit of the cell
+    alone = np.zeros_like(grid)  # digits with only one place in a unit of the cell
+    alive = np.ones(count, bool)
+    for axes in UNITS:
+        members, known = np.moveaxis(grid, axes, (0, 1)), np.moveaxis(fixed, axes, (0, 1))
+        once, twice, used = (np.zeros_like(members[0, 0]) for _ in range(3))
+        for i in np.ndindex(box, box):
+            twice |= once & members[i]
+            once |= members[i]
+            used |= known[i]
+        alive &= (once == bits[0]).all((0, 1))
+        np.moveaxis(taken, axes, (0, 1))[:] |= used
+        np.moveaxis(alone, axes, (0, 1))[:] |= once & ~twice
+    left = np.where(fixed, fixed, grid & ~taken)
+    hidden = left & alone
+    return np.where(hidden, hidden, left).reshape(cells, count), alive
+
+
+def _branch(nodes: UInt16[np.ndarray, "cells nodes"], rng: np.random.Generator | None) -> tuple[np.ndarray, np.ndarray]:
+    """Each node with a digit chosen for its most constrained open cell, and with that digit excluded there."""
+    sizes = np.bitwise_count(nodes)
+    cell = np.where(sizes > 1, sizes, 99).argmin(0)
+    here = np.arange(nodes.shape[1])
+    options = nodes[cell, here]
+    if rng is None:
+        digit = options & -options
+    else:
+        bits = _bits(len(nodes))[1:]
+        digit = bits[(rng.random((len(options), len(bits))) * ((options[:, None] & bits) > 0)).argmax(1)]
+    chosen, others = nodes.copy(), nodes.copy()
+    chosen[cell, here] = digit
+    others[cell, here] &= ~digit
+    return chosen, others
+
+
+def _dig(grids: Boards, clues: Counts, rng: np.random.Generator) -> Boards:
+    """Full grids with cells blanked in random order while the solution stays the only one, down to `clues`."""
+    bits = _bits(grids.shape[1])
+    puzzles = grids.copy()
+    left = np.full(len(grids), grids.shape[1])
+    for cell in rng.permuted(np.tile(np.arange(grids.shape[1]), (len(grids), 1)), axis=1).T:
+        tried = np.flatnonzero(left > clues)
+        cell, here = cell[tried], np.arange(len(tried))
+        # A cell may be blanked if no other digit fits there. Where it is a naked or hidden single of the other
+        # clues, the search sees this in its first sweeps.
+        masks = bits[puzzles[tried]]
+        masks[here, cell] = bits[0] & ~masks[here, cell]
+        free = _search(masks, limit=1)[1] == 0
+        puzzles[tried[free], cell[free]] = 0
+        left[tried[free]] -= 1
+    return puzzles
+
+
+def _random_lines(boards: int, side: int, rng: np.random.Generator) -> Int[np.ndarray, "boards side"]:
+    """Orders of the rows (or columns) of a board that keep bands (or stacks) together."""
+    box = isqrt(side)
+    bands = rng.random((boards, box, 1)).argsort(1)
+    return (bands * box + rng.random((boards, box, box)).argsort(2)).reshape(boards, side)
+
+
+def _cycle_type(
+    above: UInt8[np.ndarray, "*lines side"], below: UInt8[np.ndarray, "*lines side"]
+) -> UInt64[np.ndarray, "*lines"]:
+    """The cycle type of the permutation from one line to another, as a number.
+
+    Powers 1 .. side of a permutation leave so many points fixed; these counts decide the cycle type.
+    """
+    step = np.take_along_axis(below, above.argsort(-1), -1).astype(np.intp) - 1
+    power = step
+    code = np.zeros(step.shape[:-1], np.uint64)
+    for _ in range(step.shape[-1]):
+        code = code * np.uint64(10) + (power == np.arange(step.shape[-1])).sum(-1, dtype=np.uint64)
+        power = np.take_along_axis(step, power, -1)
+    return code
+
+
+def _mix(x: UInt64[np.ndarray, "*shape"]) -> UInt64[np.ndarray, "*shape"]:
+    """The finaliser of SplitMix64: spreads each number over all 64 bits."""
+    x = x + np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))

@@ -1,0 +1,125 @@
+"""Checkpoints: whole folders that appear at once, and the models in them."""
+
+import io
+import pickle
+import re
+import shutil
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_model, save_model
+
+from looped.config import RunConfig
+from looped.files import sync
+from looped.models.transformer import LoopedTransformer
+from looped.training.run_folder import BEST, CHECKPOINTS, read_config, read_json
+
+WEIGHTS, STATE = "model.safetensors", "trainer.pt"
+
+
+def save(folder: Path, step: int, model: LoopedTransformer, state: dict[str, Any]) -> None:
+    """Write the checkpoint of a step: complete under its name, or not there at all.
+
+    Args:
+        folder: the run folder.
+        state: tensors and plain values, as `torch.load(weights_only=True)` reads them.
+
+    Raises:
+        OSError: where it cannot be written; the earlier checkpoints are then as they were.
+    """
+    final = _path(folder, step)
+    if final.exists():  # of the same step of the same run, so with the same content
+        return
+    temporary = final.with_suffix(".tmp")
+    try:
+        temporary.mkdir(parents=True)
+        save_model(model, str(temporary / WEIGHTS))
+        buffer = io.BytesIO()  # torch's own writing to a file hides the reason of a failure
+        torch.save(state, buffer)
+        (temporary / STATE).write_bytes(buffer.getbuffer())
+        for path in (temporary / WEIGHTS, temporary / STATE, temporary):
+            sync(path)
+        temporary.rename(final)
+        sync(final.parent)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise OSError(f"{final}: cannot write this checkpoint, earlier ones are intact ({error})") from error
+
+
+def prune(folder: Path, keep_last: int, best: int | None) -> None:
+    """Remove all checkpoints but the last ones and that of step `best`."""
+    for step in saved_steps(folder)[:-keep_last]:
+        if step != best:
+            shutil.rmtree(_path(folder, step))
+
+
+def saved_steps(folder: Path) -> list[int]:
+    """The steps of the checkpoints in a run folder, ascending."""
+    matches = (re.fullmatch(r"step_(\d+)", path.name) for path in (folder / CHECKPOINTS).glob("step_*"))
+    return sorted(int(match[1]) for match in matches if match)
+
+
+def load(folder: Path, step: int, model: LoopedTransformer) -> dict[str, Any]:
+    """Fill `model` (on cpu) with the weights of a checkpoint, and return the state saved beside them (on cpu).
+
+    Raises:
+        ValueError: where the checkpoint is missing, cut short, or of another architecture.
+    """
+    path = _path(folder, step)
+    for name in (WEIGHTS, STATE):
+        if not (path / name).exists():
+            raise ValueError(f"{path / name}: no such file")
+    try:
+        _load_weights(path / WEIGHTS, model)
+        return torch.load(path / STATE, map_location="cpu", weights_only=True)
+    except (SafetensorError, OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"{path}: the checkpoint is cut short or damaged ({reason})") from None
+
+
+def _load_weights(path: Path, model: LoopedTransformer) -> None:
+    """Raises ValueError, naming the first tensor that differs, for weights of another architecture."""
+    with safe_open(str(path), framework="pt") as file:
+        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    wrong = [name for name, tensor in model.state_dict().items() if shapes.get(name, tensor.shape) != tensor.shape]
+    if not wrong:
+        missing, unexpected = load_model(model, str(path), strict=False)
+        wrong = [*missing, *unexpected]
+    if wrong:
+        built = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+        shape = [sizes.get(wrong[0], "absent") for sizes in (shapes, built)]
+        raise ValueError(f"{path}: of another architecture: {wrong[0]} is {shape[0]} here and {shape[1]} in the model")
+
+
+def load_run(
+    folder: Path, checkpoint: Literal["best", "last"] | int = "best"
+) -> tuple[RunConfig, LoopedTransformer, int]:
+    """The trained model of a run folder, on cpu, with its configuration and its step.
+
+    Args:
+        checkpoint: the best one by validation (the last where there was no validation yet), the last, or that
+            of a step. Averaged weights (optim.ema_decay) take the place of the last ones.
+
+    Raises:
+        ValueError: one line, where there is no run folder, no such checkpoint, or a damaged or foreign one.
+    """
+    run = read_config(folder)
+    steps = saved_steps(folder)
+    if not steps:
+        raise ValueError(f"{folder}: no checkpoint yet")
+    step = steps[-1] if isinstance(checkpoint, str) else checkpoint
+    if checkpoint == "best" and (folder / BEST).exists():
+        step = read_json(folder / BEST)["step"]
+    if step not in steps:
+        raise ValueError(f"{folder}: no checkpoint of step {step}; there are {', '.join(map(str, steps))}")
+    model = LoopedTransformer(run.model)
+    state = load(folder, step, model)
+    if state["average"] is not None:
+        model.load_state_dict(state["average"], strict=False)  # buffers and tied names are not averaged
+    return run, model.eval(), step
+
+
+def _path(folder: Path, step: int) -> Path:
+    return folder / CHECKPOINTS / f"step_{step:06d}"

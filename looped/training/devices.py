@@ -1,0 +1,96 @@
+"""Where a run computes, how exactly, and how it is interrupted."""
+
+import importlib.util
+import os
+import shutil
+import signal
+import threading
+from types import FrameType
+
+import torch
+from lightning.fabric import Fabric
+from lightning.fabric.plugins import MixedPrecision, Precision
+from lightning.fabric.strategies.ddp import DDPStrategy
+
+from looped.config import RunConfig
+
+
+def make_fabric(run: RunConfig) -> Fabric:
+    """The devices and the precision that the configuration asks for.
+
+    Raises:
+        ValueError: where this machine has no such device, or fewer.
+    """
+    config = run.train
+    counts = {
+        "cuda": torch.cuda.device_count(),
+        "mps": int(torch.backends.mps.is_available()),
+        "cpu": config.devices,
+    }
+    device = next(name for name in counts if counts[name]) if config.device == "auto" else config.device
+    if config.devices > counts[device]:
+        raise ValueError(
+            f"train.device={config.device!r}, train.devices={config.devices}: this machine has {counts[device]} "
+            f"{device} devices"
+        )
+    bf16 = config.precision == "bf16" or (config.precision == "auto" and computes_in_bf16(device))
+    # The prelude gets no gradient where the gradient window begins later and nothing injects the input again.
+    strategy = DDPStrategy(find_unused_parameters=run.schedule.num_grad_loops is not None)
+    return Fabric(
+        accelerator=device,
+        devices=config.devices,
+        strategy="auto" if config.devices == 1 else strategy,
+        plugins=MixedPrecision("bf16-mixed", device) if bf16 else Precision(),  # precision= would announce itself
+    )
+
+
+def computes_in_bf16(device: str) -> bool:
+    """Whether the processor multiplies in bfloat16, rather than emulating it slowly."""
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def should_compile(setting: bool | None, device: torch.device) -> bool:
+    """Whether to compile the core: as the setting says, or (None) where a compiler is at hand.
+
+    Raises:
+        ValueError: setting=True where there is no compiler.
+    """
+    if device.type == "cuda":
+        possible = importlib.util.find_spec("triton") is not None
+    else:
+        possible = device.type == "cpu" and any(map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++")))
+    if setting and not possible:
+        raise ValueError(f"train.compile=True: found no compiler for {device.type}; expected None or False")
+    return possible if setting is None else setting
+
+
+class Interrupt:
+    """Notes the first SIGINT or SIGTERM within its context; a second one acts at once, as it would outside.
+
+    Only the main thread can catch signals; elsewhere this does nothing.
+    """
+
+    def __init__(self) -> None:
+        self.arrived = False
+        self.outside = {}
+
+    def __enter__(self) -> "Interrupt":
+        if threading.current_thread() is threading.main_thread():
+            self.outside = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.arrived = True
+        self.__exit__()
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self.outside.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+def leave_signals_to_parent(worker: int) -> None:
+    """For processes that prepare batches: Ctrl-C reaches them too, but their parent still needs them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

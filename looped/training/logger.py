@@ -1,0 +1,129 @@
+"""What a run says of itself: metrics.jsonl, environment.json, and a progress bar."""
+
+import json
+import os
+import platform
+import shlex
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from looped.config import RunConfig
+from looped.files import sync
+
+
+class Meter:
+    """Means over the steps since the last line. The sums belong to a checkpoint, the times do not."""
+
+    def __init__(self, sums: dict[str, float] | None = None) -> None:
+        self.sums = dict(sums or {})
+        self.waited = 0.0
+        """Seconds spent waiting for batches."""
+        self.timed_steps = 0
+        self.began = time.perf_counter()
+
+    def add(self, **values: float) -> None:
+        self.timed_steps += 1
+        for name, value in {"steps": 1, **values}.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+
+    def means(self) -> dict[str, float]:
+        return {name: value / self.sums["steps"] for name, value in self.sums.items() if name != "steps"}
+
+    def speed(self, batch_size: int) -> dict[str, float]:
+        elapsed = time.perf_counter() - self.began
+        return {"examples_per_s": self.timed_steps * batch_size / elapsed, "data_wait": self.waited / elapsed}
+
+
+class Metrics:
+    """metrics.jsonl, which grows by whole lines.
+
+    Raises:
+        ValueError: when opened, if the file is shorter than the checkpoint says.
+        OSError: where it cannot be written; it then ends with its last whole line.
+    """
+
+    def __init__(self, path: Path, size: int) -> None:
+        """Opens the file, cut back to `size` bytes: what came after the checkpoint is computed again."""
+        path.touch()
+        if path.stat().st_size < size:
+            raise ValueError(f"{path}: {path.stat().st_size} bytes, but the checkpoint was written after {size}")
+        self.path, self.size = path, size
+        os.truncate(path, size)
+
+    def write(self, kind: str, **values: Any) -> None:
+        line = json.dumps({"kind": kind, **values}).encode() + b"\n"
+        try:
+            with self.path.open("ab") as file:
+                file.write(line)
+        except OSError:
+            os.truncate(self.path, self.size)
+            raise
+        self.size += len(line)
+
+    def sync(self) -> int:
+        """Wait until the file is on the disk; its size in bytes."""
+        sync(self.path)
+        return self.size
+
+
+class Display:
+    """A progress bar on a terminal, now and then a plain line elsewhere; both on standard error."""
+
+    def __init__(self, run: RunConfig, step: int, *, enabled: bool) -> None:
+        self.run = run
+        self.console = Console(stderr=True, quiet=not enabled)
+        says = TextColumn("{task.fields[says]}")
+        terminal = self.console.is_terminal
+        self.bar = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), says,
+            console=self.console, refresh_per_second=4, disable=not terminal,
+        )  # fmt: skip
+        self.task = self.bar.add_task(run.recipe, total=run.train.steps, completed=step, says="")
+
+    def __enter__(self) -> "Display":
+        self.bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.stop()
+
+    def update(self, step: int, loss: float, accuracy: float, examples_per_s: float) -> None:
+        config = self.run.train
+        left = timedelta(seconds=round((config.steps - step) * config.batch_size / examples_per_s))
+        says = f"loss {loss:.4f}  accuracy {accuracy:.3f}  {examples_per_s:,.0f} examples/s  {left} left"
+        self.bar.update(self.task, completed=step, says=says)
+        if not self.console.is_terminal and (step % (10 * config.log_every) == 0 or step == config.steps):
+            self.say(f"step {step}/{config.steps}  {says}")
+
+    def say(self, text: str) -> None:
+        self.console.print(f"{self.run.recipe}: {text}", markup=False, highlight=False, soft_wrap=True)
+
+
+def environment(precision: str, device: torch.device) -> dict[str, Any]:
+    """What environment.json says of the machine and the program."""
+    return {
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": f"{platform.system()} {platform.machine()}, {_processor()}, {os.cpu_count()} cores",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "looped": version("looped"),
+        "threads": torch.get_num_threads(),
+        "precision": precision,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+    }
+
+
+def _processor() -> str:
+    information = Path("/proc/cpuinfo")
+    lines = information.read_text().splitlines() if information.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()

@@ -1,0 +1,57 @@
+"""The optimiser and the moving average of the weights."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from looped.config import OptimConfig
+
+
+def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
+    """AdamW, fused, with weight decay on the parameters that `config.decay` names. Each shared weight counts once."""
+    decayed, plain = [], []
+    for name, parameter in model.named_parameters():
+        matrices = config.decay == "matrices"
+        chosen = parameter.ndim >= 2 if matrices else not name.endswith("bias")
+        (decayed if chosen else plain).append(parameter)
+    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    groups = [group for group in groups if group["params"]]
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)
+
+
+class WeightAverage:
+    """Exponential moving average of a model's weights: average <- decay * average + (1 - decay) * weights."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.model, self.decay = model, decay
+        self.weights = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+
+    @torch.no_grad()
+    def update(self) -> None:
+        for name, weight in self.model.named_parameters():
+            self.weights[name].lerp_(weight, 1 - self.decay)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """The model has the averaged weights inside this context."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    @torch.no_grad()
+    def _swap(self) -> None:
+        for name, weight in self.model.named_parameters():
+            kept = weight.clone()
+            weight.copy_(self.weights[name])
+            self.weights[name].copy_(kept)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return dict(self.weights)
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        for name, weight in self.weights.items():
+            weight.copy_(state[name])

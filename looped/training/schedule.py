@@ -1,0 +1,43 @@
+"""What changes from step to step: the number of loops and the learning rate."""
+
+import math
+
+import numpy as np
+
+from looped.config import OptimConfig, ScheduleConfig
+
+STREAM = 0x100B5  # keeps the draws of loop counts apart from other draws with the same seed and step
+
+
+class LoopSchedule:
+    """How many loops a training step runs. `num_loops` is the model's, used by kind='fixed'."""
+
+    def __init__(self, config: ScheduleConfig, num_loops: int, seed: int) -> None:
+        self.config, self.seed = config, seed
+        self.first = config.min_loops or num_loops
+        self.last = config.max_loops or num_loops
+        """The largest number of loops, with which the model is evaluated."""
+
+    def at(self, step: int) -> tuple[int, int]:
+        """(num_loops, num_grad_loops) of a step, counted from 0: a pure function of seed and step."""
+        loops = self.last
+        if self.config.kind == "curriculum":
+            loops = min(self.last, self.first + step // (self.config.every or 1) * self.config.loops_step)
+        elif self.config.kind == "random":
+            loops = int(np.random.default_rng([self.seed, step, STREAM]).integers(self.first, self.last + 1))
+        return loops, min(loops, self.config.num_grad_loops or loops)
+
+
+def learning_rate_at(config: OptimConfig, step: int, total_steps: int) -> float:
+    """The learning rate of a step, counted from 0: linear warm-up from zero, then the decay to final_fraction.
+
+    With warm-up the first `update_every` steps have rate zero; in the public code this is a whole epoch.
+    """
+    step = step // config.update_every * config.update_every
+    if step < config.warmup_steps:
+        return config.learning_rate * step / config.warmup_steps
+    if config.schedule == "constant":
+        return config.learning_rate
+    done = (step - config.warmup_steps) / max(1, total_steps - config.warmup_steps)
+    left = 1 - done if config.schedule == "linear" else (1 + math.cos(math.pi * done)) / 2
+    return config.learning_rate * (config.final_fraction + (1 - config.final_fraction) * left)

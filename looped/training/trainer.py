@@ -1,0 +1,249 @@
+"""Training: a run configuration in, a run folder out."""
+
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.fabric import Fabric
+from torch.utils.data import DataLoader, Dataset
+
+from looped.config import RunConfig, TrainConfig
+from looped.evaluation.cost import effective_depth, flops, non_embedding_parameters, parameters
+from looped.models.transformer import LoopedTransformer
+from looped.tasks import TASKS
+from looped.tasks.base import Batch, Task
+from looped.training import checkpoint
+from looped.training.devices import Interrupt, leave_signals_to_parent, make_fabric, should_compile
+from looped.training.logger import Display, Meter, Metrics, environment
+from looped.training.optim import WeightAverage, make_optimizer
+from looped.training.run_folder import BEST, ENVIRONMENT, METRICS, SUMMARY, open_run, write_config, write_json
+from looped.training.schedule import LoopSchedule, learning_rate_at
+from looped.training.step import NonFiniteError, Scored, train_step, validate
+
+
+def train(run: RunConfig, folder: Path, *, resume: bool = False) -> dict[str, Any]:
+    """Train as `run` says and leave everything in `folder` (see docs/design.md, "The run folder").
+
+    SIGINT and SIGTERM end the run after the step at hand, with a checkpoint and finished="interrupted".
+
+    Args:
+        run: complete, without sizes that are None.
+        resume: continue where the last checkpoint in `folder` stands, bit for bit as if the run had never
+            stopped. A finished run only returns its summary.
+
+    Returns:
+        The content of summary.json.
+
+    Raises:
+        ValueError: no such device; resume=False and the folder holds a run already; resume=True and the folder
+            holds none, another one, or a damaged checkpoint.
+        OSError: a file cannot be written; what was there before is intact.
+        NonFiniteError: with a checkpoint of the last good weights left behind.
+    """
+    folder = Path(folder)
+    fabric = make_fabric(run)
+    if fabric.is_global_zero:
+        summary = open_run(run, folder, resume)
+        if summary is not None:
+            return summary
+    fabric.launch()
+    with Interrupt() as interrupt:
+        return Trainer(run, folder, fabric).run_to_end(interrupt)
+
+
+class TrainingBatches(Dataset[list[np.ndarray]]):
+    """The training batch of each step, as arrays: tensors would travel between processes 0.8 ms slower."""
+
+    def __init__(self, task: Task, config: TrainConfig) -> None:
+        self.task, self.config = task, config
+
+    def __getitem__(self, step: int) -> list[np.ndarray]:
+        batch = self.task.batch("train", step, self.config.batch_size, seed=self.config.seed)
+        return [tensor.numpy() for tensor in batch]
+
+
+@dataclass
+class Progress:
+    """Where a run stands: what a checkpoint holds besides weights, averages and the optimiser."""
+
+    step: int = 0
+    """Steps done; also the position in the data."""
+    seconds: float = 0.0
+    best: dict[str, Any] | None = None
+    """The content of best.json."""
+    metrics_bytes: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    """See `Meter`."""
+
+
+class Trainer:
+    """One run in memory, restored from the last checkpoint in its folder if there is one."""
+
+    def __init__(self, run: RunConfig, folder: Path, fabric: Fabric) -> None:
+        self.run, self.folder, self.fabric = run, folder, fabric
+        self.task = TASKS[run.task.name](run.task)
+        self.validation = self.task.batch("validation", 0, run.train.eval_examples, seed=0)
+        self.schedule = LoopSchedule(run.schedule, run.model.num_loops, run.train.seed)
+        self.model = LoopedTransformer(run.model, seed=run.train.seed)
+        saved = checkpoint.saved_steps(folder)
+        state = checkpoint.load(folder, saved[-1], self.model) if saved else None
+        if should_compile(run.train.compile, fabric.device):
+            self.model.compile_core()
+        self.scored = fabric.setup_module(Scored(self.model, run.train))
+        self.optimizer = make_optimizer(self.model, run.optim)
+        self.average = WeightAverage(self.model, run.optim.ema_decay) if run.optim.ema_decay else None
+        self.progress = Progress()
+        if state is not None:
+            self.optimizer.load_state_dict(state["optimizer"])
+            if self.average:
+                self.average.load_state_dict(state["average"])
+            self.progress = Progress(**state["progress"])
+        self.meter = Meter(self.progress.sums)
+        self.began = self.saved_at = time.perf_counter()
+        self.display = Display(run, self.progress.step, enabled=fabric.is_global_zero)
+        if fabric.is_global_zero:  # from here on there is a run folder; what could be wrong with the run has been seen
+            write_config(run, folder)
+            precision = str(fabric.strategy.precision.precision)
+            write_json(folder / ENVIRONMENT, environment(precision, fabric.device))
+            self.metrics = Metrics(folder / METRICS, self.progress.metrics_bytes)
+
+    def run_to_end(self, interrupt: Interrupt) -> dict[str, Any]:
+        """Train until the last step, the target or an interrupt; returns the summary."""
+        config = self.run.train
+        with warnings.catch_warnings():  # Python 3.12 warns of forks; torch holds its workers to one thread
+            warnings.filterwarnings("ignore", ".*multi-threaded, use of fork", DeprecationWarning)
+            batches = iter(self._loader())
+        finished = self._finished()
+        with self.display:
+            while finished is None:
+                improved = self._step(batches)
+                finished = self._finished() or ("interrupted" if self._any(interrupt.arrived) else None)
+                minutes = (time.perf_counter() - self.saved_at) / 60
+                due = self.progress.step % config.save_every == 0 or minutes >= config.save_minutes
+                if finished or improved or due:
+                    self._save()
+            self.display.say(f"finished: {finished}, after {self.progress.step} steps, {self._seconds():.0f} s")
+        return self._summarise(finished)
+
+    def _loader(self) -> DataLoader[list[np.ndarray]]:
+        config = self.run.train
+        return DataLoader(
+            TrainingBatches(self.task, config),
+            batch_size=None,
+            sampler=range(self.progress.step, config.steps),
+            num_workers=config.workers,
+            prefetch_factor=4 if config.workers else None,
+            collate_fn=list,
+            worker_init_fn=leave_signals_to_parent,
+            generator=torch.Generator(),  # unused, but without it the loader draws from the global one
+        )
+
+    def _step(self, batches: Iterator[list[np.ndarray]]) -> bool:
+        """One step, and what is due after it; whether the validation score is the best so far."""
+        config, progress = self.run.train, self.progress
+        began = time.perf_counter()
+        batch = Batch(*map(torch.from_numpy, next(batches)))
+        self.meter.waited += time.perf_counter() - began
+        loops = self.schedule.at(progress.step)
+        rate = learning_rate_at(self.run.optim, progress.step, config.steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        try:
+            values = train_step(self.fabric, self.scored, self.optimizer, batch, self.run, progress.step, loops)
+        except NonFiniteError:
+            self._save()
+            raise
+        progress.step += 1
+        if self.average:
+            self.average.update()
+        self.meter.add(**values)
+        means, speed = self.meter.means(), self.meter.speed(config.batch_size)
+        self.display.update(progress.step, means["loss"], means["accuracy"], speed["examples_per_s"])
+        last = progress.step == config.steps
+        if progress.step % config.log_every == 0 or last:
+            counts = {"num_loops": loops[0], "num_grad_loops": loops[1]}
+            self._write("train", **means, learning_rate=rate, **counts, **speed)
+            self.meter = Meter()
+        return self._validate() if progress.step % config.eval_every == 0 or last else False
+
+    def _validate(self) -> bool:
+        """Validate, with averaged weights where there are any; whether the score is the best so far."""
+        part_size = self.run.train.batch_size // (self.run.train.accumulation * self.fabric.world_size)
+        began = time.perf_counter()
+        with self.average.applied() if self.average else nullcontext():
+            scores = validate(self.fabric, self.model, self.task, self.validation, self.schedule.last, part_size)
+        scores = self.fabric.broadcast(scores)  # one verdict, whatever rounding on other devices says
+        self.meter.began += time.perf_counter() - began
+        self._write("validation", num_loops=self.schedule.last, scores=scores)
+        step, metric = self.progress.step, self.task.metric
+        self.display.say(f"step {step}  validation {'  '.join(f'{k} {v:.4f}' for k, v in scores.items())}")
+        if self.progress.best is not None and scores[metric] <= self.progress.best["value"]:
+            return False
+        self.progress.best = {"step": step, "metric": metric, "value": scores[metric]}
+        return True
+
+    def _finished(self) -> str | None:
+        target, best = self.run.train.target, self.progress.best
+        if target is not None and best is not None and best["value"] >= target:
+            return "target"
+        return "steps" if self.progress.step == self.run.train.steps else None
+
+    def _write(self, kind: str, **values: Any) -> None:
+        if self.fabric.is_global_zero:
+            self.metrics.write(kind, step=self.progress.step, seconds=self._seconds(), **values)
+
+    def _save(self) -> None:
+        """A checkpoint, then the files that point to it, then the removal of those that nothing points to."""
+        self.saved_at = time.perf_counter()
+        if not self.fabric.is_global_zero:
+            return
+        state = {
+            "optimizer": self.optimizer.state_dict(),
+            "average": self.average.state_dict() if self.average else None,
+            "progress": asdict(self.progress)
+            | {"seconds": self._seconds(), "metrics_bytes": self.metrics.sync(), "sums": self.meter.sums},
+        }
+        checkpoint.save(self.folder, self.progress.step, self.model, state)
+        self._point_to_best()
+
+    def _point_to_best(self) -> None:
+        best = self.progress.best
+        if best is not None:
+            write_json(self.folder / BEST, best)
+        checkpoint.prune(self.folder, self.run.train.keep_last, best["step"] if best else None)
+
+    def _summarise(self, finished: str) -> dict[str, Any]:
+        run, model = self.run, self.run.model
+        summary = {
+            "recipe": run.recipe,
+            "metric": self.task.metric,
+            "steps": self.progress.step,
+            "examples": self.progress.step * run.train.batch_size,
+            "seconds": self._seconds(),
+            "finished": finished,
+            "parameters": parameters(model),
+            "non_embedding_parameters": non_embedding_parameters(model),
+            "effective_depth": effective_depth(model, self.schedule.last),
+            "flops_per_example": flops(model, self.validation.inputs.shape[1], self.schedule.last),
+            "best": self.progress.best,
+        }
+        if self.fabric.is_global_zero:
+            self._point_to_best()  # a kill between the last checkpoint and best.json left an old one
+            write_json(self.folder / SUMMARY, summary)
+        return summary
+
+    def _seconds(self) -> float:
+        """Seconds of training so far, over all continuations."""
+        return round(self.progress.seconds + time.perf_counter() - self.began, 3)
+
+    def _any(self, flag: bool) -> bool:
+        """Whether the flag is set on any device, so that all of them stop at the same step."""
+        if self.fabric.world_size == 1:
+            return flag
+        return bool(self.fabric.all_reduce(torch.tensor(float(flag), device=self.fabric.device), reduce_op="max"))

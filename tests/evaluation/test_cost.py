@@ -1,0 +1,38 @@
+"""Costs computed from the configuration equal the built model and torch's counter of operations."""
+
+import dataclasses
+
+import pytest
+import torch
+from model_cases import TINY, VARIANTS, inputs_for
+from torch.utils.flop_counter import FlopCounterMode
+
+from looped.evaluation import cost
+from looped.models import LoopedTransformer
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_costs_equal_the_built_model(name):
+    config = VARIANTS[name]
+    model = LoopedTransformer(config)
+    assert cost.parameters(config) == sum(p.numel() for p in model.parameters())
+    embedding = {id(p): p.numel() for m in (model.embedding, model.head) for p in m.parameters()}
+    if config.positions == "learned":
+        embedding[id(model.positions)] = model.positions.numel()
+    assert cost.embedding_parameters(config) == sum(embedding.values())
+    inputs, _ = inputs_for(config, batch=1)
+    for loops in (config.num_loops, config.num_loops + 2):
+        with FlopCounterMode(display=False) as counter:
+            model(inputs.float() if inputs.is_floating_point() else inputs, num_loops=loops)
+        assert cost.flops(config, inputs.shape[1], loops) == counter.get_total_flops()
+
+
+def test_looping_costs_time_and_no_parameters():
+    more = dataclasses.replace(TINY, num_loops=10)
+    assert cost.parameters(more) == cost.parameters(TINY)
+    assert cost.effective_depth(more) == 10
+    assert cost.effective_depth(dataclasses.replace(TINY, prelude_layers=2, core_layers=3, coda_layers=1), 4) == 15
+    assert cost.flops(more, 6) > 1.8 * cost.flops(TINY, 6)
+    with pytest.raises(ValueError, match="vocab_size"):
+        cost.parameters(dataclasses.replace(TINY, vocab_size=None))
+    assert torch.is_grad_enabled()

@@ -1,0 +1,61 @@
+"""Model configurations that between them use every option, and helpers to compare models."""
+
+import dataclasses
+
+import torch
+
+from looped.config import ModelConfig
+from looped.models import LoopedTransformer
+
+TINY = ModelConfig(vocab_size=11, output_size=7, max_seq_len=9, d_model=16, num_heads=2, num_loops=5)
+
+VARIANTS = {
+    "plain": TINY,
+    "standard": dataclasses.replace(TINY, core_layers=3, num_loops=1),
+    "prelude_coda": dataclasses.replace(TINY, prelude_layers=1, core_layers=2, coda_layers=1),
+    "causal": dataclasses.replace(TINY, causal=True, positions="rotary"),
+    "vectors": dataclasses.replace(TINY, inputs="vectors", vocab_size=None, input_dim=5),
+    "layer_norm": dataclasses.replace(TINY, norm="layer", bias=True, activation="gelu_tanh", embedding_norm=True),
+    "no_norm": dataclasses.replace(TINY, norm="none", activation="relu", positions="none"),
+    "swiglu": dataclasses.replace(TINY, activation="swiglu", norm_gain=False, positions="sinusoidal"),
+    "inject_add": dataclasses.replace(TINY, input_injection="add", loop_norm=True, final_norm="layer"),
+    "inject_concat": dataclasses.replace(TINY, input_injection="concat", positions_every_loop=True),
+    "additive": dataclasses.replace(TINY, modulation="additive", activation="silu"),
+    "gain_gate": dataclasses.replace(TINY, modulation="gain_gate", norm_gain=False, activation="silu"),
+    "gain_gate_both": dataclasses.replace(TINY, modulation="gain_gate", timestep="both", gate_offset=1),
+    "adaptive_norm": dataclasses.replace(TINY, modulation="adaptive_norm", timestep="fraction", core_layers=2),
+    "table": dataclasses.replace(TINY, modulation="table", max_loops=9),
+    "rezero": dataclasses.replace(TINY, modulation="rezero"),
+    "published_lm": dataclasses.replace(
+        TINY, values="state", feedforward_norm=False, tie_embeddings=True, output_size=11
+    ),
+    "published_dp": dataclasses.replace(TINY, initialisation="pytorch", bias=True, positions="sinusoidal", causal=True),
+}
+
+
+def build(config: ModelConfig, seed: int = 0) -> LoopedTransformer:
+    """A float64 model whose every weight is away from its initial value, so that states move in every loop."""
+    model = LoopedTransformer(config, seed=seed).double()
+    generator = torch.Generator().manual_seed(seed + 1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.3 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+    return model
+
+
+def inputs_for(config: ModelConfig, batch: int = 3, seq: int = 6) -> tuple[torch.Tensor, torch.Tensor]:
+    """Inputs, and a padding mask with real padding in it."""
+    generator = torch.Generator().manual_seed(0)
+    if config.inputs == "tokens":
+        inputs = torch.randint(config.vocab_size or 0, (batch, seq), generator=generator)
+    else:
+        inputs = torch.randn(batch, seq, config.input_dim or 0, generator=generator, dtype=torch.float64)
+    attend = torch.ones(batch, seq, dtype=torch.bool)
+    attend[batch // 2, -2:] = False
+    return inputs, attend
+
+
+def gradients(model: LoopedTransformer, loss: torch.Tensor) -> dict[str, torch.Tensor]:
+    model.zero_grad(set_to_none=True)
+    loss.backward()
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}

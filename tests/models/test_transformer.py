@@ -1,0 +1,236 @@
+"""The model against naive references: outputs and every gradient, in float64."""
+
+import dataclasses
+import itertools
+
+import pytest
+import torch
+from model_cases import TINY, VARIANTS, build, gradients, inputs_for
+from tolerance import assert_close
+
+from looped.models import LoopedTransformer, StateChange
+from looped.nn.timestep import LayerSignals
+
+
+def naive(model, inputs, attend, num_loops, grad_loops=None):
+    """The readout and all states, written out without the recurrence: loops as consecutive tied layers."""
+    config = model.config
+    seq = inputs.shape[1]
+    x = model.embedding(inputs)
+    if config.positions in ("learned", "sinusoidal") and not config.positions_every_loop:
+        x = x + model.positions[:seq]
+    x = model.embedding_norm(x)
+    mask = attend[:, None, None, :]
+    if config.causal:
+        mask = mask & torch.ones(seq, seq).tril().bool()[None, None]
+    for block in model.prelude:
+        x = block(x, mask)
+    embedded, state = x, torch.zeros_like(x) if config.input_injection != "none" else x
+    signals = model.modulation(num_loops, x.device)
+    states = []
+    for t in range(num_loops):
+        if grad_loops is not None and t == num_loops - grad_loops:
+            state = state.detach()
+        if config.input_injection == "add":
+            state = state + embedded
+        if config.input_injection == "concat":
+            state = model.inject(torch.cat([state, embedded], -1))
+        if config.positions_every_loop:
+            state = state + model.positions[:seq]
+        if config.modulation == "additive":
+            state = state + signals[t, 0]
+        for i, block in enumerate(model.core):
+            names = model.modulation.names
+            told = {n: signals[t, i * len(names) + k] for k, n in enumerate(names)}
+            state = block(state, mask, LayerSignals(**told))
+        if config.loop_norm:
+            state = model.final_norm(state)
+        states.append(state)
+    for block in model.coda:
+        state = block(state, mask)
+    return model.head(state if config.loop_norm else model.final_norm(state)), torch.stack(states)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_loops_equal_tied_layers(name):
+    config = VARIANTS[name]
+    model, (inputs, attend) = build(config), inputs_for(config)
+    loops = config.num_loops + (config.modulation != "table")
+    expected, states = naive(model, inputs, attend, loops)
+    assert all((a - b).norm() > 1e-2 for a, b in itertools.pairwise(states)), "the loops must do something"
+    output = model(inputs, attend=attend, num_loops=loops, trajectory=True, readouts="all")
+    assert_close(output.logits, expected)
+    assert_close(output.readouts[-1], expected)
+    assert_close(output.trajectory, states)
+    wanted = gradients(model, expected.square().sum())
+    assert min(g.abs().max() for g in wanted.values()) > 0
+    actual = gradients(model, model(inputs, attend=attend, num_loops=loops).logits.square().sum())
+    assert actual.keys() == wanted.keys()
+    for key in wanted:
+        assert_close(actual[key], wanted[key])
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("grad_loops", [1, 2])
+def test_gradient_window_equals_explicit_detach(name, grad_loops):
+    config = dataclasses.replace(VARIANTS[name], num_loops=5)
+    model, (inputs, attend) = build(config), inputs_for(config)
+    expected = gradients(model, naive(model, inputs, attend, 5, grad_loops)[0].square().sum())
+    full = gradients(model, naive(model, inputs, attend, 5)[0].square().sum())
+    assert any((expected[k] - full[k]).abs().max() > 1e-6 for k in expected), "the window must matter"
+    actual = gradients(model, model(inputs, attend=attend, num_grad_loops=grad_loops).logits.square().sum())
+    for key, gradient in actual.items():
+        assert_close(gradient, expected[key])
+    # Where the reference gives a zero gradient (the input before the window), ours may give none.
+    assert all(expected[k].abs().max() == 0 for k in expected.keys() - actual.keys())
+
+
+@pytest.mark.parametrize("name", ["plain", "gain_gate", "inject_concat", "prelude_coda"])
+@pytest.mark.parametrize("recompute", ["loop", "nested"])
+@pytest.mark.parametrize("window", [None, 4])
+def test_recomputed_equals_plain(name, recompute, window):
+    config = dataclasses.replace(VARIANTS[name], num_loops=7)
+    model, (inputs, attend) = build(config), inputs_for(config)
+
+    def loss(mode):
+        output = model(inputs, attend=attend, num_grad_loops=window, readouts=(4, 5, 7), recompute=mode)
+        return output.readouts.square().sum()
+
+    expected, actual = gradients(model, loss("none")), gradients(model, loss(recompute))
+    assert expected.keys() == actual.keys()
+    for key in expected:
+        assert_close(actual[key], expected[key])
+
+
+def test_gradient_window_under_autocast_trains_the_weights():
+    # A weight cast without gradient before the window must not be reused inside it.
+    config = dataclasses.replace(TINY, num_loops=4)
+    model, (inputs, attend) = LoopedTransformer(config), inputs_for(config)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = model(inputs, attend=attend, num_grad_loops=2).logits.float().square().sum()
+    found = gradients(model, loss)
+    assert found["core.0.feedforward.up.weight"].abs().max() > 0
+    assert found["core.0.attention.qkv.weight"].abs().max() > 0
+
+
+@pytest.mark.parametrize("name", ["gain_gate", "adaptive_norm", "table", "rezero"])
+def test_published_initialisation_is_the_identity_until_a_step(name):
+    config = dataclasses.replace(VARIANTS[name], gate_offset=0)
+    model, (inputs, attend) = LoopedTransformer(config), inputs_for(config)
+    states = model(inputs, attend=attend, trajectory=True).trajectory
+    embedded = model.embedding(inputs) + model.positions[: inputs.shape[1]]
+    assert embedded.abs().max() > 0
+    assert all(torch.equal(state, embedded) for state in states)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    model(inputs, attend=attend).logits.square().sum().backward()
+    optimizer.step()
+    states = model(inputs, attend=attend, trajectory=True).trajectory
+    assert all((a - b).norm() > 0 for a, b in itertools.pairwise(states))
+
+
+def test_gate_offset_one_starts_as_the_plain_model():
+    plain = LoopedTransformer(TINY, seed=3)
+    gated = LoopedTransformer(dataclasses.replace(TINY, modulation="gain_gate", gate_offset=1), seed=3)
+    gated.load_state_dict({**gated.state_dict(), **plain.state_dict()})
+    inputs, attend = inputs_for(TINY)
+    assert torch.equal(plain(inputs, attend=attend).logits, gated(inputs, attend=attend).logits)
+
+
+def test_weights_depend_on_the_seed_alone():
+    before = torch.get_rng_state()
+    a, b, c = (LoopedTransformer(TINY, seed=s) for s in (1, 1, 2))
+    assert torch.equal(before, torch.get_rng_state())
+    for (name, x), y, z in zip(a.named_parameters(), b.parameters(), c.parameters(), strict=True):
+        assert torch.equal(x, y)
+        assert not torch.equal(x, z) or "norm" in name
+
+
+def test_padding_does_not_reach_real_positions():
+    model, (inputs, attend) = build(TINY), inputs_for(TINY)
+    changed = inputs.clone()
+    changed[1, -1] = (changed[1, -1] + 1) % 11
+    a, b = model(inputs, attend=attend).logits, model(changed, attend=attend).logits
+    assert (a[1, -1] - b[1, -1]).abs().max() > 1e-3
+    assert_close(a[attend], b[attend])
+
+
+def test_causal_model_does_not_look_ahead():
+    config = VARIANTS["causal"]
+    model, (inputs, _) = build(config), inputs_for(config)
+    changed = inputs.clone()
+    changed[:, 4] = (changed[:, 4] + 1) % 11
+    a, b = model(inputs).logits, model(changed).logits
+    assert (a[:, 4:] - b[:, 4:]).abs().amax((0, 2)).min() > 1e-6
+    assert_close(a[:, :4], b[:, :4])
+
+
+def test_exit_freezes_finished_examples():
+    config = dataclasses.replace(TINY, num_loops=8)
+    model, (inputs, attend) = build(config), inputs_for(config)
+    states = model(inputs, attend=attend, trajectory=True).trajectory
+    previous = torch.cat([(model.embedding(inputs) + model.positions[:6])[None], states[:-1]])
+    change = (states - previous).flatten(2).norm(dim=2) / previous.flatten(2).norm(dim=2)
+    threshold = change[4].median().item() * 1.001
+    first = [next((t + 1 for t in range(8) if change[t, i] <= threshold), 8) for i in range(3)]
+    assert len(set(first)) > 1, "examples must leave at different loops"
+    output = model(inputs, attend=attend, exit_rule=StateChange(threshold))
+    assert output.exits.tolist() == first
+    assert output.num_loops == max(first)
+    for i, loops in enumerate(first):
+        assert_close(output.state[i], states[loops - 1, i])
+    everyone = model(inputs, attend=attend, exit_rule=StateChange(1e9))
+    assert everyone.num_loops == 1
+    assert_close(everyone.state, states[0])
+    assert everyone.readouts.shape[0] == 1
+
+
+@pytest.mark.parametrize("name", ["gain_gate", "plain"])
+def test_compiled_equals_eager_at_any_loop_count(name):
+    import jaxtyping
+
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        config = VARIANTS[name]
+        model, (inputs, attend) = build(config), inputs_for(config)
+        expected = {n: model(inputs, attend=attend, num_loops=n) for n in (2, 5, 11)}
+        gradient = gradients(model, expected[5].logits.square().sum())
+        torch._dynamo.reset()
+        model.compile_core()
+        # The first loops may meet a new kind of input (no gradient yet), later ones must not.
+        model(inputs, attend=attend, num_loops=3).logits.sum().backward()
+        with torch._dynamo.config.patch(error_on_recompile=True):
+            for n in (2, 5, 11):
+                assert_close(model(inputs, attend=attend, num_loops=n).logits, expected[n].logits)
+            compiled = gradients(model, model(inputs, attend=attend, num_loops=5).logits.square().sum())
+        for key, value in gradient.items():
+            assert_close(compiled[key], value)
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.mark.parametrize(
+    ("call", "names"),
+    [
+        ({"num_loops": 0}, ["num_loops=0", "at least 1"]),
+        ({"num_grad_loops": 6}, ["num_grad_loops=6", "1 to"]),
+        ({"num_grad_loops": 0}, ["num_grad_loops=0"]),
+        ({"readouts": (6,)}, ["readouts=(6,)"]),
+        ({"readouts": ()}, ["readouts=()"]),
+        ({"exit_rule": StateChange(0.1), "recompute": "loop"}, ["exit_rule", "recompute"]),
+    ],
+)
+def test_bad_calls_are_named(call, names):
+    with pytest.raises(ValueError, match="expected") as error:
+        build(TINY)(inputs_for(TINY)[0], **call)
+    assert all(name in str(error.value) for name in names)
+
+
+def test_impossible_models_are_named():
+    with pytest.raises(ValueError, match="vocab_size=None"):
+        LoopedTransformer(dataclasses.replace(TINY, vocab_size=None))
+    with pytest.raises(ValueError, match="sequence length 10"):
+        build(TINY)(torch.zeros(1, 10, dtype=torch.long))
+    with pytest.raises(ValueError, match="num_loops=10: expected at most the 9 rows"):
+        build(VARIANTS["table"])(inputs_for(TINY)[0], num_loops=10)
+    with pytest.raises(ValueError, match=r"threshold=0\.0"):
+        StateChange(0.0)

@@ -1,0 +1,130 @@
+"""The block against torch's own layer, its gradients, and the published formula of the modulation."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from tolerance import assert_close
+
+from looped.config import ModelConfig
+from looped.nn.attention import attend
+from looped.nn.block import TransformerBlock
+from looped.nn.positions import rotate, sinusoid
+from looped.nn.timestep import LAYER_SIGNALS, TimestepModulation
+
+TINY = ModelConfig(d_model=8, num_heads=2)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("activation", ["gelu", "relu"])
+def test_block_equals_torch_encoder_layer(causal, activation):
+    config = dataclasses.replace(TINY, norm="layer", bias=True, activation=activation, causal=causal)
+    torch.manual_seed(0)
+    ours = TransformerBlock(config).double()
+    theirs = torch.nn.TransformerEncoderLayer(
+        8, 2, 32, dropout=0.0, activation=activation, batch_first=True, norm_first=True, dtype=torch.float64
+    )
+    pairs = {
+        "self_attn.in_proj_": ours.attention.qkv,
+        "self_attn.out_proj.": ours.attention.project,
+        "linear1.": ours.feedforward.up,
+        "linear2.": ours.feedforward.down,
+        "norm1.": ours.attention_norm,
+        "norm2.": ours.feedforward_norm,
+    }
+    with torch.no_grad():
+        for p in ours.parameters():
+            p.normal_(0, 0.5)
+    theirs.load_state_dict({key + name: p.detach() for key, m in pairs.items() for name, p in m.named_parameters()})
+    x = torch.randn(3, 7, 8, dtype=torch.float64, requires_grad=True)
+    mask = torch.ones(7, 7).tril().bool() if causal else None
+    expected = theirs(x, src_mask=None if mask is None else ~mask)
+    actual = ours(x, None if mask is None else mask[None, None])
+    assert (expected - x).abs().max() > 0.1
+    assert_close(actual, expected)
+    (wanted,) = torch.autograd.grad(expected.square().sum(), x, retain_graph=True)
+    (got,) = torch.autograd.grad(actual.square().sum(), x)
+    assert_close(got, wanted)
+
+
+@pytest.mark.parametrize("modulation", [m for m in LAYER_SIGNALS if m != "additive"])
+def test_gradcheck_with_each_modulation(modulation):
+    options = {"table": {"max_loops": 3}}.get(modulation, {})
+    torch.manual_seed(0)
+    config = dataclasses.replace(TINY, modulation=modulation, **options)
+    block, time = TransformerBlock(config).double(), TimestepModulation(config).double()
+    parameters = [p for m in (block, time) for p in m.parameters()]
+    with torch.no_grad():
+        for p in parameters:
+            p += 0.2 * torch.randn_like(p)
+    names = [n for m in (block, time) for n, _ in m.named_parameters()]
+    x = torch.randn(1, 3, 8, dtype=torch.float64, requires_grad=True)
+    mask = torch.ones(3, 3).tril().bool()[None, None]
+
+    def run(x, *parameters):
+        with torch.no_grad():
+            signals = time(3, x.device)
+        signals = time(3, x.device)
+        told = time.for_layers(None if signals is None else signals[2])
+        return block(x, mask, told[0])
+
+    assert torch.autograd.gradcheck(run, (x, *parameters), fast_mode=True)
+    assert len(names) == len(parameters)
+
+
+def test_modulation_is_the_published_formula():
+    config = ModelConfig(d_model=12, num_heads=2, modulation="gain_gate", gate_offset=0)
+    time = TimestepModulation(config).double()
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for p in time.parameters():
+            p.normal_(0, 0.3)
+    signals = time(5, torch.device("cpu"))
+    for t in range(5):
+        p = torch.tensor(
+            [math.cos(t * 10000 ** (-k / 128)) for k in range(128)]
+            + [math.sin(t * 10000 ** (-k / 128)) for k in range(128)],
+            dtype=torch.float64,
+        )
+        silu = lambda v: v / (1 + (-v).exp())  # noqa: E731
+        embedded = time.embed.weight @ silu(time.hidden.weight @ p + time.hidden.bias) + time.embed.bias
+        s_a, s_m, g_a, g_m = (time.signals.weight @ silu(embedded) + time.signals.bias).chunk(4)
+        torch.testing.assert_close(signals[t], torch.stack([1 + s_a, 1 + s_m, g_a, g_m]), rtol=1e-5, atol=1e-5)
+    assert (signals[0] - signals[4]).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("kind", ["index", "fraction", "both"])
+def test_timestep_kinds(kind):
+    time = TimestepModulation(dataclasses.replace(TINY, modulation="gain_gate", timestep=kind))
+    short, long = time.encoding(4, torch.device("cpu")), time.encoding(8, torch.device("cpu"))
+    index, fraction = torch.equal(short[:4, :256], long[:4, :256]), torch.equal(short[:, -256:], long[::2, -256:])
+    assert (index, fraction) == {"index": (True, False), "fraction": (False, True), "both": (True, True)}[kind]
+    assert short.shape == (4, 512 if kind == "both" else 256)
+
+
+def test_attention_equals_torch_with_any_mask():
+    torch.manual_seed(0)
+    q, k, v = torch.randn(3, 2, 2, 5, 4, dtype=torch.float64)
+    mask = torch.rand(2, 1, 5, 5) > 0.4
+    mask[..., 0] = True
+    expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    assert_close(attend(q, k, v, mask), expected)
+    nothing = attend(q, k, v, torch.zeros(1, 1, 5, 5, dtype=torch.bool))
+    assert nothing.isfinite().all()
+
+
+def test_rotation_depends_on_the_distance_alone():
+    torch.manual_seed(0)
+    q, k = torch.randn(2, 1, 1, 1, 8, dtype=torch.float64).expand(2, 1, 1, 9, 8)
+    scores = (rotate(q) @ rotate(k).transpose(-1, -2))[0, 0]
+    assert (scores[0] - scores[0, 0]).abs().max() > 0.1
+    for offset in range(-8, 9):
+        diagonal = scores.diagonal(offset)
+        torch.testing.assert_close(diagonal, diagonal[:1].expand_as(diagonal), rtol=1e-5, atol=1e-5)
+
+
+def test_sinusoid_values():
+    row = sinusoid(torch.tensor([2.0], dtype=torch.float64), 4)[0]
+    expected = [math.cos(2), math.cos(2 / 100), math.sin(2), math.sin(2 / 100)]
+    assert_close(row, torch.tensor(expected, dtype=torch.float64))

@@ -1,0 +1,106 @@
+"""What every task promises (see looped/tasks/base.py)."""
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+from looped.task_config import CountdownConfig, EditDistanceConfig, LCSConfig, SudokuConfig
+from looped.tasks import TASKS, Batch
+from looped.tasks.base import SPLITS
+
+CONFIGS = {
+    "edit_distance": EditDistanceConfig(length=8, eval_lengths=(12,)),
+    "edit_distance, published": EditDistanceConfig(length=8, version="published"),
+    "edit_distance, class token": EditDistanceConfig(length=8, answer_at="class"),
+    "lcs": LCSConfig(length=8),
+    "lcs, published": LCSConfig(length=8, version="published"),
+    "lcs, published_v1": LCSConfig(length=8, version="published_v1"),
+    "sudoku": SudokuConfig(box=2, pool=300),
+    "countdown": CountdownConfig(),
+    "countdown, 3 numbers": CountdownConfig(numbers=3),
+}
+
+
+@pytest.fixture(scope="module", params=CONFIGS)
+def task(request):
+    config = CONFIGS[request.param]
+    return TASKS[config.name](config)
+
+
+def equal(a: Batch, b: Batch) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def perfect(task, batch: Batch) -> torch.Tensor:
+    return 20 * torch.nn.functional.one_hot(batch.targets, task.interface.output_size).float()
+
+
+def test_every_task_is_tried():
+    assert {config.name for config in CONFIGS.values()} == set(TASKS)
+
+
+def test_the_batch_of_a_step_is_a_pure_function(task):
+    batch = task.batch("train", 3, 16, seed=1)
+    other = [
+        task.batch("train", 4, 16, seed=1),
+        task.batch("train", 3, 16, seed=2),
+        task.batch("validation", 3, 16, seed=1),
+    ]
+    assert not any(equal(batch, b) for b in other)
+    assert equal(batch, task.batch("train", 3, 16, seed=1))
+    copy = pickle.loads(pickle.dumps(task))
+    assert equal(batch, copy.batch("train", 3, 16, seed=1))
+
+
+def test_splits_are_disjoint(task):
+    drawn = {}
+    for split in SPLITS:
+        inputs = torch.cat([task.batch(split, step, 100, seed=0).inputs for step in range(3)])
+        drawn[split] = {tuple(row) for row in inputs.tolist()}
+        assert len(drawn[split]) > 15
+    assert not drawn["train"] & drawn["validation"]
+    assert not drawn["train"] & drawn["test"]
+    assert not drawn["validation"] & drawn["test"]
+
+
+def test_batches_fit_the_interface(task):
+    interface = task.interface
+    for group in (None, *task.groups):
+        batch = task.batch("test", 0, 8, seed=0, group=group)
+        assert batch.targets.shape == batch.mask.shape == batch.attend.shape == batch.inputs.shape[:2]
+        assert len(batch.inputs) == 8
+        assert batch.inputs.shape[1] <= interface.max_seq_len
+        assert (batch.inputs.dtype, batch.targets.dtype) == (torch.int64, torch.int64)
+        assert (batch.mask.dtype, batch.attend.dtype) == (torch.bool, torch.bool)
+        assert batch.mask.any(1).all()
+        assert not (batch.mask & ~batch.attend).any()
+        assert 0 <= batch.inputs.min() <= batch.inputs.max() < interface.vocab_size
+        assert 0 <= batch.targets.min() <= batch.targets.max() < interface.output_size
+
+
+def test_scores(task):
+    batch = task.batch("test", 0, 8, seed=0)
+    right = task.score(batch, perfect(task, batch))
+    wrong = task.score(batch, -perfect(task, batch))
+    assert task.metric in right
+    for name, values in right.items():
+        assert values.shape == (8,)
+        assert values.dtype == torch.float32
+        assert (values == 1).all(), name
+    assert (wrong[task.metric] == 0).all()
+
+
+def test_a_person_can_look_at_it(task):
+    problems = task.sample("test", 2, np.random.default_rng(0))
+    logits = perfect(task, task.encode(problems[:1]))[0]
+    said = task.answer(problems[0], logits)
+    assert set(said) == {"answer", "valid", "confidence"}
+    assert said["valid"] is not False
+    assert said["confidence"] > 0.99
+    assert task.describe(problems[0], logits) != task.describe(problems[0])
+    picture = json.loads(json.dumps(task.picture(problems[0], torch.stack([0 * logits, logits]))))
+    assert picture["kind"] in ("board", "distribution", "slots")
+    assert [loop["loop"] for loop in picture["loops"]] == [1, 2]
