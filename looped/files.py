@@ -1,7 +1,34 @@
 """Files that are whole or absent, also after a crash while they were being written."""
 
+import gzip
+import lzma
 import os
+import zlib
 from pathlib import Path
+
+
+def read_text(path: Path) -> str:
+    """The text of a file, plain or compressed by xz or gzip (told by its content).
+
+    Raises:
+        ValueError: one line, for a file that cannot be read, is damaged, empty, or not UTF-8.
+    """
+    try:
+        content = path.read_bytes()
+        if content.startswith(b"\xfd7zXZ\0"):
+            content = lzma.decompress(content)
+        elif content.startswith(b"\x1f\x8b"):
+            content = gzip.decompress(content)
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 text (byte {error.start})") from None
+    except (EOFError, lzma.LZMAError, gzip.BadGzipFile, zlib.error):
+        raise ValueError(f"{path}: the compressed file is damaged or cut short") from None
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror or error}") from None
+    if not text.strip():
+        raise ValueError(f"{path}: empty file")
+    return text
 
 
 def write_atomic(path: Path, text: str) -> None:

@@ -1,0 +1,57 @@
+"""Named runs. A recipe is a function without arguments that returns a complete `RunConfig`."""
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+
+from looped.config import RunConfig
+from looped.recipes import reasoning
+from looped.strict import nearest
+from looped.tasks import TASKS
+
+RECIPES: dict[str, Callable[[], RunConfig]] = {
+    "demo-standard": partial(reasoning.demo, "standard"),
+    "demo-looped-2": partial(reasoning.demo, "looped", 2),
+    "demo-looped-4": partial(reasoning.demo, "looped", 4),
+    "demo-timestep": partial(reasoning.demo, "timestep", 4),
+    "sudoku": reasoning.sudoku,
+}
+VARIANTS: tuple[reasoning.Variant, ...] = ("standard", "looped", "timestep")
+for published in (False, True):
+    for variant in VARIANTS:
+        ending = f"published-{variant}" if published else variant
+        RECIPES[f"edit-distance-{ending}"] = partial(reasoning.strings, "edit_distance", variant, published)
+        RECIPES[f"lcs-{ending}"] = partial(reasoning.strings, "lcs", variant, published)
+        RECIPES[f"sudoku-{ending}"] = partial(reasoning.puzzles, "sudoku", variant, published)
+        RECIPES[f"countdown-{ending}"] = partial(reasoning.puzzles, "countdown", variant, published)
+
+
+def recipe(name: str) -> RunConfig:
+    """The run of that name; sizes that the task decides are still None (see `complete`).
+
+    Raises:
+        ValueError: for an unknown name, with the nearest known one.
+    """
+    if name not in RECIPES:
+        raise ValueError(f"recipe {name!r}: unknown{nearest(name, RECIPES)}; `looped recipes` lists them")
+    return dataclasses.replace(RECIPES[name](), recipe=name)
+
+
+def complete(run: RunConfig) -> RunConfig:
+    """The run with the sizes that its task decides filled in.
+
+    Raises:
+        ValueError: where a size that was set is too small for the task.
+    """
+    interface = TASKS[run.task.name](run.task).interface
+    sizes = {}
+    for field in dataclasses.fields(interface):
+        needed, given = getattr(interface, field.name), getattr(run.model, field.name)
+        if field.name == "inputs":
+            if given != needed:
+                raise ValueError(f"model.inputs={given!r}: expected {needed!r} for task {run.task.name}")
+        elif given is None:
+            sizes[field.name] = needed
+        elif needed is None or given < needed or (field.name == "input_dim" and given != needed):
+            raise ValueError(f"model.{field.name}={given}: expected at least {needed} for task {run.task.name}")
+    return dataclasses.replace(run, model=dataclasses.replace(run.model, **sizes))

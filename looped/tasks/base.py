@@ -65,6 +65,10 @@ class Task(ABC):
     def sample(self, split: Split, size: int, rng: np.random.Generator, group: str | None = None) -> Sequence[Any]:
         """`size` problems with their answers, all of this split and group, decided by `rng` alone."""
 
+    def available(self, split: Split, group: str | None = None) -> int | None:
+        """How many different problems there are to draw; None where they are made as needed."""
+        return None
+
     @abstractmethod
     def encode(self, problems: Sequence[Any]) -> Batch:
         """Problems as tensors. A problem without an answer gives targets that are all zero."""
@@ -79,6 +83,10 @@ class Task(ABC):
 
         `valid` tells whether the answer keeps the rules of the task; None where any answer would.
         """
+
+    @abstractmethod
+    def plain(self, problem: Any) -> dict[str, str]:
+        """The problem as text: its input, and the answer expected ('' where none is known)."""
 
     @abstractmethod
     def read(self, lines: Sequence[str], source: str, on_bad_row: Literal["stop", "skip"]) -> tuple[Sequence[Any], int]:

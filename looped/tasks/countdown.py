@@ -261,6 +261,10 @@ class Countdown(Task):
         text = ", ".join("".join(words[k : k + STEP]) for k in range(0, len(words), STEP))
         return {"answer": text, "valid": bool(valid[0]), "confidence": float(probabilities.prod())}
 
+    def plain(self, problem: Problem) -> dict[str, str]:
+        expected = ", ".join(map(str, problem.steps or ()))
+        return {"input": " ".join(map(str, (*problem.numbers, problem.target))), "expected": expected}
+
     def describe(self, problem: Problem, logits: Float[Tensor, "seq output"] | None = None) -> str:
         lines = [
             f"numbers: {' '.join(map(str, problem.numbers))}, target: {problem.target}",

@@ -230,6 +230,10 @@ class StringTask(Task):
         confidence, answer = self._probabilities(problem, logits).max(-1)
         return {"answer": int(answer), "valid": None, "confidence": float(confidence)}
 
+    def plain(self, problem: Pair) -> dict[str, str]:
+        expected = "" if problem.answer is None else str(problem.answer)
+        return {"input": f"{problem.first} {problem.second}", "expected": expected}
+
     def describe(self, problem: Pair, logits: Float[Tensor, "seq output"] | None = None) -> str:
         lines = [
             f"{self.title}: {problem.first} | {problem.second}",

@@ -119,6 +119,9 @@ class Sudoku(Task):
     def groups(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]: known with the pool
         return tuple(band for split, band in self._members if split == "test" and band is not None)
 
+    def available(self, split: Split, group: str | None = None) -> int:
+        return len(self._members.get((split, group), ()))
+
     def sample(self, split: Split, size: int, rng: np.random.Generator, group: str | None = None) -> list[Puzzle]:
         """Raises ValueError for an unknown group, or where there is no puzzle of the split and group."""
         if group is not None and group not in self.groups:
@@ -185,6 +188,12 @@ class Sudoku(Task):
         rows = read_lines(lines, source, self.config.box, on_bad_row)
         ratings = [rating or None for rating in rows.ratings]
         return list(map(Puzzle, rows.puzzles, rows.solutions, ratings)), rows.skipped
+
+    def plain(self, problem: Puzzle) -> dict[str, str]:
+        return {
+            name: "".join(map(str, cells.tolist()))
+            for name, cells in (("input", problem.given), ("expected", problem.solution))
+        }
 
     def describe(self, problem: Puzzle, logits: Float[Tensor, "seq output"] | None = None) -> str:
         boards = {"puzzle": problem.given.tolist(), "solution": problem.solution.tolist()}

@@ -8,12 +8,8 @@ A format is known by its content, plain, .xz or .gz:
 - lines of the puzzle exchange: 12 hexadecimal digits of the puzzle's SHA-1, the puzzle, a rating.
 """
 
-import gzip
 import hashlib
-import io
-import lzma
 import re
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -22,6 +18,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
+from looped.files import read_text
 from looped.tasks.sudoku_board import solve
 
 BATCH = 50_000  # rows checked at once; bounds the memory
@@ -52,19 +49,7 @@ def read_file(path: str | Path, box: int, on_bad_row: Literal["stop", "skip"] = 
     Raises:
         ValueError: for a file that cannot be read, is damaged or no UTF-8 text, and as `read_lines`.
     """
-    try:
-        content = Path(path).read_bytes()
-        if content.startswith(b"\xfd7zXZ\0"):
-            content = lzma.decompress(content)
-        elif content.startswith(b"\x1f\x8b"):
-            content = gzip.decompress(content)
-        return read_lines(io.TextIOWrapper(io.BytesIO(content), encoding="utf-8-sig"), str(path), box, on_bad_row)
-    except UnicodeDecodeError:
-        raise ValueError(f"{path}: not UTF-8 text") from None
-    except (EOFError, lzma.LZMAError, gzip.BadGzipFile, zlib.error):
-        raise ValueError(f"{path}: the compressed file is damaged or cut short") from None
-    except OSError as error:
-        raise ValueError(f"{path}: {error.strerror or error}") from None
+    return read_lines(read_text(Path(path)).splitlines(), str(path), box, on_bad_row)
 
 
 def read_lines(lines: Iterable[str], source: str, box: int, on_bad_row: Literal["stop", "skip"] = "stop") -> Puzzles:

@@ -1,0 +1,303 @@
+"""The command line: `looped COMMAND`. A mistake of the user ends it with one clear line and exit code 2."""
+
+import contextlib
+import dataclasses
+import functools
+import inspect
+import io
+import json
+import os
+import re
+import shlex
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from looped import runs
+from looped.config import RunConfig
+from looped.recipes import RECIPES, complete, recipe
+from looped.report import report as write_report
+from looped.strict import nearest, to_dict
+from looped.task_config import CountdownConfig, EditDistanceConfig, LCSConfig, SudokuConfig
+from looped.tasks import TASKS
+from looped.training import NonFiniteError, train
+from looped.training.checkpoint import saved_steps
+from looped.training.run_folder import CONFIG, SUMMARY, read_config, read_json
+
+Positional = tyro.conf.Positional
+
+
+def command_train(arguments: Sequence[str]) -> None:
+    """Train a recipe, with any of its settings changed: looped train demo-looped-4 --model.num-loops 8."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(
+            f"usage: looped train RECIPE [--out FOLDER] [--resume] [--FIELD VALUE ...]\n\nrecipes: {', '.join(RECIPES)}"
+        )
+        print("`looped train RECIPE --help` lists the fields with the recipe's values.")
+        return
+    name, *rest = arguments
+
+    @dataclasses.dataclass
+    class Train:
+        """Train a recipe into a run folder."""
+
+        run: Annotated[RunConfig, tyro.conf.arg(name="")]
+        out: Path = Path("runs") / name
+        """The run folder."""
+        resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+        """Continue the run in that folder if it has begun."""
+
+    # Recipes may ask for files that only the options name, so that they are completed afterwards.
+    options = _parse(Train, rest, f"looped train {name}", default=Train(run=recipe(name)))
+    run = complete(options.run)
+    summary = train(run, options.out, resume=options.resume and (options.out / CONFIG).exists())
+    if int(os.environ.get("LOCAL_RANK", 0)) == 0:
+        best = summary["best"]
+        score = f", best validation {best['metric']} {best['value']:.4f} at step {best['step']}" if best else ""
+        print(f"{options.out}: {summary['finished']} after {summary['steps']} steps{score}")
+        if summary["finished"] == "interrupted":
+            again = ["looped", "train", *arguments, *([] if options.resume else ["--resume"])]
+            print(f"continue with: {shlex.join(again)}")
+
+
+def evaluate(
+    run: Positional[Path],
+    loops: tuple[int, ...] = (),
+    examples: int = 1024,
+    groups: tuple[str, ...] = (),
+    split: Literal["validation", "test"] = "test",
+    checkpoint: Literal["best", "last"] = "best",
+) -> None:
+    """Score a run by group (length, difficulty) and loop count, below and beyond those trained, into eval.jsonl.
+
+    Args:
+        run: the run folder.
+        loops: loop counts; none is a range from 1 to twice those trained.
+        examples: in each group, at most.
+        groups: none is all.
+        split: which examples.
+        checkpoint: the best by validation, or the last.
+    """
+    rows = runs.evaluate_run(
+        run, loops=loops, examples=examples, groups=groups or None, split=split, checkpoint=checkpoint
+    )
+    metric = rows[0]["metric"] if rows else ""
+    primary = TASKS[read_config(run).task.name].metric
+    metric = primary if any(row["metric"] == primary for row in rows) else metric
+    table = Table(title=f"{run}: {metric}, {split} split", caption="95% intervals over examples")
+    counts = sorted({row["num_loops"] for row in rows})
+    for heading in ("group", "n", *(f"{n} loops" for n in counts)):
+        table.add_column(heading, justify="right")
+    for group in dict.fromkeys(row["group"] for row in rows):
+        cells = {r["num_loops"]: r for r in rows if r["group"] == group and r["metric"] == metric}
+        texts = [f"{cells[n]['value']:.3f}\n{cells[n]['low']:.3f}-{cells[n]['high']:.3f}" for n in counts]
+        table.add_row(group, str(cells[counts[0]]["n"]), *texts)
+    _print(table)
+
+
+def compare(
+    recipes: Positional[tuple[str, ...]],
+    out: Path = Path("runs/compare"),
+    seeds: tuple[int, ...] = (0,),
+    learning_rates: tuple[float, ...] = (),
+    jobs: int = 1,
+    dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+    override: tuple[str, ...] = (),
+) -> None:
+    """Train and evaluate several recipes over seeds and learning rates, then report them together.
+
+    Runs that are done are skipped, half-done ones continue. Each run is a folder and a command of its own.
+
+    Args:
+        recipes: names, see `looped recipes`.
+        out: folder of the run folders and of the report.
+        seeds: one run each.
+        learning_rates: one run each; none is the recipe's own.
+        jobs: runs at a time; the cores are divided among them.
+        dry_run: only print the commands, one line a run, for any scheduler.
+        override: further settings of all runs, as field=value: --override train.steps=500 task.length=8
+    """
+    for name in recipes:
+        recipe(name)
+    if not recipes or jobs < 1 or not seeds:
+        raise ValueError(f"recipes={recipes}, seeds={seeds}, jobs={jobs}: expected at least one of each")
+    if bad := [item for item in override if "=" not in item]:
+        raise ValueError(f"--override {bad[0]}: expected field=value")
+    options = [word for item in override for word in (f"--{item.split('=')[0]}", item.split("=", 1)[1])]
+    work = list(runs.commands(recipes, out, seeds=seeds, learning_rates=learning_rates, options=options))
+    if dry_run:
+        for _, lines in work:
+            print(" && ".join(map(shlex.join, lines)))
+        return
+    failed = runs.run_commands(work, jobs)
+    if failed:
+        raise ValueError(f"{len(failed)} of {len(work)} runs failed: {'; '.join(failed)}")
+    print(write_report([folder for folder, _ in work], out / "report"))
+
+
+def report(folders: Positional[tuple[Path, ...]], out: Path = Path("report")) -> None:
+    """Write report.html, report.md, results.csv and figures from run folders.
+
+    Args:
+        folders: run folders, or folders that hold some.
+        out: folder of the report.
+    """
+    print(write_report(folders, out))
+
+
+def solve(
+    run: Positional[Path],
+    file: Positional[str],
+    out: Path | None = None,
+    format: Literal["csv", "jsonl"] = "csv",
+    num_loops: int | None = None,
+    on_bad_row: Literal["stop", "skip"] = "stop",
+) -> None:
+    """Let a trained model answer your own puzzles, pairs of strings or countdown problems.
+
+    Args:
+        run: the run folder.
+        file: one problem a line, plain or .xz or .gz; - is standard input.
+        out: file for the answers; none is standard output.
+        format: of the answers.
+        num_loops: none is as trained.
+        on_bad_row: stop, or skip and count.
+    """
+    if num_loops is not None and num_loops < 1:
+        raise ValueError(f"num_loops={num_loops}: expected at least 1")
+    rows, skipped = runs.solve_file(run, file, num_loops=num_loops, on_bad_row=on_bad_row)
+    text = runs.as_csv(rows) if format == "csv" else "".join(json.dumps(row) + "\n" for row in rows)
+    if out is None:
+        print(text, end="")
+    else:
+        runs.write_atomic(out, text)
+    if skipped:
+        print(f"{skipped} bad rows skipped", file=sys.stderr)
+
+
+def show(run: Positional[Path]) -> None:
+    """What a run folder holds: settings, progress, checkpoints, scores.
+
+    Args:
+        run: the run folder.
+    """
+    config = read_config(run)
+    print(json.dumps(to_dict(config), indent=2))
+    summary = read_json(run / SUMMARY) if (run / SUMMARY).exists() else "not finished"
+    print(f"checkpoints: {', '.join(map(str, saved_steps(run))) or 'none yet'}")
+    print(f"summary: {json.dumps(summary, indent=2)}")
+
+
+def recipes() -> None:
+    """List the recipes: what each trains, and for how long."""
+    table = Table("recipe", "task", "layers x loops", "d_model", "modulation", "steps", "note")
+    for name in RECIPES:
+        run = recipe(name)
+        depth = f"{run.model.core_layers} x {run.model.num_loops}"
+        table.add_row(
+            name, run.task.name, depth, str(run.model.d_model), run.model.modulation, f"{run.train.steps:,}", run.note
+        )
+    _print(table)
+
+
+def tasks() -> None:
+    """List the tasks, with an example of each."""
+    small = [EditDistanceConfig(length=12), LCSConfig(length=12), SudokuConfig(pool=64), CountdownConfig()]
+    for config in small:
+        kind = TASKS[config.name]
+        task = kind(config)
+        problem = task.sample("train", 1, task.rng("train", 0, 0), None)[0]
+        doc = (inspect.getdoc(kind) or "").partition("\n")[0]
+        print(f"{config.name}: {doc}\n\n{task.describe(problem)}\n")
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "train": command_train,
+    "evaluate": evaluate,
+    "compare": compare,
+    "report": report,
+    "solve": solve,
+    "show": show,
+    "recipes": recipes,
+    "tasks": tasks,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line; returns its exit code: 0, 1 (training diverged), 2 (a mistake), 130 (interrupted)."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    # torch's own remark inside its compiler, about nothing that a user could change.
+    warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf")
+    try:
+        if not words or words[0] in ("-h", "--help"):
+            print("usage: looped COMMAND [...]; `looped COMMAND --help` tells more\n")
+            for name, function in COMMANDS.items():
+                print(f"  {name:10}{(inspect.getdoc(function) or '').partition(chr(10))[0]}")
+            return 0
+        name, *rest = words
+        if name not in COMMANDS:
+            raise ValueError(f"command {name!r}: unknown{nearest(name, COMMANDS)}; `looped --help` lists them")
+        if name == "train":
+            command_train(rest)
+        else:
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
+            _parse(_bound(COMMANDS[name]), rest, f"looped {name}")()
+        return 0
+    except SystemExit as end:  # --help
+        return int(end.code or 0)
+    except NonFiniteError as error:
+        print(f"looped: {error}", file=sys.stderr)
+        return 1
+    except (ValueError, OSError) as error:
+        if isinstance(error, BrokenPipeError):
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115  the reader has left; nothing can be told it
+            return 0
+        print(f"looped: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("looped: interrupted", file=sys.stderr)
+        return 130
+
+
+def _parse(target: Any, arguments: Sequence[str], program: str, **options: Any) -> Any:
+    """What `target` makes of the arguments; a mistake in them is a ValueError of one line."""
+    messages = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(messages):
+            return tyro.cli(target, args=list(arguments), prog=program, config=(tyro.conf.AvoidSubcommands,), **options)
+    except SystemExit as end:
+        if not end.code:  # --help
+            raise
+        # A box of several lines, of which the first part says what is wrong and perhaps what was meant.
+        lines = [re.sub(r"^[\W_]*│|│\s*$", "", line).strip() for line in messages.getvalue().splitlines()]
+        text = " ".join(line for line in lines if line and not re.fullmatch(r"[─╭╮╰╯ ]+.*|.*[─╮╯]", line))
+        raise ValueError(
+            text.partition(" For full helptext")[0] + f"; `{program} --help` lists what is allowed"
+        ) from None
+
+
+def _bound(function: Callable[..., None]) -> Callable[..., Callable[[], None]]:
+    """The function's signature, for a call that only remembers the arguments."""
+
+    @functools.wraps(function)
+    def bind(*args: Any, **kwargs: Any) -> Callable[[], None]:
+        return functools.partial(function, *args, **kwargs)
+
+    return bind
+
+
+def _print(table: Table) -> None:
+    console = Console()
+    # Where nobody looks on a terminal, rows stay whole lines.
+    (console if console.is_terminal else Console(width=200)).print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

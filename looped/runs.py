@@ -1,0 +1,174 @@
+"""Run folders after training: evaluated, used on new problems, and compared."""
+
+import csv
+import io
+import itertools
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console
+
+from looped.evaluation.evaluate import evaluate, pictures, solve
+from looped.files import read_text, write_atomic
+from looped.tasks import TASKS
+from looped.tasks.base import SPLITS, Split
+from looped.training.checkpoint import load_run
+from looped.training.run_folder import read_json
+
+EVAL, THINKING = "eval.jsonl", "thinking.json"
+console = Console(stderr=True)
+
+
+def evaluate_run(
+    folder: Path,
+    *,
+    loops: Sequence[int] = (),
+    examples: int = 1024,
+    groups: Sequence[str] | None = None,
+    split: Split = "test",
+    checkpoint: Literal["best", "last"] = "best",
+) -> list[dict[str, Any]]:
+    """Evaluate a run folder into eval.jsonl and thinking.json, and return the rows.
+
+    Args:
+        loops: loop counts; none is a range from 1 to beyond those trained.
+        examples: in each group, at most.
+
+    Raises:
+        ValueError: no run folder, no checkpoint, impossible loop counts or an unknown group.
+    """
+    if examples < 1:
+        raise ValueError(f"examples={examples}: expected at least 1")
+    if split not in SPLITS:
+        raise ValueError(f"split={split!r}: expected one of {', '.join(SPLITS)}")
+    run, model, step = load_run(folder, checkpoint)
+    task = TASKS[run.task.name](run.task)
+    rows = []
+    counts = sorted(set(loops)) or default_loops(run.model.num_loops, run.model.max_loops)
+    for group in task.groups if groups is None else groups:
+        with console.status(f"{folder}: {task.metric} for {group}, {counts[0]} to {counts[-1]} loops"):
+            for row in evaluate(model, task, loops=counts, examples=examples, groups=[group], split=split):
+                rows.append({**row, "step": step})
+    thinking = {
+        "trained_loops": run.model.num_loops,
+        "examples": pictures(model, task, loops=min(counts[-1], max(run.model.num_loops, 4))),
+    }
+    write_atomic(folder / THINKING, json.dumps(thinking) + "\n")
+    write_atomic(folder / EVAL, "".join(json.dumps(row) + "\n" for row in rows))
+    return rows
+
+
+def default_loops(trained: int, most: int | None = None) -> list[int]:
+    """All loop counts up to 8, then some up to twice those trained: below and beyond."""
+    end = max(2 * trained, 8)
+    counts = [*range(1, 9), *range(10, 17, 2), *range(20, 33, 4), *range(40, end + 1, 20), trained, end]
+    return sorted({n for n in counts if n <= end and (most is None or n <= most)})
+
+
+def solve_file(
+    folder: Path, source: str, *, num_loops: int | None = None, on_bad_row: Literal["stop", "skip"] = "stop"
+) -> tuple[list[dict[str, Any]], int]:
+    """A trained model's answers to the problems in a file (or on standard input, `-`), and the rows skipped.
+
+    Each answer has the keys input, answer, valid, confidence, expected (what the task's own solver says).
+
+    Raises:
+        ValueError: no run folder; a bad row (on_bad_row=stop); nothing to solve.
+    """
+    run, model, _ = load_run(folder)
+    task = TASKS[run.task.name](run.task)
+    if source == "-":
+        try:
+            text = sys.stdin.buffer.read().decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"standard input: not UTF-8 text (byte {error.start})") from None
+    else:
+        text = read_text(Path(source))
+    problems, skipped = task.read(text.splitlines(), "standard input" if source == "-" else source, on_bad_row)
+    answers = solve(model, task, problems, num_loops=run.model.num_loops if num_loops is None else num_loops)
+    return [{**task.plain(problem), **answer} for problem, answer in answers], skipped
+
+
+def as_csv(rows: Sequence[dict[str, Any]]) -> str:
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, rows[0].keys(), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue()
+
+
+def commands(
+    recipes: Sequence[str], out: Path, *, seeds: Sequence[int], learning_rates: Sequence[float], options: Sequence[str]
+) -> Iterator[tuple[Path, list[list[str]]]]:
+    """For each recipe, learning rate and seed: the run folder, and the commands that fill it one after another.
+
+    The commands may be repeated at will: a run that was interrupted continues, one that is done stays as it is.
+    """
+    for name, rate, seed in itertools.product(recipes, learning_rates or [None], seeds):
+        folder = out / "-".join([name, *([f"lr{rate:g}"] if rate else []), f"seed{seed}"])
+        settings = [*options, "--train.seed", str(seed), *(["--optim.learning-rate", f"{rate:g}"] if rate else [])]
+        yield (
+            folder,
+            [
+                ["looped", "train", name, "--out", str(folder), "--resume", *settings],
+                ["looped", "evaluate", str(folder)],
+            ],
+        )
+
+
+def run_commands(work: Sequence[tuple[Path, list[list[str]]]], jobs: int) -> list[str]:
+    """Run the commands of each folder, `jobs` folders at a time, with the cores divided among them.
+
+    What a run prints goes to log.txt in its folder. Returns one line for each run that failed; the others go on.
+    An interrupt lets every running training save and end.
+    """
+    environment = os.environ | {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // jobs))}
+    running: dict[Path, subprocess.Popen[bytes]] = {}
+
+    def run(folder: Path, lines: list[list[str]]) -> str | None:
+        folder.mkdir(parents=True, exist_ok=True)
+        for line in lines:
+            with (folder / "log.txt").open("a") as log:
+                # A session of its own: Ctrl-C comes to this process alone, which passes it on once.
+                running[folder] = subprocess.Popen(
+                    [sys.executable, "-m", "looped.cli", *line[1:]],
+                    stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True,
+                )  # fmt: skip
+            failed = running[folder].wait()
+            del running[folder]
+            if failed:
+                return f"{folder}: {_last_line(folder / 'log.txt')}"
+        return None
+
+    failed = []
+    with ThreadPoolExecutor(jobs) as pool, console.status(f"0/{len(work)} runs done") as status:
+        futures = {pool.submit(run, *item): item[0] for item in work}
+        try:
+            for done, future in enumerate(as_completed(futures), start=1):
+                failure, folder = future.result(), futures[future]
+                failed += [failure] if failure else []
+                console.print(f"{done}/{len(work)} {folder.name}: {'failed' if failure else _score(folder)}")
+                status.update(f"{done}/{len(work)} runs done")
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in list(running.values()):
+                process.terminate()
+            raise
+    return failed
+
+
+def _score(folder: Path) -> str:
+    summary = read_json(folder / "summary.json")
+    best = summary["best"] or {"metric": summary["metric"], "value": float("nan")}
+    return f"validation {best['metric']} {best['value']:.3f} after {summary['steps']} steps, {summary['seconds']:.0f} s"
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(errors="replace").strip().splitlines()
+    return lines[-1] if lines else "no output"
