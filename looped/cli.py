@@ -43,6 +43,19 @@ def command_train(arguments: Sequence[str]) -> None:
         print("`looped train RECIPE --help` lists the fields with the recipe's values.")
         return
     name, *rest = arguments
+    run, out, resume = _training(name, rest)
+    summary = train(run, out, resume=resume and (out / CONFIG).exists())
+    if int(os.environ.get("LOCAL_RANK", 0)) == 0:
+        best = summary["best"]
+        score = f", best validation {best['metric']} {best['value']:.4f} at step {best['step']}" if best else ""
+        print(f"{out}: {summary['finished']} after {summary['steps']} steps{score}")
+        if summary["finished"] == "interrupted":
+            again = ["looped", "train", *arguments, *([] if resume else ["--resume"])]
+            print(f"continue with: {shlex.join(again)}")
+
+
+def _training(name: str, arguments: Sequence[str]) -> tuple[RunConfig, Path, bool]:
+    """The run, its folder and whether to continue it, as the words after `looped train` say."""
 
     @dataclasses.dataclass
     class Train:
@@ -54,17 +67,13 @@ def command_train(arguments: Sequence[str]) -> None:
         resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
         """Continue the run in that folder if it has begun."""
 
+    default = recipe(name)
+    if isinstance(default.task, SudokuConfig) and any(word.startswith("--task.files") for word in arguments):
+        # Puzzles from files take the place of those that the recipe would generate.
+        default = dataclasses.replace(default, task=dataclasses.replace(default.task, pool=SudokuConfig().pool))
     # Recipes may ask for files that only the options name, so that they are completed afterwards.
-    options = _parse(Train, rest, f"looped train {name}", default=Train(run=recipe(name)))
-    run = complete(options.run)
-    summary = train(run, options.out, resume=options.resume and (options.out / CONFIG).exists())
-    if int(os.environ.get("LOCAL_RANK", 0)) == 0:
-        best = summary["best"]
-        score = f", best validation {best['metric']} {best['value']:.4f} at step {best['step']}" if best else ""
-        print(f"{options.out}: {summary['finished']} after {summary['steps']} steps{score}")
-        if summary["finished"] == "interrupted":
-            again = ["looped", "train", *arguments, *([] if options.resume else ["--resume"])]
-            print(f"continue with: {shlex.join(again)}")
+    options = _parse(Train, arguments, f"looped train {name}", default=Train(run=default))
+    return complete(options.run), options.out, options.resume
 
 
 def evaluate(
@@ -132,6 +141,8 @@ def compare(
         raise ValueError(f"--override {bad[0]}: expected field=value")
     options = [word for item in override for word in (f"--{item.split('=')[0]}", item.split("=", 1)[1])]
     work = list(runs.commands(recipes, out, seeds=seeds, learning_rates=learning_rates, options=options))
+    for _, lines in work:  # what is wrong with the settings shows before anything begins
+        _training(lines[0][2], lines[0][3:])
     if dry_run:
         for _, lines in work:
             print(" && ".join(map(shlex.join, lines)))
@@ -189,8 +200,8 @@ def show(run: Positional[Path]) -> None:
         run: the run folder.
     """
     config = read_config(run)
-    print(json.dumps(to_dict(config), indent=2))
     summary = read_json(run / SUMMARY) if (run / SUMMARY).exists() else "not finished"
+    print(json.dumps(to_dict(config), indent=2))
     print(f"checkpoints: {', '.join(map(str, saved_steps(run))) or 'none yet'}")
     print(f"summary: {json.dumps(summary, indent=2)}")
 
@@ -233,8 +244,9 @@ COMMANDS: dict[str, Callable[..., None]] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line; returns its exit code: 0, 1 (training diverged), 2 (a mistake), 130 (interrupted)."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    # torch's own remark inside its compiler, about nothing that a user could change.
-    warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf")
+    # torch's own remarks, inside its compiler and about a damaged checkpoint: nothing that a user could act on.
+    for remark in ("The .grad attribute of a Tensor that is not a leaf", "Detected pickle protocol"):
+        warnings.filterwarnings("ignore", remark)
     try:
         if not words or words[0] in ("-h", "--help"):
             print("usage: looped COMMAND [...]; `looped COMMAND --help` tells more\n")
@@ -259,11 +271,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(error, BrokenPipeError):
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115  the reader has left; nothing can be told it
             return 0
-        print(f"looped: error: {' '.join(str(error).split())}", file=sys.stderr)
+        text = str(error)
+        if isinstance(error, OSError) and error.filename and error.strerror:
+            text = f"{error.filename}: {error.strerror}"
+        print(f"looped: error: {' '.join(text.split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("looped: interrupted", file=sys.stderr)
         return 130
+
+
+# What of tyro's messages says it best in one line.
+TIDIED = (
+    (r" For full helptext.*", ""),
+    (r" Argument helptext: (--\S+ (?:\[.*\]|\S+)).*", r" (expected \1)"),
+    (r" Perhaps you meant: (--\S+).*", r" (did you mean \1?)"),
+    (r"^Error parsing run\.(\w+): ", r"\1."),
+)
 
 
 def _parse(target: Any, arguments: Sequence[str], program: str, **options: Any) -> Any:
@@ -275,12 +299,12 @@ def _parse(target: Any, arguments: Sequence[str], program: str, **options: Any) 
     except SystemExit as end:
         if not end.code:  # --help
             raise
-        # A box of several lines, of which the first part says what is wrong and perhaps what was meant.
-        lines = [re.sub(r"^[\W_]*│|│\s*$", "", line).strip() for line in messages.getvalue().splitlines()]
-        text = " ".join(line for line in lines if line and not re.fullmatch(r"[─╭╮╰╯ ]+.*|.*[─╮╯]", line))
-        raise ValueError(
-            text.partition(" For full helptext")[0] + f"; `{program} --help` lists what is allowed"
-        ) from None
+        # A title and several parts with rules between, in a box where the terminal can draw one.
+        lines = [line.strip("│ ") for line in messages.getvalue().splitlines()]
+        text = " ".join(line for line in lines[1:] if line.strip("╭─╮╰╯-"))
+        for pattern, plain in TIDIED:
+            text = re.sub(pattern, plain, text)
+        raise ValueError(f"{text}; `{program} --help` lists what is allowed") from None
 
 
 def _bound(function: Callable[..., None]) -> Callable[..., Callable[[], None]]:

@@ -1,5 +1,6 @@
 """Files that are whole or absent, also after a crash while they were being written."""
 
+import contextlib
 import gzip
 import lzma
 import os
@@ -34,17 +35,26 @@ def read_text(path: Path) -> str:
 def write_atomic(path: Path, text: str) -> None:
     """Write `text` to a temporary neighbour of `path`, sync it to the disk, and rename it.
 
+    A device or a pipe, which has nothing to lose and must stay what it is, is written directly.
+
     Raises:
-        OSError: where it cannot be written; `path` is then what it was before.
+        OSError: where it cannot be written, naming `path`, which is then what it was before.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    special = path.exists() and not path.is_file()
+    temporary = path if special else path.with_name(f".{path.name}.tmp")
     try:
         temporary.write_text(text, encoding="utf-8")
-        sync(temporary)
-        temporary.replace(path)
-        sync(path.parent)
+        if not special:
+            sync(temporary)
+            temporary.replace(path)
+            sync(path.parent)
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        if not special:
+            with contextlib.suppress(NotADirectoryError):
+                temporary.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:

@@ -19,7 +19,7 @@ from looped.files import read_text, write_atomic
 from looped.tasks import TASKS
 from looped.tasks.base import SPLITS, Split
 from looped.training.checkpoint import load_run
-from looped.training.run_folder import read_json
+from looped.training.run_folder import SUMMARY, read_json
 
 EVAL, THINKING = "eval.jsonl", "thinking.json"
 console = Console(stderr=True)
@@ -50,7 +50,7 @@ def evaluate_run(
     run, model, step = load_run(folder, checkpoint)
     task = TASKS[run.task.name](run.task)
     rows = []
-    counts = sorted(set(loops)) or default_loops(run.model.num_loops, run.model.max_loops)
+    counts = sorted(loops) or default_loops(run.model.num_loops, run.model.max_loops)
     for group in task.groups if groups is None else groups:
         with console.status(f"{folder}: {task.metric} for {group}, {counts[0]} to {counts[-1]} loops"):
             for row in evaluate(model, task, loops=counts, examples=examples, groups=[group], split=split):
@@ -134,6 +134,8 @@ def run_commands(work: Sequence[tuple[Path, list[list[str]]]], jobs: int) -> lis
     def run(folder: Path, lines: list[list[str]]) -> str | None:
         folder.mkdir(parents=True, exist_ok=True)
         for line in lines:
+            if line[1] == "evaluate" and _evaluated(folder):
+                continue
             with (folder / "log.txt").open("a") as log:
                 # A session of its own: Ctrl-C comes to this process alone, which passes it on once.
                 running[folder] = subprocess.Popen(
@@ -163,8 +165,14 @@ def run_commands(work: Sequence[tuple[Path, list[list[str]]]], jobs: int) -> lis
     return failed
 
 
+def _evaluated(folder: Path) -> bool:
+    """Whether the run was evaluated since it ended."""
+    scores, end = folder / EVAL, folder / SUMMARY
+    return scores.exists() and scores.stat().st_mtime_ns >= end.stat().st_mtime_ns
+
+
 def _score(folder: Path) -> str:
-    summary = read_json(folder / "summary.json")
+    summary = read_json(folder / SUMMARY)
     best = summary["best"] or {"metric": summary["metric"], "value": float("nan")}
     return f"validation {best['metric']} {best['value']:.3f} after {summary['steps']} steps, {summary['seconds']:.0f} s"
 

@@ -17,6 +17,8 @@ class EditDistanceConfig:
     min_letters: int = 3
     max_letters: int = 26
     """Each pair draws its own alphabet of min_letters .. max_letters letters."""
+    letter_pool: int = 26
+    """The first letters of a-z, of which those alphabets are drawn."""
     pairs: Literal["mixed", "independent"] = "mixed"
     """Independent strings and edited copies, or (a public script with zero edits) only the former."""
     version: Literal["corrected", "published"] = "corrected"
@@ -37,6 +39,8 @@ class LCSConfig:
     eval_lengths: tuple[int, ...] = ()
     min_letters: int = 3
     max_letters: int = 25
+    letter_pool: int = 26
+    """The first letters of a-z, of which each pair draws its own min_letters .. max_letters."""
     version: Literal["corrected", "published", "published_v1"] = "corrected"
     """published: its 'insert' replaces, and the end token is scored too. published_v1: each string draws
     its own max_letters letters with replacement, both of length n (the older public script)."""
@@ -51,8 +55,15 @@ class LCSConfig:
 def _check_strings(config: "EditDistanceConfig | LCSConfig") -> None:
     for n in (config.length, *config.eval_lengths):
         check(4 <= n <= 1000, "length", n, "4 to 1000")
-    check(1 <= config.min_letters <= 26, "min_letters", config.min_letters, "1 to 26")
-    check(config.min_letters <= config.max_letters <= 26, "max_letters", config.max_letters, "min_letters to 26")
+    pool = config.letter_pool
+    check(1 <= pool <= 26, "letter_pool", pool, "1 to 26")
+    check(1 <= config.min_letters <= pool, "min_letters", config.min_letters, f"1 to letter_pool={pool}")
+    check(
+        config.min_letters <= config.max_letters <= pool,
+        "max_letters",
+        config.max_letters,
+        "min_letters to letter_pool",
+    )
     check(
         config.version == "corrected" or config.answer_at == "separator",
         "answer_at", config.answer_at, "'separator' with the published versions (only there do they score <eos>)",

@@ -49,7 +49,7 @@ class LongestCommonSubsequence(StringTask):
         if self.version != "published_v1":
             return super().draw(n, count, rng)
         num_letters = self.letters[1]
-        alphabets = rng.integers(26, size=(2 * count, num_letters))
+        alphabets = rng.integers(self.letter_pool, size=(2 * count, num_letters))
         letters = np.take_along_axis(alphabets, rng.integers(num_letters, size=(2 * count, n)), axis=1)
         strings = as_text(letters)
         return list(zip(strings[:count], strings[count:], strict=True))

@@ -72,7 +72,7 @@ class StringTask(Task):
     def __init__(self, config: EditDistanceConfig | LCSConfig) -> None:
         lengths = sorted({config.length, *config.eval_lengths})
         self.length, self.longest = config.length, lengths[-1]
-        self.letters = (config.min_letters, config.max_letters)
+        self.letters, self.letter_pool = (config.min_letters, config.max_letters), config.letter_pool
         self.version, self.answer_at = config.version, config.answer_at
         self.groups = tuple(map(str, lengths))
         self.tokens = self._tokens()
@@ -145,7 +145,7 @@ class StringTask(Task):
         self, n: int, strength: Int[np.ndarray, " pairs"], rng: np.random.Generator
     ) -> list[tuple[str, str]]:
         count = len(strength)
-        alphabet = rng.permuted(np.tile(np.arange(26), (count, 1)), axis=1)
+        alphabet = rng.permuted(np.tile(np.arange(self.letter_pool), (count, 1)), axis=1)
         num_letters = rng.integers(self.letters[0], self.letters[1] + 1, (count, 1))
 
         def letters(width: int) -> list[str]:

@@ -1,0 +1,27 @@
+# Each target makes and reuses .venv by itself; nothing but Python 3.11+ and make is needed.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/ready
+
+.PHONY: demo test check bench
+
+demo: $(READY)  ## train four small models, compare them over loop counts, write a report (minutes on 2 cores)
+	$(BIN)/looped compare demo-standard demo-looped-2 demo-looped-4 demo-timestep \
+		--learning-rates 2e-3 4e-3 --seeds 0 --jobs 2 --out runs/demo
+	@echo "Look at it: open runs/demo/report/report.html"
+
+test: $(READY)  ## all tests
+	$(BIN)/python -m pytest
+
+check: $(READY)  ## lint, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+bench: $(READY)  ## measure speed, memory and compile time against the plain reference
+	$(BIN)/python -m benchmarks.training_step
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@

@@ -1,0 +1,186 @@
+"""Every recipe is complete, trains, and differs from its published twin in what its docstring says."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from looped.config import RunConfig
+from looped.evaluation.cost import parameters
+from looped.models.transformer import LoopedTransformer
+from looped.recipes import RECIPES, complete, recipe
+from looped.strict import from_dict, to_dict
+from looped.tasks import TASKS
+from looped.training import load_run, train
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Matrices this small only wait for a second thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+TASK_NAMES = ("edit-distance", "lcs", "sudoku", "countdown")
+VARIANTS = ("standard", "looped", "timestep")
+SMALL_TASKS: dict[str, dict[str, Any]] = {
+    "edit_distance": {"length": 4},
+    "lcs": {"length": 4},
+    "sudoku": {"box": 2, "pool": 64, "min_clues": 5, "max_clues": 8},
+    "countdown": {"numbers": 3, "max_number": 9, "max_target": 20},
+}
+
+# What the published recipe changes, field by field: (published, corrected).
+STRINGS = {
+    "task.version": ("published", "corrected"),
+    "optim.decay": ("all_but_bias", "matrices"),
+    "optim.schedule": ("linear", "cosine"),
+    "optim.update_every": (7812, 1),
+    "optim.clip_norm": (None, 1.0),
+    "train.precision": ("fp32", "auto"),
+}
+FRAME = {
+    "model.vocab_size": (50_304, None),
+    "model.output_size": (50_304, None),
+    "model.norm": ("layer", "rms"),
+    "model.positions": ("sinusoidal", "learned"),
+    "model.positions_every_loop": (True, False),
+    "optim.clip_norm": (None, 1.0),
+    "train.precision": ("fp32", "auto"),
+}
+OF_TASK = {
+    "edit-distance": STRINGS,
+    "lcs": STRINGS,
+    "sudoku": FRAME | {"task.loss": ("all", "blanks"), "task.augment": (False, True)},
+    "countdown": FRAME,
+}
+PLAIN = {"model.activation": ("gelu_tanh", "gelu")}
+GATED = {"model.activation": ("silu", "gelu"), "model.norm_gain": (False, True)}
+ADDITIVE = {"model.modulation": ("additive", "none"), "model.initialisation_depth": (1, None)}
+TWELVE = {
+    "model.modulation": ("additive", "none"),
+    "model.core_layers": (12, 6),
+    "model.initialisation_depth": (12, None),
+}
+OF_PAIR = {
+    **{(task, "standard"): {**PLAIN, "model.norm": ("layer", "rms")} for task in ("edit-distance", "lcs")},
+    **{(task, "looped"): PLAIN for task in ("edit-distance", "lcs")},
+    **{(task, "timestep"): GATED for task in ("edit-distance", "lcs")},
+    **{(task, "standard"): TWELVE for task in ("sudoku", "countdown")},
+    ("sudoku", "looped"): ADDITIVE,
+    ("sudoku", "timestep"): {"model.initialisation_depth": (1, None)},
+    ("countdown", "looped"): {**ADDITIVE, "model.num_loops": (50, 32)},
+    ("countdown", "timestep"): {"model.initialisation_depth": (1, None), "model.num_loops": (50, 32)},
+}
+
+
+def flat(data: dict[str, Any], path: str = "") -> dict[str, Any]:
+    """Nested fields by their path."""
+    fields: dict[str, Any] = {}
+    for key, value in data.items():
+        fields |= flat(value, f"{path}{key}.") if isinstance(value, dict) else {f"{path}{key}": value}
+    return fields
+
+
+def shrunk(name: str) -> RunConfig:
+    """The recipe with small sizes, few loops and two steps; all other settings are its own."""
+    run = recipe(name)
+    task = dataclasses.replace(run.task, **SMALL_TASKS[run.task.name])
+    model = dataclasses.replace(
+        run.model,
+        d_model=16,
+        num_heads=2,
+        num_loops=min(run.model.num_loops, 3),
+        core_layers=min(run.model.core_layers, 2),
+        vocab_size=None,
+        output_size=None,
+    )
+    schedule, optim = run.schedule, dataclasses.replace(run.optim, warmup_steps=min(run.optim.warmup_steps, 2))
+    if schedule.kind == "curriculum":
+        schedule = dataclasses.replace(schedule, min_loops=1, max_loops=3, every=1)
+    settings = dataclasses.replace(
+        run.train, steps=2, batch_size=8, eval_examples=8, log_every=1, workers=0, compile=False, device="cpu"
+    )
+    return complete(dataclasses.replace(run, model=model, task=task, schedule=schedule, optim=optim, train=settings))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_trains(name: str, tmp_path: Path):
+    run = shrunk(name)
+    summary = train(run, tmp_path)
+    assert (summary["recipe"], summary["steps"], summary["finished"]) == (name, 2, "steps")
+    trained = load_run(tmp_path, "last")[1].state_dict()
+    begun = LoopedTransformer(run.model, seed=run.train.seed).state_dict()
+    # The published strings begin with an epoch at learning rate zero.
+    moved = any(not torch.equal(trained[key], begun[key]) for key in begun)
+    assert moved == (run.optim.update_every == 1)
+    assert summary["best"]["metric"] == TASKS[run.task.name].metric
+    assert summary["parameters"] == parameters(run.model)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_is_itself_after_json(name: str):
+    run = recipe(name)
+    assert from_dict(RunConfig, json.loads(json.dumps(to_dict(run)))) == run
+    assert run.recipe == name
+    assert run.note
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_complete_fills_what_the_task_decides(name: str):
+    run = recipe(name)
+    done, needed = complete(run), TASKS[run.task.name](run.task).interface
+    for field in ("vocab_size", "output_size", "max_seq_len"):
+        given, filled = getattr(run.model, field), getattr(done.model, field)
+        assert filled == (getattr(needed, field) if given is None else given)
+        assert filled >= getattr(needed, field)
+    assert complete(done) == done
+    assert dataclasses.replace(done, model=run.model) == run  # nothing else has changed
+
+
+@pytest.mark.parametrize("field", ["vocab_size", "output_size", "max_seq_len"])
+def test_complete_rejects_too_small_sizes(field: str):
+    run = recipe("demo-looped-2")
+    needed = getattr(complete(run).model, field)
+    assert getattr(complete(with_model(run, **{field: needed + 1})).model, field) == needed + 1
+    with pytest.raises(ValueError, match=f"model.{field}={needed - 1}: expected at least {needed} for task edit_dist"):
+        complete(with_model(run, **{field: needed - 1}))
+
+
+def test_complete_rejects_another_kind_of_input():
+    with pytest.raises(ValueError, match=r"model\.inputs='vectors': expected 'tokens' for task edit_distance"):
+        complete(with_model(recipe("demo-looped-2"), inputs="vectors", input_dim=3))
+
+
+def with_model(run: RunConfig, **sizes: Any) -> RunConfig:
+    return dataclasses.replace(run, model=dataclasses.replace(run.model, **sizes))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("task", TASK_NAMES)
+def test_published_differs_in_what_is_documented(task: str, variant: str):
+    published, corrected = (flat(to_dict(recipe(f"{task}-{name}"))) for name in (f"published-{variant}", variant))
+    assert published.keys() == corrected.keys()
+    different = {key: (published[key], corrected[key]) for key in published if published[key] != corrected[key]}
+    assert {"recipe", "note"} < different.keys()
+    del different["recipe"], different["note"]
+    assert different == OF_TASK[task] | OF_PAIR[task, variant]
+
+
+def test_demo_recipes_see_the_same_data():
+    runs = [recipe(name) for name in RECIPES if name.startswith("demo-")]
+    assert len(runs) == 4
+    for run in runs:
+        assert (run.task, run.optim, run.train) == (runs[0].task, runs[0].optim, runs[0].train)
+    assert [run.model.num_loops for run in runs] == [1, 2, 4, 4]
+    assert [run.model.modulation for run in runs] == ["none", "none", "none", "gain_gate"]
+
+
+def test_an_unknown_recipe_names_the_nearest():
+    with pytest.raises(ValueError, match=r"'lcs-loped': unknown \(did you mean 'lcs-looped'\?\)"):
+        recipe("lcs-loped")

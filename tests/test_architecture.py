@@ -1,0 +1,82 @@
+"""The house keeps its order: imports go down, files stay short, public names and documented paths exist."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+import looped
+
+ROOT = Path(__file__).resolve().parents[1]
+# From the bottom up. A module may import from lower rows and from its own part of its own row.
+ROWS = [
+    {"strict", "files"},
+    {"config", "task_config"},
+    {"nn"},
+    {"models", "tasks"},
+    {"evaluation"},
+    {"training"},
+    {"recipes", "report", "runs"},
+    {"cli"},
+]
+LEVEL = {part: level for level, row in enumerate(ROWS) for part in row}
+MODULES = sorted(p for p in (ROOT / "looped").rglob("*.py") if p != ROOT / "looped/__init__.py")
+PYTHON = sorted(p for folder in ("looped", "tests", "benchmarks") for p in (ROOT / folder).rglob("*.py"))
+
+
+def part_of(path: Path) -> str:
+    return path.relative_to(ROOT / "looped").parts[0].removesuffix(".py")
+
+
+def imported(path: Path) -> list[str]:
+    names = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+    return names
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_go_down(path):
+    part = part_of(path)
+    assert part in LEVEL, f"{part}: give it a row here and in docs/design.md"
+    for name in imported(path):
+        if name.startswith("looped."):
+            other = name.split(".")[1]
+            assert other == part or LEVEL[other] < LEVEL[part] or {part, other} <= ROWS[1], f"{path}: imports {name}"
+        assert part != "report" or not name.startswith(("looped.models", "looped.tasks", "looped.training", "torch"))
+        assert not name.startswith("lightning") or part == "training", f"{path}: imports {name}"
+        assert not name.startswith("matplotlib") or path.name == "figures.py", f"{path}: imports {name}"
+
+
+def test_files_are_short():
+    assert len(PYTHON) > 50
+    long = {str(p.relative_to(ROOT)): n for p in PYTHON if (n := p.read_text().count("\n")) > 400}
+    assert not long
+
+
+def test_one_loop_over_the_core():
+    loops = [p for p in MODULES if re.search(r"for \w+ in range\((first, last|num_loops|loops)\)", p.read_text())]
+    assert [p.name for p in loops] == ["recurrence.py"]
+
+
+def test_public_names():
+    assert set(looped.__all__) == {
+        "RECIPES", "TASKS", "Batch", "LoopSchedule", "LoopedOutput", "LoopedTransformer", "ModelConfig", "NonFiniteError",
+        "OptimConfig", "RunConfig", "ScheduleConfig", "StateChange", "Task", "TrainConfig", "complete", "evaluate",
+        "evaluate_run", "load_run", "recipe", "report", "train",
+    }  # fmt: skip
+    assert all(hasattr(looped, name) for name in looped.__all__)
+
+
+def test_paths_in_the_documents_exist():
+    documents = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+    found = 0
+    for document in documents:
+        for path in re.findall(r"(?:looped|tests|docs|results|benchmarks)/[\w./-]*\w", document.read_text()):
+            found += 1
+            assert (ROOT / path).exists(), f"{document.name} names {path}"
+    assert found > 20

@@ -1,0 +1,286 @@
+"""The command line as a newcomer uses it: from training to the report."""
+
+import csv
+import dataclasses
+import io
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from looped import runs
+from looped.cli import COMMANDS, main
+from looped.config import RunConfig
+from looped.evaluation.evaluate import readouts
+from looped.recipes import RECIPES
+from looped.task_config import EditDistanceConfig
+from looped.tasks import TASKS
+from looped.training import load_run
+
+SMALL = [
+    "model.d_model=16", "model.num_heads=2", "optim.warmup_steps=2", "train.steps=4", "train.batch_size=8",
+    "train.eval_examples=8", "train.device=cpu", "train.precision=fp32", "train.compile=False", "train.workers=0",
+]  # fmt: skip
+STRINGS = (
+    "demo-looped-2 --task.length 4 --task.eval-lengths 5 --model.num-loops 3 --model.modulation gain_gate "
+    "--model.gate-offset 1 --model.timestep fraction --optim.learning-rate 0.05"
+)
+BOARDS = (
+    "sudoku --task.box 2 --task.pool 200 --task.min-clues 4 --task.max-clues 8 --model.num-loops 2 "
+    "--schedule.min-loops 1 --schedule.max-loops 2 --schedule.every 2"
+)
+PUZZLES = ["31.22....21..32.", "3142243142131.2."]
+
+# Whoever changes a command or an option changes it for all scripts of all users: then also here.
+OPTIONS = {
+    "evaluate": {"loops", "examples", "groups", "split", "checkpoint"},
+    "compare": {"out", "seeds", "learning-rates", "jobs", "dry-run", "override"},
+    "report": {"out"},
+    "solve": {"out", "format", "num-loops", "on-bad-row"},
+    "show": set(),
+    "recipes": set(),
+    "tasks": set(),
+}
+TRAIN_OPTIONS = {"out", "resume", "recipe", "note"}
+
+
+def run(command: str, *more: object) -> None:
+    assert main([*shlex.split(command), *map(str, more)]) == 0
+
+
+def options(settings: list[str]) -> list[str]:
+    return [word for setting in settings for word in ("--" + setting.replace("=", " ").replace("_", "-")).split()]
+
+
+def rows_of(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "eval.jsonl").read_text().splitlines()]
+
+
+def stamps(folder: Path) -> dict[str, int]:
+    """When each file of a run was written; log.txt tells of every attempt."""
+    return {str(p): p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file() and p.name != "log.txt"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Matrices this small only wait for a second thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def strings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "strings"
+    run(f"train {STRINGS}", *options(SMALL), "--out", folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def boards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "boards"
+    run(f"train {BOARDS}", *options(SMALL), "--out", folder)
+    return folder
+
+
+def test_train_leaves_a_whole_run_folder(strings: Path):
+    names = {path.name for path in strings.iterdir()}
+    assert names >= {"config.json", "environment.json", "metrics.jsonl", "checkpoints", "best.json", "summary.json"}
+    assert json.loads((strings / "summary.json").read_text())["steps"] == 4
+
+
+def test_resuming_a_finished_run_changes_nothing(strings: Path, capsys: pytest.CaptureFixture[str]):
+    before = stamps(strings)
+    assert before
+    run(f"train {STRINGS}", *options(SMALL), "--out", strings, "--resume")
+    assert stamps(strings) == before
+    assert capsys.readouterr().out.startswith(f"{strings}: steps after 4 steps, best validation accuracy")
+
+
+def test_evaluate_scores_groups_below_and_beyond_the_trained_loops(strings: Path, capsys: pytest.CaptureFixture[str]):
+    run("evaluate", strings, "--loops", "1", "5", "3", "--examples", "40")
+    rows = rows_of(strings)
+    assert [(r["group"], r["num_loops"]) for r in rows] == [(g, n) for g in ("4", "5") for n in (1, 3, 5)]
+    for row in rows:
+        assert 0 <= row["low"] <= row["value"] <= row["high"] <= 1
+        assert (row["metric"], row["n"], row["split"]) == ("accuracy", 40, "test")
+        assert (row["trained_loops"], row["step"]) == (3, load_run(strings)[2])
+    out = " ".join(capsys.readouterr().out.split())
+    for part in ("accuracy, test split", "1 loops", "5 loops", f"{rows[0]['value']:.3f}", "95% intervals"):
+        assert part in out
+
+
+def test_evaluate_by_itself_goes_to_twice_the_trained_loops(boards: Path):
+    run("evaluate", boards, "--split", "validation", "--examples", "3", "--checkpoint", "last")
+    rows = rows_of(boards)
+    assert {row["metric"] for row in rows} == {"board", "cells", "valid"}
+    assert {row["num_loops"] for row in rows} == set(range(1, 9))
+    assert {row["split"] for row in rows} == {"validation"}
+    assert all(row["n"] <= 3 for row in rows)
+
+
+def test_a_fraction_of_the_loops_is_evaluated_in_separate_passes(strings: Path):
+    config, model, _ = load_run(strings)
+    task = TASKS[config.task.name](config.task)
+    batch = task.batch("test", 0, 64, seed=0, group="4")
+    loops = [1, 2, 3, 5]
+    with torch.no_grad():
+        single = [model(batch.inputs, attend=batch.attend, num_loops=n, readouts=(n,)).readouts[0] for n in loops]
+        shared = model(batch.inputs, attend=batch.attend, num_loops=5, readouts=tuple(loops)).readouts
+    assert not torch.allclose(single[2], shared[2], atol=1e-3)  # else it would not matter
+    torch.testing.assert_close(readouts(model, batch, loops), torch.stack(single))
+    rows = runs.evaluate_run(strings, loops=loops, examples=64, groups=["4"])
+    for row, logits in zip(rows, single, strict=True):
+        assert row["value"] == pytest.approx(task.score(batch, logits)["accuracy"].mean().item())
+
+
+def test_solve_answers_what_is_most_probable(strings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    pairs = [("abca", "abda"), ("ab", "bbbb"), ("cabb", "bbac")]
+    (tmp_path / "pairs.txt").write_text("".join(f"{a} {b}\n" for a, b in pairs))
+    answers: dict[int, list[str]] = {}
+    for loops in (3, 1):
+        run("solve", strings, tmp_path / "pairs.txt", "--num-loops", loops)
+        rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+        answers[loops] = [row["confidence"] for row in rows]
+        config, model, _ = load_run(strings)
+        task = TASKS[config.task.name](config.task)
+        batch = task.encode(task.read([" ".join(p) for p in pairs], "", "stop")[0])
+        with torch.no_grad():
+            logits = model(batch.inputs, attend=batch.attend, num_loops=loops, readouts=(loops,)).readouts[0]
+        chances, best = logits[batch.mask].double().softmax(-1).max(-1)
+        assert [int(row["answer"]) for row in rows] == best.tolist()
+        assert [float(row["confidence"]) for row in rows] == pytest.approx(chances.tolist())
+        assert [row["input"] for row in rows] == [" ".join(pair) for pair in pairs]
+        assert rows[0]["expected"] == "3"
+    run("solve", strings, tmp_path / "pairs.txt")
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [row["confidence"] for row in rows] == answers[3] != answers[1]  # as trained
+
+
+def test_solve_boards_from_standard_input_into_a_file(
+    boards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("\n".join(PUZZLES).encode())))
+    run("solve", boards, "-", "--format", "jsonl", "--out", tmp_path / "answers.jsonl")
+    assert capsys.readouterr() == ("", "")
+    answers = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
+    assert [answer["input"] for answer in answers] == [puzzle.replace(".", "0") for puzzle in PUZZLES]
+    inputs = torch.tensor([[int(cell) for cell in answer["input"]] for answer in answers])
+    with torch.no_grad():
+        logits = load_run(boards)[1](inputs, num_loops=2, readouts=(2,)).readouts[0]
+    filled = torch.where(inputs > 0, inputs, logits[..., 1:].argmax(-1) + 1)
+    assert [answer["answer"] for answer in answers] == ["".join(map(str, cells)) for cells in filled.tolist()]
+    for answer in answers:
+        assert answer["expected"] == "3142243142131324"
+        assert answer["valid"] == (answer["answer"] == answer["expected"])
+        assert 0 < answer["confidence"] <= 1
+
+
+def test_sudoku_files_take_the_place_of_the_recipes_pool(tmp_path: Path, boards: Path):
+    pool = TASKS["sudoku"](load_run(boards)[0].task).pool  # pyright: ignore[reportAttributeAccessIssue]
+    (tmp_path / "puzzles.txt").write_text("".join("".join(map(str, p)) + "\n" for p in pool.puzzles.tolist()))
+    command = BOARDS.replace("--task.pool 200", f"--task.files {tmp_path / 'puzzles.txt'}")
+    run(f"train {command}", *options(SMALL), "--out", tmp_path / "run")
+    config = json.loads((tmp_path / "run/config.json").read_text())["run"]
+    assert config["task"]["files"] == [str(tmp_path / "puzzles.txt")]
+
+
+def test_show_recipes_tasks(strings: Path, capsys: pytest.CaptureFixture[str]):
+    run("show", strings)
+    shown = capsys.readouterr().out
+    for part in ('"d_model": 16', "checkpoints: ", '"finished": "steps"'):
+        assert part in shown
+    run("recipes")
+    listed = capsys.readouterr().out
+    names = [line.split("│")[1].strip() for line in listed.splitlines() if line.startswith("│")]
+    assert [name for name in names if name] == list(RECIPES)
+    run("tasks")
+    told = capsys.readouterr().out
+    for part in (*(f"{name}: " for name in TASKS), "edit distance: ", "puzzle", "target: ", "answer: "):
+        assert part in told
+
+
+def test_report_of_both(strings: Path, boards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    run("evaluate", strings, "--loops", "1", "3", "--examples", "16")
+    run("evaluate", boards, "--loops", "1", "2", "--examples", "8")
+    capsys.readouterr()
+    run("report", strings, boards, "--out", tmp_path / "report")
+    assert capsys.readouterr().out.strip() == str(tmp_path / "report/report.html")
+    for name in ("report.html", "report.md"):
+        text = (tmp_path / "report" / name).read_text()
+        assert "strings" in text
+        assert "boards" in text
+    assert len((tmp_path / "report/results.csv").read_text().splitlines()) > 4
+
+
+def test_compare_does_all_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    out = tmp_path / "compare"
+    command = ["compare", "demo-standard", "demo-looped-2", "--seeds", "0", "1", "--jobs", "2", "--out", str(out)]
+    command += [word for setting in [*SMALL, "task.length=4"] for word in ("--override", setting)]
+    assert main([*command, "--dry-run"]) == 0
+    planned = capsys.readouterr().out.splitlines()
+    folders = [out / f"{name}-seed{seed}" for name in ("demo-standard", "demo-looped-2") for seed in (0, 1)]
+    assert [str(folder) in line for folder, line in zip(folders, planned, strict=True)] == [True] * 4
+    assert not out.exists()
+
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    done = subprocess.run(planned[2], shell=True, env=os.environ | {"PATH": path}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    first = stamps(folders[2])
+    assert str(folders[2] / "eval.jsonl") in first
+    assert not folders[0].exists()
+
+    assert main(command) == 0
+    assert (out / "report/report.html").exists()
+    assert stamps(folders[2]) == first
+    seeds = [json.loads((folder / "config.json").read_text())["run"]["train"]["seed"] for folder in folders]
+    assert seeds == [0, 1, 0, 1]
+    assert all(rows_of(folder) for folder in folders)
+    results = (out / "report/results.csv").read_text()
+    assert "demo-standard" in results
+    assert "demo-looped-2" in results
+
+    before = {folder: stamps(folder) for folder in folders}
+    assert main(command) == 0
+    assert {folder: stamps(folder) for folder in folders} == before
+
+
+def told_options(command: str, capsys: pytest.CaptureFixture[str]) -> set[str]:
+    assert main([*command.split(), "--help"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    names = re.findall(r"(?<![\w`-])--([a-z][\w.-]*)", out)
+    return {name for name in names if name != "help" and not re.search(r"(^|\.)no-", name)}
+
+
+@pytest.mark.parametrize("command", OPTIONS)
+def test_help_tells_the_options(command: str, capsys: pytest.CaptureFixture[str]):
+    assert told_options(command, capsys) - {"train.steps", "task.length"} == OPTIONS[command]
+
+
+def test_help_of_train_tells_all_settings(capsys: pytest.CaptureFixture[str]):
+    parts = {f.name: f.default_factory for f in dataclasses.fields(RunConfig) if callable(f.default_factory)}
+    parts["task"] = EditDistanceConfig
+    settings = {
+        f"{part}.{field.name}".replace("_", "-")
+        for part, config in parts.items()
+        for field in dataclasses.fields(config())  # pyright: ignore[reportArgumentType]
+    }
+    assert told_options("train demo-looped-2", capsys) == settings | TRAIN_OPTIONS
+
+
+def test_commands(capsys: pytest.CaptureFixture[str]):
+    assert set(COMMANDS) == {"train", *OPTIONS}
+    for words in ([], ["--help"], ["-h"]):
+        assert main(words) == 0
+        out = capsys.readouterr().out
+        assert [line.split()[0] for line in out.splitlines()[2:]] == list(COMMANDS)
+    assert main(["train"]) == 0
+    assert f"recipes: {', '.join(RECIPES)}" in capsys.readouterr().out
