@@ -12,9 +12,11 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch._inductor.utils import fresh_cache
 
 from benchmarks.reference import PublishedTMLT, copy_weights
 from looped.config import ModelConfig
@@ -89,7 +91,7 @@ def speed(repeats: int) -> dict[str, float]:
     return result
 
 
-def peak_states(num_loops: int, recompute: Recompute, batch: int = 2, seq: int = 64, d_model: int = 64) -> float:
+def peak_states(num_loops: int, recompute: Recompute, batch: int = 4, seq: int = 64, d_model: int = 64) -> float:
     """Peak activation memory of a training step, in units of one state (batch x seq x d_model, float32)."""
     model = LoopedTransformer(config(num_loops, d_model))
     inputs = torch.randint(VOCAB, (batch, seq))
@@ -105,7 +107,8 @@ def peak_bytes(run: Callable[[], None]) -> int:
     ) as profile:
         run()
     alive = most = 0
-    events = profile.profiler.kineto_results.events() if profile.profiler else []
+    assert profile.profiler is not None
+    events: list[Any] = profile.profiler.kineto_results.events()  # pyright: ignore[reportOptionalMemberAccess]
     for event in sorted((e for e in events if e.name() == "[memory]"), key=lambda e: e.start_ns()):
         alive += event.nbytes()
         most = max(most, alive)
@@ -134,7 +137,7 @@ def compile_time() -> dict[str, float]:
         model = LoopedTransformer(config(num_loops, 64))
         model.compile_core()
         times = []
-        with torch._inductor.utils.fresh_cache():
+        with fresh_cache():
             for _ in range(2):
                 began = time.perf_counter()
                 step(lambda: model(inputs).logits)

@@ -292,6 +292,9 @@ TIDIED = (
 
 def _parse(target: Any, arguments: Sequence[str], program: str, **options: Any) -> Any:
     """What `target` makes of the arguments; a mistake in them is a ValueError of one line."""
+    given = [word.partition("=")[0] for word in arguments if word.startswith("--")]
+    if twice := [word for word in given if given.count(word) > 1]:  # only the last one would count
+        raise ValueError(f"{twice[0]}: given {given.count(twice[0])} times; expected once, followed by all its values")
     messages = io.StringIO()
     try:
         with contextlib.redirect_stderr(messages):

@@ -145,7 +145,7 @@ class Trainer:
         )
 
     def _step(self, batches: Iterator[list[np.ndarray]]) -> bool:
-        """One step, and what is due after it; whether the validation score is the best so far."""
+        """One step, and what is due after it; whether no earlier validation score is better."""
         config, progress = self.run.train, self.progress
         began = time.perf_counter()
         batch = Batch(*map(torch.from_numpy, next(batches)))
@@ -173,7 +173,7 @@ class Trainer:
         return self._validate() if progress.step % config.eval_every == 0 or last else False
 
     def _validate(self) -> bool:
-        """Validate, with averaged weights where there are any; whether the score is the best so far."""
+        """Validate, with averaged weights where there are any; whether no earlier score is better."""
         part_size = self.run.train.batch_size // (self.run.train.accumulation * self.fabric.world_size)
         began = time.perf_counter()
         with self.average.applied() if self.average else nullcontext():
@@ -183,7 +183,8 @@ class Trainer:
         self._write("validation", num_loops=self.schedule.last, scores=scores)
         step, metric = self.progress.step, self.task.metric
         self.display.say(f"step {step}  validation {'  '.join(f'{k} {v:.4f}' for k, v in scores.items())}")
-        if self.progress.best is not None and scores[metric] <= self.progress.best["value"]:
+        # Of equal scores the later one counts: while a score is still zero, longer training is the better guess.
+        if self.progress.best is not None and scores[metric] < self.progress.best["value"]:
             return False
         self.progress.best = {"step": step, "metric": metric, "value": scores[metric]}
         return True

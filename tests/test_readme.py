@@ -1,0 +1,60 @@
+"""What the README shows is what happens."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+TEXT = (ROOT / "README.md").read_text()
+
+
+def block(pattern: str) -> tuple[str, ...]:
+    match = re.search(pattern, TEXT, re.DOTALL)
+    assert match, pattern
+    return match.groups()
+
+
+def run(command: list[str], folder: Path) -> str:
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_python_example(tmp_path):
+    code, expected = block(r"```python\n(.*?)```\s+```text\n(.*?)```")
+    assert 8 <= code.count("\n") <= 12
+    assert run([sys.executable, "-c", code], tmp_path) == expected
+
+
+def test_commands(tmp_path):
+    (commands,) = block(r"## On the command line\s+```sh\n(.*?)```")
+    assert commands.count("looped ") >= 9
+    output = run(["bash", "-e", "-c", commands], tmp_path)
+    assert "abcab cabba" in output
+    assert (tmp_path / "runs/mine/report/report.html").exists()
+    assert "looped train demo-standard" in output
+
+
+def test_make_targets_exist():
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"make (\w+)", TEXT):
+        assert target == "are" or re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_every_number_in_the_results_page_has_a_file():
+    page = (ROOT / "docs/results.md").read_text()
+    named = re.findall(r"results/[\w./-]+\w", page)
+    assert len(named) >= 3
+    assert all((ROOT / name).exists() for name in named)
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "docs/design.md", "docs/results.md", "docs/log.md"])
+def test_links_lead_somewhere(name):
+    page = ROOT / name
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        assert target.startswith("http") or (page.parent / target).exists(), target
