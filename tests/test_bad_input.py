@@ -350,16 +350,17 @@ def test_mistake_is_one_clear_line(
     assert not Path("/dev/full").exists() or Path("/dev/full").is_char_device()
 
 
-# torch.load raises whatever a damaged pickle leads it to; these should be one line as well.
-@pytest.mark.xfail(strict=True, raises=(IndexError, KeyError), reason="looped/training/checkpoint.py lets these pass")
 @pytest.mark.parametrize(
     ("name", "content"),
     [(f"{STEP}/trainer.pt", b"\x80garbage" * 9), (f"{STEP}/trainer.pt", saved({"x": 1})), ("strings/best.json", b"{}")],
     ids=["garbage", "something else", "best of no step"],
 )
-def test_known_gaps(name: str, content: bytes, folder: Path):
+def test_damage_of_any_kind_is_one_line(name: str, content: bytes, folder: Path, capsys: pytest.CaptureFixture[str]):
     put(name, content)()
     assert main(["evaluate", "strings"]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert name.partition("/trainer")[0] in err
 
 
 def test_bad_rows_are_skipped_and_counted(folder: Path, capsys: pytest.CaptureFixture[str]):

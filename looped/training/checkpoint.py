@@ -1,9 +1,9 @@
 """Checkpoints: whole folders that appear at once, and the models in them."""
 
 import io
-import pickle
 import re
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any, Literal
 
@@ -73,10 +73,17 @@ def load(folder: Path, step: int, model: LoopedTransformer) -> dict[str, Any]:
             raise ValueError(f"{path / name}: no such file")
     try:
         _load_weights(path / WEIGHTS, model)
-        return torch.load(path / STATE, map_location="cpu", weights_only=True)
-    except (SafetensorError, OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        reason = str(error).partition("\n")[0]
+        with warnings.catch_warnings():  # torch remarks on some damage before it fails
+            warnings.simplefilter("ignore")
+            state = torch.load(path / STATE, map_location="cpu", weights_only=True)
+        if not isinstance(state, dict) or not {"optimizer", "average", "progress"} <= state.keys():
+            raise RuntimeError(f"{STATE} holds something else")
+    except ValueError:
+        raise
+    except Exception as error:  # damage makes torch's reader raise almost anything
+        reason = str(error).partition("\n")[0] or type(error).__name__
         raise ValueError(f"{path}: the checkpoint is cut short or damaged ({reason})") from None
+    return state
 
 
 def _load_weights(path: Path, model: LoopedTransformer) -> None:
@@ -111,7 +118,9 @@ def load_run(
         raise ValueError(f"{folder}: no checkpoint yet")
     step = steps[-1] if isinstance(checkpoint, str) else checkpoint
     if checkpoint == "best" and (folder / BEST).exists():
-        step = read_json(folder / BEST)["step"]
+        step = read_json(folder / BEST).get("step")
+        if not isinstance(step, int):
+            raise ValueError(f"{folder / BEST}: expected a step, a whole number")
     if step not in steps:
         raise ValueError(f"{folder}: no checkpoint of step {step}; there are {', '.join(map(str, steps))}")
     model = LoopedTransformer(run.model)
