@@ -110,7 +110,7 @@ class Display:
 def environment(precision: str, device: torch.device) -> dict[str, Any]:
     """What environment.json says of the machine and the program."""
     return {
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": shlex.join([Path(sys.argv[0]).name.replace("cli.py", "looped"), *sys.argv[1:]]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": f"{platform.system()} {platform.machine()}, {_processor()}, {os.cpu_count()} cores",
         "python": platform.python_version(),
