@@ -16,6 +16,16 @@ from looped.strict import from_dict, to_dict
 from looped.tasks import TASKS
 from looped.training import load_run, train
 
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Matrices this small only wait for a second thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 TASK_NAMES = ("edit-distance", "lcs", "sudoku", "countdown")
 VARIANTS = ("standard", "looped", "timestep")
 SMALL_TASKS: dict[str, dict[str, Any]] = {
