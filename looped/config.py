@@ -234,7 +234,7 @@ class TrainConfig:
         check(self.device in ("auto", "cpu", "cuda", "mps"), "device", self.device, "auto, cpu, cuda or mps")
         parts = self.accumulation * self.devices
         check(self.batch_size % parts == 0, "batch_size", self.batch_size, f"a multiple of {parts} parts")
-        fraction(self, "target")
+        check(self.target is None or self.target >= 0, "target", self.target, "at least 0")
         if self.loss == "window":
             check(self.loss_window is not None, "loss_window", None, "a number of loops with loss='window'")
         else:

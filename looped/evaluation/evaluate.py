@@ -1,6 +1,7 @@
 """What a trained model can do: scores by group and loop count, answers, and pictures of the thinking."""
 
 import itertools
+import math
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
@@ -63,7 +64,7 @@ def evaluate(
                 for metric, values in task.score(part, logits).items():
                     scores.setdefault((count, metric), []).append(values)
         for (count, metric), values in scores.items():
-            mean, low, high = interval(torch.cat(values))
+            mean, low, high = interval(torch.cat(values), math.inf if task.lower_is_better else 1.0)
             yield {
                 "group": group,
                 "num_loops": count,

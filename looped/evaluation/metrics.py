@@ -8,8 +8,11 @@ from torch import Tensor
 Z = 1.959964  # two-sided 95% quantile of the normal distribution
 
 
-def interval(values: Float[Tensor, " n"]) -> tuple[float, float, float]:
-    """Mean, low and high: Wilson's interval where all values are 0 or 1, else the normal one within [0, 1].
+def interval(values: Float[Tensor, " n"], most: float = 1.0) -> tuple[float, float, float]:
+    """Mean, low and high: Wilson's interval where all values are 0 or 1, else the normal one within [0, most].
+
+    Args:
+        most: the largest possible value: 1 for a score, infinity for an error.
 
     Raises:
         ValueError: for no values at all.
@@ -19,10 +22,10 @@ def interval(values: Float[Tensor, " n"]) -> tuple[float, float, float]:
         raise ValueError("no examples: expected at least 1")
     values = values.double()
     mean = values.mean().item()
-    if bool(((values == 0) | (values == 1)).all()):
+    if most == 1 and bool(((values == 0) | (values == 1)).all()):
         centre = (mean + Z**2 / (2 * n)) / (1 + Z**2 / n)
         half = Z / (1 + Z**2 / n) * math.sqrt(mean * (1 - mean) / n + Z**2 / (4 * n**2))
         # At the ends the interval touches 0 or 1, up to rounding.
         return mean, max(0.0, min(centre - half, mean)), min(1.0, max(centre + half, mean))
     half = Z * values.std().item() / math.sqrt(n) if n > 1 else math.inf
-    return mean, max(0.0, mean - half), min(1.0, mean + half)
+    return mean, max(0.0, mean - half), min(most, mean + half)

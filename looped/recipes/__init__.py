@@ -41,10 +41,12 @@ def complete(run: RunConfig) -> RunConfig:
     """The run with the sizes that its task decides filled in.
 
     Raises:
-        ValueError: where a size that was set is too small for the task.
+        ValueError: where a size that was set is too small for the task, or no score could reach the target.
     """
-    interface = TASKS[run.task.name](run.task).interface
-    sizes = {}
+    task, target = TASKS[run.task.name](run.task), run.train.target
+    if target is not None and target > 1 and not task.lower_is_better:
+        raise ValueError(f"train.target={target}: expected a number from 0 to 1, as the scores of {run.task.name} are")
+    interface, sizes = task.interface, {}
     for field in dataclasses.fields(interface):
         needed, given = getattr(interface, field.name), getattr(run.model, field.name)
         if field.name == "inputs":

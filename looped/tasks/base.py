@@ -28,7 +28,8 @@ class Batch(NamedTuple):
     """Examples as a model takes them."""
 
     inputs: Int[Tensor, "batch seq"] | Float[Tensor, "batch seq input"]
-    targets: Int[Tensor, "batch seq"]
+    targets: Int[Tensor, "batch seq"] | Float[Tensor, "batch seq"]
+    """Classes, or real numbers that the first output is to match."""
     mask: Bool[Tensor, "batch seq"]
     """True where the target counts in the loss."""
     attend: Bool[Tensor, "batch seq"]
@@ -55,6 +56,8 @@ class Task(ABC):
 
     metric: str
     """The score that decides which model is better."""
+    lower_is_better: bool = False
+    """Whether `metric` is an error: at least 0, with no upper bound."""
     groups: tuple[str, ...]
     interface: Interface
 
@@ -75,7 +78,7 @@ class Task(ABC):
 
     @abstractmethod
     def score(self, batch: Batch, logits: Float[Tensor, "batch seq output"]) -> dict[str, Float[Tensor, " batch"]]:
-        """One value in [0, 1] per example and metric; `self.metric` is among them."""
+        """One value per example and metric, in [0, 1] unless it is an error; `self.metric` is among them."""
 
     @abstractmethod
     def answer(self, problem: Any, logits: Float[Tensor, "seq output"]) -> dict[str, Any]:

@@ -95,10 +95,11 @@ class Display:
     def __exit__(self, *error: object) -> None:
         self.bar.stop()
 
-    def update(self, step: int, loss: float, accuracy: float, examples_per_s: float) -> None:
+    def update(self, step: int, means: dict[str, float], examples_per_s: float) -> None:
         config = self.run.train
         left = timedelta(seconds=round((config.steps - step) * config.batch_size / examples_per_s))
-        says = f"loss {loss:.4f}  accuracy {accuracy:.3f}  {examples_per_s:,.0f} examples/s  {left} left"
+        accuracy = f"  accuracy {means['accuracy']:.3f}" if "accuracy" in means else ""
+        says = f"loss {means['loss']:.4f}{accuracy}  {examples_per_s:,.0f} examples/s  {left} left"
         self.bar.update(self.task, completed=step, says=says)
         if not self.console.is_terminal and (step % (10 * config.log_every) == 0 or step == config.steps):
             self.say(f"step {step}/{config.steps}  {says}")

@@ -43,12 +43,16 @@ class Scored(nn.Module):
 
 def masked_sums(
     readouts: Float[Tensor, "reads batch seq output"],
-    targets: Int[Tensor, "batch seq"],
+    targets: Int[Tensor, "batch seq"] | Float[Tensor, "batch seq"],
     mask: Bool[Tensor, "batch seq"],
 ) -> tuple[Float[Tensor, ""], Int[Tensor, ""]]:
-    """Sums over the masked positions: the cross-entropy (nats, mean over the readouts), and how many the last
-    readout gets right."""
+    """Sums over the masked positions: the loss (mean over the readouts), and how many the last readout gets right.
+
+    The loss is the cross-entropy in nats; for real targets it is the squared error, and none is counted as right.
+    """
     logits, wanted = readouts[:, mask].float(), targets[mask]
+    if wanted.is_floating_point():
+        return ((logits[..., 0] - wanted) ** 2).sum() / len(logits), wanted.new_zeros((), dtype=torch.long)
     loss = F.cross_entropy(logits.flatten(0, 1), wanted.repeat(len(logits)), reduction="sum") / len(logits)
     return loss, (logits[-1].argmax(-1) == wanted).sum()
 
@@ -72,7 +76,8 @@ def train_step(
         loops: (num_loops, num_grad_loops).
 
     Returns:
-        loss; accuracy: share of the masked positions that are right; grad_norm: before clipping.
+        loss; grad_norm: before clipping; with classes as targets also accuracy: share of the masked positions
+        that are right.
 
     Raises:
         NonFiniteError: with the weights as they were.
@@ -100,7 +105,10 @@ def train_step(
         reason = reason or f"all states are finite, but the loss is {loss} and the norm of its gradient {norm}"
         raise NonFiniteError(f"step {step + 1}: {reason}; stopped with the weights of step {step}")
     optimizer.step()
-    return {"loss": loss, "accuracy": accuracy, "grad_norm": norm}
+    values = {"loss": loss, "accuracy": accuracy, "grad_norm": norm}
+    if batch.targets.is_floating_point():
+        del values["accuracy"]
+    return values
 
 
 @torch.no_grad()

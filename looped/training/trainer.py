@@ -164,7 +164,7 @@ class Trainer:
             self.average.update()
         self.meter.add(**values)
         means, speed = self.meter.means(), self.meter.speed(config.batch_size)
-        self.display.update(progress.step, means["loss"], means["accuracy"], speed["examples_per_s"])
+        self.display.update(progress.step, means, speed["examples_per_s"])
         last = progress.step == config.steps
         if progress.step % config.log_every == 0 or last:
             counts = {"num_loops": loops[0], "num_grad_loops": loops[1]}
@@ -184,16 +184,20 @@ class Trainer:
         step, metric = self.progress.step, self.task.metric
         self.display.say(f"step {step}  validation {'  '.join(f'{k} {v:.4f}' for k, v in scores.items())}")
         # Of equal scores the later one counts: while a score is still zero, longer training is the better guess.
-        if self.progress.best is not None and scores[metric] < self.progress.best["value"]:
+        if self.progress.best is not None and self._better(self.progress.best["value"], scores[metric]):
             return False
         self.progress.best = {"step": step, "metric": metric, "value": scores[metric]}
         return True
 
     def _finished(self) -> str | None:
         target, best = self.run.train.target, self.progress.best
-        if target is not None and best is not None and best["value"] >= target:
+        if target is not None and best is not None and not self._better(target, best["value"]):
             return "target"
         return "steps" if self.progress.step == self.run.train.steps else None
+
+    def _better(self, a: float, b: float) -> bool:
+        """Whether the score a is strictly better than b."""
+        return a < b if self.task.lower_is_better else a > b
 
     def _write(self, kind: str, **values: Any) -> None:
         if self.fabric.is_global_zero:
@@ -224,6 +228,7 @@ class Trainer:
         summary = {
             "recipe": run.recipe,
             "metric": self.task.metric,
+            "lower_is_better": self.task.lower_is_better,
             "steps": self.progress.step,
             "examples": self.progress.step * run.train.batch_size,
             "seconds": self._seconds(),
