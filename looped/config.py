@@ -155,8 +155,11 @@ class ScheduleConfig:
 
 @frozen
 class OptimConfig:
-    """AdamW with warm-up, decay of the learning rate, clipping and, optionally, averaged weights."""
+    """AdamW or Muon with warm-up, decay of the learning rate, clipping and, optionally, averaged weights."""
 
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """muon: orthogonalised momentum for the matrices of the layers, scaled to AdamW's learning rates; AdamW for
+    everything else (embeddings, output, modulation, norms)."""
     learning_rate: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = 0.01

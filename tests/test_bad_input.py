@@ -395,5 +395,5 @@ def test_full_disk_in_training_keeps_what_was_there(
     full = False  # there is room again: the run goes on from what it had
     assert main([*command, "--resume"]) == 0
     assert (folder / "new/checkpoints/step_000004/trainer.pt").exists()
-    same = [torch.load(folder / run / "checkpoints/step_000004/trainer.pt")["optimizer"] for run in ("new", "strings")]
+    same = [torch.load(folder / run / "checkpoints/step_000004/trainer.pt")["optimizers"] for run in ("new", "strings")]
     torch.testing.assert_close(*same, rtol=0, atol=0)

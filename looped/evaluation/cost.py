@@ -60,17 +60,21 @@ def effective_depth(config: ModelConfig, num_loops: int | None = None) -> int:
     return config.prelude_layers + config.core_layers * loops + config.coda_layers
 
 
-def flops(config: ModelConfig, seq_len: int, num_loops: int | None = None) -> int:
+def flops(config: ModelConfig, seq_len: int, num_loops: int | None = None, readouts: int = 1) -> int:
     """Floating-point operations of the matrix products of one forward pass over one sequence.
 
     Two for each multiply-add; attention counts all pairs of positions, causal or not; the modulation counts
     in full, although a batch shares it. Divide by seq_len for FLOPs per token.
+
+    Args:
+        readouts: how many loops are read out; each passes through the coda and the output matrix.
     """
     inputs, outputs, _ = _sizes(config)
     loops = config.num_loops if num_loops is None else num_loops
     d, ff = config.d_model, config.ff_dim
     layer = 4 * d * d + (3 if config.activation == "swiglu" else 2) * d * ff + 2 * seq_len * d
     token = layer * effective_depth(config, loops) + d * outputs
+    token += (readouts - 1) * (layer * config.coda_layers + d * outputs)
     token += inputs * d if config.inputs == "vectors" else 0
     token += 2 * d * d * loops if config.input_injection == "concat" else 0
     modulation = 0
@@ -79,3 +83,11 @@ def flops(config: ModelConfig, seq_len: int, num_loops: int | None = None) -> in
         signals = config.core_layers * len(LAYER_SIGNALS[config.modulation])
         modulation = loops * (width * d + d * d + d * signals * d)
     return 2 * (token * seq_len + modulation)
+
+
+def training_flops(config: ModelConfig, seq_len: int, num_loops: int, num_grad_loops: int, readouts: int = 1) -> int:
+    """FLOPs of a training step for one sequence: forward, and twice the loops with gradient for backward.
+
+    What recomputation does again does not count: this is the work that the step needs, not what it does.
+    """
+    return flops(config, seq_len, num_loops, readouts) + 2 * flops(config, seq_len, num_grad_loops, readouts)

@@ -14,7 +14,7 @@ from looped.strict import to_dict
 HOUSEKEEPING = {"device", "devices", "compile", "recompute", "workers", "log_every", "save_every", "save_minutes",
                 "keep_last"}  # fmt: skip
 # What may differ between models on one problem: how it is shown to them, not what is asked.
-PRESENTATION = {"answer_at", "augment", "loss", "on_bad_row"}
+PRESENTATION = {"answer_at", "augment", "loss", "on_bad_row", "reveal"}
 # 97.5% quantiles of Student's t for 1 to 30 degrees of freedom.
 T_QUANTILES = (
     12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281, 2.2010, 2.1788, 2.1604, 2.1448,

@@ -76,7 +76,7 @@ def load(folder: Path, step: int, model: LoopedTransformer) -> dict[str, Any]:
         with warnings.catch_warnings():  # torch remarks on some damage before it fails
             warnings.simplefilter("ignore")
             state = torch.load(path / STATE, map_location="cpu", weights_only=True)
-        if not isinstance(state, dict) or not {"optimizer", "average", "progress"} <= state.keys():
+        if not isinstance(state, dict) or not {"optimizers", "average", "progress"} <= state.keys():
             raise RuntimeError(f"{STATE} holds something else")
     except ValueError:
         raise

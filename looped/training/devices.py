@@ -2,9 +2,12 @@
 
 import importlib.util
 import os
+import resource
 import shutil
 import signal
+import sys
 import threading
+import time
 from types import FrameType
 
 import torch
@@ -49,6 +52,28 @@ def computes_in_bf16(device: str) -> bool:
     if device == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return device == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def matmul_peak(device: torch.device, bf16: bool) -> float:
+    """FLOPs a second of a large matrix product in the precision of the training: the best of a few, in 0.1 s or so."""
+    size = 8192 if device.type == "cuda" else 1024
+    a = torch.ones(size, size, device=device, dtype=torch.bfloat16 if bf16 else torch.float32).normal_(
+        generator=torch.Generator(device).manual_seed(0)
+    )
+    best, until = float("inf"), time.perf_counter() + 0.1
+    while time.perf_counter() < until or best == float("inf"):
+        began = time.perf_counter()
+        (a @ a)[0, 0].item()  # waits for the device
+        best = min(best, time.perf_counter() - began)
+    return 2 * size**3 / best
+
+
+def peak_memory(device: torch.device) -> int:
+    """The most memory in use so far, in bytes: of tensors on a GPU, of the whole process elsewhere."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return resident if sys.platform == "darwin" else resident * 1024
 
 
 def should_compile(setting: bool | None, device: torch.device) -> bool:

@@ -26,20 +26,30 @@ class Meter:
         self.sums = dict(sums or {})
         self.waited = 0.0
         """Seconds spent waiting for batches."""
-        self.timed_steps = 0
+        self.examples = self.tokens = self.flops = 0
+        """What was trained on since the clock began."""
         self.began = time.perf_counter()
 
-    def add(self, **values: float) -> None:
-        self.timed_steps += 1
+    def add(self, batch: tuple[int, int], flops: int, **values: float) -> None:
+        """One step on a batch of (examples, positions each), of `flops` floating-point operations."""
+        self.examples += batch[0]
+        self.tokens += batch[0] * batch[1]
+        self.flops += flops
         for name, value in {"steps": 1, **values}.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
 
     def means(self) -> dict[str, float]:
         return {name: value / self.sums["steps"] for name, value in self.sums.items() if name != "steps"}
 
-    def speed(self, batch_size: int) -> dict[str, float]:
+    def speed(self, matmul_peak: float) -> dict[str, float]:
+        """Rates since the last line; `matmul_peak` in FLOPs a second is what the hardware can do at best."""
         elapsed = time.perf_counter() - self.began
-        return {"examples_per_s": self.timed_steps * batch_size / elapsed, "data_wait": self.waited / elapsed}
+        return {
+            "examples_per_s": self.examples / elapsed,
+            "tokens_per_s": self.tokens / elapsed,
+            "matmul_share": self.flops / elapsed / matmul_peak,
+            "data_wait": self.waited / elapsed,
+        }
 
 
 class Metrics:
@@ -108,8 +118,8 @@ class Display:
         self.console.print(f"{self.run.recipe}: {text}", markup=False, highlight=False, soft_wrap=True)
 
 
-def environment(precision: str, device: torch.device) -> dict[str, Any]:
-    """What environment.json says of the machine and the program."""
+def environment(precision: str, device: torch.device, matmul_peak: float) -> dict[str, Any]:
+    """What environment.json says of the machine (`matmul_peak` in FLOPs a second) and the program."""
     return {
         "command": shlex.join([Path(sys.argv[0]).name.replace("cli.py", "looped"), *sys.argv[1:]]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -119,6 +129,7 @@ def environment(precision: str, device: torch.device) -> dict[str, Any]:
         "looped": version("looped"),
         "threads": torch.get_num_threads(),
         "precision": precision,
+        "matmul_peak": matmul_peak,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
     }
 

@@ -8,17 +8,30 @@ from torch import Tensor, nn
 
 from looped.config import OptimConfig
 
+LAYERS = ("prelude.", "core.", "coda.")
 
-def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
-    """AdamW, fused, with weight decay on the parameters that `config.decay` names. Each shared weight counts once."""
-    decayed, plain = [], []
+
+def make_optimizers(model: nn.Module, config: OptimConfig) -> list[torch.optim.Optimizer]:
+    """The optimisers, which divide the parameters among them. Each shared weight counts once.
+
+    AdamW, fused, with weight decay on the parameters that `config.decay` names. With optimizer=muon the matrices of
+    the layers go to Muon (Jordan et al., 2024), its updates scaled to the size of AdamW's (Liu et al., 2025).
+    """
+    orthogonalised, decayed, plain = [], [], []
     for name, parameter in model.named_parameters():
         matrices = config.decay == "matrices"
         chosen = parameter.ndim >= 2 if matrices else not name.endswith("bias")
-        (decayed if chosen else plain).append(parameter)
+        if config.optimizer == "muon" and parameter.ndim == 2 and name.startswith(LAYERS):
+            orthogonalised.append(parameter)
+        else:
+            (decayed if chosen else plain).append(parameter)
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
     groups = [group for group in groups if group["params"]]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)
+    adamw = torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)
+    if not orthogonalised:
+        return [adamw]
+    rate, decay = config.learning_rate, config.weight_decay
+    return [adamw, torch.optim.Muon(orthogonalised, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw")]
 
 
 class WeightAverage:

@@ -1,5 +1,6 @@
 """One training step and one validation, on whatever Fabric provides."""
 
+from collections.abc import Sequence
 from math import isfinite
 
 import torch
@@ -60,7 +61,7 @@ def masked_sums(
 def train_step(
     fabric: Fabric,
     scored: _FabricModule,
-    optimizer: torch.optim.Optimizer,
+    optimizers: Sequence[torch.optim.Optimizer],
     batch: Batch,
     run: RunConfig,
     step: int,
@@ -84,7 +85,7 @@ def train_step(
     """
     count = max(1, int(batch.mask.sum()))
     padded = not batch.attend.all()
-    optimizer.zero_grad()
+    scored.zero_grad()
     sums = torch.zeros(2, device=fabric.device)
     parts = run.train.accumulation * fabric.world_size
     mine = split(batch, parts)[fabric.global_rank :: fabric.world_size]
@@ -99,12 +100,13 @@ def train_step(
     assert isinstance(total, Tensor)
     loss, accuracy, norm = torch.stack([*(total / count), grad_norm]).tolist()
     if not (isfinite(loss) and isfinite(norm)):
-        optimizer.zero_grad()
+        scored.zero_grad()
         assert isinstance(scored.module, Scored)
         reason = first_non_finite(fabric, scored.module.model, batch, parts, loops[0])
         reason = reason or f"all states are finite, but the loss is {loss} and the norm of its gradient {norm}"
         raise NonFiniteError(f"step {step + 1}: {reason}; stopped with the weights of step {step}")
-    optimizer.step()
+    for optimizer in optimizers:
+        optimizer.step()
     values = {"loss": loss, "accuracy": accuracy, "grad_norm": norm}
     if batch.targets.is_floating_point():
         del values["accuracy"]

@@ -14,14 +14,21 @@ from lightning.fabric import Fabric
 from torch.utils.data import DataLoader, Dataset
 
 from looped.config import RunConfig, TrainConfig
-from looped.evaluation.cost import effective_depth, flops, non_embedding_parameters, parameters
+from looped.evaluation.cost import effective_depth, flops, non_embedding_parameters, parameters, training_flops
 from looped.models.transformer import LoopedTransformer
 from looped.tasks import TASKS
 from looped.tasks.base import Batch, Task
 from looped.training import checkpoint
-from looped.training.devices import Interrupt, leave_signals_to_parent, make_fabric, should_compile
+from looped.training.devices import (
+    Interrupt,
+    leave_signals_to_parent,
+    make_fabric,
+    matmul_peak,
+    peak_memory,
+    should_compile,
+)
 from looped.training.logger import Display, Meter, Metrics, environment
-from looped.training.optim import WeightAverage, make_optimizer
+from looped.training.optim import WeightAverage, make_optimizers
 from looped.training.run_folder import BEST, ENVIRONMENT, METRICS, SUMMARY, open_run, write_config, write_json
 from looped.training.schedule import LoopSchedule, learning_rate_at
 from looped.training.step import NonFiniteError, Scored, train_step, validate
@@ -96,21 +103,23 @@ class Trainer:
         if should_compile(run.train.compile, fabric.device):
             self.model.compile_core()
         self.scored = fabric.setup_module(Scored(self.model, run.train))
-        self.optimizer = make_optimizer(self.model, run.optim)
+        self.optimizers = make_optimizers(self.model, run.optim)
         self.average = WeightAverage(self.model, run.optim.ema_decay) if run.optim.ema_decay else None
         self.progress = Progress()
         if state is not None:
-            self.optimizer.load_state_dict(state["optimizer"])
+            for optimizer, saved_state in zip(self.optimizers, state["optimizers"], strict=True):
+                optimizer.load_state_dict(saved_state)
             if self.average:
                 self.average.load_state_dict(state["average"])
             self.progress = Progress(**state["progress"])
+        precision = str(fabric.strategy.precision.precision)
+        self.matmul_peak = fabric.world_size * matmul_peak(fabric.device, precision == "bf16-mixed")
         self.meter = Meter(self.progress.sums)
         self.began = self.saved_at = time.perf_counter()
         self.display = Display(run, self.progress.step, enabled=fabric.is_global_zero)
         if fabric.is_global_zero:  # from here on there is a run folder; what could be wrong with the run has been seen
             write_config(run, folder)
-            precision = str(fabric.strategy.precision.precision)
-            write_json(folder / ENVIRONMENT, environment(precision, fabric.device))
+            write_json(folder / ENVIRONMENT, environment(precision, fabric.device, self.matmul_peak))
             self.metrics = Metrics(folder / METRICS, self.progress.metrics_bytes)
 
     def run_to_end(self, interrupt: Interrupt) -> dict[str, Any]:
@@ -152,23 +161,27 @@ class Trainer:
         self.meter.waited += time.perf_counter() - began
         loops = self.schedule.at(progress.step)
         rate = learning_rate_at(self.run.optim, progress.step, config.steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
         try:
-            values = train_step(self.fabric, self.scored, self.optimizer, batch, self.run, progress.step, loops)
+            values = train_step(self.fabric, self.scored, self.optimizers, batch, self.run, progress.step, loops)
         except NonFiniteError:
             self._save()
             raise
         progress.step += 1
         if self.average:
             self.average.update()
-        self.meter.add(**values)
-        means, speed = self.meter.means(), self.meter.speed(config.batch_size)
+        size, seq = batch.inputs.shape[:2]
+        reads = {"last": 1, "all": loops[0], "window": config.loss_window or 0}[config.loss]
+        self.meter.add((size, seq), size * training_flops(self.run.model, seq, *loops, reads), **values)
+        means, speed = self.meter.means(), self.meter.speed(self.matmul_peak)
         self.display.update(progress.step, means, speed["examples_per_s"])
         last = progress.step == config.steps
         if progress.step % config.log_every == 0 or last:
             counts = {"num_loops": loops[0], "num_grad_loops": loops[1]}
-            self._write("train", **means, learning_rate=rate, **counts, **speed)
+            memory = peak_memory(self.fabric.device)
+            self._write("train", **means, learning_rate=rate, **counts, **speed, peak_memory=memory)
             self.meter = Meter()
         return self._validate() if progress.step % config.eval_every == 0 or last else False
 
@@ -209,7 +222,7 @@ class Trainer:
         if not self.fabric.is_global_zero:
             return
         state = {
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "average": self.average.state_dict() if self.average else None,
             "progress": asdict(self.progress)
             | {"seconds": self._seconds(), "metrics_bytes": self.metrics.sync(), "sums": self.meter.sums},

@@ -27,6 +27,18 @@ def test_costs_equal_the_built_model(name):
         assert cost.flops(config, inputs.shape[1], loops) == counter.get_total_flops()
 
 
+@pytest.mark.parametrize(("window", "readouts"), [(4, (4,)), (2, (4,)), (4, (1, 2, 4)), (2, (3, 4))])
+def test_training_costs_equal_a_counted_backward_pass(window, readouts):
+    config = dataclasses.replace(TINY, num_loops=4)
+    model = LoopedTransformer(config)
+    inputs, _ = inputs_for(config, batch=1)
+    with FlopCounterMode(display=False) as counter:
+        output = model(inputs, num_grad_loops=window, readouts=readouts)
+        output.readouts.square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.core.parameters())
+    assert cost.training_flops(config, inputs.shape[1], 4, window, len(readouts)) == counter.get_total_flops()
+
+
 def test_looping_costs_time_and_no_parameters():
     more = dataclasses.replace(TINY, num_loops=10)
     assert cost.parameters(more) == cost.parameters(TINY)

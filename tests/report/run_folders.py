@@ -77,7 +77,8 @@ def write_run(
         loss = 2.6 * (1 - validation * rise) + 0.05 * rng.random()
         lines.append({"kind": "train", "step": step, "loss": loss, "accuracy": 0.5, "learning_rate": learning_rate,
                       "grad_norm": 0.3, "num_loops": trained, "num_grad_loops": trained, "examples_per_s": 4000.0,
-                      "data_wait": 0.01, "seconds": step / 30})  # fmt: skip
+                      "tokens_per_s": 64000.0, "matmul_share": 0.2,
+                      "peak_memory": 5e8, "data_wait": 0.01, "seconds": step / 30})  # fmt: skip
         if step % 500 == 0:
             score = validation if step == 3000 else max(0.0, validation * rise - 0.03 * rng.random())
             lines.append({"kind": "validation", "step": step, "seconds": step / 30, "num_loops": trained,

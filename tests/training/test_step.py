@@ -11,7 +11,7 @@ from looped.tasks import TASKS
 from looped.tasks.base import Batch
 from looped.training import NonFiniteError
 from looped.training.devices import make_fabric
-from looped.training.optim import make_optimizer
+from looped.training.optim import make_optimizers
 from looped.training.step import Scored, train_step, validate
 
 
@@ -22,7 +22,7 @@ def batch_of(run: RunConfig, step: int = 0) -> Batch:
 def one_step(run: RunConfig, model: LoopedTransformer, batch: Batch, loops: tuple[int, int] = (3, 3)):
     fabric = make_fabric(run)
     scored = fabric.setup_module(Scored(model, run.train))
-    return train_step(fabric, scored, make_optimizer(model, run.optim), batch, run, 37, loops)
+    return train_step(fabric, scored, make_optimizers(model, run.optim), batch, run, 37, loops)
 
 
 def after_step(run: RunConfig, batch: Batch) -> tuple[dict[str, float], dict[str, torch.Tensor]]:

@@ -70,18 +70,23 @@ def test_run_folder(whole):
     lines = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
     assert list(filter(lambda line: line["kind"] == "train", lines))[-1].keys() == {
         "kind", "step", "loss", "accuracy", "learning_rate", "grad_norm", "num_loops", "num_grad_loops",
-        "examples_per_s", "data_wait", "seconds",
+        "examples_per_s", "tokens_per_s", "matmul_share", "data_wait", "peak_memory", "seconds",
     }  # fmt: skip
+    assert all(0 < line["matmul_share"] < 1 for line in lines if line["kind"] == "train")
+    assert all(2**26 < line["peak_memory"] < 2**36 for line in lines if line["kind"] == "train")
+    assert all(line["tokens_per_s"] == pytest.approx(line["examples_per_s"] * 12) for line in lines[:3])
     assert lines[-1].keys() == {"kind", "step", "seconds", "num_loops", "scores"}
     assert [line["step"] for line in lines if line["kind"] == "train"] == [*range(7, 120, 7), 120]
     assert [line["step"] for line in lines if line["kind"] == "validation"] == [40, 80, 120]
     scores = [line["scores"]["accuracy"] for line in lines if line["kind"] == "validation"]
     assert best["value"] == max(scores)
-    assert best["step"] == 40 * (1 + scores.index(max(scores)))
+    assert best["step"] == max(
+        40 * i for i, score in enumerate(scores, 1) if score == max(scores)
+    )  # the last of equals
     assert set(checkpoint.saved_steps(whole)) == {100, 120, best["step"]}
     environment = json.loads((whole / "environment.json").read_text())
     assert environment.keys() == {
-        "command", "date", "machine", "python", "torch", "looped", "threads", "precision", "device",
+        "command", "date", "machine", "python", "torch", "looped", "threads", "precision", "matmul_peak", "device",
     }  # fmt: skip
 
 

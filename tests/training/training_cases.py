@@ -19,7 +19,7 @@ from looped.task_config import EditDistanceConfig
 from looped.tasks import TASKS
 from looped.training import checkpoint, train
 
-TIMING = {"seconds", "examples_per_s", "data_wait"}
+TIMING = {"seconds", "examples_per_s", "tokens_per_s", "matmul_share", "data_wait", "peak_memory"}
 
 
 def tiny(*, model: dict[str, Any] | None = None, optim: dict[str, Any] | None = None, schedule: Any = None, **config):
@@ -41,10 +41,12 @@ def tiny(*, model: dict[str, Any] | None = None, optim: dict[str, Any] | None = 
     )
 
 
-# Everything that a resumed run has to restore: averages, random loop counts, sums of unfinished lines, workers.
+# Everything that a resumed run has to restore: both optimisers, averages, random loop counts, sums of unfinished
+# lines, workers.
 RESUMABLE = tiny(
     steps=120, log_every=7, eval_every=40, save_every=20, accumulation=2, workers=1, precision="auto",
-    optim={"ema_decay": 0.9}, schedule=ScheduleConfig(kind="random", min_loops=1, max_loops=4, num_grad_loops=2),
+    optim={"optimizer": "muon", "ema_decay": 0.9},
+    schedule=ScheduleConfig(kind="random", min_loops=1, max_loops=4, num_grad_loops=2),
 )  # fmt: skip
 
 
