@@ -82,7 +82,7 @@ def test_run_folder(whole):
     assert best["value"] == max(scores)
     assert best["step"] == max(
         40 * i for i, score in enumerate(scores, 1) if score == max(scores)
-    )  # the last of equals
+    )
     assert set(checkpoint.saved_steps(whole)) == {100, 120, best["step"]}
     environment = json.loads((whole / "environment.json").read_text())
     assert environment.keys() == {

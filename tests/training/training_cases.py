@@ -70,6 +70,8 @@ def assert_same_run(one: Path, other: Path, step: int) -> None:
     progress = [state.pop("progress") for state in states]
     for name in ("step", "best", "sums"):  # the others depend on the clock
         assert progress[0][name] == progress[1][name]
+    groups = [[optimizer.pop("param_groups") for optimizer in state["optimizers"]] for state in states]
+    assert groups[0] == groups[1]
     torch.testing.assert_close(states[0], states[1], rtol=0, atol=0)
     torch.testing.assert_close(weights(one, step), weights(other, step), rtol=0, atol=0)
     assert metrics(one) == metrics(other)
