@@ -25,7 +25,14 @@ from looped.config import RunConfig
 from looped.recipes import RECIPES, complete, recipe
 from looped.report import report as write_report
 from looped.strict import nearest, to_dict
-from looped.task_config import CountdownConfig, EditDistanceConfig, LCSConfig, SudokuConfig
+from looped.task_config import (
+    CountdownConfig,
+    EditDistanceConfig,
+    InContextConfig,
+    LCSConfig,
+    SudokuConfig,
+    TablesConfig,
+)
 from looped.tasks import TASKS
 from looped.training import NonFiniteError, train
 from looped.training.checkpoint import saved_steps
@@ -171,11 +178,11 @@ def solve(
     num_loops: int | None = None,
     on_bad_row: Literal["stop", "skip"] = "stop",
 ) -> None:
-    """Let a trained model answer your own puzzles, pairs of strings or countdown problems.
+    """Let a trained model answer your own puzzles, pairs of strings, countdown problems or tables.
 
     Args:
         run: the run folder.
-        file: one problem a line, plain or .xz or .gz; - is standard input.
+        file: one problem a line, or a table (some rows without the last value), plain, .xz or .gz; - is standard input.
         out: file for the answers; none is standard output.
         format: of the answers.
         num_loops: none is as trained.
@@ -220,7 +227,8 @@ def recipes() -> None:
 
 def tasks() -> None:
     """List the tasks, with an example of each."""
-    small = [EditDistanceConfig(length=12), LCSConfig(length=12), SudokuConfig(pool=64), CountdownConfig()]
+    strings = [EditDistanceConfig(length=12), LCSConfig(length=12)]
+    small = [*strings, SudokuConfig(pool=64), CountdownConfig(), InContextConfig(dim=4, points=6), TablesConfig()]
     for config in small:
         kind = TASKS[config.name]
         task = kind(config)

@@ -15,13 +15,15 @@ from typing import Any, Literal
 from rich.console import Console
 
 from looped.evaluation.evaluate import evaluate, pictures, solve
+from looped.evaluation.in_context import errors_by_context
 from looped.files import read_text, write_atomic
 from looped.tasks import TASKS
 from looped.tasks.base import SPLITS, Split
+from looped.tasks.prompts import PromptTask
 from looped.training.checkpoint import load_run
 from looped.training.run_folder import SUMMARY, read_json
 
-EVAL, THINKING = "eval.jsonl", "thinking.json"
+EVAL, THINKING, IN_CONTEXT = "eval.jsonl", "thinking.json", "in_context.jsonl"
 console = Console(stderr=True)
 
 
@@ -34,7 +36,7 @@ def evaluate_run(
     split: Split = "test",
     checkpoint: Literal["best", "last"] = "best",
 ) -> list[dict[str, Any]]:
-    """Evaluate a run folder into eval.jsonl and thinking.json, and return the rows.
+    """Evaluate a run folder into eval.jsonl, whose rows are returned, thinking.json and, for prompts, in_context.jsonl.
 
     Args:
         loops: loop counts; none is a range from 1 to beyond those trained.
@@ -59,6 +61,13 @@ def evaluate_run(
         "trained_loops": run.model.num_loops,
         "examples": pictures(model, task, loops=min(counts[-1], max(run.model.num_loops, 4))),
     }
+    if isinstance(task, PromptTask):
+        with console.status(f"{folder}: {task.metric} by number of points in context, with baselines"):
+            trained = run.model.num_loops
+            some = [n for n in counts if n in (1, trained // 2, trained, 2 * trained)] or counts
+            curves = errors_by_context(model, task, loops=some, split=split, group=rows[0]["group"])
+            text = "".join(json.dumps({**row, "step": step}) + "\n" for row in curves)
+        write_atomic(folder / IN_CONTEXT, text)
     write_atomic(folder / THINKING, json.dumps(thinking) + "\n")
     write_atomic(folder / EVAL, "".join(json.dumps(row) + "\n" for row in rows))
     return rows

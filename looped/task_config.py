@@ -137,4 +137,79 @@ class CountdownConfig:
         check(self.held_out < 1, "held_out", self.held_out, "a share that leaves targets for training")
 
 
-TaskConfig = EditDistanceConfig | LCSConfig | SudokuConfig | CountdownConfig
+@frozen
+class InContextConfig:
+    """A function's value at a point, from its values at the points before it."""
+
+    name: Literal["in_context"] = "in_context"
+    function: Literal["linear", "noisy_linear", "sparse_linear", "decision_tree", "relu"] = "decision_tree"
+    dim: int = 20
+    """Coordinates of a point."""
+    points: int = 101
+    """Points in a prompt; the last one has all others as context."""
+    start_dim: int | None = None
+    """Coordinates in use at the first training step, the others being zero; None is all."""
+    dim_step: int = 1
+    dim_every: int | None = None
+    """`dim_step` coordinates are added every `dim_every` steps."""
+    start_points: int | None = None
+    """Points in a prompt at the first training step; None is all."""
+    points_step: int = 1
+    points_every: int | None = None
+    truncation: Literal["corrected", "published"] = "corrected"
+    """corrected: a function depends on the coordinates in use. published: trees ignore start_dim, and the
+    coordinates of sparse functions are drawn from all, so that early ones can be zero everywhere."""
+
+    def __post_init__(self) -> None:
+        positive(self, "dim", "start_dim", "dim_step", "dim_every", "start_points", "points_step", "points_every")
+        check(self.points >= 2, "points", self.points, "at least 2")
+        for size in ("dim", "points"):
+            start, every, full = getattr(self, f"start_{size}"), getattr(self, f"{size}_every"), getattr(self, size)
+            if start is None:
+                idle(self, f"start_{size}=None", f"{size}_step", f"{size}_every")
+            else:
+                check(start <= full, f"start_{size}", start, f"at most {size}={full}")
+                check(every is not None, f"{size}_every", None, f"a number of steps with start_{size}={start}")
+        if self.start_dim is None:
+            idle(self, "start_dim=None", "truncation")
+        elif self.function not in ("sparse_linear", "decision_tree"):
+            idle(self, f"function={self.function!r}", "truncation")
+
+
+@frozen
+class TablesConfig:
+    """The last column of a table's row, from the rows before it; the model is tested on a table held out.
+
+    The published filter of OpenML tables is min_features=5, dim=20, min_rows=1000, max_rows=10000.
+    """
+
+    name: Literal["tables"] = "tables"
+    tables: tuple[str, ...] = ("iris", "breast_cancer", "digits", "wine")
+    """CSV (with a line of names) or ARFF files, the last column being the target; or data sets of
+    scikit-learn: iris, wine, breast_cancer, digits (classes), diabetes (numbers)."""
+    held_out: str = "wine"
+    """The one of `tables` that is not trained on."""
+    target: Literal["class", "number"] = "class"
+    """What the last column is. Each prompt has two of the classes."""
+    dim: int = 64
+    """Width of a row as the model sees it; rows with fewer features have zeros on their left."""
+    points: int = 41
+    """Rows in a prompt; the last one has all others as context."""
+    min_features: int = 1
+    min_rows: int = 1
+    max_rows: int | None = None
+    split_seed: int = 2021
+    """Fixes which 5% of the rows are asked about in validation and test."""
+
+    def __post_init__(self) -> None:
+        positive(self, "dim", "min_features", "min_rows", "max_rows")
+        ordered(self, "rows")
+        check(self.min_features <= self.dim, "min_features", self.min_features, f"at most dim={self.dim}")
+        check(self.points >= 2, "points", self.points, "at least 2")
+        check(self.split_seed >= 0, "split_seed", self.split_seed, "at least 0")
+        check(self.held_out in self.tables, "held_out", self.held_out, f"one of tables={', '.join(self.tables)}")
+        check(len(set(self.tables)) > 1, "tables", self.tables, "one to hold out, and others to train on")
+        check(len(set(self.tables)) == len(self.tables), "tables", self.tables, "different tables")
+
+
+TaskConfig = EditDistanceConfig | LCSConfig | SudokuConfig | CountdownConfig | InContextConfig | TablesConfig

@@ -59,7 +59,7 @@ def evaluate(
     for group in task.groups if groups is None else groups:
         batch = _examples(task, split, examples, group)
         scores: dict[tuple[int, str], list[Tensor]] = {}
-        for part in _parts(batch):
+        for part in parts(batch):
             for count, logits in zip(loops, readouts(model, part, loops), strict=True):
                 for metric, values in task.score(part, logits).items():
                     scores.setdefault((count, metric), []).append(values)
@@ -79,7 +79,8 @@ def evaluate(
             }
 
 
-def _parts(batch: Batch) -> Iterator[Batch]:
+def parts(batch: Batch) -> Iterator[Batch]:
+    """The batch in parts of one forward pass each."""
     for start in range(0, len(batch.inputs), PART):
         yield Batch(*(tensor[start : start + PART] for tensor in batch))
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from functools import partial
 
 from looped.config import RunConfig
-from looped.recipes import reasoning
+from looped.recipes import in_context, reasoning
 from looped.strict import nearest
 from looped.tasks import TASKS
 
@@ -24,6 +24,11 @@ for published in (False, True):
         RECIPES[f"lcs-{ending}"] = partial(reasoning.strings, "lcs", variant, published)
         RECIPES[f"sudoku-{ending}"] = partial(reasoning.puzzles, "sudoku", variant, published)
         RECIPES[f"countdown-{ending}"] = partial(reasoning.puzzles, "countdown", variant, published)
+        RECIPES[f"in-context-tree-{ending}"] = partial(in_context.in_context, "tree", variant, published)
+for problem in in_context.LOOPS:
+    if problem != "tree":
+        for variant in VARIANTS:
+            RECIPES[f"in-context-{problem}-{variant}"] = partial(in_context.in_context, problem, variant)
 
 
 def recipe(name: str) -> RunConfig:
@@ -52,6 +57,11 @@ def complete(run: RunConfig) -> RunConfig:
         if field.name == "inputs":
             if given != needed:
                 raise ValueError(f"model.inputs={given!r}: expected {needed!r} for task {run.task.name}")
+        elif field.name == "causal":
+            if needed and not given:
+                raise ValueError(
+                    f"model.causal=False: expected True for task {run.task.name}, whose inputs hold answers"
+                )
         elif given is None:
             sizes[field.name] = needed
         elif needed is None or given < needed or (field.name == "input_dim" and given != needed):

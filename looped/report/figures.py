@@ -4,7 +4,7 @@ import io
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 import numpy as np
@@ -72,7 +72,7 @@ def score_by_loops(problem: Problem, name: str) -> Picture | None:
         axes.set(xlabel="number of loops", ylabel=f"test {spaced(problem.metric)}")
         axes.set_xscale("log", base=2)
         _plain_ticks(axes.xaxis, _thin(counts), lambda value, _: f"{value:.0f}")
-        _unit(axes.set_ylim)
+        _score_axis(axes, "y", [axes.dataLim.y0, axes.dataLim.y1], unit=not problem.lower_is_better)
         ring = Line2D([], [], ls="", marker="o", ms=10, mfc="none", mec=INK, mew=1.2, label="ring: loops in training")
         _legend(axes, problem, ring)
 
@@ -87,7 +87,7 @@ def validation_curves(problem: Problem, name: str) -> Picture | None:
             r["step"]: r["scores"][problem.metric] for r in run.validations if r["num_loops"] == run.trained_loops
         } or {r["step"]: r["scores"][problem.metric] for r in run.validations}
 
-    return _curves(problem, name, values, f"validation {spaced(problem.metric)}", unit=True)
+    return _curves(problem, name, values, f"validation {spaced(problem.metric)}", unit=not problem.lower_is_better)
 
 
 def loss_curves(problem: Problem, name: str) -> Picture | None:
@@ -101,7 +101,7 @@ def loss_curves(problem: Problem, name: str) -> Picture | None:
 
 def score_by_group(problem: Problem, name: str) -> Picture | None:
     """Test score on each group at the loops in training, with 95% intervals; None for a single group."""
-    groups = list(dict.fromkeys(row["group"] for v in problem.variants for r in v.runs for row in r.test_rows))
+    groups = problem.all_groups
 
     def draw(axes: Axes) -> None:
         for i, variant in enumerate(problem.variants):
@@ -121,11 +121,39 @@ def score_by_group(problem: Problem, name: str) -> Picture | None:
         for edge in range(1, len(groups)):
             axes.axhline(edge - 0.5, color=INK, alpha=0.13, lw=0.7)
         axes.set(xlabel=f"test {spaced(problem.metric)}")
-        _unit(axes.set_xlim)
+        _score_axis(axes, "x", [axes.dataLim.x0, axes.dataLim.x1], unit=not problem.lower_is_better)
         _legend(axes, problem)
 
     height = 0.9 + len(groups) * (0.2 + 0.13 * len(problem.variants))
     return _picture(name, draw, problem, height) if len(groups) > 1 else None
+
+
+def score_by_context(problem: Problem, name: str) -> Picture | None:
+    """Test score against the number of points in context at the loops in training, with the baselines beside it."""
+    curves = problem.context_curves
+    looks = series(problem)
+    baselines = [method for method in curves if method not in looks]
+
+    def draw(axes: Axes) -> None:
+        for method, points in curves.items():
+            counts, values, low, high = zip(*points, strict=True)
+            if method in looks:
+                color, _, dash = looks[method]
+                axes.fill_between(counts, low, high, color=color, alpha=0.13, lw=0)
+                axes.plot(counts, values, color=color, ls=dash, label=shorten(method, 50))
+            else:
+                marker = "o^vsDPX*"[baselines.index(method) % 8]
+                axes.plot(counts, values, color=INK, lw=0.8, marker=marker, ms=4, alpha=0.6, label=method)
+        axes.set(xlabel="points in context", ylabel=f"test {spaced(problem.metric)}")
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        values = [point[1] for points in curves.values() for point in points]
+        floor = max(values) / 1e4  # least squares can be exact, up to rounding: that leaves the figure
+        _score_axis(axes, "y", np.clip(values, floor, None).tolist(), unit=not problem.lower_is_better)
+        if min(values) < floor:
+            axes.set_ylim(bottom=floor)
+        _legend(axes, problem)
+
+    return _picture(name, draw, problem, 3.1 + 0.1 * len(curves)) if curves else None
 
 
 def _curves(
@@ -158,15 +186,7 @@ def _curves(
         axes.set_xlim(left=0)
         axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10], integer=True))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-        low, high = min(c[2].min() for c in curves), max(c[2].max() for c in curves)
-        if unit:
-            _unit(axes.set_ylim)
-        elif low > 0 and high > 10 * low:
-            axes.set_yscale("log")
-            ticks = [d * 10.0**e for e in range(-12, 6) for d in (1, 2, 5) if low / 2 <= d * 10.0**e <= high * 1.5]
-            _plain_ticks(axes.yaxis, _thin(ticks, 8), lambda value, _: f"{value:g}")
-        else:
-            axes.set_ylim(bottom=0)
+        _score_axis(axes, "y", [extreme for c in curves for extreme in (c[2].min(), c[2].max())], unit=unit)
         _legend(axes, problem)
 
     return _picture(name, draw, problem) if curves else None
@@ -181,8 +201,19 @@ def shorten(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most // 2]}…{text[len(text) - most // 2 + 1 :]}"
 
 
-def _unit(set_limits: Callable[[float, float], Any]) -> None:
-    set_limits(-0.03, 1.03)
+def _score_axis(axes: Axes, along: Literal["x", "y"], values: Sequence[float], *, unit: bool) -> None:
+    """From 0 to 1 for scores; for errors and losses from 0, or logarithmic where they span more than a decade."""
+    low, high = min(values), max(values)
+    set_limits = getattr(axes, f"set_{along}lim")
+    if unit:
+        set_limits(-0.03, 1.03)
+    elif low > 0 and high > 10 * low:
+        getattr(axes, f"set_{along}scale")("log")
+        digits = (1, 2, 5) if high < 300 * low else (1,)
+        ticks = [d * 10.0**e for e in range(-12, 6) for d in digits if low / 2 <= d * 10.0**e <= high * 1.5]
+        _plain_ticks(getattr(axes, f"{along}axis"), _thin(ticks, 8), lambda value, _: f"{value:g}")
+    else:
+        set_limits(0)
 
 
 def _thin(values: Sequence[Any], most: int = 9) -> Sequence[Any]:

@@ -6,10 +6,13 @@ from dataclasses import dataclass, field
 from looped.report import figures
 from looped.report.figures import Picture, spaced
 from looped.report.runs import Run
-from looped.report.tables import Difference, Estimate, Problem, validation_mean
+from looped.report.tables import Difference, Estimate, Problem, rank, validation_mean
 from looped.report.thinking import LEGENDS, thinking
 
-TITLES = {"edit_distance": "Edit distance", "lcs": "Longest common subsequence"}
+TITLES = {
+    "edit_distance": "Edit distance", "lcs": "Longest common subsequence", "in_context": "In-context learning",
+    "tables": "Tables in context",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,8 @@ def _problem(problem: Problem, slug: str) -> Section:
         parts = [
             _scores(problem), _differences(problem), _by_loops(problem, slug),
             Section("Learning curves", _curves_takeaway(problem), [*curves, Sentences(lines)]) if curves else None,
-            _by_group(problem, slug), _thinking(problem), _grid(problem) if _has_grid(problem) else None, *parts,
+            _by_group(problem, slug), _by_context(problem, slug), _thinking(problem),
+            _grid(problem) if _has_grid(problem) else None, *parts,
         ]  # fmt: skip
     settings = f"Settings other than the defaults: {problem.settings}." if problem.settings else "Default settings."
     return Section(task_title(problem.task), settings, (), [part for part in parts if part])
@@ -115,7 +119,7 @@ def _scores(problem: Problem) -> Section:
         "training time", *(f"test {spaced(metric)}" for metric in others),
     ]  # fmt: skip
     groups = f" Scores are means over all test examples of: {', '.join(map(str, problem.groups))}." * (
-        len(problem.groups) > 1
+        len(problem.all_groups) > 1
     )
     rate = ", at the learning rate with the best mean validation score" if _has_grid(problem) else ""
     caption = f"Scores at the number of loops in training{rate}. {interval_text(problem)}{groups}"
@@ -137,10 +141,11 @@ def _scores_takeaway(problem: Problem) -> str:
     scored = {v.name: e for v in problem.variants if (e := problem.headline(v))}
     if not scored:
         return "No finished run has been evaluated yet."
-    best = max(scored, key=lambda name: scored[name].value)
+    best = max(scored, key=lambda name: problem.rank(scored[name].value))
     top = scored.pop(best)
-    near = [name for name, estimate in scored.items() if estimate.high >= top.low]
-    text = f"{best} has the highest mean, {interval(top)}" if scored else f"{best} scores {interval(top)}"
+    near = [name for name, e in scored.items() if e.low <= top.high and top.low <= e.high]
+    most = "lowest mean error" if problem.lower_is_better else "highest mean"
+    text = f"{best} has the {most}, {interval(top)}" if scored else f"{best} scores {interval(top)}"
     if near:
         return f"{text}, but its interval overlaps with that of {_and(near)}."
     return f"{text}; its interval lies apart from all others." if scored else f"{text}."
@@ -154,7 +159,7 @@ def _differences(problem: Problem) -> Section | None:
         return Section("Differences at equal loops", "No two variants were trained for an equal number of loops.")
     claimed = sum(difference.claimed for difference in found)
     takeaway = f"A difference can be claimed in {claimed or 'none'} of {_count(len(found), 'pair')} with equal loops."
-    sentences = [sentence(difference) for difference in found]
+    sentences = [sentence(difference, problem.lower_is_better) for difference in found]
     if len(found) == 1:
         takeaway, sentences = sentences[0], []
     rows = [[f"{d.second.name} − {d.first.name}", str(d.first.trained_loops), signed(d), str(d.seeds)] for d in found]
@@ -166,14 +171,15 @@ def _differences(problem: Problem) -> Section | None:
     return Section("Differences at equal loops", takeaway, [Sentences(sentences), table])
 
 
-def sentence(difference: Difference) -> str:
+def sentence(difference: Difference, lower_is_better: bool = False) -> str:
     """What may be said about two variants; a difference is claimed only where the intervals part."""
-    pair = sorted(zip((difference.first, difference.second), difference.scores, strict=True), key=lambda p: -p[1].value)
-    (high, a), (low, b) = pair
-    loops = _count(high.trained_loops, "loop")
+    pair = zip((difference.first, difference.second), difference.scores, strict=True)
+    (better, a), (worse, b) = sorted(pair, key=lambda p: -rank(p[1].value, lower_is_better))
+    loops = _count(better.trained_loops, "loop")
     scores = f"{interval(a)} against {interval(b)}"
     if difference.claimed:
-        return f"{high.name} scores higher than {low.name} at {loops}: {scores}, over {difference.seeds} paired seeds."
+        beats = "has a lower error" if lower_is_better else "scores higher"
+        return f"{better.name} {beats} than {worse.name} at {loops}: {scores}, over {difference.seeds} paired seeds."
     names = f"{difference.first.name} and {difference.second.name} at {loops}"
     if difference.seeds < 2:
         return f"No claim about {names}: without two seeds in common, another seed may turn it around ({scores})."
@@ -193,22 +199,27 @@ def _by_loops(problem: Problem, slug: str) -> Section | None:
             problem.estimate(variant, problem.metric, n) for n in (first, variant.trained_loops, last)
         )
         if first < variant.trained_loops and start and trained and end:
-            text = f"{variant.name} goes from {start.value:.3f} after {_count(first, 'loop')} to {trained.value:.3f} "
+            text = f"{variant.name} goes from {number(start.value)} after {_count(first, 'loop')} "
+            text += f"to {number(trained.value)} "
             text += f"after the {variant.trained_loops} of its training"
-            text += f", and to {end.value:.3f} after {last}." if last > variant.trained_loops else "."
-            climbs.append((trained.value - start.value, text))
+            text += f", and to {number(end.value)} after {last}." if last > variant.trained_loops else "."
+            climbs.append((problem.rank(trained.value) - problem.rank(start.value), text))
     takeaway = max(climbs)[1] if climbs else "No variant was evaluated below the number of loops in its training."
     caption = f"Test {spaced(problem.metric)} when the model stops after so many loops. Bands: 95% intervals, as above."
     return Section("Score by number of loops", takeaway, [Chart(picture, caption)])
 
 
 def _curves_takeaway(problem: Problem) -> str:
-    best = {v.name: validation_mean(v.runs) for v in problem.variants}
-    top, low = max(best, key=lambda name: best[name]), min(best, key=lambda name: best[name])
-    if best[low] < 0:
+    best = {v.name: mean for v in problem.variants if (mean := validation_mean(v.runs)) is not None}
+    if len(best) < len(problem.variants):
         return "Not every run has a validation score."
-    text = f"Best validation score, mean over seeds: {best[top]:.3f} for {top}"
-    return f"{text}, the highest, and {best[low]:.3f} for {low}, the lowest." if top != low else f"{text}."
+    order = sorted(best, key=lambda name: -problem.rank(best[name]))
+    ends = ("the lowest", "the highest") if problem.lower_is_better else ("the highest", "the lowest")
+    score = "error" if problem.lower_is_better else "score"
+    text = f"Best validation {score}, mean over seeds: {number(best[order[0]])} for {order[0]}"
+    if len(order) == 1:
+        return f"{text}."
+    return f"{text}, {ends[0]}, and {number(best[order[-1]])} for {order[-1]}, {ends[1]}."
 
 
 def _by_group(problem: Problem, slug: str) -> Section | None:
@@ -216,21 +227,41 @@ def _by_group(problem: Problem, slug: str) -> Section | None:
     scored = [v for v in problem.variants if problem.headline(v)]
     if picture is None or not scored:
         return None
-    best = max(scored, key=lambda v: e.value if (e := problem.headline(v)) else 0.0)
-    estimates = {g: problem.estimate(best, problem.metric, best.trained_loops, groups=[g]) for g in problem.groups}
+    best = max(scored, key=lambda v: problem.rank(e.value if (e := problem.headline(v)) else None))
+    estimates = {g: problem.estimate(best, problem.metric, best.trained_loops, groups=[g]) for g in problem.all_groups}
     by_group = {group: estimate.value for group, estimate in estimates.items() if estimate}
-    hard, easy = min(by_group, key=lambda g: by_group[g]), max(by_group, key=lambda g: by_group[g])
-    takeaway = f"{best.name} scores {by_group[easy]:.3f} on {easy}, its easiest group, "
-    takeaway += f"and {by_group[hard]:.3f} on {hard}, its hardest."
+    hard, *_, easy = sorted(by_group, key=lambda group: problem.rank(by_group[group]))
+    takeaway = f"{best.name} scores {number(by_group[easy])} on {easy}, its easiest group, "
+    takeaway += f"and {number(by_group[hard])} on {hard}, its hardest."
     caption = f"Test {spaced(problem.metric)} by group at the loops in training. Bars: 95% intervals, as above."
     return Section("Score by group", takeaway, [Chart(picture, caption)])
+
+
+def _by_context(problem: Problem, slug: str) -> Section | None:
+    picture = figures.score_by_context(problem, f"{slug}_score_by_context")
+    if picture is None:
+        return None
+    curves = problem.context_curves
+    last = max(points[-1][0] for points in curves.values())
+    ends = {method: points[-1][1] for method, points in curves.items() if points[-1][0] == last}
+    mine = {variant.name for variant in problem.variants} & ends.keys()
+    model = max(mine, key=lambda name: problem.rank(ends[name]))
+    base = max(ends.keys() - mine, key=lambda name: problem.rank(ends[name]))
+    takeaway = f"With {last} points in context {model} scores {number(ends[model])}; "
+    takeaway += f"the best baseline, {base}, {number(ends[base])}."
+    caption = (
+        f"Test {spaced(problem.metric)} by number of points in context, at the loops in training, for the first seed; "
+        "bands: 95% intervals over prompts. Baselines see the same prompts, or where they are slow the first of them; "
+        "what is exact leaves the figure."
+    )
+    return Section("Score by points in context", takeaway, [Chart(picture, caption)])
 
 
 def _thinking(problem: Problem) -> Section | None:
     runs = [run for variant in problem.variants for run in variant.runs if run.thinking]
     if not runs:
         return None
-    run = max(runs, key=lambda r: r.best_validation or 0.0)
+    run = max(runs, key=lambda r: problem.rank(r.best_validation))
     pictures = thinking(run)
     if pictures is None:
         return None
@@ -252,7 +283,7 @@ def _grid(problem: Problem) -> Section:
             validation = validation_mean(runs)
             rows.append([
                 variant.name, f"{rate:g}", "✓" if rate == variant.learning_rate else "", str(len(runs)),
-                f"{validation:.3f}" if validation >= 0 else "–",
+                "–" if validation is None else number(validation),
                 _score_cell(problem.estimate(variant, problem.metric, variant.trained_loops, rate)),
             ])  # fmt: skip
     rates = sorted({len(variant.grid) for variant in problem.variants})
@@ -274,7 +305,7 @@ def _unfinished(problem: Problem) -> Section:
     for run in (*problem.unfinished, *problem.unevaluated):
         best = run.best_validation
         state = "finished, not evaluated" if run.finished else f"step {run.last_step:,} of {run.config.train.steps:,}"
-        score = "–" if best is None else f"{best:.3f}"
+        score = "–" if best is None else number(best)
         rows.append([run.name, problem.names[id(run)], str(run.seed), f"{run.learning_rate:g}", state, score])
     takeaway = f"{_count(len(problem.unfinished), 'run')} unfinished, {len(problem.unevaluated)} not evaluated; "
     columns = ["run", "variant", "seed", "learning rate", "state", "best validation so far"]
@@ -305,12 +336,18 @@ def _provenance(runs: Sequence[Run]) -> Section:
     return Section("How these were run", takeaway, [Sentences(where), table])
 
 
+def number(value: float, sign: str = "") -> str:
+    """Three decimals, or where these would hide a small error two digits."""
+    return f"{value:{sign}.2g}" if 0 < abs(value) < 0.01 else f"{value:{sign}.3f}"
+
+
 def interval(estimate: Estimate) -> str:
-    return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
+    return f"{number(estimate.value)} [{number(estimate.low)}, {number(estimate.high)}]"
 
 
 def signed(difference: Difference, separator: str = "\n") -> str:
-    return f"{difference.value:+.3f}{separator}[{difference.low:+.3f}, {difference.high:+.3f}]".replace("-", "−")
+    value, low, high = (number(v, "+") for v in (difference.value, difference.low, difference.high))
+    return f"{value}{separator}[{low}, {high}]".replace("-", "−")
 
 
 def amount(value: float) -> str:
@@ -333,7 +370,7 @@ def _score_cell(estimate: Estimate | None) -> str:
     if estimate is None:
         return "–"
     seeds = _count(estimate.seeds, "seed")
-    return f"{estimate.value:.3f}\n[{estimate.low:.3f}, {estimate.high:.3f}], {seeds}"
+    return f"{interval(estimate).replace(' ', chr(10), 1)}, {seeds}"
 
 
 def _count(number: int, noun: str) -> str:

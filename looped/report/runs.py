@@ -14,6 +14,7 @@ Row = dict[str, Any]
 EVAL_KEYS = {
     "group", "num_loops", "metric", "value", "low", "high", "n", "split", "trained_loops", "step", "flops_per_example",
 }  # fmt: skip
+CONTEXT_KEYS = {"group", "method", "num_loops", "points", "metric", "value", "low", "high", "n"}
 TRAIN_KEYS = {"step", "loss"}
 VALIDATION_KEYS = {"step", "scores"}
 SUMMARY_KEYS = {"metric", "steps", "seconds", "finished", "parameters", "effective_depth", "flops_per_example", "best"}
@@ -29,7 +30,11 @@ class Run:
     metrics: tuple[Row, ...]
     rows: tuple[Row, ...]
     """The rows of eval.jsonl; empty before the evaluation."""
+    in_context: tuple[Row, ...]
+    """The rows of in_context.jsonl; empty but for in-context learning."""
     summary: Row | None
+    best: Row | None
+    """The content of best.json, so far if the run goes on."""
     thinking: Row | None
     environment: Row
 
@@ -55,18 +60,19 @@ class Run:
 
     @property
     def metric(self) -> str | None:
-        """The score that decides; of a run without a summary the first one in its validations, if any."""
-        if self.summary:
-            return self.summary["metric"]
-        return next((name for row in self.validations for name in row["scores"]), None)
+        """The score that decides, if it is known yet."""
+        known = self.summary or self.best
+        return known["metric"] if known else None
+
+    @property
+    def lower_is_better(self) -> bool:
+        """Whether the scores are errors."""
+        return bool(self.summary and self.summary.get("lower_is_better"))
 
     @property
     def best_validation(self) -> float | None:
-        """The best validation score, in [0, 1]."""
-        if self.summary:
-            return float(self.summary["best"]["value"]) if self.summary["best"] else None
-        scores = [float(row["scores"][self.metric]) for row in self.validations if self.metric in row["scores"]]
-        return max(scores, default=None)
+        """The best validation score."""
+        return float(self.best["value"]) if self.best else None
 
     @property
     def last_step(self) -> int:
@@ -133,13 +139,16 @@ def load_run(folder: Path, name: str | None = None) -> Run:
                 raise ValueError(f"{folder / 'eval.jsonl'}:{number}: {key}={row[key]!r}: expected a number")
     if not rows and (folder / "eval.jsonl").exists():
         raise ValueError(f"{folder / 'eval.jsonl'}:1: the file is empty; evaluate the run again")
+    summary = _read_object(folder / "summary.json", SUMMARY_KEYS)
     return Run(
         folder=folder,
         name=name or folder.resolve().name,
         config=config,
         metrics=tuple(metrics),
         rows=tuple(rows),
-        summary=_read_object(folder / "summary.json", SUMMARY_KEYS),
+        in_context=tuple(_read_lines(folder / "in_context.jsonl", CONTEXT_KEYS)),
+        summary=summary,
+        best=summary["best"] if summary else _read_object(folder / "best.json", {"metric", "value"}),
         thinking=_read_object(folder / "thinking.json", {"trained_loops", "examples"}),
         environment=_read_object(folder / "environment.json", set()) or {},
     )

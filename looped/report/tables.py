@@ -14,7 +14,8 @@ from looped.strict import to_dict
 HOUSEKEEPING = {"device", "devices", "compile", "recompute", "workers", "log_every", "save_every", "save_minutes",
                 "keep_last"}  # fmt: skip
 # What may differ between models on one problem: how it is shown to them, not what is asked.
-PRESENTATION = {"answer_at", "augment", "loss", "on_bad_row", "reveal"}
+PRESENTATION = {"answer_at", "augment", "loss", "on_bad_row", "reveal", "start_dim", "dim_step", "dim_every",
+                "start_points", "points_step", "points_every", "truncation"}  # fmt: skip
 # 97.5% quantiles of Student's t for 1 to 30 degrees of freedom.
 T_QUANTILES = (
     12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281, 2.2010, 2.1788, 2.1604, 2.1448,
@@ -37,7 +38,7 @@ def t_interval(values: Sequence[float]) -> tuple[float, float, float]:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean score in [0, 1] with its 95% interval: over seeds, or with one seed over its test examples."""
+    """A mean score with its 95% interval: over seeds, or with one seed over its test examples."""
 
     value: float
     low: float
@@ -99,9 +100,12 @@ class Problem:
     task: str
     settings: str
     metric: str
+    lower_is_better: bool
+    """Whether the scores are errors: at least 0, without an upper bound."""
     variants: tuple[Variant, ...]
     groups: tuple[str, ...]
-    """The groups on which every evaluated run has test rows; scores are means over their examples."""
+    """Of the groups on which every evaluated run has test rows those whose examples the scores are means over:
+    all, or for errors, which may differ in scale from group to group, the first."""
     unfinished: tuple[Run, ...]
     unevaluated: tuple[Run, ...]
     """Finished runs without eval.jsonl."""
@@ -118,21 +122,46 @@ class Problem:
         if len(scores) < 2:
             return Estimate(*scores[0], seeds=1) if scores else None
         mean, low, high = t_interval([value for value, _, _ in scores])
-        return Estimate(mean, max(low, 0.0), min(high, 1.0), len(scores))  # a mean score lies in [0, 1]
+        most = np.inf if self.lower_is_better else 1.0
+        return Estimate(mean, max(low, 0.0), min(high, most), len(scores))
 
     def headline(self, variant: Variant) -> Estimate | None:
         """The test score that decides, at the loops the variant was trained for."""
         return self.estimate(variant, self.metric, variant.trained_loops)
+
+    def rank(self, score: float | None) -> float:
+        """The higher, the better; minus infinity for no score."""
+        return rank(score, self.lower_is_better)
 
     def loops(self, variant: Variant) -> list[int]:
         """The loop counts at which the variant was evaluated."""
         return sorted({row["num_loops"] for run in variant.runs for row in run.test_rows})
 
     @property
+    def all_groups(self) -> list[str]:
+        return list(dict.fromkeys(row["group"] for v in self.variants for run in v.runs for row in run.test_rows))
+
+    @property
     def metrics(self) -> list[str]:
         """All metrics of the evaluation, the one that decides first."""
         names = [row["metric"] for v in self.variants for run in v.runs for row in run.test_rows]
         return list(dict.fromkeys([self.metric, *names]))
+
+    @property
+    def context_curves(self) -> dict[str, list[tuple[int, float, float, float]]]:
+        """Points in context, score, low and high, by variant (at the loops in training) and by baseline.
+
+        The first seed of each variant, on the first group; its 95% intervals are over prompts.
+        """
+        models: dict[str, list[tuple[int, float, float, float]]] = {}
+        baselines: dict[str, list[tuple[int, float, float, float]]] = {}
+        for variant in self.variants:
+            baselines.clear()  # those of every variant are the same
+            for row in variant.runs[0].in_context:
+                if row["group"] == self.groups[0] and row["num_loops"] in (None, variant.trained_loops):
+                    curves, name = (models, variant.name) if row["method"] == "model" else (baselines, row["method"])
+                    curves.setdefault(name, []).append((row["points"], row["value"], row["low"], row["high"]))
+        return models | baselines
 
     @property
     def differences(self) -> list[Difference]:
@@ -196,6 +225,7 @@ def _problem(runs: Sequence[Run]) -> Problem:
         shared = [group for group in shared if group in present]
     task = runs[0].config.task
     names = _names(runs)
+    lower_is_better = any(run.lower_is_better for run in runs)
     defaults = to_dict(type(task)())
     changed = [
         f"{key.replace('_', ' ')} {_plain(value)}"
@@ -206,8 +236,9 @@ def _problem(runs: Sequence[Run]) -> Problem:
         task=task.name,
         settings=", ".join(changed),
         metric=next((run.metric for run in [*done, *runs] if run.metric), "score"),
-        variants=tuple(sorted(_variants(done, names), key=_order)),
-        groups=tuple(shared),
+        lower_is_better=lower_is_better,
+        variants=tuple(sorted(_variants(done, names, lower_is_better), key=_order)),
+        groups=tuple(shared[:1] if lower_is_better else shared),
         unfinished=tuple(run for run in runs if not run.finished),
         unevaluated=tuple(run for run in done if not run.test_rows),
         names=names,
@@ -244,7 +275,7 @@ def _settings(run: Run) -> dict[str, str]:
     return {key: value for key, value in flat.items() if key not in free}
 
 
-def _variants(done: Sequence[Run], names: dict[int, str]) -> list[Variant]:
+def _variants(done: Sequence[Run], names: dict[int, str], lower_is_better: bool) -> list[Variant]:
     variants = []
     for name in dict.fromkeys(names[id(run)] for run in done):
         grid: dict[float, tuple[Run, ...]] = {}
@@ -254,11 +285,17 @@ def _variants(done: Sequence[Run], names: dict[int, str]) -> list[Variant]:
             if before and before[-1].seed == run.seed:
                 raise ValueError(f"{run.folder}: the same variant, learning rate and seed as {before[-1].folder}")
             grid[run.learning_rate] = (*before, run)
-        variants.append(Variant(name, grid, max(grid, key=lambda rate: validation_mean(grid[rate]))))
+        ranks = {rate: rank(validation_mean(runs), lower_is_better) for rate, runs in grid.items()}
+        variants.append(Variant(name, grid, max(ranks, key=lambda rate: ranks[rate])))
     return variants
 
 
-def validation_mean(runs: Sequence[Run]) -> float:
-    """Mean over seeds of the best validation score; minus infinity where a run has none."""
+def rank(score: float | None, lower_is_better: bool) -> float:
+    """The higher, the better; minus infinity for no score."""
+    return -np.inf if score is None else -score if lower_is_better else score
+
+
+def validation_mean(runs: Sequence[Run]) -> float | None:
+    """Mean over seeds of the best validation score; None where a run has none."""
     scores = [run.best_validation for run in runs]
-    return float(np.mean([score for score in scores if score is not None])) if None not in scores else -np.inf
+    return float(np.mean([score for score in scores if score is not None])) if None not in scores else None

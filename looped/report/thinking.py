@@ -187,6 +187,34 @@ def _slots(picture: Row, trained: int) -> str:
     return _thought(picture, " ".join(answer), _loop_table(head, rows, "slots"))
 
 
+# Points: real values one after another, rows are loops and columns are points.
+
+
+def _points_right(picture: Row, frame: Row) -> bool:
+    return abs(frame["predictions"][-1] - picture["truth"][-1]) <= picture["tolerance"]
+
+
+def _points(picture: Row, trained: int) -> str:
+    truth = picture["truth"]
+    shown = milestones(range(1, len(truth) + 1))
+    spread = max(map(abs, truth)) or 1.0
+    rows = []
+    for frame in _rows(picture["loops"], trained):
+        cells = []
+        for point in shown:
+            value = frame["predictions"][point - 1]
+            percent = min(100, round(100 * abs(value - truth[point - 1]) / spread))
+            kind = "hot" if percent >= 70 else ""
+            cells.append(f'<td class="{kind}" style="--p:{percent}%">{value:.2f}</td>')
+        rows.append(_loop_row(frame, trained, cells, _points_right(picture, frame)))
+    rows.append(
+        '<tr><th scope="row">truth</th>' + "".join(f"<td>{truth[p - 1]:.2f}</td>" for p in shown) + "<td></td></tr>"
+    )
+    head = "".join(f'<th scope="col">{point}</th>' for point in shown)
+    table = _loop_table(f'<th scope="col">loop</th>{head}<th scope="col"></th>', rows, "heat")
+    return _thought({**picture, "input": f"{len(truth)} points"}, f"{truth[-1]:.3g}", table)
+
+
 def _rows(frames: Sequence[Row], trained: int) -> list[Row]:
     """The loops that get a row: all, or where they are many the milestones and the loops of training."""
     shown = [frame["loop"] for frame in frames]
@@ -218,6 +246,7 @@ KINDS: dict[Any, tuple[Draw, Right]] = {
     "board": (_board, _board_right),
     "distribution": (_distribution, _distribution_right),
     "slots": (_slots, _slots_right),
+    "points": (_points, _points_right),
 }
 
 LEGENDS = {
@@ -236,5 +265,10 @@ LEGENDS = {
         '<span class="slots key"><span class="w">5</span></span> wrong '
         '<span class="slots key"><span class="u">5</span></span> undecided: confidence below 0.5; '
         "▸: the loop count in training.</p>"
+    ),
+    "points": (
+        '<p class="legend">Columns: the first, second, fourth, ... and last point, whose value is predicted from all '
+        "points before it; the darker, the farther from the truth. ✓: the last one is within the tolerance (a tenth of "
+        "the spread of the values; for classes the right sign); ▸: the loop count in training.</p>"
     ),
 }

@@ -45,6 +45,8 @@ class Interface:
     input_dim: int | None = None
     output_size: int
     max_seq_len: int
+    causal: bool = False
+    """Whether a position must not see those after it, because they hold its answer."""
 
 
 class Task(ABC):
@@ -57,7 +59,7 @@ class Task(ABC):
     metric: str
     """The score that decides which model is better."""
     lower_is_better: bool = False
-    """Whether `metric` is an error: at least 0, with no upper bound."""
+    """Whether `metric` and all other scores are errors: at least 0, with no upper bound."""
     groups: tuple[str, ...]
     interface: Interface
 
@@ -78,13 +80,14 @@ class Task(ABC):
 
     @abstractmethod
     def score(self, batch: Batch, logits: Float[Tensor, "batch seq output"]) -> dict[str, Float[Tensor, " batch"]]:
-        """One value per example and metric, in [0, 1] unless it is an error; `self.metric` is among them."""
+        """One value per example and metric, in [0, 1] unless they are errors; `self.metric` is among them."""
 
     @abstractmethod
     def answer(self, problem: Any, logits: Float[Tensor, "seq output"]) -> dict[str, Any]:
-        """What the model says: plain values with the keys answer, valid and confidence (0 to 1).
+        """What the model says: plain values with the keys answer, valid and confidence.
 
         `valid` tells whether the answer keeps the rules of the task; None where any answer would.
+        `confidence` is from 0 to 1; None where the answer is a number without one.
         """
 
     @abstractmethod

@@ -26,13 +26,15 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-TASK_NAMES = ("edit-distance", "lcs", "sudoku", "countdown")
+TASK_NAMES = ("edit-distance", "lcs", "sudoku", "countdown", "in-context-tree")
 VARIANTS = ("standard", "looped", "timestep")
 SMALL_TASKS: dict[str, dict[str, Any]] = {
     "edit_distance": {"length": 4},
     "lcs": {"length": 4},
     "sudoku": {"box": 2, "pool": 64, "min_clues": 5, "max_clues": 8},
     "countdown": {"numbers": 3, "max_number": 9, "max_target": 20},
+    "in_context": {"points": 30},
+    "tables": {"points": 9},
 }
 
 # What the published recipe changes, field by field: (published, corrected).
@@ -58,6 +60,12 @@ OF_TASK = {
     "lcs": STRINGS,
     "sudoku": FRAME | {"task.loss": ("all", "blanks"), "task.augment": (False, True)},
     "countdown": FRAME,
+    "in-context-tree": {
+        "model.max_seq_len": (203, None),
+        "model.activation": ("gelu_tanh", "gelu"),
+        "task.truncation": ("published", "corrected"),
+        "train.precision": ("fp32", "auto"),
+    },
 }
 PLAIN = {"model.activation": ("gelu_tanh", "gelu")}
 GATED = {"model.activation": ("silu", "gelu"), "model.norm_gain": (False, True)}
@@ -76,6 +84,9 @@ OF_PAIR = {
     ("sudoku", "timestep"): {"model.initialisation_depth": (1, None)},
     ("countdown", "looped"): {**ADDITIVE, "model.num_loops": (50, 32)},
     ("countdown", "timestep"): {"model.initialisation_depth": (1, None), "model.num_loops": (50, 32)},
+    ("in-context-tree", "standard"): {"model.norm": ("layer", "rms"), "model.initialisation_depth": (12, None)},
+    ("in-context-tree", "looped"): {"model.norm": ("layer", "rms"), "model.initialisation_depth": (1, None)},
+    ("in-context-tree", "timestep"): {"model.norm_gain": (False, True), "model.initialisation_depth": (1, None)},
 }
 
 
@@ -102,9 +113,18 @@ def shrunk(name: str) -> RunConfig:
     )
     schedule, optim = run.schedule, dataclasses.replace(run.optim, warmup_steps=min(run.optim.warmup_steps, 2))
     if schedule.kind == "curriculum":
-        schedule = dataclasses.replace(schedule, min_loops=1, max_loops=3, every=1)
+        window = None if schedule.num_grad_loops is None else 1
+        schedule = dataclasses.replace(schedule, min_loops=1, max_loops=3, every=1, num_grad_loops=window)
     settings = dataclasses.replace(
-        run.train, steps=2, batch_size=8, eval_examples=8, log_every=1, workers=0, compile=False, device="cpu"
+        run.train,
+        loss_window=None if run.train.loss_window is None else 1,
+        steps=2,
+        batch_size=8,
+        eval_examples=8,
+        log_every=1,
+        workers=0,
+        compile=False,
+        device="cpu",
     )
     return complete(dataclasses.replace(run, model=model, task=task, schedule=schedule, optim=optim, train=settings))
 
@@ -135,7 +155,8 @@ def test_is_itself_after_json(name: str):
 def test_complete_fills_what_the_task_decides(name: str):
     run = recipe(name)
     done, needed = complete(run), TASKS[run.task.name](run.task).interface
-    for field in ("vocab_size", "output_size", "max_seq_len"):
+    width = "vocab_size" if needed.inputs == "tokens" else "input_dim"
+    for field in (width, "output_size", "max_seq_len"):
         given, filled = getattr(run.model, field), getattr(done.model, field)
         assert filled == (getattr(needed, field) if given is None else given)
         assert filled >= getattr(needed, field)
@@ -155,6 +176,16 @@ def test_complete_rejects_too_small_sizes(field: str):
 def test_complete_rejects_another_kind_of_input():
     with pytest.raises(ValueError, match=r"model\.inputs='vectors': expected 'tokens' for task edit_distance"):
         complete(with_model(recipe("demo-looped-2"), inputs="vectors", input_dim=3))
+
+
+def test_complete_rejects_a_model_that_could_look_at_the_answers():
+    with pytest.raises(ValueError, match=r"model\.causal=False: expected True for task in_context"):
+        complete(with_model(recipe("in-context-tree-looped"), causal=False))
+
+
+def test_in_context_models_have_the_published_sizes():
+    sizes = [parameters(complete(recipe(f"in-context-tree-published-{variant}")).model) / 1e6 for variant in VARIANTS]
+    assert [round(size, 2) for size in sizes] == [9.54, 0.85, 1.24]
 
 
 def with_model(run: RunConfig, **sizes: Any) -> RunConfig:
