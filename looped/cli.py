@@ -1,13 +1,9 @@
 """The command line: `looped COMMAND`. A mistake of the user ends it with one clear line and exit code 2."""
 
-import contextlib
-import dataclasses
 import functools
 import inspect
-import io
 import json
 import os
-import re
 import shlex
 import signal
 import sys
@@ -21,8 +17,9 @@ from rich.console import Console
 from rich.table import Table
 
 from looped import runs
-from looped.config import RunConfig
-from looped.recipes import RECIPES, complete, recipe
+from looped.commands.arguments import override_words, parse, training_run
+from looped.commands.reproduce import reproduce
+from looped.recipes import RECIPES, recipe
 from looped.report import report as write_report
 from looped.strict import nearest, to_dict
 from looped.task_config import (
@@ -50,7 +47,7 @@ def command_train(arguments: Sequence[str]) -> None:
         print("`looped train RECIPE --help` lists the fields with the recipe's values.")
         return
     name, *rest = arguments
-    run, out, resume = _training(name, rest)
+    run, out, resume = training_run(name, rest)
     summary = train(run, out, resume=resume and (out / CONFIG).exists())
     if int(os.environ.get("LOCAL_RANK", 0)) == 0:
         best = summary["best"]
@@ -59,28 +56,6 @@ def command_train(arguments: Sequence[str]) -> None:
         if summary["finished"] == "interrupted":
             again = ["looped", "train", *arguments, *([] if resume else ["--resume"])]
             print(f"continue with: {shlex.join(again)}")
-
-
-def _training(name: str, arguments: Sequence[str]) -> tuple[RunConfig, Path, bool]:
-    """The run, its folder and whether to continue it, as the words after `looped train` say."""
-
-    @dataclasses.dataclass
-    class Train:
-        """Train a recipe into a run folder."""
-
-        run: Annotated[RunConfig, tyro.conf.arg(name="")]
-        out: Path = Path("runs") / name
-        """The run folder."""
-        resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-        """Continue the run in that folder if it has begun."""
-
-    default = recipe(name)
-    if isinstance(default.task, SudokuConfig) and any(word.startswith("--task.files") for word in arguments):
-        # Puzzles from files take the place of those that the recipe would generate.
-        default = dataclasses.replace(default, task=dataclasses.replace(default.task, pool=SudokuConfig().pool))
-    # Recipes may ask for files that only the options name, so that they are completed afterwards.
-    options = _parse(Train, arguments, f"looped train {name}", default=Train(run=default))
-    return complete(options.run), options.out, options.resume
 
 
 def evaluate(
@@ -144,12 +119,10 @@ def compare(
         recipe(name)
     if not recipes or jobs < 1 or not seeds:
         raise ValueError(f"recipes={recipes}, seeds={seeds}, jobs={jobs}: expected at least one of each")
-    if bad := [item for item in override if "=" not in item]:
-        raise ValueError(f"--override {bad[0]}: expected field=value")
-    options = [word for item in override for word in (f"--{item.split('=')[0]}", item.split("=", 1)[1])]
+    options = override_words(override)
     work = list(runs.commands(recipes, out, seeds=seeds, learning_rates=learning_rates, options=options))
     for _, lines in work:  # what is wrong with the settings shows before anything begins
-        _training(lines[0][2], lines[0][3:])
+        training_run(lines[0][2], lines[0][3:])
     if dry_run:
         for _, lines in work:
             print(" && ".join(map(shlex.join, lines)))
@@ -241,6 +214,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "train": command_train,
     "evaluate": evaluate,
     "compare": compare,
+    "reproduce": reproduce,
     "report": report,
     "solve": solve,
     "show": show,
@@ -268,7 +242,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             command_train(rest)
         else:
             signal.signal(signal.SIGTERM, signal.default_int_handler)
-            _parse(_bound(COMMANDS[name]), rest, f"looped {name}")()
+            parse(_bound(COMMANDS[name]), rest, f"looped {name}")()
         return 0
     except SystemExit as end:  # --help
         return int(end.code or 0)
@@ -287,35 +261,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("looped: interrupted", file=sys.stderr)
         return 130
-
-
-# What of tyro's messages says it best in one line.
-TIDIED = (
-    (r" For full helptext.*", ""),
-    (r" Argument helptext: (--\S+ (?:\[.*\]|\S+)).*", r" (expected \1)"),
-    (r" Perhaps you meant: (--\S+).*", r" (did you mean \1?)"),
-    (r"^Error parsing run\.(\w+): ", r"\1."),
-)
-
-
-def _parse(target: Any, arguments: Sequence[str], program: str, **options: Any) -> Any:
-    """What `target` makes of the arguments; a mistake in them is a ValueError of one line."""
-    given = [word.partition("=")[0] for word in arguments if word.startswith("--")]
-    if twice := [word for word in given if given.count(word) > 1]:  # only the last one would count
-        raise ValueError(f"{twice[0]}: given {given.count(twice[0])} times; expected once, followed by all its values")
-    messages = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(messages):
-            return tyro.cli(target, args=list(arguments), prog=program, config=(tyro.conf.AvoidSubcommands,), **options)
-    except SystemExit as end:
-        if not end.code:  # --help
-            raise
-        # A title and several parts with rules between, in a box where the terminal can draw one.
-        lines = [line.strip("│ ") for line in messages.getvalue().splitlines()]
-        text = " ".join(line for line in lines[1:] if line.strip("╭─╮╰╯-"))
-        for pattern, plain in TIDIED:
-            text = re.sub(pattern, plain, text)
-        raise ValueError(f"{text}; `{program} --help` lists what is allowed") from None
 
 
 def _bound(function: Callable[..., None]) -> Callable[..., Callable[[], None]]:

@@ -18,6 +18,8 @@ ROWS = [
     {"evaluation"},
     {"training"},
     {"recipes", "report", "runs"},
+    {"reproduce"},
+    {"commands"},
     {"cli"},
 ]
 LEVEL = {part: level for level, row in enumerate(ROWS) for part in row}

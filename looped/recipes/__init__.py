@@ -6,6 +6,7 @@ from functools import partial
 
 from looped.config import RunConfig
 from looped.recipes import in_context, reasoning
+from looped.recipes.scales import at_scale
 from looped.strict import nearest
 from looped.tasks import TASKS
 
@@ -32,14 +33,16 @@ for problem in in_context.LOOPS:
 
 
 def recipe(name: str) -> RunConfig:
-    """The run of that name; sizes that the task decides are still None (see `complete`).
+    """The run of that name, `NAME` or `NAME@SCALE`; sizes that the task decides are still None (see `complete`).
 
     Raises:
-        ValueError: for an unknown name, with the nearest known one.
+        ValueError: for an unknown name, with the nearest known one, or a scale that the recipe does not have.
     """
-    if name not in RECIPES:
-        raise ValueError(f"recipe {name!r}: unknown{nearest(name, RECIPES)}; `looped recipes` lists them")
-    return dataclasses.replace(RECIPES[name](), recipe=name)
+    base, _, scale = name.partition("@")
+    if base not in RECIPES:
+        raise ValueError(f"recipe {base!r}: unknown{nearest(base, RECIPES)}; `looped recipes` lists them")
+    run = dataclasses.replace(RECIPES[base](), recipe=name)
+    return at_scale(run, scale) if scale else run
 
 
 def complete(run: RunConfig) -> RunConfig:

@@ -123,7 +123,7 @@ def load_run(folder: Path, name: str | None = None) -> Run:
     """
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder}: not a run folder (no config.json)")
-    data = _read_object(folder / "config.json", {"run"})
+    data = read_object(folder / "config.json", {"run"})
     try:
         config = from_dict(RunConfig, data and data["run"], "run")
     except ValueError as error:
@@ -139,7 +139,7 @@ def load_run(folder: Path, name: str | None = None) -> Run:
                 raise ValueError(f"{folder / 'eval.jsonl'}:{number}: {key}={row[key]!r}: expected a number")
     if not rows and (folder / "eval.jsonl").exists():
         raise ValueError(f"{folder / 'eval.jsonl'}:1: the file is empty; evaluate the run again")
-    summary = _read_object(folder / "summary.json", SUMMARY_KEYS)
+    summary = read_object(folder / "summary.json", SUMMARY_KEYS)
     return Run(
         folder=folder,
         name=name or folder.resolve().name,
@@ -148,13 +148,14 @@ def load_run(folder: Path, name: str | None = None) -> Run:
         rows=tuple(rows),
         in_context=tuple(_read_lines(folder / "in_context.jsonl", CONTEXT_KEYS)),
         summary=summary,
-        best=summary["best"] if summary else _read_object(folder / "best.json", {"metric", "value"}),
-        thinking=_read_object(folder / "thinking.json", {"trained_loops", "examples"}),
-        environment=_read_object(folder / "environment.json", set()) or {},
+        best=summary["best"] if summary else read_object(folder / "best.json", {"metric", "value"}),
+        thinking=read_object(folder / "thinking.json", {"trained_loops", "examples"}),
+        environment=read_object(folder / "environment.json", set()) or {},
     )
 
 
-def _read_object(path: Path, needed: set[str]) -> Row | None:
+def read_object(path: Path, needed: set[str]) -> Row | None:
+    """The object in a JSON file that has at least the `needed` keys; None where there is no file."""
     if not path.exists():
         return None
     return _parse(_text(path), needed, path, None)

@@ -1,6 +1,6 @@
 """What the runs say: variants over seeds and learning rates, test scores with 95% intervals, differences."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -188,19 +188,29 @@ def _difference(problem: Problem, first: Variant, second: Variant) -> Difference
     a, b = problem.headline(first), problem.headline(second)
     if a is None or b is None:
         return None
-    by_seed: list[dict[int, tuple[float, float, float]]] = []
+    by_seed: list[dict[int, float]] = []
     for variant in (first, second):
         found = {r.seed: run_score(r, problem.metric, variant.trained_loops, problem.groups) for r in variant.runs}
-        by_seed.append({seed: score for seed, score in found.items() if score})
-    seeds = sorted(by_seed[0].keys() & by_seed[1].keys())
+        by_seed.append({seed: score[0] for seed, score in found.items() if score})
+    return Difference(first, second, (a, b), *paired(by_seed[0], by_seed[1], a, b))
+
+
+def paired(
+    first: Mapping[int, float], second: Mapping[int, float], a: Estimate, b: Estimate
+) -> tuple[float, float, float, int]:
+    """Second minus first score with its 95% interval, and over how many seeds.
+
+    Args:
+        first, second: scores by seed.
+        a, b: their estimates, which serve where the two have fewer than two seeds in common.
+    """
+    seeds = first.keys() & second.keys()
     if len(seeds) >= 2:
-        value, low, high = t_interval([by_seed[1][seed][0] - by_seed[0][seed][0] for seed in seeds])
-    else:  # too few seeds in common to pair: the intervals of the two scores add in squares
-        seeds = seeds[:1]
-        value = b.value - a.value
-        low = value - float(np.hypot(b.value - b.low, a.high - a.value))
-        high = value + float(np.hypot(b.high - b.value, a.value - a.low))
-    return Difference(first, second, (a, b), value, low, high, len(seeds))
+        return *t_interval([second[seed] - first[seed] for seed in sorted(seeds)]), len(seeds)
+    value = b.value - a.value
+    low = value - float(np.hypot(b.value - b.low, a.high - a.value))  # independent: half widths add in squares
+    high = value + float(np.hypot(b.high - b.value, a.value - a.low))
+    return value, low, high, len(seeds)
 
 
 def problems(runs: Sequence[Run]) -> list[Problem]:

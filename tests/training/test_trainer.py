@@ -80,9 +80,7 @@ def test_run_folder(whole):
     assert [line["step"] for line in lines if line["kind"] == "validation"] == [40, 80, 120]
     scores = [line["scores"]["accuracy"] for line in lines if line["kind"] == "validation"]
     assert best["value"] == max(scores)
-    assert best["step"] == max(
-        40 * i for i, score in enumerate(scores, 1) if score == max(scores)
-    )
+    assert best["step"] == max(40 * i for i, score in enumerate(scores, 1) if score == max(scores))
     assert set(checkpoint.saved_steps(whole)) == {100, 120, best["step"]}
     environment = json.loads((whole / "environment.json").read_text())
     assert environment.keys() == {

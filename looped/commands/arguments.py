@@ -1,0 +1,73 @@
+"""Words of the command line into configurations; a mistake in them is a ValueError of one line."""
+
+import contextlib
+import dataclasses
+import io
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from looped.config import RunConfig
+from looped.recipes import complete, recipe
+from looped.task_config import SudokuConfig
+
+
+def training_run(name: str, arguments: Sequence[str]) -> tuple[RunConfig, Path, bool]:
+    """The run, its folder and whether to continue it, as the words after `looped train` say."""
+
+    @dataclasses.dataclass
+    class Train:
+        """Train a recipe into a run folder."""
+
+        run: Annotated[RunConfig, tyro.conf.arg(name="")]
+        out: Path = Path("runs") / name
+        """The run folder."""
+        resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+        """Continue the run in that folder if it has begun."""
+
+    default = recipe(name)
+    if isinstance(default.task, SudokuConfig) and any(word.startswith("--task.files") for word in arguments):
+        # Puzzles from files take the place of those that the recipe would generate.
+        default = dataclasses.replace(default, task=dataclasses.replace(default.task, pool=SudokuConfig().pool))
+    # Recipes may ask for files that only the options name, so that they are completed afterwards.
+    options = parse(Train, arguments, f"looped train {name}", default=Train(run=default))
+    return complete(options.run), options.out, options.resume
+
+
+def override_words(override: Sequence[str]) -> list[str]:
+    """`field=value` items as the words that `looped train` takes."""
+    if bad := [item for item in override if "=" not in item]:
+        raise ValueError(f"--override {bad[0]}: expected field=value")
+    return [word for item in override for word in (f"--{item.split('=')[0]}", item.split("=", 1)[1])]
+
+
+# What of tyro's messages says it best in one line.
+TIDIED = (
+    (r" For full helptext.*", ""),
+    (r" Argument helptext: (--\S+ (?:\[.*\]|\S+)).*", r" (expected \1)"),
+    (r" Perhaps you meant: (--\S+).*", r" (did you mean \1?)"),
+    (r"^Error parsing run\.(\w+): ", r"\1."),
+)
+
+
+def parse(target: Any, arguments: Sequence[str], program: str, **options: Any) -> Any:
+    """What `target` makes of the arguments; a mistake in them is a ValueError of one line."""
+    given = [word.partition("=")[0] for word in arguments if word.startswith("--")]
+    if twice := [word for word in given if given.count(word) > 1]:  # only the last one would count
+        raise ValueError(f"{twice[0]}: given {given.count(twice[0])} times; expected once, followed by all its values")
+    messages = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(messages):
+            return tyro.cli(target, args=list(arguments), prog=program, config=(tyro.conf.AvoidSubcommands,), **options)
+    except SystemExit as end:
+        if not end.code:  # --help
+            raise
+        # A title and several parts with rules between, in a box where the terminal can draw one.
+        lines = [line.strip("│ ") for line in messages.getvalue().splitlines()]
+        text = " ".join(line for line in lines[1:] if line.strip("╭─╮╰╯-"))
+        for pattern, plain in TIDIED:
+            text = re.sub(pattern, plain, text)
+        raise ValueError(f"{text}; `{program} --help` lists what is allowed") from None

@@ -1,0 +1,76 @@
+"""The command that re-derives the paper's tables."""
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from looped.commands.arguments import override_words, training_run
+from looped.recipes.paper import paper_table
+from looped.recipes.scales import Scale
+from looped.report import report
+from looped.report.page import amount
+from looped.reproduce import all_words, estimate, work_for, write_table
+from looped.runs import run_commands
+
+
+def reproduce(
+    table: tyro.conf.Positional[int],
+    scale: Scale = "demo",
+    out: Path | None = None,
+    seeds: tuple[int, ...] = (0,),
+    jobs: int = 1,
+    override: tuple[str, ...] = (),
+    dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+) -> None:
+    """Re-derive a table of the paper (2, 3 or 4) at a scale: as published and corrected, beside the paper's numbers.
+
+    Runs that are done are skipped, half-done ones continue, and the report shows what there is. The scale `paper`
+    begins with an estimate of its cost, from three measured steps of every run.
+
+    Args:
+        table: its number.
+        scale: demo (minutes), cpu (45 minutes on 2 cores with 2 seeds), gpu (30 minutes on one GPU), or paper.
+        out: folder of the run folders and of the report; none is runs/table2-cpu or the like.
+        seeds: one run each.
+        jobs: runs at a time; the cores are divided among them.
+        override: further settings of all runs, as field=value: --override train.steps=500
+        dry_run: only print the commands, one line a run, for any scheduler.
+    """
+    content = paper_table(table, scale)
+    out = out or Path("runs") / f"table{table}-{scale}"
+    if jobs < 1 or not seeds:
+        raise ValueError(f"seeds={seeds}, jobs={jobs}: expected at least one of each")
+    options = override_words(override)
+    work = work_for(content, out, seeds, options)
+    if dry_run:
+        for _, lines in work:
+            print(" && ".join(map(shlex.join, lines)))
+        return
+    for words in all_words(content):  # what is wrong with the settings shows before anything begins
+        training_run(words[0], [*words[1:], *options])
+    if scale == "paper":
+        _print_cost([(words[0], [*words[1:], *options]) for words in all_words(content)], len(seeds))
+    write_table(content, scale, shlex.join(["looped", *sys.argv[1:]]), out, seeds)
+    failed = run_commands(work, jobs)
+    if len(failed) < len(work):
+        print(report([out], out / "report"))
+    if failed:
+        raise ValueError(f"{len(failed)} of {len(work)} runs failed: {'; '.join(failed)}")
+
+
+def _print_cost(runs: Sequence[tuple[str, Sequence[str]]], seeds: int) -> None:
+    """The cost of every run (recipe, options) and of all of them, from a few measured steps on this machine."""
+    table = Table("run", "FLOPs", "time", title="Estimated cost of training, one run at a time")
+    total = 0.0
+    for name, words in runs:
+        flops, seconds = estimate(training_run(name, words)[0])
+        total += seconds * seeds
+        table.add_row(" ".join([name, *words]), amount(flops), f"{seconds / 3600:,.1f} h")
+    table.add_row(f"all, {seeds} seed{'s' if seeds > 1 else ''}", "", f"{total / 3600:,.1f} h")
+    Console(stderr=True).print(table)

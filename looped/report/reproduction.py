@@ -1,0 +1,107 @@
+"""A table of the paper beside what was measured here: as published, as corrected, and what may be claimed."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from looped.report.page import Section, Sentences, Table, amount, duration, interval, number
+from looped.report.runs import Row, Run, read_object
+from looped.report.tables import Estimate, paired, run_score, t_interval
+
+TABLE = "table.json"
+KEYS = {"title", "scale", "command", "rows", "claims", "differs"}
+
+
+def load_tables(folders: Iterable[Path]) -> list[Row]:
+    """What stands in table.json of each folder that has one (see docs/design.md).
+
+    Raises:
+        ValueError: one line, where such a file is malformed.
+    """
+    found = [read_object(Path(folder) / TABLE, KEYS) for folder in folders]
+    return [table for table in found if table]
+
+
+def reproduction(table: Row, runs: Sequence[Run]) -> Section:
+    """The table with the numbers of those of its runs that were evaluated."""
+    by_name = {run.name: run for run in runs if run.finished and run.test_rows}
+    tasks = dict.fromkeys(row["task"] for row in table["rows"])
+    verdicts = [(claim, _verdict(claim, by_name)) for claim in table["claims"]]
+    parts = []
+    for task in tasks:
+        rows = [_cells(row, by_name) for row in table["rows"] if row["task"] == task]
+        claims = [f"{claim['says']} {text}" for claim, (_, text) in verdicts if claim["task"] == task]
+        metric = next((run.metric for row in table["rows"] if row["task"] == task for run in _runs(row, by_name)), "")
+        columns = ["variant", "paper", "as published", "corrected", "seeds", "FLOPs per example", "training time"]
+        caption = (
+            f"Test {str(metric).replace('_', ' ')} at the loops in training; 95% intervals: Student's t over seeds, or "
+            "with one seed over the examples. FLOPs of a forward pass and time of one training, of the corrected run."
+        )
+        parts.append(Section(task, _takeaway(rows), [Table(columns, rows, caption), Sentences(claims)]))
+    held = sum(kind == "holds" for _, (kind, _) in verdicts)
+    takeaway = f"Of {len(verdicts)} comparisons, {held} hold at this size with these seeds."
+    differs = Sentences([*table["differs"], f"Command: {table['command']}"])
+    return Section(f"{table['title']}, at the scale {table['scale']}", takeaway, [differs], parts)
+
+
+def _runs(row: Row, by_name: dict[str, Run]) -> list[Run]:
+    return [by_name[name] for name in (*row["corrected"], *row["published"]) if name in by_name]
+
+
+def _cells(row: Row, by_name: dict[str, Run]) -> list[str]:
+    corrected = [by_name[name] for name in row["corrected"] if name in by_name]
+    estimates = [_estimate(row[kind], by_name) for kind in ("published", "corrected")]
+    summaries = [run.summary for run in corrected or _runs(row, by_name) if run.summary]
+    keys = ("flops_per_example", "seconds")
+    means = [sum(s[key] for s in summaries) / len(summaries) if summaries else None for key in keys]
+    seeds = {estimate.seeds for estimate in estimates if estimate}
+    return [
+        row["model"],
+        "–" if row["paper"] is None else number(row["paper"]),
+        *(interval(e).replace(" ", "\n", 1) if e else "–" for e in estimates),
+        " / ".join(map(str, sorted(seeds))) or "–",
+        "–" if means[0] is None else amount(means[0]),
+        "–" if means[1] is None else duration(means[1]),
+    ]  # fmt: skip
+
+
+def _scores(names: Sequence[str], by_name: dict[str, Run]) -> dict[int, tuple[float, float, float]]:
+    """Score and interval by seed, on all groups or (errors differ in scale from group to group) on the first."""
+    found = {}
+    for run in (by_name[name] for name in names if name in by_name):
+        groups = list(dict.fromkeys(row["group"] for row in run.test_rows))
+        score = run_score(run, run.metric or "", run.trained_loops, groups[:1] if run.lower_is_better else groups)
+        if score:
+            found[run.seed] = score
+    return found
+
+
+def _estimate(names: Sequence[str], by_name: dict[str, Run]) -> Estimate | None:
+    scores = list(_scores(names, by_name).values())
+    if len(scores) < 2:
+        return Estimate(*scores[0], seeds=1) if scores else None
+    value, low, high = t_interval([score for score, _, _ in scores])
+    lower_is_better = any(by_name[name].lower_is_better for name in names if name in by_name)
+    return Estimate(value, max(low, 0.0), high if lower_is_better else min(high, 1.0), len(scores))
+
+
+def _verdict(claim: Row, by_name: dict[str, Run]) -> tuple[str, str]:
+    """Whether `second` is better than `first`: holds, reversed, open or missing; and a sentence that says so."""
+    a, b = (_estimate(claim[side], by_name) for side in ("first", "second"))
+    if a is None or b is None:
+        return "missing", "Not run."
+    first, second = ({k: v[0] for k, v in _scores(claim[s], by_name).items()} for s in ("first", "second"))
+    value, low, high, seeds = paired(first, second, a, b)
+    sign = -1 if any(by_name[name].lower_is_better for name in claim["first"] if name in by_name) else 1
+    better, worse = (low > 0, high < 0) if sign > 0 else (high < 0, low > 0)
+    means = f"{number(b.value)} against {number(a.value)}, difference {number(value, '+')} "
+    means = f"({means}[{number(low, '+')}, {number(high, '+')}], {seeds} paired seeds)"
+    if seeds < 2:
+        return "open", f"One seed decides nothing {means}.".replace("-", "−")
+    kind = "holds" if better else "reversed" if worse else "open"
+    texts = {"holds": "It holds", "reversed": "The opposite was found", "open": "The seeds drown it"}
+    return kind, f"{texts[kind]} {means}.".replace("-", "−")
+
+
+def _takeaway(rows: Sequence[Sequence[str]]) -> str:
+    done = sum(cell != "–" for row in rows for cell in row[2:4])
+    return f"{done} of the task's cells were run." if done else "Nothing of this task was run yet."
