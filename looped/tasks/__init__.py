@@ -5,12 +5,14 @@ from looped.tasks.countdown import Countdown
 from looped.tasks.edit_distance import EditDistance
 from looped.tasks.lcs import LongestCommonSubsequence
 from looped.tasks.sudoku import Sudoku
+from looped.tasks.text import Text
 
 TASKS: dict[str, type[Task]] = {
     "edit_distance": EditDistance,
     "lcs": LongestCommonSubsequence,
     "sudoku": Sudoku,
     "countdown": Countdown,
+    "text": Text,
 }
 
 __all__ = ["TASKS", "Batch", "Task"]
