@@ -5,7 +5,7 @@ from collections.abc import Callable
 from functools import partial
 
 from looped.config import RunConfig
-from looped.recipes import reasoning
+from looped.recipes import language, reasoning
 from looped.strict import nearest
 from looped.tasks import TASKS
 
@@ -24,6 +24,12 @@ for published in (False, True):
         RECIPES[f"lcs-{ending}"] = partial(reasoning.strings, "lcs", variant, published)
         RECIPES[f"sudoku-{ending}"] = partial(reasoning.puzzles, "sudoku", variant, published)
         RECIPES[f"countdown-{ending}"] = partial(reasoning.puzzles, "countdown", variant, published)
+        RECIPES[f"wikitext-{ending}"] = partial(language.wikitext, variant, published)
+for variant in VARIANTS:
+    RECIPES[f"language-{variant}"] = partial(language.language, variant)
+RECIPES["wikitext-published-standard-released"] = partial(language.wikitext, "standard", True, released=True)
+RECIPES["wikitext-standard-iso-parameters"] = partial(language.wikitext_matched, "parameters")
+RECIPES["wikitext-standard-iso-flops"] = partial(language.wikitext_matched, "flops")
 
 
 def recipe(name: str) -> RunConfig:
