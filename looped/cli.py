@@ -11,6 +11,7 @@ import re
 import shlex
 import signal
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,11 +22,12 @@ from rich.console import Console
 from rich.table import Table
 
 from looped import runs
+from looped.commands_text import generate
 from looped.config import RunConfig
 from looped.recipes import RECIPES, complete, recipe
 from looped.report import report as write_report
 from looped.strict import nearest, to_dict
-from looped.task_config import CountdownConfig, EditDistanceConfig, LCSConfig, SudokuConfig
+from looped.task_config import CountdownConfig, EditDistanceConfig, LCSConfig, SudokuConfig, TextConfig
 from looped.tasks import TASKS
 from looped.training import NonFiniteError, train
 from looped.training.checkpoint import saved_steps
@@ -220,13 +222,16 @@ def recipes() -> None:
 
 def tasks() -> None:
     """List the tasks, with an example of each."""
-    small = [EditDistanceConfig(length=12), LCSConfig(length=12), SudokuConfig(pool=64), CountdownConfig()]
-    for config in small:
-        kind = TASKS[config.name]
-        task = kind(config)
-        problem = task.sample("train", 1, task.rng("train", 0, 0), None)[0]
-        doc = (inspect.getdoc(kind) or "").partition("\n")[0]
-        print(f"{config.name}: {doc}\n\n{task.describe(problem)}\n")
+    with tempfile.TemporaryDirectory() as cache:
+        # The text that is always at hand: this file.
+        text = TextConfig(train_files=(__file__,), document="paragraph", context=24, cache=cache)
+        small = [EditDistanceConfig(length=12), LCSConfig(length=12), SudokuConfig(pool=64), CountdownConfig(), text]
+        for config in small:
+            kind = TASKS[config.name]
+            task = kind(config)
+            problem = task.sample("train", 1, task.rng("train", 0, 0), None)[0]
+            doc = (inspect.getdoc(kind) or "").partition("\n")[0]
+            print(f"{config.name}: {doc}\n\n{task.describe(problem)}\n")
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -235,6 +240,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "compare": compare,
     "report": report,
     "solve": solve,
+    "generate": generate,
     "show": show,
     "recipes": recipes,
     "tasks": tasks,

@@ -17,7 +17,7 @@ ROWS = [
     {"models", "tasks"},
     {"evaluation"},
     {"training"},
-    {"recipes", "report", "runs"},
+    {"recipes", "report", "runs", "commands_text"},
     {"cli"},
 ]
 LEVEL = {part: level for level, row in enumerate(ROWS) for part in row}
