@@ -21,7 +21,7 @@ from jaxtyping import UInt
 
 from looped.files import read_text, sync
 from looped.task_config import TextConfig
-from looped.tasks.base import SPLITS, Split, split_of
+from looped.tasks.base import SPLITS, split_of
 from looped.tasks.tokenizer import BPETokenizer, ByteTokenizer, Tokenizer, read_bpe, tokenizer_files, trained_bpe
 
 MANIFEST, TOKENIZER = "manifest.json", "tokenizer.json"
@@ -37,8 +37,8 @@ class Corpus(NamedTuple):
 
     folder: Path
     tokenizer: Tokenizer
-    tokens: dict[Split, UInt[np.ndarray, " tokens"]]
-    counts: dict[Split, dict[str, int]]
+    tokens: dict[str, UInt[np.ndarray, " tokens"]]
+    counts: dict[str, dict[str, int]]
     """In each split: tokens (without the first), documents, words (between white space) and bytes (of UTF-8)."""
 
 
@@ -125,11 +125,11 @@ def documents(lines: Sequence[str], config: TextConfig) -> Iterator[str]:
         yield from (line for line in lines if line.strip())
     else:
         text = "".join(lines)
-        parts = [text] if config.document == "file" else re.split(r"\n(?:[^\S\n]*\n)+", text)
+        parts = [text] if config.document == "file" else re.split(r"\n(?:[^\S\n]*\n)+", text.strip("\n"))
         yield from (part for part in parts if part.strip())
 
 
-def _documents(config: TextConfig) -> dict[Split, list[str]]:
+def _documents(config: TextConfig) -> dict[str, list[str]]:
     """The documents of each split."""
     if config.dataset:
         texts = {split: [rows] for split, rows in _rows(config.dataset, config.version == "published").items()}
@@ -158,7 +158,7 @@ def _named(config: TextConfig) -> str:
     return config.dataset or ", ".join(config.train_files)
 
 
-def _rows(name: str, as_they_are: bool) -> dict[Split, list[str]]:
+def _rows(name: str, as_they_are: bool) -> dict[str, list[str]]:
     """The rows of a Hugging Face data set by split; all in `train` unless it has the three splits."""
     path, _, configuration = name.partition(":")
     try:
@@ -173,8 +173,8 @@ def _rows(name: str, as_they_are: bool) -> dict[Split, list[str]]:
             f"https://huggingface.co/datasets/{path} where there is a connection, and name the files with "
             "--task.train-files, --task.validation-files and --task.test-files"
         ) from None
-    wanted: tuple[Split, ...] = SPLITS if {"validation", "test"} <= set(loaded) else ("train",)
-    found: dict[Split, list[str]] = {}
+    wanted: tuple[str, ...] = SPLITS if {"validation", "test"} <= set(loaded) else ("train",)
+    found: dict[str, list[str]] = {}
     for split in wanted:
         if split not in loaded or "text" not in loaded[split].column_names:
             raise ValueError(f"task.dataset={name!r}: no column text in a split {split}; expected one")
@@ -251,7 +251,7 @@ def _pieces(text: str) -> Iterator[tuple[str, bool]]:
     yield text[start:], True
 
 
-def _check_lengths(lengths: dict[Split, int], config: TextConfig) -> None:
+def _check_lengths(lengths: dict[str, int], config: TextConfig) -> None:
     for split, length in lengths.items():
         if length <= config.context:
             raise ValueError(
