@@ -7,6 +7,7 @@ import os
 import shlex
 import signal
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from rich.table import Table
 from looped import runs
 from looped.commands.arguments import override_words, parse, training_run
 from looped.commands.reproduce import reproduce
+from looped.commands.text import generate
 from looped.recipes import RECIPES, recipe
 from looped.report import report as write_report
 from looped.strict import nearest, to_dict
@@ -29,6 +31,7 @@ from looped.task_config import (
     LCSConfig,
     SudokuConfig,
     TablesConfig,
+    TextConfig,
 )
 from looped.tasks import TASKS
 from looped.training import NonFiniteError, train
@@ -200,14 +203,24 @@ def recipes() -> None:
 
 def tasks() -> None:
     """List the tasks, with an example of each."""
-    strings = [EditDistanceConfig(length=12), LCSConfig(length=12)]
-    small = [*strings, SudokuConfig(pool=64), CountdownConfig(), InContextConfig(dim=4, points=6), TablesConfig()]
-    for config in small:
-        kind = TASKS[config.name]
-        task = kind(config)
-        problem = task.sample("train", 1, task.rng("train", 0, 0), None)[0]
-        doc = (inspect.getdoc(kind) or "").partition("\n")[0]
-        print(f"{config.name}: {doc}\n\n{task.describe(problem)}\n")
+    with tempfile.TemporaryDirectory() as cache:
+        # The text that is always at hand: this file.
+        text = TextConfig(train_files=(__file__,), document="paragraph", context=24, cache=cache)
+        strings = [EditDistanceConfig(length=12), LCSConfig(length=12)]
+        small = [
+            *strings,
+            SudokuConfig(pool=64),
+            CountdownConfig(),
+            InContextConfig(dim=4, points=6),
+            TablesConfig(),
+            text,
+        ]
+        for config in small:
+            kind = TASKS[config.name]
+            task = kind(config)
+            problem = task.sample("train", 1, task.rng("train", 0, 0), None)[0]
+            doc = (inspect.getdoc(kind) or "").partition("\n")[0]
+            print(f"{config.name}: {doc}\n\n{task.describe(problem)}\n")
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -217,6 +230,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "reproduce": reproduce,
     "report": report,
     "solve": solve,
+    "generate": generate,
     "show": show,
     "recipes": recipes,
     "tasks": tasks,

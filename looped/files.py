@@ -7,9 +7,11 @@ import os
 import zlib
 from pathlib import Path
 
+import zstandard
+
 
 def read_text(path: Path) -> str:
-    """The text of a file, plain or compressed by xz or gzip (told by its content).
+    """The text of a file, plain or compressed by xz, gzip or Zstandard (told by its content).
 
     Raises:
         ValueError: one line, for a file that cannot be read, is damaged, empty, or not UTF-8.
@@ -20,10 +22,13 @@ def read_text(path: Path) -> str:
             content = lzma.decompress(content)
         elif content.startswith(b"\x1f\x8b"):
             content = gzip.decompress(content)
+        elif content.startswith(b"\x28\xb5\x2f\xfd"):
+            with zstandard.ZstdDecompressor().stream_reader(content, read_across_frames=True) as reader:
+                content = reader.read()
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not UTF-8 text (byte {error.start})") from None
-    except (EOFError, lzma.LZMAError, gzip.BadGzipFile, zlib.error):
+    except (EOFError, lzma.LZMAError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError):
         raise ValueError(f"{path}: the compressed file is damaged or cut short") from None
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror or error}") from None

@@ -43,6 +43,7 @@ OPTIONS = {
     "compare": {"out", "seeds", "learning-rates", "jobs", "dry-run", "override"},
     "report": {"out"},
     "solve": {"out", "format", "num-loops", "on-bad-row"},
+    "generate": {"prompt", "tokens", "temperature", "top-k", "seed", "num-loops", "checkpoint"},
     "show": set(),
     "recipes": set(),
     "tasks": set(),

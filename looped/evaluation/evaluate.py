@@ -15,12 +15,13 @@ from looped.models.transformer import LoopedTransformer
 from looped.tasks.base import Batch, Split, Task
 
 EVALUATION_SEED = 0  # the same examples for every model
-PART = 128  # examples in a forward pass
+PART = 128  # examples in a forward pass, at most,
+LOGITS = 1 << 28  # and so many numbers that it may read out
 
 
 @torch.no_grad()
 def readouts(model: LoopedTransformer, batch: Batch, loops: Collection[int]) -> Float[Tensor, "loops batch seq output"]:
-    """Logits after each of `loops` (distinct, ascending), on cpu: one forward pass reads out all of them.
+    """Logits after each of `loops` (distinct, ascending), on the model's device: one pass reads out all.
 
     Where the modulation sees the fraction of the loops, each loop count is a computation of its own.
     """
@@ -30,7 +31,7 @@ def readouts(model: LoopedTransformer, batch: Batch, loops: Collection[int]) -> 
     asked = [(n,) for n in loops] if own_pass else [tuple(loops)]
     inputs = batch.inputs.to(device)
     outputs = [model(inputs, attend=attend, num_loops=counts[-1], readouts=counts) for counts in asked]
-    return torch.cat([output.readouts for output in outputs]).float().cpu()
+    return torch.cat([output.readouts for output in outputs]).float()
 
 
 def evaluate(
@@ -46,7 +47,8 @@ def evaluate(
 
     Args:
         loops: distinct loop counts, ascending; they may lie beyond those trained.
-        examples: drawn in each group, or as many different ones as there are.
+        examples: drawn in each group, or as many different ones as there are; a group in `task.whole_groups` is
+            always evaluated in full.
         groups: None is all groups of the task.
 
     Raises:
@@ -59,35 +61,39 @@ def evaluate(
     for group in task.groups if groups is None else groups:
         batch = _examples(task, split, examples, group)
         scores: dict[tuple[int, str], list[Tensor]] = {}
-        for part in parts(batch):
+        size = min(PART, LOGITS // (batch.inputs.shape[1] * (model.config.output_size or 1) * len(loops)) or 1)
+        for part in parts(batch, size, next(model.parameters()).device):
             for count, logits in zip(loops, readouts(model, part, loops), strict=True):
                 for metric, values in task.score(part, logits).items():
-                    scores.setdefault((count, metric), []).append(values)
-        for (count, metric), values in scores.items():
-            mean, low, high = interval(torch.cat(values), math.inf if task.lower_is_better else 1.0)
-            yield {
-                "group": group,
-                "num_loops": count,
-                "metric": metric,
-                "value": mean,
-                "low": low,
-                "high": high,
-                "n": len(batch.inputs),
-                "split": split,
-                "trained_loops": model.config.num_loops,
-                "flops_per_example": flops(model.config, batch.inputs.shape[1], count),
-            }
+                    scores.setdefault((count, metric), []).append(values.cpu())
+        most = math.inf if task.lower_is_better else 1.0
+        for (count, score), values in scores.items():
+            ends = interval(torch.cat(values), most, task.weights(batch))
+            value, low, high = (task.reported(score, end, split, group) for end in ends)
+            for metric in value:
+                yield {
+                    "group": group,
+                    "num_loops": count,
+                    "metric": metric,
+                    "value": value[metric],
+                    "low": low[metric],
+                    "high": high[metric],
+                    "n": len(batch.inputs),
+                    "split": split,
+                    "trained_loops": model.config.num_loops,
+                    "flops_per_example": flops(model.config, batch.inputs.shape[1], count),
+                }
 
 
-def parts(batch: Batch) -> Iterator[Batch]:
-    """The batch in parts of one forward pass each."""
-    for start in range(0, len(batch.inputs), PART):
-        yield Batch(*(tensor[start : start + PART] for tensor in batch))
+def parts(batch: Batch, size: int, device: torch.device) -> Iterator[Batch]:
+    """The batch in parts of at most `size` examples, on the device."""
+    for start in range(0, len(batch.inputs), size):
+        yield Batch(*(tensor[start : start + size].to(device) for tensor in batch))
 
 
 def _examples(task: Task, split: Split, examples: int, group: str) -> Batch:
     different = task.available(split, group)
-    size = examples if different is None else min(examples, different)
+    size = examples if different is None else different if group in task.whole_groups else min(examples, different)
     return task.batch(split, 0, size, seed=EVALUATION_SEED, group=group)
 
 
@@ -99,7 +105,8 @@ def pictures(model: LoopedTransformer, task: Task, *, loops: int, count: int = 6
         for i, group in enumerate(groups)
     ]
     return [
-        task.picture(problem, readouts(model, task.encode([problem]), range(1, loops + 1))[:, 0]) for problem in drawn
+        task.picture(problem, readouts(model, task.encode([problem]), range(1, loops + 1))[:, 0].cpu())
+        for problem in drawn
     ]
 
 
@@ -109,5 +116,5 @@ def solve(
     """Each problem with the model's answer to it (see `Task.answer`)."""
     for start in range(0, len(problems), PART):
         part = problems[start : start + PART]
-        for problem, logits in zip(part, readouts(model, task.encode(part), [num_loops])[0], strict=True):
+        for problem, logits in zip(part, readouts(model, task.encode(part), [num_loops])[0].cpu(), strict=True):
             yield problem, task.answer(problem, logits)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from looped.evaluation.evaluate import EVALUATION_SEED, parts, readouts
+from looped.evaluation.evaluate import EVALUATION_SEED, PART, parts, readouts
 from looped.evaluation.metrics import interval
 from looped.models.transformer import LoopedTransformer
 from looped.tasks.base import Batch, Split
@@ -75,7 +75,9 @@ def errors_by_context(
             "value": value, "low": low, "high": high, "n": len(wrong), "split": split,
         }  # fmt: skip
 
-    outputs = torch.cat([readouts(model, part, loops) for part in parts(batch)], dim=1)
+    outputs = torch.cat(
+        [readouts(model, part, loops) for part in parts(batch, PART, next(model.parameters()).device)], dim=1
+    )
     for count, logits in zip(loops, outputs, strict=True):
         wrong = task.errors(batch, logits)
         for points in range(task.points):

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from functools import partial
 
 from looped.config import RunConfig
-from looped.recipes import in_context, reasoning
+from looped.recipes import in_context, language, reasoning
 from looped.recipes.scales import at_scale
 from looped.strict import nearest
 from looped.tasks import TASKS
@@ -30,6 +30,12 @@ for problem in in_context.LOOPS:
     if problem != "tree":
         for variant in VARIANTS:
             RECIPES[f"in-context-{problem}-{variant}"] = partial(in_context.in_context, problem, variant)
+        RECIPES[f"wikitext-{ending}"] = partial(language.wikitext, variant, published)
+for variant in VARIANTS:
+    RECIPES[f"language-{variant}"] = partial(language.language, variant)
+RECIPES["wikitext-published-standard-released"] = partial(language.wikitext, "standard", True, released=True)
+RECIPES["wikitext-standard-iso-parameters"] = partial(language.wikitext_matched, "parameters")
+RECIPES["wikitext-standard-iso-flops"] = partial(language.wikitext_matched, "flops")
 
 
 def recipe(name: str) -> RunConfig:

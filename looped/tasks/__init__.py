@@ -7,6 +7,7 @@ from looped.tasks.in_context import InContext
 from looped.tasks.lcs import LongestCommonSubsequence
 from looped.tasks.sudoku import Sudoku
 from looped.tasks.tables import Tables
+from looped.tasks.text import Text
 
 TASKS: dict[str, type[Task]] = {
     "edit_distance": EditDistance,
@@ -15,6 +16,7 @@ TASKS: dict[str, type[Task]] = {
     "countdown": Countdown,
     "in_context": InContext,
     "tables": Tables,
+    "text": Text,
 }
 
 __all__ = ["TASKS", "Batch", "Task"]

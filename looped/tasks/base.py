@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -61,6 +62,8 @@ class Task(ABC):
     lower_is_better: bool = False
     """Whether `metric` and all other scores are errors: at least 0, with no upper bound."""
     groups: tuple[str, ...]
+    whole_groups: tuple[str, ...] = ()
+    """Groups that are evaluated on all their examples, however many are asked for."""
     interface: Interface
 
     @abstractmethod
@@ -80,7 +83,21 @@ class Task(ABC):
 
     @abstractmethod
     def score(self, batch: Batch, logits: Float[Tensor, "batch seq output"]) -> dict[str, Float[Tensor, " batch"]]:
-        """One value per example and metric, in [0, 1] unless they are errors; `self.metric` is among them."""
+        """One value per example and metric, in [0, 1] unless they are errors.
+
+        `self.metric` is among them, or among what is `reported` of their means.
+        """
+
+    def weights(self, batch: Batch) -> Float[Tensor, " batch"]:
+        """How much each example counts in a mean: equally, unless they are unequal parts of one whole."""
+        return torch.ones(len(batch.inputs), dtype=torch.double, device=batch.inputs.device)
+
+    def reported(self, metric: str, mean: float, split: Split, group: str | None = None) -> dict[str, float]:
+        """What is reported of a score's mean: itself, or increasing functions of it, by their names.
+
+        The ends of an interval are reported by the same functions.
+        """
+        return {metric: mean}
 
     @abstractmethod
     def answer(self, problem: Any, logits: Float[Tensor, "seq output"]) -> dict[str, Any]:

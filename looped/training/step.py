@@ -131,8 +131,8 @@ def first_non_finite(fabric: Fabric, model: LoopedTransformer, batch: Batch, par
 def validate(
     fabric: Fabric, model: LoopedTransformer, task: Task, batch: Batch, num_loops: int, part_size: int
 ) -> dict[str, float]:
-    """The mean of each of the task's scores over a batch (on cpu), computed `part_size` examples at a time."""
-    logits = []
+    """What the task reports of its mean scores over a batch (on cpu), computed `part_size` examples at a time."""
+    parts: list[dict[str, Tensor]] = []
     padded = not batch.attend.all()
     for start in range(0, len(batch.inputs), part_size):
         # Whole parts only, the last one filled with examples from the front: compiled code knows one size.
@@ -140,8 +140,10 @@ def validate(
         part = to_device(Batch(*(tensor[rows] for tensor in batch)), fabric.device)
         with fabric.autocast():
             output = model(part.inputs, attend=part.attend if padded else None, num_loops=num_loops)
-        logits.append(output.logits.float().cpu())
-    return means(task.score(batch, torch.cat(logits)[: len(batch.inputs)]))
+        parts.append(task.score(part, output.logits.float()))
+    scores = {name: torch.cat([part[name] for part in parts])[: len(batch.inputs)] for name in parts[0]}
+    reported = [task.reported(name, mean, "validation") for name, mean in means(scores).items()]
+    return {name: value for values in reported for name, value in values.items()}
 
 
 def split(batch: Batch, parts: int) -> list[Batch]:

@@ -1,7 +1,9 @@
 """What every task promises (see looped/tasks/base.py)."""
 
+import dataclasses
 import json
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,10 +16,12 @@ from looped.task_config import (
     LCSConfig,
     SudokuConfig,
     TablesConfig,
+    TextConfig,
 )
 from looped.tasks import TASKS, Batch
 from looped.tasks.base import SPLITS
 
+LOOPED = Path(__file__).resolve().parents[2] / "looped"
 CONFIGS = {
     "edit_distance": EditDistanceConfig(length=8, eval_lengths=(12,)),
     "edit_distance, published": EditDistanceConfig(length=8, version="published"),
@@ -33,12 +37,20 @@ CONFIGS = {
         function="sparse_linear", dim=6, points=9, start_dim=2, dim_every=1, start_points=3, points_every=2
     ),
     "tables": TablesConfig(points=9),
+    "text": TextConfig(
+        train_files=(str(LOOPED / "cli.py"),),
+        validation_files=(str(LOOPED / "strict.py"),),
+        test_files=(str(LOOPED / "runs.py"),),
+        context=48,
+    ),
 }
 
 
 @pytest.fixture(scope="module", params=CONFIGS)
-def task(request):
+def task(request, tmp_path_factory):
     config = CONFIGS[request.param]
+    if isinstance(config, TextConfig):
+        config = dataclasses.replace(config, cache=str(tmp_path_factory.mktemp("prepared")))
     return TASKS[config.name](config)
 
 
@@ -105,12 +117,18 @@ def test_scores(task):
     batch = task.batch("test", 0, 8, seed=0)
     right = task.score(batch, perfect(task, batch))
     wrong = task.score(batch, -perfect(task, batch))
-    assert task.metric in right
+    reported = [task.reported(name, values.mean().item(), "test") for name, values in right.items()]
+    assert any(task.metric in names for names in reported)
     for name, values in right.items():
         assert values.shape == (8,)
         assert values.dtype == torch.float32
-        assert (values == (0 if task.lower_is_better else 1)).all(), name
-    assert (wrong[task.metric] > 0).all() if task.lower_is_better else (wrong[task.metric] == 0).all()
+        if task.lower_is_better:
+            assert (values < 1e-4).all(), name
+            assert (wrong[name] > 1e-3).all(), name
+        else:
+            assert (values == 1).all(), name
+            assert (wrong[task.metric] == 0).all()
+    assert task.weights(batch).shape == (8,)
 
 
 def test_a_person_can_look_at_it(task):

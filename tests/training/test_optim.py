@@ -53,7 +53,7 @@ def test_muon_takes_the_matrices_of_the_layers_and_orthogonalises_their_updates(
     assert taken == {name for name, p in model.named_parameters() if p.ndim == 2 and name.startswith("core.")}
     left = {names[p] for group in adamw.param_groups for p in group["params"]}
     assert left == set(names.values()) - taken
-    weight = model.core[0].feedforward.up.weight  # 64 x 16
+    weight = model.get_parameter("core.0.feedforward.up.weight")  # 64 x 16
     before = weight.detach().clone()
     weight.grad = torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)) * torch.logspace(-2, 0, 16)
     assert torch.linalg.svdvals(weight.grad).aminmax().min < 0.05 * torch.linalg.svdvals(weight.grad).max()

@@ -1,0 +1,96 @@
+"""Language modelling: the paper's WikiText-103 runs, their baselines of equal cost, and a CPU-sized set.
+
+The user names the text: --task.train-files, --task.validation-files and --task.test-files, or --task.dataset.
+"""
+
+import dataclasses
+from typing import Literal
+
+from looped.config import ModelConfig, OptimConfig, RunConfig, TrainConfig
+from looped.evaluation.matching import match
+from looped.recipes.reasoning import Variant
+from looped.task_config import TextConfig
+
+GPT2_VOCABULARY, PADDED_VOCABULARY = 50_257, 50_304
+
+
+def language(variant: Variant) -> RunConfig:
+    """Six layers' worth of depth at width 128, for about ten minutes on a CPU; any text of a few megabytes will do.
+
+    A byte-pair encoding of 4,096 tokens is trained on the text, so that most of the weights are not embeddings of
+    rare words. All variants see the same windows in the same order; their blocks differ in nothing else.
+    """
+    model = ModelConfig(
+        causal=True,
+        d_model=128,
+        num_heads=4,
+        core_layers=6 if variant == "standard" else 1,
+        num_loops=1 if variant == "standard" else 6,
+        modulation="gain_gate" if variant == "timestep" else "none",
+        gate_offset=1 if variant == "timestep" else 0,
+        tie_embeddings=True,
+    )
+    return RunConfig(
+        note="Sized for ten minutes on a CPU; name the text with --task.train-files. No published counterpart.",
+        model=model,
+        task=TextConfig(tokenizer="bpe", bpe_size=4096, context=128, document="paragraph"),
+        optim=OptimConfig(learning_rate=2e-3, betas=(0.9, 0.95), weight_decay=0.1, warmup_steps=100),
+        train=TrainConfig(
+            steps=1000, batch_size=16, compile=False, eval_every=250, eval_examples=64, save_every=1000, log_every=50
+        ),
+    )
+
+
+def wikitext(variant: Variant, published: bool, released: bool = False) -> RunConfig:
+    """WikiText-103 with GPT-2's tokens (Xu & Sato 2025, Table 4): one layer looped 24 times, against 12 layers.
+
+    Published: the public code's baseline takes attention values from the raw state and has no norm before its
+    feed-forward layer; norms inside the looped layers have no gain; the vocabulary is padded; an end of text
+    follows every line. Corrected: one block for all variants, pre-RMSNorm with gain, the exact vocabulary, an end
+    of text after a file. `released` is the only standard model whose settings are public: 6 layers of width 512.
+    """
+    model = ModelConfig(
+        vocab_size=PADDED_VOCABULARY if published else GPT2_VOCABULARY,
+        output_size=PADDED_VOCABULARY if published else GPT2_VOCABULARY,
+        max_seq_len=1024,
+        causal=True,
+        d_model=512 if released else 768,
+        num_heads=8 if released else 12,
+        core_layers=(6 if released else 12) if variant == "standard" else 1,
+        num_loops=1 if variant == "standard" else 24,
+        modulation="gain_gate" if variant == "timestep" else "none",
+        tie_embeddings=True,
+    )
+    if published and variant == "standard":
+        model = dataclasses.replace(model, norm="layer")
+    elif published:
+        model = dataclasses.replace(model, norm_gain=False, initialisation_depth=12)
+        if variant == "looped":
+            model = dataclasses.replace(model, values="state", feedforward_norm=False)
+    return RunConfig(
+        note="Name WikiText-103 with --task.train-files, --task.validation-files and --task.test-files, and GPT-2's "
+        "tokenizer with --task.tokenizer. The published validation came every 100 steps; here every 1,000. "
+        + ("With the public quirks." if published else "Without its quirks."),
+        model=model,
+        task=TextConfig(tokenizer="gpt2", context=1024, version="published" if published else "corrected"),
+        optim=OptimConfig(
+            learning_rate=2e-4, betas=(0.9, 0.95), weight_decay=1e-4, warmup_steps=2000, final_fraction=0.3
+        ),
+        train=TrainConfig(
+            steps=100_000,
+            batch_size=48,
+            seed=1337,
+            precision="bf16",
+            eval_every=1000,
+            eval_examples=200 * 48 if published else 480,
+            save_every=1000,
+        ),
+    )
+
+
+def wikitext_matched(by: Literal["parameters", "flops"]) -> RunConfig:
+    """A standard transformer that costs as much as `wikitext-looped` (see `looped.evaluation.matching`)."""
+    run = wikitext("looped", published=False)
+    found = match(run.model, by)
+    note = f"Standard, {found.ratio:.3f} times the {by} of wikitext-looped. "
+    return dataclasses.replace(run, model=found.config, note=note + run.note)

@@ -1,0 +1,174 @@
+"""Language models on the command line: training, scores, text, and mistakes in one clear line."""
+
+import json
+import lzma
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+
+from looped.cli import main
+from looped.models.generation import generate
+from looped.tasks.text import Text
+from looped.tasks.tokenizer import trained_bpe
+from looped.training import load_run
+
+SMALL = (
+    "--task.context 16 --model.d-model 16 --model.num-heads 2 --model.num-loops 2 --optim.warmup-steps 2 "
+    "--train.steps 4 --train.batch-size 8 --train.eval-examples 8 --train.device cpu --train.precision fp32 "
+    "--train.compile False --train.workers 0 "
+)
+TRAIN = "train language-looped --task.bpe-size 300 --task.train-files text.txt " + SMALL
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Matrices this small only wait for a second thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("home")
+    (folder / "text.txt").write_text("".join(f"{n} men and {n} boats\nsail é {n}\n\n" for n in range(200)))
+    (folder / "other.txt").write_text("no men, no boats\n" * 20)
+    (folder / "short.txt").write_text("few\n")
+    (folder / "blank.txt").write_text(" \n")
+    (folder / "binary.txt").write_bytes(b"\xff\xfe")
+    (folder / "cut.txt.xz").write_bytes(lzma.compress(b"text" * 99)[:-9])
+    (folder / "notes").mkdir()
+    (folder / "gpt").mkdir()
+    (folder / "tokenizer.json").write_text(trained_bpe(["abc"], 260))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert main(shlex.split(f"{TRAIN} --out run")) == 0
+        boards = "--task.box 2 --task.pool 64 --task.min-clues 5 --task.max-clues 8 --schedule.min-loops 1 "
+        settings = SMALL.replace("--task.context 16 ", "") + "--schedule.max-loops 2"
+        assert main(shlex.split(f"train sudoku {boards} {settings} --out boards")) == 0
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def at_home(home: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(home)
+
+
+def test_scores_are_perplexities(capsys: pytest.CaptureFixture[str]):
+    assert main(shlex.split("evaluate run --loops 1 2 --examples 20")) == 0
+    rows = [json.loads(line) for line in Path("run/eval.jsonl").read_text().splitlines()]
+    found = {(row["group"], row["metric"]) for row in rows}
+    three = {("sliding", f"{part}perplexity") for part in ("", "word_", "byte_")}
+    assert found == {*three, ("published", "perplexity")}
+    assert all(1 < row["low"] < row["value"] < row["high"] for row in rows)
+    assert "sliding" in capsys.readouterr().out
+    summary = json.loads(Path("run/summary.json").read_text())
+    assert (summary["metric"], summary["lower_is_better"]) == ("perplexity", True)
+    assert main(shlex.split("report run --out report")) == 0
+
+
+@pytest.mark.parametrize("options", ["--temperature 0", "--seed 3", "--seed 3 --top-k 4 --num-loops 1"])
+def test_generate_prints_what_the_model_writes(options: str, capsys: pytest.CaptureFixture[str]):
+    assert main(shlex.split(f"generate run --prompt 'é men' --tokens 30 {options}")) == 0
+    out, err = capsys.readouterr()
+    config, model, _ = load_run(Path("run"))
+    assert config.task.name == "text"
+    task = Text(config.task)
+    words = shlex.split(options)
+    given = dict(zip(words[::2], words[1::2], strict=True))
+    written = generate(
+        model,
+        torch.from_numpy(task.prompt("é men")),
+        count=30,
+        generator=torch.Generator().manual_seed(int(given.get("--seed", 0))),
+        temperature=float(given.get("--temperature", 1)),
+        top_k=int(given["--top-k"]) if "--top-k" in given else None,
+        num_loops=int(given["--num-loops"]) if "--num-loops" in given else None,
+    )
+    ids = list(written)
+    ids = ids[: ids.index(task.tokenizer.end)] if task.tokenizer.end in ids else ids
+    assert len(ids) > 3
+    assert out == f"é men{task.tokenizer.decode(ids)}\n"
+    assert err == ""
+
+
+def test_solve_tells_the_next_token(capsys: pytest.CaptureFixture[str]):
+    Path("prompts.txt").write_text("7 men\nand 7\n")
+    assert main(shlex.split("solve run prompts.txt --format jsonl")) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["input"] for row in rows] == ["7 men", "and 7"]
+    assert all(row["answer"] and 0 < row["confidence"] <= 1 for row in rows)
+
+
+# The command, and what the complaint has to say.
+MISTAKES = {
+    "no text named": ("train language-looped --out new", ("task.train_files=()", "files or folders of text")),
+    "no such text": (TRAIN.replace("text.txt", "absent.txt"), ("task.train_files", "absent.txt", "no such file")),
+    "folder without text": (TRAIN.replace("text.txt", "notes"), ("no *.txt file", "notes")),
+    "empty corpus": (TRAIN.replace("text.txt", "blank.txt"), ("blank.txt: empty file",)),
+    "binary": (TRAIN.replace("text.txt", "binary.txt"), ("binary.txt: not UTF-8 text",)),
+    "cut short": (TRAIN.replace("text.txt", "cut.txt.xz"), ("cut.txt.xz", "damaged or cut short")),
+    "one document": (TRAIN.replace("text.txt", "other.txt"), ("no text in the", "task.validation_files")),
+    "shorter than a window": (
+        TRAIN + "--task.validation-files short.txt --task.test-files other.txt",
+        ("tokens in the validation split", "task.context=16"),
+    ),
+    "shorter than a window, prepared": (
+        TRAIN.replace("--task.context 16", "--task.context 4000"), ("split", "task.context=4000"),
+    ),
+    "one text twice": (
+        TRAIN + "--task.validation-files text.txt --task.test-files other.txt",
+        ("task.validation_files", "text.txt is also among the train files"),
+    ),
+    "no test files": (TRAIN + "--task.validation-files text.txt", ("validation_files=('text.txt',)", "test_files")),
+    "stride": (TRAIN + "--task.stride 17", ("task.stride=17", "at most context=16")),
+    "size of no BPE": (TRAIN + "--task.tokenizer bytes", ("task.bpe_size=300", "no effect")),
+    "no tokenizer": (
+        TRAIN.replace("--task.bpe-size 300", "--task.bpe-size 4096 --task.tokenizer gpt"),
+        ("task.tokenizer='gpt'", "gpt/encoder.json", "vocab.bpe", "https://"),
+    ),
+    "tokenizer of something else": (
+        TRAIN.replace("--task.bpe-size 300", "--task.bpe-size 4096 --task.tokenizer text.txt"),
+        ("text.txt: not a tokenizer",),
+    ),
+    "no end token": (
+        TRAIN.replace("--task.bpe-size 300", "--task.bpe-size 4096 --task.tokenizer tokenizer.json")
+        + "--task.end-token </s>",
+        ("tokenizer.json: no token '</s>'", "task.end_token"),
+    ),
+    "data set and files": (TRAIN + "--task.dataset name", ("task.train_files", "no effect when a dataset is given")),
+    "small vocabulary": (TRAIN + "--model.vocab-size 20", ("model.vocab_size=20", "at least", "task text")),
+    "generate without a run": ("generate absent --prompt a", ("absent", "not a run folder")),
+    "generate with another task": ("generate boards --prompt a", ("boards: trained on sudoku", "a run on text")),
+    "generate without a prompt": ("generate run", ("--prompt",)),
+    "generate from nothing": ("generate run --prompt ''", ("empty prompt",)),
+    "generate from too much": (f"generate run --prompt '{'x ' * 40}'", ("a prompt of", "task.context=16")),
+    "generate nothing": ("generate run --prompt a --tokens 0", ("tokens=0", "at least 1")),
+    "generate hot": ("generate run --prompt a --temperature -1", ("temperature=-1.0", "at least 0")),
+    "generate from no tokens": ("generate run --prompt a --top-k 0", ("top_k=0", "at least 1")),
+    "generate in no loops": ("generate run --prompt a --num-loops 0", ("num_loops=0", "at least 1")),
+    "unknown group": ("evaluate run --groups published slidin", ("group='slidin'", "sliding, published")),
+}  # fmt: skip
+
+
+def files(folder: Path) -> dict[str, int]:
+    return {str(path): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistake_is_one_clear_line(name: str, home: Path, capsys: pytest.CaptureFixture[str]):
+    command, says = MISTAKES[name]
+    before = files(home)
+    code = main(
+        shlex.split(command) + (["--out", "new"] if command.startswith(TRAIN[:19]) and "--out" not in command else [])
+    )
+    out, err = capsys.readouterr()
+    assert (code, out) == (2, ""), err
+    assert err.startswith("looped: error: ")
+    assert err.count("\n") == 1, err
+    for part in says:
+        assert part in err
+    assert files(home) == before
