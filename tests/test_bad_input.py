@@ -22,19 +22,16 @@ SMALL = (
     "--model.d-model 16 --model.num-heads 2 --optim.warmup-steps 2 --train.steps 4 --train.batch-size 8 "
     "--train.eval-examples 8 --train.device cpu --train.precision fp32 --train.compile False --train.workers 0 "
 )
-# Four run folders, one of each way to read a user's file. That of the strings knows at most 3 loops.
+# Three run folders, one of each way to read a user's file. That of the strings knows at most 3 loops.
 RUNS = {
     "strings": "demo-looped-2 --task.length 4 --model.modulation table --model.max-loops 3 " + SMALL,
     "boards": "sudoku --task.box 2 --task.pool 64 --task.min-clues 5 --task.max-clues 8 --model.num-loops 2 "
     "--schedule.min-loops 1 --schedule.max-loops 2 " + SMALL,
     "sums": "countdown-looped --task.numbers 3 --task.max-number 9 --task.max-target 20 --model.num-loops 2 " + SMALL,
-    "tables": "in-context-tables-looped --task.points 5 --task.dim 61 --model.num-loops 2 "
-    + SMALL.replace("--optim.warmup-steps 2", ""),
 }
 STEP = "strings/checkpoints/step_000004"
 GOOD_BOARD = "31.22....21..32."
 DEMO = "train demo-looped-2 --out new "
-TABLE = "train in-context-tables-looped --out new --train.workers 0 --task.tables "
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -291,37 +288,6 @@ CASES = {
     "sum of letters": Case("solve sums in.txt", ("in.txt, line 2", "'b'", "1 to 9"), lines("1 2 3 6", "1 b 3 6")),
     "too few numbers": Case("solve sums in.txt", ("line 1", "3 numbers and a target", "not 3"), lines("1 2 6")),
     "number too large": Case("solve sums in.txt", ("line 1", "10", "1 to 9"), lines("1 2 10 6")),
-    # Tables
-    "no model of the answers": Case(
-        "train in-context-tree-looped --out new --model.causal False", ("model.causal=False", "True", "in_context")
-    ),
-    "column of words": Case(
-        "solve tables in.txt", ("in.txt, line 3, column 'b'", "'red'", "number"), lines("a,b,k", "1,2,x", "1,red,y")
-    ),
-    "missing value": Case(
-        "solve tables in.txt", ("in.txt, line 2, column 'a'", "missing", "number"), lines("a,b,k", ",2,x", "1,2,y")
-    ),
-    "too few columns": Case(
-        "solve tables in.txt", ("in.txt, line 3", "expected 3 columns, not 2"), lines("a,b,k", "1,2,x", "1,2")
-    ),
-    "nothing to predict": Case("solve tables in.txt", ("in.txt", "0 without"), lines("a,b,k", "1,2,x", "3,4,y")),
-    "too much context": Case("solve tables in.txt", ("in.txt", "1 to 4"), lines("a,k", *["1,x", "2,y"] * 3, "3,")),
-    "one class": Case("solve tables in.txt", ("in.txt", "classes x", "two"), lines("a,k", "1,x", "2,x", "3,")),
-    "data set of OpenML": Case(
-        TABLE + "credit-g iris --task.held-out iris", ("'credit-g'", "no such file", "openml.org", "download")
-    ),
-    "data set nearly": Case(TABLE + "irs wine", ("'irs'", "did you mean 'iris'")),
-    "constant column": Case(
-        TABLE + "in.txt wine", ("in.txt, column 'a'", "constant"), lines("a,b,k", *["1,2,x", "1,3,y"] * 9)
-    ),
-    "too few rows": Case(
-        TABLE + "in.txt wine", ("in.txt", "rows of two classes", "points=41"), lines("a,b,k", *["1,2,x", "2,3,y"] * 9)
-    ),
-    "rare class": Case(
-        TABLE + "in.txt wine", ("in.txt", "1 rows of class 'y'", "half"), lines("a,b,k", *["1,2,x"] * 9, "2,3,y")
-    ),
-    "empty table": Case(TABLE + "in.txt wine", ("in.txt", "empty file"), put("in.txt", "")),
-    "held out of nothing": Case(TABLE + "iris digits", ("task.held_out='wine'", "iris, digits")),
     # Where to write
     "solve below a file": Case(
         "solve boards in.txt --out in.txt/answers.csv", ("in.txt/answers.csv", "Not a directory"), lines(GOOD_BOARD)

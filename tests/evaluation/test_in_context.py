@@ -41,11 +41,11 @@ def lasso(x: np.ndarray, y: np.ndarray, query: np.ndarray) -> float:
     for _ in range(20_000):
         w = w - step * x.T @ (x @ w - y) / len(x)
         w = np.sign(w) * np.maximum(abs(w) - step * 0.1, 0)
-    return query @ w
+    return float(query @ w)
 
 
 def nearest(x: np.ndarray, y: np.ndarray, query: np.ndarray) -> float:
-    return np.mean([y[i] for i in sorted(range(len(x)), key=lambda i: sum((x[i] - query) ** 2))[:3]])
+    return float(np.mean([y[i] for i in sorted(range(len(x)), key=lambda i: sum((x[i] - query) ** 2))[:3]]))
 
 
 @pytest.mark.parametrize(

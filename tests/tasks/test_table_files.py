@@ -69,7 +69,7 @@ def test_data_sets_of_scikit_learn():
     wine = load_table("wine", "class")
     assert wine.x.shape == (178, 13)
     assert wine.labels == ("class_0", "class_1", "class_2")
-    assert (wine.x == datasets.load_wine().data).all()
+    assert (wine.x == datasets.load_wine(return_X_y=True)[0]).all()
     digits = load_table("digits", "class")
     assert digits.x.shape == (1797, 61)
     assert (digits.x.std(0) > 0).all()
