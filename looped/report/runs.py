@@ -14,7 +14,7 @@ Row = dict[str, Any]
 EVAL_KEYS = {
     "group", "num_loops", "metric", "value", "low", "high", "n", "split", "trained_loops", "step", "flops_per_example",
 }  # fmt: skip
-CONTEXT_KEYS = {"group", "method", "num_loops", "points", "metric", "value", "low", "high", "n"}
+CONTEXT_KEYS = {"group", "method", "num_loops", "points", "metric", "value", "low", "high", "n", "split"}
 TRAIN_KEYS = {"step", "loss"}
 VALIDATION_KEYS = {"step", "scores"}
 SUMMARY_KEYS = {"metric", "steps", "seconds", "finished", "parameters", "effective_depth", "flops_per_example", "best"}

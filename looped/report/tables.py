@@ -158,10 +158,11 @@ class Problem:
         for variant in self.variants:
             baselines.clear()  # those of every variant are the same
             for row in variant.runs[0].in_context:
-                if row["group"] == self.groups[0] and row["num_loops"] in (None, variant.trained_loops):
+                wanted = row["group"] in self.groups[:1] and row["num_loops"] in (None, variant.trained_loops)
+                if wanted and row["split"] == "test":
                     curves, name = (models, variant.name) if row["method"] == "model" else (baselines, row["method"])
                     curves.setdefault(name, []).append((row["points"], row["value"], row["low"], row["high"]))
-        return models | baselines
+        return models | baselines if models else {}
 
     @property
     def differences(self) -> list[Difference]:

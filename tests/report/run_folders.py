@@ -57,6 +57,7 @@ def write_run(
     folder: Path, *, recipe: str, task: dict[str, Any], trained: int, rows: list[dict[str, Any]], validation: float,
     learning_rate: float = 1e-3, seed: int = 0, metric: str = "accuracy", finished: bool = True,
     modulation: Any = "none", note: str = "", examples: Sequence[dict[str, Any]] = (), seconds: float = 95.0,
+    lower_is_better: bool = False,
 ) -> Path:  # fmt: skip
     """One run folder of 3,000 steps that ends with the given best validation score."""
     config = from_dict(RunConfig, {
@@ -87,7 +88,8 @@ def write_run(
     if finished:
         best = {"step": 3000, "metric": metric, "value": validation}
         write_json(folder / "summary.json", {
-            "recipe": recipe, "metric": metric, "steps": 3000, "examples": 384_000, "seconds": seconds,
+            "recipe": recipe, "metric": metric, "lower_is_better": lower_is_better, "steps": 3000,
+            "examples": 384_000, "seconds": seconds,
             "finished": "steps", "parameters": 52_300 + 35_000 * (modulation != "none"),
             "non_embedding_parameters": 49_000, "effective_depth": trained,
             "flops_per_example": 1_200_000 * trained, "best": best,

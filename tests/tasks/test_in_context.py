@@ -220,7 +220,7 @@ def test_in_use_coordinates_decide_the_corrected_functions_only(step):
     small = {"dim": 10, "points": 3, "start_dim": 1, "dim_every": 10_000}
     corrected = make("sparse_linear", **small).batch("train", step, 64, seed=1)
     published = make("sparse_linear", truncation="published", **small).batch("train", step, 64, seed=1)
-    assert (corrected.targets[corrected.mask] != 0).all()
+    assert (corrected.targets != 0).any(1).all()  # of a prompt; one float32 draw in millions is exactly zero
     zero = (published.targets[:, ::2] == 0).all(1).float().mean()
     assert 0.4 < zero < 0.95  # 7 of 10 choices of 3 coordinates leave out the first
 
