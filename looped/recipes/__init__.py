@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from functools import partial
+from typing import Literal
 
 from looped.config import RunConfig
 from looped.recipes import in_context, language, reasoning
@@ -26,16 +27,26 @@ for published in (False, True):
         RECIPES[f"sudoku-{ending}"] = partial(reasoning.puzzles, "sudoku", variant, published)
         RECIPES[f"countdown-{ending}"] = partial(reasoning.puzzles, "countdown", variant, published)
         RECIPES[f"in-context-tree-{ending}"] = partial(in_context.in_context, "tree", variant, published)
-for problem in in_context.LOOPS:
-    if problem != "tree":
-        for variant in VARIANTS:
-            RECIPES[f"in-context-{problem}-{variant}"] = partial(in_context.in_context, problem, variant)
         RECIPES[f"wikitext-{ending}"] = partial(language.wikitext, variant, published)
 for variant in VARIANTS:
+    for problem in in_context.LOOPS:
+        if problem != "tree":
+            RECIPES[f"in-context-{problem}-{variant}"] = partial(in_context.in_context, problem, variant)
     RECIPES[f"language-{variant}"] = partial(language.language, variant)
 RECIPES["wikitext-published-standard-released"] = partial(language.wikitext, "standard", True, released=True)
-RECIPES["wikitext-standard-iso-parameters"] = partial(language.wikitext_matched, "parameters")
-RECIPES["wikitext-standard-iso-flops"] = partial(language.wikitext_matched, "flops")
+RECIPES["wikitext-looped-handicapped"] = language.handicapped
+
+
+def _matched(by: Literal["parameters", "flops"], scale: str = "") -> RunConfig:
+    """At a scale the looped model is scaled first, and the standard one then chosen to cost as much."""
+    return language.matched(recipe(f"wikitext-looped{scale}"), by)
+
+
+MATCHED: dict[str, Callable[..., RunConfig]] = {
+    "wikitext-standard-iso-parameters": partial(_matched, "parameters"),
+    "wikitext-standard-iso-flops": partial(_matched, "flops"),
+}
+RECIPES.update(MATCHED)
 
 
 def recipe(name: str) -> RunConfig:
@@ -44,11 +55,13 @@ def recipe(name: str) -> RunConfig:
     Raises:
         ValueError: for an unknown name, with the nearest known one, or a scale that the recipe does not have.
     """
-    base, _, scale = name.partition("@")
+    base, at, scale = name.partition("@")
     if base not in RECIPES:
         raise ValueError(f"recipe {base!r}: unknown{nearest(base, RECIPES)}; `looped recipes` lists them")
-    run = dataclasses.replace(RECIPES[base](), recipe=name)
-    return at_scale(run, scale) if scale else run
+    if base in MATCHED:
+        return dataclasses.replace(MATCHED[base](at + scale), recipe=name)
+    run = RECIPES[base]()
+    return dataclasses.replace(at_scale(run, scale) if at else run, recipe=name)
 
 
 def complete(run: RunConfig) -> RunConfig:

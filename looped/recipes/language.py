@@ -88,9 +88,21 @@ def wikitext(variant: Variant, published: bool, released: bool = False) -> RunCo
     )
 
 
-def wikitext_matched(by: Literal["parameters", "flops"]) -> RunConfig:
-    """A standard transformer that costs as much as `wikitext-looped` (see `looped.evaluation.matching`)."""
+def handicapped() -> RunConfig:
+    """`wikitext-looped`, but with the attention values and the missing norm of the published baseline.
+
+    All else being equal, it tells what the handicap was worth.
+    """
     run = wikitext("looped", published=False)
-    found = match(run.model, by)
-    note = f"Standard, {found.ratio:.3f} times the {by} of wikitext-looped. "
-    return dataclasses.replace(run, model=found.config, note=note + run.note)
+    return dataclasses.replace(run, model=dataclasses.replace(run.model, values="state", feedforward_norm=False))
+
+
+def matched(looped: RunConfig, by: Literal["parameters", "flops"]) -> RunConfig:
+    """A standard transformer that costs as much as the looped run (see `looped.evaluation.matching`).
+
+    Args:
+        looped: with all the sizes that its task decides, those of text being its vocabulary and context.
+    """
+    found = match(looped.model, by)
+    note = f"Standard, {found.ratio:.3f} times the {by} of {looped.recipe}. "
+    return dataclasses.replace(looped, model=found.config, note=note + looped.note)

@@ -6,7 +6,7 @@ and all variants of one task share one learning rate, one batch size and one num
 """
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from looped.config import RunConfig
@@ -29,6 +29,8 @@ class Size:
     steps: int
     batch_size: int
     learning_rate: float
+    model: dict[str, Any] = field(default_factory=dict)
+    """Further settings of the model."""
 
     @property
     def num_loops(self) -> int:
@@ -38,30 +40,43 @@ class Size:
 LETTERS = {"min_letters": 3, "max_letters": 3, "letter_pool": 3}
 
 
-def _small(task: dict[str, Any], steps: int) -> Size:
-    return Size(
-        task=task, d_model=64, num_heads=4, loops=(2, 4), layers=4, steps=steps, batch_size=128, learning_rate=2e-3
-    )
+def _vocabulary(size: int, context: int) -> dict[str, int]:
+    """What the task would decide when it has read the text; baselines of equal cost want to know it earlier."""
+    return {"vocab_size": size, "output_size": size, "max_seq_len": context}
 
 
-def cpu(steps: int = 2500) -> dict[str, Size]:
-    """Two cores, 45 minutes for the four tasks of Table 2 with two seeds.
+def cpu(share: float = 1.0) -> dict[str, Size]:
+    """Two cores, 45 minutes a table with two seeds.
 
-    Width 64 and 4 loops against 4 layers: one run takes a minute or two on one core, and 64 of them fit. The problems
-    are the smallest on which one layer fails and four loops do not: strings of 6 to 8 over 3 letters, 4x4 Sudoku,
-    Countdown with three numbers. Embeddings of these widths want a learning rate 20 times the published one.
+    Width 64 and 4 loops against 4 layers, so that a run takes a minute or two on one core. The reasoning problems are
+    the smallest on which one layer fails and four loops do not: strings of 6 to 8 over 3 letters, 4x4 Sudoku,
+    Countdown with three numbers. Trees split on 4 coordinates instead of 20, with 31 points instead of 101. Text has
+    width 128, since its vocabulary (a BPE of 2,048 tokens, so that embeddings are not most of the weights) needs it.
+    Models this narrow want learning rates 10 to 20 times the published ones.
     """
+    reasoning = {"d_model": 64, "num_heads": 4, "loops": (2, 4), "layers": 4, "batch_size": 128, "learning_rate": 2e-3}
+    steps = round(2500 * share)
+    every = max(1, steps // 20)  # prompts have their full size after a fifth of the steps
+    prompts = {
+        "dim": 4, "points": 31, "start_dim": 2, "dim_every": 2 * every, "start_points": 11, "points_step": 5,
+        "points_every": every,
+    }  # fmt: skip
     return {
-        "sudoku": _small({"box": 2, "pool": 20_000}, steps),
-        "countdown": _small({"numbers": 3, "max_number": 12, "max_target": 30}, steps),
-        "lcs": _small({"length": 8, **LETTERS}, steps),
-        "edit_distance": _small({"length": 6, **LETTERS}, steps),
-    }
+        "sudoku": Size(task={"box": 2, "pool": 20_000}, steps=steps, **reasoning),
+        "countdown": Size(task={"numbers": 3, "max_number": 12, "max_target": 30}, steps=steps, **reasoning),
+        "lcs": Size(task={"length": 8, **LETTERS}, steps=steps, **reasoning),
+        "edit_distance": Size(task={"length": 6, **LETTERS}, steps=steps, **reasoning),
+        "in_context": Size(task=prompts, steps=steps, **reasoning | {"batch_size": 64, "learning_rate": 1e-3}),
+        "text": Size(
+            task={"tokenizer": "bpe", "bpe_size": 2048, "context": 64}, steps=round(800 * share), d_model=128,
+            num_heads=4, loops=(2, 4), layers=4, batch_size=32, learning_rate=2e-3, model=_vocabulary(2048, 64),
+        ),
+    }  # fmt: skip
 
 
 def demo() -> dict[str, Size]:
     """Minutes: the problems of `cpu` with a tenth of its steps. It shows that all of it runs; it decides nothing."""
-    return cpu(250)
+    return cpu(0.1)
 
 
 def gpu() -> dict[str, Size]:
@@ -77,7 +92,15 @@ def gpu() -> dict[str, Size]:
         "countdown": Size(task={}, layers=6, steps=5000, **boards),
         "lcs": Size(task={"length": 20, **LETTERS}, layers=12, steps=5000, **strings),
         "edit_distance": Size(task={"length": 12, **LETTERS}, layers=12, steps=5000, **strings),
-    }
+        "in_context": Size(
+            task={"dim_every": 200, "points_every": 200}, d_model=256, num_heads=8, loops=(3, 6, 12), layers=12,
+            steps=15_000, batch_size=64, learning_rate=3e-4,
+        ),
+        "text": Size(
+            task={"context": 256}, d_model=384, num_heads=6, loops=(6, 12, 24), layers=12, steps=4000, batch_size=48,
+            learning_rate=1e-3, model=_vocabulary(50_257, 256),
+        ),
+    }  # fmt: skip
 
 
 SIZES = {"demo": demo, "cpu": cpu, "gpu": gpu}
@@ -95,23 +118,24 @@ def at_scale(run: RunConfig, scale: str) -> RunConfig:
         raise ValueError(f"scale {scale!r}: expected one of {', '.join(SIZES)}, paper")
     size = SIZES[scale]().get(run.task.name)
     if size is None:
-        raise ValueError(f"recipe {run.recipe!r}: the scale {scale} has no size for the task {run.task.name}")
+        raise ValueError(f"scale {scale!r}: has no size for the task {run.task.name}")
     standard = run.model.num_loops == 1
     share = size.steps / run.train.steps
     layers = size.layers if standard else run.model.core_layers
     constant_depth = run.model.initialisation_depth is not None
+    model: dict[str, Any] = {
+        "d_model": size.d_model,
+        "num_heads": size.num_heads,
+        "core_layers": layers,
+        "num_loops": 1 if standard else size.num_loops,
+        "initialisation_depth": layers if constant_depth else None,
+        "vocab_size": None,  # the 50,304 classes of a public script would cost more than all the rest
+        "output_size": None,
+        "max_seq_len": None,
+    }
     return dataclasses.replace(
         run,
-        model=dataclasses.replace(
-            run.model,
-            d_model=size.d_model,
-            num_heads=size.num_heads,
-            core_layers=layers,
-            num_loops=1 if standard else size.num_loops,
-            initialisation_depth=layers if constant_depth else None,
-            vocab_size=None,  # the 50,304 classes of a public script would cost more than all the rest
-            output_size=None,
-        ),
+        model=dataclasses.replace(run.model, **model | size.model),
         task=dataclasses.replace(run.task, **size.task),
         optim=dataclasses.replace(
             run.optim,
@@ -124,7 +148,9 @@ def at_scale(run: RunConfig, scale: str) -> RunConfig:
             steps=size.steps,
             batch_size=size.batch_size,
             eval_every=max(1, size.steps // 5),
+            eval_examples=min(run.train.eval_examples, 1024),
             save_every=size.steps,
+            precision="auto" if run.train.precision == "bf16" else run.train.precision,
             compile=None if scale == "gpu" else False,  # on CPUs, models this small do not earn back its start
         ),
     )
