@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import tokenizers
+from tokenizers.models import BPE
 
 END_TOKEN = "<|endoftext|>"
 GPT2_FILES = "encoder.json", "vocab.bpe"
@@ -96,6 +97,7 @@ def read_bpe(files: Sequence[Path]) -> str:
     try:
         if len(files) == 1:
             return tokenizers.Tokenizer.from_file(str(files[0])).to_str()
-        return tokenizers.ByteLevelBPETokenizer(*map(str, files), add_prefix_space=False).to_str()
+        vocabulary, merges = BPE.read_file(*map(str, files))
+        return tokenizers.ByteLevelBPETokenizer(vocabulary, merges, add_prefix_space=False).to_str()
     except Exception as error:  # the library raises nothing more special
         raise ValueError(f"{files[0]}: not a tokenizer ({error})") from None

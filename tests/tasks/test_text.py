@@ -97,7 +97,8 @@ def test_perplexity_equals_token_by_token(folder: Path, stride: int):
     assert abs(rows[0]["value"] / expected["perplexity"] - 1) > 0.002
     for row in found.values():
         assert 1 < row["low"] < row["value"] < row["high"]
-        assert row["n"] == task.available("test", "sliding") > 2  # the whole split, whatever was asked for
+        assert row["n"] == task.available("test", "sliding")  # the whole split, whatever was asked for
+        assert row["n"] > 2
 
 
 def test_published_perplexity_is_that_of_random_windows(folder: Path):
