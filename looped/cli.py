@@ -68,6 +68,7 @@ def evaluate(
     groups: tuple[str, ...] = (),
     split: Literal["validation", "test"] = "test",
     checkpoint: Literal["best", "last"] = "best",
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
 ) -> None:
     """Score a run by group (length, difficulty) and loop count, below and beyond those trained, into eval.jsonl.
 
@@ -78,9 +79,10 @@ def evaluate(
         groups: none is all.
         split: which examples.
         checkpoint: the best by validation, or the last.
+        device: where to compute; auto is the fastest kind at hand.
     """
     rows = runs.evaluate_run(
-        run, loops=loops, examples=examples, groups=groups or None, split=split, checkpoint=checkpoint
+        run, loops=loops, examples=examples, groups=groups or None, split=split, checkpoint=checkpoint, device=device
     )
     metric = rows[0]["metric"] if rows else ""
     primary = TASKS[read_config(run).task.name].metric

@@ -204,8 +204,7 @@ class TrainConfig:
     """Which loops' readouts are scored."""
     loss_window: int | None = None
     """Number of trailing loops (loss=window)."""
-    device: str = "auto"
-    """auto, cpu, cuda or mps."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     devices: int = 1
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """auto is bf16 mixed precision where the processor computes in it."""
@@ -234,7 +233,6 @@ class TrainConfig:
         check(self.seed >= 0, "seed", self.seed, "at least 0")
         check(self.workers >= 0, "workers", self.workers, "at least 0")
         check(self.save_minutes > 0, "save_minutes", self.save_minutes, "a positive number")
-        check(self.device in ("auto", "cpu", "cuda", "mps"), "device", self.device, "auto, cpu, cuda or mps")
         parts = self.accumulation * self.devices
         check(self.batch_size % parts == 0, "batch_size", self.batch_size, f"a multiple of {parts} parts")
         check(self.target is None or self.target >= 0, "target", self.target, "at least 0")

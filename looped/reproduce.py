@@ -19,20 +19,20 @@ from looped.training import LoopSchedule, train
 Work = list[tuple[Path, list[list[str]]]]
 
 
-def all_words(table: PaperTable) -> list[Words]:
-    """Every run of the table once: a recipe and its options."""
-    return list(dict.fromkeys(words for row in table.rows for words in (row.published, row.corrected) if words))
+def all_runs(table: PaperTable) -> dict[Words, tuple[int, ...]]:
+    """Every run of the table once, a recipe and its options, with the loop counts to evaluate it at."""
+    return {words: row.loops for row in table.rows for words in (row.published, row.corrected) if words}
 
 
 def work_for(table: PaperTable, out: Path, seeds: Sequence[int], options: Sequence[str]) -> Work:
     """For every run of the table its folder and the commands that fill it; they may be repeated at will."""
     work: Work = []
-    for words in all_words(table):
+    for words, loops in all_runs(table).items():
         for seed in seeds:
             folder = str(out / folder_name(words, seed))
             settings = [*words[1:], *options, "--train.seed", str(seed)]
             train = ["looped", "train", words[0], "--out", folder, "--resume", *settings]
-            work.append((Path(folder), [train, ["looped", "evaluate", folder]]))
+            work.append((Path(folder), [train, ["looped", "evaluate", folder, "--loops", *map(str, loops)]]))
     return work
 
 

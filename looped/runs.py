@@ -21,6 +21,7 @@ from looped.tasks import TASKS
 from looped.tasks.base import SPLITS, Split
 from looped.tasks.prompts import PromptTask
 from looped.training.checkpoint import load_run
+from looped.training.devices import Device, find_device
 from looped.training.run_folder import SUMMARY, read_json
 
 EVAL, THINKING, IN_CONTEXT = "eval.jsonl", "thinking.json", "in_context.jsonl"
@@ -35,6 +36,7 @@ def evaluate_run(
     groups: Sequence[str] | None = None,
     split: Split = "test",
     checkpoint: Literal["best", "last"] = "best",
+    device: Device = "auto",
 ) -> list[dict[str, Any]]:
     """Evaluate a run folder into eval.jsonl, whose rows are returned, thinking.json and, for prompts, in_context.jsonl.
 
@@ -43,13 +45,14 @@ def evaluate_run(
         examples: in each group, at most.
 
     Raises:
-        ValueError: no run folder, no checkpoint, impossible loop counts or an unknown group.
+        ValueError: no run folder, no checkpoint, no such device, impossible loop counts or an unknown group.
     """
     if examples < 1:
         raise ValueError(f"examples={examples}: expected at least 1")
     if split not in SPLITS:
         raise ValueError(f"split={split!r}: expected one of {', '.join(SPLITS)}")
     run, model, step = load_run(folder, checkpoint)
+    model.to(find_device(device))
     task = TASKS[run.task.name](run.task)
     rows = []
     counts = sorted(loops) or default_loops(run.model.num_loops, run.model.max_loops)

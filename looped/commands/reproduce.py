@@ -15,7 +15,7 @@ from looped.recipes.paper import paper_table
 from looped.recipes.scales import Scale
 from looped.report import report
 from looped.report.page import amount
-from looped.reproduce import all_words, estimate, work_for, write_table
+from looped.reproduce import all_runs, estimate, work_for, write_table
 from looped.runs import run_commands
 
 
@@ -52,10 +52,10 @@ def reproduce(
         for _, lines in work:
             print(" && ".join(map(shlex.join, lines)))
         return
-    for words in all_words(content):  # what is wrong with the settings shows before anything begins
+    for words in all_runs(content):  # what is wrong with the settings shows before anything begins
         training_run(words[0], [*words[1:], *options])
     if scale == "paper":
-        _print_cost([(words[0], [*words[1:], *options]) for words in all_words(content)], len(seeds))
+        _print_cost([(words[0], [*words[1:], *options]) for words in all_runs(content)], len(seeds))
     write_table(content, scale, shlex.join(["looped", *sys.argv[1:]]), out, seeds)
     failed = run_commands(work, jobs)
     if len(failed) < len(work):

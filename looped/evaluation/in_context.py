@@ -75,9 +75,7 @@ def errors_by_context(
             "value": value, "low": low, "high": high, "n": len(wrong), "split": split,
         }  # fmt: skip
 
-    outputs = torch.cat(
-        [readouts(model, part, loops) for part in parts(batch, PART, next(model.parameters()).device)], dim=1
-    )
+    outputs = torch.cat([readouts(model, part, loops).cpu() for part in parts(batch, PART, torch.device("cpu"))], dim=1)
     for count, logits in zip(loops, outputs, strict=True):
         wrong = task.errors(batch, logits)
         for points in range(task.points):

@@ -6,6 +6,7 @@ layers as loops, of equal FLOPs.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 from looped.recipes import recipe
 from looped.recipes.scales import SIZES, Scale
@@ -34,6 +35,8 @@ class Row:
     task: str
     model: str
     corrected: Words
+    loops: tuple[int, ...]
+    """Loop counts to evaluate at: those trained by any model of the task, one, and twice the most."""
     paper: float | None = None
     published: Words | None = None
 
@@ -150,28 +153,29 @@ def _task(task: PaperTask, suffix: str, scale: Scale) -> tuple[list[Row], list[C
     run, layers = recipe(looped[0]), recipe(standard[0]).model.core_layers
     r = run.model.num_loops
     fewer = (r // 4, r // 2) if scale == "paper" else SIZES[scale]()[run.task.name].loops[:-1]
+    row = partial(Row, task=task.name, loops=tuple(sorted({1, *fewer, r, 2 * r})))
     one_layer = (*standard, "--model.core-layers", "1")
     rows = [
-        Row(task=task.name, model="standard, 1 layer", corrected=one_layer),
-        Row(
-            task=task.name, model=f"standard, {layers} layers", paper=task.standard,
+        row(model="standard, 1 layer", corrected=one_layer),
+        row(
+            model=f"standard, {layers} layers", paper=task.standard,
             published=old_standard, corrected=standard,
         ),
         *(
-            Row(task=task.name, model=f"looped, {n} times", corrected=(*looped, "--model.num-loops", str(n)))
+            row(model=f"looped, {n} times", corrected=(*looped, "--model.num-loops", str(n)))
             for n in fewer
         ),
-        Row(
-            task=task.name, model=f"looped, {r} times", paper=task.looped, published=old_looped, corrected=looped
+        row(
+            model=f"looped, {r} times", paper=task.looped, published=old_looped, corrected=looped
         ),
-        Row(
-            task=task.name, model=f"timestep, {r} times", paper=task.timestep,
+        row(
+            model=f"timestep, {r} times", paper=task.timestep,
             published=old_timestep, corrected=timestep,
         ),
     ]  # fmt: skip
     fewest = rows[2].corrected
     more = {model: (f"{task.recipe}-{ending}{suffix}",) for model, ending in MORE.get(task.recipe, ())}
-    rows += [Row(task=task.name, model=model, corrected=words) for model, words in more.items()]
+    rows += [row(model=model, corrected=words) for model, words in more.items()]
     claims = [
         (f"Looping {r} times beats {fewer[0]} times.", fewest, looped),
         (f"Looping {r} times beats one layer once, of equal parameters.", one_layer, looped),

@@ -68,8 +68,9 @@ def cpu(share: float = 1.0) -> dict[str, Size]:
         "edit_distance": Size(task={"length": 6, **LETTERS}, steps=steps, **reasoning),
         "in_context": Size(task=prompts, steps=steps, **reasoning | {"batch_size": 64, "learning_rate": 1e-3}),
         "text": Size(
-            task={"tokenizer": "bpe", "bpe_size": 2048, "context": 64}, steps=round(800 * share), d_model=128,
-            num_heads=4, loops=(2, 4), layers=4, batch_size=32, learning_rate=2e-3, model=_vocabulary(2048, 64),
+            task={"tokenizer": "bpe", "bpe_size": 2048, "context": 64, "stride": 64}, steps=round(800 * share),
+            d_model=128, num_heads=4, loops=(2, 4), layers=4, batch_size=32, learning_rate=2e-3,
+            model=_vocabulary(2048, 64),
         ),
     }  # fmt: skip
 

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from types import FrameType
+from typing import Literal
 
 import torch
 from lightning.fabric import Fabric
@@ -16,6 +17,22 @@ from lightning.fabric.plugins import MixedPrecision, Precision
 from lightning.fabric.strategies.ddp import DDPStrategy
 
 from looped.config import RunConfig
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
+
+
+def find_device(device: Device) -> Literal["cpu", "cuda", "mps"]:
+    """The kind of device asked for; auto is the fastest kind at hand.
+
+    Raises:
+        ValueError: where this machine has none of that kind.
+    """
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if device == "auto":
+        return "cuda" if cuda else "mps" if mps else "cpu"
+    if (device == "cuda" and not cuda) or (device == "mps" and not mps):
+        raise ValueError(f"device={device!r}: this machine has no {device} devices")
+    return device
 
 
 def make_fabric(run: RunConfig) -> Fabric:
@@ -25,17 +42,10 @@ def make_fabric(run: RunConfig) -> Fabric:
         ValueError: where this machine has no such device, or fewer.
     """
     config = run.train
-    counts = {
-        "cuda": torch.cuda.device_count(),
-        "mps": int(torch.backends.mps.is_available()),
-        "cpu": config.devices,
-    }
-    device = next(name for name in counts if counts[name]) if config.device == "auto" else config.device
-    if config.devices > counts[device]:
-        raise ValueError(
-            f"train.device={config.device!r}, train.devices={config.devices}: this machine has {counts[device]} "
-            f"{device} devices"
-        )
+    device = find_device(config.device)
+    count = {"cuda": torch.cuda.device_count(), "mps": 1, "cpu": config.devices}[device]
+    if config.devices > count:
+        raise ValueError(f"train.devices={config.devices}: this machine has {count} {device} devices")
     bf16 = config.precision == "bf16" or (config.precision == "auto" and computes_in_bf16(device))
     # The prelude gets no gradient where the gradient window begins later and nothing injects the input again.
     strategy = DDPStrategy(find_unused_parameters=run.schedule.num_grad_loops is not None)
