@@ -89,8 +89,6 @@ class SudokuConfig:
     """Use only rows with a numeric rating in this range."""
     augment: bool = True
     """Apply a random symmetry to every training board."""
-    reveal: float = 0.0
-    """Share of the training boards in which a random part of the blanks is given too: easier boards among the hard."""
     loss: Literal["blanks", "all"] = "blanks"
     """Which cells are scored in training; the public code scores all, givens included."""
     on_bad_row: Literal["stop", "skip"] = "stop"
@@ -99,7 +97,6 @@ class SudokuConfig:
     def __post_init__(self) -> None:
         check(self.box in (2, 3), "box", self.box, "2 or 3")
         positive(self, "pool")
-        fraction(self, "reveal")
         cells = self.box**4
         for name in ("min_clues", "max_clues"):
             value = getattr(self, name)

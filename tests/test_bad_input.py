@@ -2,7 +2,6 @@
 
 import errno
 import hashlib
-import io
 import json
 import lzma
 import pickle
@@ -206,10 +205,8 @@ CASES = {
     ),
     "weights cut short": Case("evaluate strings", (STEP, "cut short"), cut(f"{STEP}/model.safetensors")),
     "no weights": Case("solve strings -", (STEP, "cut short"), put(f"{STEP}/model.safetensors", "")),
-    "state cut short": Case("evaluate strings", (STEP, "cut short"), cut(f"{STEP}/trainer.pt")),
-    "state is garbage": Case("evaluate strings", (STEP, "damaged"), put(f"{STEP}/trainer.pt", b"garbage" * 9)),
-    "state is foreign": Case(
-        "evaluate strings", (STEP, "damaged"), put(f"{STEP}/trainer.pt", pickle.dumps({"step": print}))
+    "weights are foreign": Case(
+        "evaluate strings", (STEP, "damaged"), put(f"{STEP}/model.safetensors", pickle.dumps({"step": print}))
     ),
     "summary cut short": Case("show strings", ("strings/summary.json", "not JSON"), cut("strings/summary.json")),
     "best cut short": Case("evaluate strings", ("strings/best.json", "not JSON"), cut("strings/best.json")),
@@ -310,12 +307,6 @@ CASES = {
 }
 
 
-def saved(value: object) -> bytes:
-    buffer = io.BytesIO()
-    torch.save(value, buffer)
-    return buffer.getvalue()
-
-
 def contents(folder: Path) -> dict[str, str]:
     """The digest of every file in the folder, and every folder."""
     return {
@@ -352,15 +343,15 @@ def test_mistake_is_one_clear_line(
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [(f"{STEP}/trainer.pt", b"\x80garbage" * 9), (f"{STEP}/trainer.pt", saved({"x": 1})), ("strings/best.json", b"{}")],
-    ids=["garbage", "something else", "best of no step"],
+    [(f"{STEP}/model.safetensors", b"\x80garbage" * 9), ("strings/best.json", b"{}")],
+    ids=["garbage", "best of no step"],
 )
 def test_damage_of_any_kind_is_one_line(name: str, content: bytes, folder: Path, capsys: pytest.CaptureFixture[str]):
     put(name, content)()
     assert main(["evaluate", "strings"]) == 2
     err = capsys.readouterr().err
     assert err.count("\n") == 1
-    assert name.partition("/trainer")[0] in err
+    assert name.partition("/model")[0] in err
 
 
 def test_bad_rows_are_skipped_and_counted(folder: Path, capsys: pytest.CaptureFixture[str]):

@@ -23,7 +23,7 @@ def load_tables(folders: Iterable[Path]) -> list[Row]:
 
 def reproduction(table: Row, runs: Sequence[Run]) -> Section:
     """The table with the numbers of those of its runs that were evaluated."""
-    by_name = {run.name: run for run in runs if run.finished and run.test_rows}
+    by_name = {run.name: run for run in runs if run.summary and run.test_rows}
     tasks = dict.fromkeys(row["task"] for row in table["rows"])
     verdicts = [(claim, _verdict(claim, by_name)) for claim in table["claims"]]
     parts = []

@@ -14,7 +14,7 @@ from looped.strict import to_dict
 HOUSEKEEPING = {"device", "devices", "compile", "recompute", "workers", "log_every", "save_every", "save_minutes",
                 "keep_last"}  # fmt: skip
 # What may differ between models on one problem: how it is shown to them, not what is asked.
-PRESENTATION = {"answer_at", "augment", "loss", "on_bad_row", "reveal", "start_dim", "dim_step", "dim_every",
+PRESENTATION = {"answer_at", "augment", "loss", "on_bad_row", "start_dim", "dim_step", "dim_every",
                 "start_points", "points_step", "points_every", "truncation"}  # fmt: skip
 # 97.5% quantiles of Student's t for 1 to 30 degrees of freedom.
 T_QUANTILES = (
@@ -228,7 +228,8 @@ def problems(runs: Sequence[Run]) -> list[Problem]:
 
 
 def _problem(runs: Sequence[Run]) -> Problem:
-    done = [run for run in runs if run.finished]
+    # A run that was ended early counts once somebody evaluated it; its step stands in the last table.
+    done = [run for run in runs if run.finished or (run.summary and run.test_rows)]
     tested = [run for run in done if run.test_rows]
     shared = list(dict.fromkeys(row["group"] for run in tested for row in run.test_rows))
     for run in tested:
@@ -250,7 +251,7 @@ def _problem(runs: Sequence[Run]) -> Problem:
         lower_is_better=lower_is_better,
         variants=tuple(sorted(_variants(done, names, lower_is_better), key=_order)),
         groups=tuple(shared[:1] if lower_is_better else shared),
-        unfinished=tuple(run for run in runs if not run.finished),
+        unfinished=tuple(run for run in runs if run not in done),
         unevaluated=tuple(run for run in done if not run.test_rows),
         names=names,
     )

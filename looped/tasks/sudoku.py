@@ -134,9 +134,6 @@ class Sudoku(Task):
         puzzles, solutions = self.pool.puzzles[rows], self.pool.solutions[rows]
         if self.config.augment and split == "train":
             puzzles, solutions = symmetry(puzzles, solutions, rng)
-        if self.config.reveal and split == "train":
-            parts = rng.random((size, 1)) * (rng.random((size, 1)) < self.config.reveal)
-            puzzles = np.where(rng.random(puzzles.shape) < parts, solutions, puzzles)
         ratings = [self.pool.ratings[row] or None for row in rows.tolist()]
         return list(map(Puzzle, puzzles, solutions, ratings))
 

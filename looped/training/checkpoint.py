@@ -1,29 +1,39 @@
-"""Checkpoints: whole folders that appear at once, and the models in them."""
+"""Checkpoints: whole folders that appear at once, and the models in them.
+
+model.safetensors and, where weights are averaged, average.safetensors are all that using a model needs; nothing in
+them is code. trainer.pt is for continuing one's own run.
+"""
 
 import io
 import re
 import shutil
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_model, save_model
+from safetensors.torch import load_file, load_model, save_file, save_model
+from torch import Tensor
 
 from looped.config import RunConfig
 from looped.files import sync
 from looped.models.transformer import LoopedTransformer
 from looped.training.run_folder import BEST, CHECKPOINTS, read_config, read_json
 
-WEIGHTS, STATE = "model.safetensors", "trainer.pt"
+WEIGHTS, AVERAGE, STATE = "model.safetensors", "average.safetensors", "trainer.pt"
 
 
-def save(folder: Path, step: int, model: LoopedTransformer, state: dict[str, Any]) -> None:
+def save(
+    folder: Path, step: int, model: LoopedTransformer, average: dict[str, Tensor] | None, state: dict[str, Any]
+) -> None:
     """Write the checkpoint of a step: complete under its name, or not there at all.
 
     Args:
         folder: the run folder.
+        average: averaged weights, if any.
         state: tensors and plain values, as `torch.load(weights_only=True)` reads them.
 
     Raises:
@@ -36,10 +46,12 @@ def save(folder: Path, step: int, model: LoopedTransformer, state: dict[str, Any
     try:
         temporary.mkdir(parents=True)
         save_model(model, str(temporary / WEIGHTS))
+        if average is not None:
+            save_file(average, str(temporary / AVERAGE))
         buffer = io.BytesIO()  # torch's own writing to a file hides the reason of a failure
         torch.save(state, buffer)
         (temporary / STATE).write_bytes(buffer.getbuffer())
-        for path in (temporary / WEIGHTS, temporary / STATE, temporary):
+        for path in (*temporary.iterdir(), temporary):
             sync(path)
         temporary.rename(final)
         sync(final.parent)
@@ -61,29 +73,38 @@ def saved_steps(folder: Path) -> list[int]:
     return sorted(int(match[1]) for match in matches if match)
 
 
-def load(folder: Path, step: int, model: LoopedTransformer) -> dict[str, Any]:
+def load(folder: Path, step: int, model: LoopedTransformer, *, averaged: bool) -> dict[str, Any]:
     """Fill `model` (on cpu) with the weights of a checkpoint, and return the state saved beside them (on cpu).
+
+    Where weights are `averaged`, the state has, besides what was saved as such, `average`: those weights by name.
 
     Raises:
         ValueError: where the checkpoint is missing, cut short, or of another architecture.
     """
     path = _path(folder, step)
-    for name in (WEIGHTS, STATE):
-        if not (path / name).exists():
-            raise ValueError(f"{path / name}: no such file")
-    try:
+    with _readable(path, WEIGHTS, STATE, *([AVERAGE] if averaged else [])):
         _load_weights(path / WEIGHTS, model)
         with warnings.catch_warnings():  # torch remarks on some damage before it fails
             warnings.simplefilter("ignore")
             state = torch.load(path / STATE, map_location="cpu", weights_only=True)
-        if not isinstance(state, dict) or not {"optimizers", "average", "progress"} <= state.keys():
+        if not isinstance(state, dict) or not {"optimizers", "progress"} <= state.keys():
             raise RuntimeError(f"{STATE} holds something else")
+        return state | ({"average": load_file(path / AVERAGE)} if averaged else {})
+
+
+@contextmanager
+def _readable(path: Path, *names: str) -> Iterator[None]:
+    """Raises ValueError, in one line, where a file in the checkpoint is missing or reading it fails."""
+    for name in names:
+        if not (path / name).exists():
+            raise ValueError(f"{path / name}: no such file")
+    try:
+        yield
     except ValueError:
         raise
     except Exception as error:  # damage makes torch's reader raise almost anything
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise ValueError(f"{path}: the checkpoint is cut short or damaged ({reason})") from None
-    return state
 
 
 def _load_weights(path: Path, model: LoopedTransformer) -> None:
@@ -124,9 +145,9 @@ def load_run(
     if step not in steps:
         raise ValueError(f"{folder}: no checkpoint of step {step}; there are {', '.join(map(str, steps))}")
     model = LoopedTransformer(run.model)
-    state = load(folder, step, model)
-    if state["average"] is not None:
-        model.load_state_dict(state["average"], strict=False)  # buffers and tied names are not averaged
+    name = AVERAGE if run.optim.ema_decay else WEIGHTS
+    with _readable(_path(folder, step), name):
+        _load_weights(_path(folder, step) / name, model)
     return run, model.eval(), step
 
 

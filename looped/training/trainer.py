@@ -99,7 +99,9 @@ class Trainer:
         self.schedule = LoopSchedule(run.schedule, run.model.num_loops, run.train.seed)
         self.model = LoopedTransformer(run.model, seed=run.train.seed)
         saved = checkpoint.saved_steps(folder)
-        state = checkpoint.load(folder, saved[-1], self.model) if saved else None
+        state = (
+            checkpoint.load(folder, saved[-1], self.model, averaged=run.optim.ema_decay is not None) if saved else None
+        )
         if should_compile(run.train.compile, fabric.device):
             self.model.compile_core()
         self.scored = fabric.setup_module(Scored(self.model, run.train))
@@ -223,11 +225,11 @@ class Trainer:
             return
         state = {
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-            "average": self.average.state_dict() if self.average else None,
             "progress": asdict(self.progress)
             | {"seconds": self._seconds(), "metrics_bytes": self.metrics.sync(), "sums": self.meter.sums},
         }
-        checkpoint.save(self.folder, self.progress.step, self.model, state)
+        average = self.average.state_dict() if self.average else None
+        checkpoint.save(self.folder, self.progress.step, self.model, average, state)
         self._point_to_best()
 
     def _point_to_best(self) -> None:

@@ -75,21 +75,6 @@ def test_every_puzzle_of_the_pool_is_in_one_split():
     assert len(task._members["train", None]) > 250
 
 
-def test_revealed_training_boards_are_easier_and_keep_their_solution(file):
-    task = Sudoku(SudokuConfig(files=(file,), augment=False, reveal=0.5))
-    hidden = Sudoku(SudokuConfig(files=(file,), augment=False))
-    easy, hard = task.batch("train", 3, 400, seed=0), hidden.batch("train", 3, 400, seed=0)
-    shown = (easy.inputs > 0) & (hard.inputs == 0)
-    assert torch.equal(easy.targets, hard.targets)
-    assert torch.equal(easy.inputs[shown], easy.targets[shown])
-    assert torch.equal(easy.inputs[~shown], hard.inputs[~shown])
-    assert torch.equal(easy.mask, easy.inputs == 0)
-    share = shown.sum(1) / (hard.inputs == 0).sum(1)
-    assert 0.4 < (share > 0).float().mean() < 0.55  # half of the boards, but for those of which nothing was shown
-    assert 0.4 < share[share > 0].mean() < 0.6
-    assert torch.equal(task.batch("test", 0, 8, seed=0).inputs, hidden.batch("test", 0, 8, seed=0).inputs)
-
-
 def test_training_is_augmented_and_the_rest_is_not(file):
     plain = Sudoku(SudokuConfig(files=(file,), augment=False))
     pool = {board.tobytes() for board in puzzles_9x9()[0]}

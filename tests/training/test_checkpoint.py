@@ -1,9 +1,12 @@
 import dataclasses
+import io
 import json
+import pickle
 import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from training_cases import files_of_at_most, tiny, weights
 
 from looped.files import write_atomic
@@ -28,11 +31,11 @@ def copy(trained, tmp_path):
 def test_load_run_gives_averaged_weights(trained):
     run, model, step = load_run(trained, "last")
     assert (run, step) == (RUN, 6)
-    state = torch.load(trained / "checkpoints/step_000006/trainer.pt", weights_only=True)
+    average = load_file(trained / "checkpoints/step_000006/average.safetensors")
     raw = weights(trained, 6)
     for name, parameter in model.named_parameters():
         assert not torch.equal(parameter, raw[name])
-        assert torch.equal(parameter, state["average"][name])
+        assert torch.equal(parameter, average[name])
     assert not model.training
 
 
@@ -76,24 +79,57 @@ def test_no_checkpoint(copy):
         load_run(copy)
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "trainer.pt"])
+def resume(folder):
+    checkpoint.load(folder, 6, LoopedTransformer(RUN.model), averaged=True)
+
+
+def use(folder):
+    load_run(folder, "last")
+
+
+NEEDED = [("model.safetensors", resume), ("average.safetensors", resume), ("trainer.pt", resume),
+          ("average.safetensors", use)]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "read"), NEEDED)
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
-def test_cut_short(copy, name, share):
+def test_cut_short(copy, name, read, share):
     path = copy / "checkpoints/step_000006" / name
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
     with pytest.raises(ValueError, match="the checkpoint is cut short or damaged") as error:
-        load_run(copy, "last")
+        read(copy)
     assert "step_000006" in one_line(error)
     assert load_run(copy, 4)[2] == 4
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "trainer.pt"])
-def test_missing_file(copy, name):
+def saved(content) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("content", [b"\x80garbage" * 9, saved({"x": 1}), pickle.dumps({"step": print})])
+def test_foreign_state(copy, content):
+    (copy / "checkpoints/step_000006/trainer.pt").write_bytes(content)
+    with pytest.raises(ValueError, match="the checkpoint is cut short or damaged") as error:
+        resume(copy)
+    one_line(error)
+
+
+@pytest.mark.parametrize(("name", "read"), NEEDED)
+def test_missing_file(copy, name, read):
     (copy / "checkpoints/step_000006" / name).unlink()
     with pytest.raises(ValueError, match="no such file") as error:
-        load_run(copy, "last")
+        read(copy)
     assert name in one_line(error)
+
+
+def test_a_model_is_used_without_what_training_left(copy):
+    for path in (copy / "checkpoints").glob("*/*"):
+        if path.name != "average.safetensors":
+            path.unlink()
+    assert load_run(copy, "last")[2] == 6
 
 
 @pytest.mark.parametrize(
@@ -107,7 +143,7 @@ def test_missing_file(copy, name):
 def test_other_architecture(copy, change, says):
     model = LoopedTransformer(dataclasses.replace(RUN.model, **change))
     with pytest.raises(ValueError, match="of another architecture: " + says) as error:
-        checkpoint.load(copy, 6, model)
+        checkpoint.load(copy, 6, model, averaged=True)
     one_line(error)
 
 
@@ -116,7 +152,7 @@ def test_a_checkpoint_is_whole_or_absent(copy):
     model = LoopedTransformer(RUN.model)
     for limit, state in ((200, {}), (60_000, {"big": torch.zeros(100_000)})):
         with files_of_at_most(limit), pytest.raises(OSError, match="step_000009: cannot write this") as error:
-            checkpoint.save(copy, 9, model, state)
+            checkpoint.save(copy, 9, model, None, state)
         one_line(error)
         assert checkpoint.saved_steps(copy) == [2, 4, 6]
         assert not list((copy / "checkpoints").glob("*.tmp"))
