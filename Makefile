@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo demo-seeds test check bench
+.PHONY: demo demo-seeds test check bench results
 
 demo: $(READY)  ## train four small models, compare them over loop counts, write a report (minutes on 2 cores)
 	$(BIN)/looped compare demo-standard demo-looped-2 demo-looped-4 demo-timestep \
@@ -21,6 +21,9 @@ check: $(READY)  ## lint, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+
+results: $(READY)  ## write docs/results.md from the reports under results/
+	$(BIN)/python -m benchmarks.results
 
 bench: $(READY)  ## measure speed, memory and compile time against the plain reference
 	$(BIN)/python -m benchmarks.training_step

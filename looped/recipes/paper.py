@@ -131,18 +131,14 @@ def paper_table(number: int, scale: Scale) -> PaperTable:
     if number not in TASKS:
         raise ValueError(f"table {number}: expected one of {', '.join(map(str, TASKS))}")
     suffix = "" if scale == "paper" else f"@{scale}"
-    rows: list[Row] = []
-    claims: list[Claim] = []
-    sizes = []
-    for task in TASKS[number]:
-        own_rows, own_claims = _task(task, suffix, scale)
-        rows += own_rows
-        claims += own_claims
-        sizes += [f"{task.name}: the paper has {task.size}; here {_size(task, suffix)}."]
+    parts = [_task(task, suffix, scale) for task in TASKS[number]]
+    sizes = [f"{task.name}: the paper has {task.size}; here {_size(task, scale)}." for task in TASKS[number]]
     return PaperTable(
-        title=TITLES[number], rows=tuple(rows), claims=tuple(claims),
-        differs=(*DIFFERS[number], *(sizes if suffix else ())),
-    )  # fmt: skip
+        title=TITLES[number],
+        rows=tuple(row for rows, _ in parts for row in rows),
+        claims=tuple(claim for _, claims in parts for claim in claims),
+        differs=DIFFERS[number] if scale == "paper" else (*DIFFERS[number], *sizes),
+    )
 
 
 def _task(task: PaperTask, suffix: str, scale: Scale) -> tuple[list[Row], list[Claim]]:
@@ -189,8 +185,9 @@ def _task(task: PaperTask, suffix: str, scale: Scale) -> tuple[list[Row], list[C
     return rows, [Claim(task=task.name, says=says, first=first, second=second) for says, first, second in claims]
 
 
-def _size(task: PaperTask, suffix: str) -> str:
-    run = recipe(f"{task.recipe}-looped{suffix}")
-    size = SIZES[suffix.removeprefix("@")]()[run.task.name]
+def _size(task: PaperTask, scale: Scale) -> str:
+    if scale == "paper":
+        return "the same"
+    size = SIZES[scale]()[recipe(f"{task.recipe}-looped").task.name]
     settings = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in size.task.items()) or "the same problems"
     return f"{settings}, d={size.d_model}, r={size.num_loops}, {size.steps:,} steps of {size.batch_size}"

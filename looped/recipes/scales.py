@@ -63,7 +63,7 @@ def cpu(share: float = 1.0) -> dict[str, Size]:
     }  # fmt: skip
     return {
         "sudoku": Size(task={"box": 2, "pool": 20_000}, steps=steps, **reasoning),
-        "countdown": Size(task={"numbers": 3, "max_number": 12, "max_target": 30}, steps=steps, **reasoning),
+        "countdown": Size(task={"numbers": 3, "max_number": 15, "max_target": 30}, steps=steps, **reasoning),
         "lcs": Size(task={"length": 8, **LETTERS}, steps=steps, **reasoning),
         "edit_distance": Size(task={"length": 6, **LETTERS}, steps=steps, **reasoning),
         "in_context": Size(task=prompts, steps=steps, **reasoning | {"batch_size": 64, "learning_rate": 1e-3}),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from looped.report.html import page
 from looped.report.page import Chart, Section, build
-from looped.report.plain import markdown, results_csv, section_markdown
+from looped.report.plain import markdown, results_csv
 from looped.report.reproduction import load_tables, reproduction
 from looped.report.runs import load_runs
 from looped.report.tables import problems
@@ -16,7 +16,7 @@ def report(folders: Sequence[Path], out: Path) -> Path:
     """Write report.html, report.md, results.csv and figures/ into `out`; returns the path of report.html.
 
     A folder that is no run itself is searched for runs one and two levels down. Where one holds a table.json, the
-    report begins with that table of the paper, which is also written to summary.md.
+    report begins with that table of the paper.
 
     Raises:
         ValueError: one line, where there is no run or a file is malformed (names file and line).
@@ -25,10 +25,7 @@ def report(folders: Sequence[Path], out: Path) -> Path:
     runs = load_runs(folders)
     found = problems(runs)
     title, lead, sections = build(found, runs)
-    tables = [reproduction(table, runs) for table in load_tables(folders)]
-    if tables:
-        _write(out / "summary.md", "\n\n".join(section_markdown(table, 2) for table in tables).encode() + b"\n")
-        sections = [*tables, *sections]
+    sections = [*(reproduction(table, runs) for table in load_tables(folders)), *sections]
     for chart in _charts(sections):
         _write(out / "figures" / f"{chart.picture.name}.svg", chart.picture.svg)
         _write(out / "figures" / f"{chart.picture.name}.png", chart.picture.png)

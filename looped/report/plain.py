@@ -33,13 +33,12 @@ def results_csv(problems: Sequence[Problem]) -> str:
 def markdown(title: str, lead: str, sections: Sequence[Section]) -> str:
     """The report without the pictures of the thinking, for places that show Markdown."""
     parts = [f"# {_text(title)}", _text(lead), "The pictures of the thinking are in report.html."]
-    return "\n\n".join(parts + [section_markdown(section, 2) for section in sections]) + "\n"
+    return "\n\n".join(parts + [_section(section, 2) for section in sections]) + "\n"
 
 
-def section_markdown(section: Section, level: int) -> str:
-    """A section and its parts, with headings from `level` on."""
+def _section(section: Section, level: int) -> str:
     blocks = [text for block in section.blocks if (text := _block(block))]
-    parts = [section_markdown(part, level + 1) for part in section.parts]
+    parts = [_section(part, level + 1) for part in section.parts]
     return "\n\n".join([f"{'#' * level} {_text(section.title)}", _text(section.takeaway), *blocks, *parts])
 
 
