@@ -90,6 +90,19 @@ class Cells:
         table = np.concatenate(values)[first]
         return np.stack([np.interp(np.arange(self.count), used, column) for column in table.T], axis=1)
 
+    def weights(self) -> Array:
+        """(K,) in how many ways, over all orders and tokens of all sequences of cells, each ID occurs."""
+        total = np.zeros(self.count)
+        for beta in self.sequences():
+            tokens = self._ids(beta, self.token_form())
+            orders = np.full(len(tokens), float(math.factorial(self.seq)))
+            copies = np.ones(len(tokens))
+            for j in range(1, self.seq):  # copies of a token are neighbours: divides by (number of copies)!
+                copies = np.where(tokens[:, j] == tokens[:, j - 1], copies + 1, 1)
+                orders /= copies
+            np.add.at(total, self.contextual_id(beta), orders[:, None])
+        return total
+
     def lookup(self, x: Array) -> Array:
         """k (batch, seq) of real tokens x (batch, seq, dim): quantised, then mapped. The semantics of the block."""
         return self.contextual_id(cell_of(x, self.cells))

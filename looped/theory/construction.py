@@ -169,17 +169,17 @@ def construct(
     loops, eta, codes = loops_of(cells, kind, radix_bits), None, ()
     own: tuple[str, ...]
     if kind == "modulated":
-        own, memory, known = ("y",), step_units(s, d), Lattice(labels[0], np.ones(d), labels - labels[0])
+        own, memory = ("y",), step_units(s, d)
         first |= {f"y{i}": {ONE: Fraction(labels[0, i])} for i in range(d)}
         last: tuple[Form, ...] = tuple({f"y{i}": 1} for i in range(d))
         answers, bits = labels, max(v.denominator.bit_length() for v in exact(labels).ravel())
     else:
         own, bits = ("theta", "c", "a"), 0
+        known = memorised(cells, labels, kind, radix_bits)
         if kind == "radix":
-            known, memory = quantise_labels(labels, radix_bits), radix_units(s, d, radix_bits)
+            memory = radix_units(s, d, radix_bits)
             digits = [[0] * wait + bits_of(column, radix_bits) for column in known.path.T]
         else:
-            known = tuned(labels) if kind == "tuned" else lattice(labels)
             memory, more = decode_units(s, d, fused=fused)
             drift |= more
             digits = [[0] * (wait - 1) + np.diff(column).tolist() for column in known.path.T]
@@ -202,6 +202,13 @@ def construct(
     circuit = Circuit(tuple(names), tuple(units), heads, drift)
     program = Program(circuit, tuple(f"x{i}" for i in range(d)), first, last, loops, bits + 2, eta)
     return Construction(cells, kind, program, answers, codes)
+
+
+def memorised(cells: Cells, labels: Array, kind: str, radix_bits: int = 6) -> Lattice:
+    """The values that a weight-tied memory of this kind returns in place of the labels (K, d)."""
+    if kind == "radix":
+        return quantise_labels(labels, radix_bits)
+    return tuned(labels, weights=cells.weights()) if kind == "tuned" else lattice(labels)
 
 
 def cells_for(dim: int, seq: int, cells: int, kind: str) -> Cells:

@@ -146,10 +146,13 @@ def lattice(labels: Array, *, digit: int = 1, shrink: Array | float = 1.0) -> La
     return Lattice(labels[0], step, path)
 
 
-def tuned(labels: Array, *, digit: int = 1) -> Lattice:
-    """The lattice with the smallest mean square error among steps of eps * 2^(-j/4), coordinate by coordinate."""
+def tuned(labels: Array, *, digit: int = 1, weights: Array | None = None) -> Lattice:
+    """The lattice with the smallest mean square error among steps of eps * 2^(-j/4), coordinate by coordinate.
+
+    `weights` (K,) says how often each label is asked for; None is equally often.
+    """
     tries = [lattice(labels, digit=digit, shrink=2 ** (-j / 4)) for j in range(21)]
-    errors = np.array([((t.values - labels) ** 2).mean(axis=0) for t in tries])
+    errors = np.array([np.average((t.values - labels) ** 2, axis=0, weights=weights) for t in tries])
     best = errors.argmin(axis=0)
     pick = range(labels.shape[1])
     return Lattice(
