@@ -20,7 +20,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from looped import runs
+from looped import runs, theory_cli
 from looped.config import RunConfig
 from looped.recipes import RECIPES, complete, recipe
 from looped.report import report as write_report
@@ -229,6 +229,13 @@ def tasks() -> None:
         print(f"{config.name}: {doc}\n\n{task.describe(problem)}\n")
 
 
+def command_theory(arguments: Sequence[str]) -> None:
+    """Run the theory: approximate a function, memorise labels, measure moduli and rates."""
+    if (found := theory_cli.chosen(arguments)) is not None:
+        name, function, rest = found
+        _parse(_bound(function), rest, f"looped theory {name}")()
+
+
 COMMANDS: dict[str, Callable[..., None]] = {
     "train": command_train,
     "evaluate": evaluate,
@@ -238,6 +245,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "show": show,
     "recipes": recipes,
     "tasks": tasks,
+    "theory": command_theory,
 }
 
 
@@ -256,8 +264,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         name, *rest = words
         if name not in COMMANDS:
             raise ValueError(f"command {name!r}: unknown{nearest(name, COMMANDS)}; `looped --help` lists them")
-        if name == "train":
-            command_train(rest)
+        if name in ("train", "theory"):
+            COMMANDS[name](rest)
         else:
             signal.signal(signal.SIGTERM, signal.default_int_handler)
             _parse(_bound(COMMANDS[name]), rest, f"looped {name}")()

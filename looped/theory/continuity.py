@@ -169,7 +169,7 @@ def local_lipschitz(f: Function, kind: Kind, x: Points, *, token: int = 0) -> Mo
 
     Block: all outputs by all inputs, or the token's outputs by the other tokens' or by its own inputs.
     """
-    free = _free(kind, *x.shape[1:], token).flatten().bool()
+    free = _free(kind, x.shape[1], x.shape[2], token).flatten().bool()
     norms = []
     for point in x:
         jacobian = torch.autograd.functional.jacobian(lambda z: f(z[None])[0], point)

@@ -64,11 +64,12 @@ class Memory:
         """(ids, d) what the layer returns for some k, or for all, in `exact`, `float32` or `float64` arithmetic."""
         k = np.arange(len(self.labels)) if ids is None else np.array(ids)
         k = k.reshape(-1, 1, 1)
-        return self.program.run(exact(k) if dtype == "exact" else k.astype(dtype))[:, 0].astype(float)
+        with np.errstate(over="ignore", invalid="ignore"):  # digits that are lost may grow without bound
+            return self.program.run(exact(k) if dtype == "exact" else k.astype(dtype))[:, 0].astype(float)
 
     def error(self, dtype: str = "exact") -> float:
-        """The largest |recalled - label| over labels and coordinates."""
-        return float(np.abs(self.recall(dtype) - self.labels).max())
+        """The largest |recalled - label| over labels and coordinates; infinite where a number overflowed."""
+        return float(np.nan_to_num(np.abs(self.recall(dtype) - self.labels), nan=np.inf).max())
 
     def predicted(self, dtype: str) -> str:
         """What will happen in this precision, said from the code alone, before anything is run."""
@@ -104,10 +105,11 @@ def lost_digit(rows: Program, d: int, dtype: str) -> int | None:
     """The number of the first digit, from 1, that floating point reads differently from exact arithmetic."""
     nothing = np.empty((1, 1, 0), dtype=object)
     exactly, rounded = rows.states(nothing), rows.states(nothing.astype(dtype))
-    for number, right, state in zip(range(1, rows.loops), exactly, rounded, strict=False):  # the last is not used
-        digits = [int(c) >> rows.bits for c in right[0, 0, d:]]
-        if (state[0, 0, d:] != np.array(digits)).any():
-            return number
+    with np.errstate(over="ignore", invalid="ignore"):
+        for number, right, state in zip(range(1, rows.loops), exactly, rounded, strict=False):  # the last is not used
+            digits = [int(c) >> rows.bits for c in right[0, 0, d:]]
+            if (state[0, 0, d:] != np.array(digits)).any():
+                return number
     return None
 
 

@@ -126,7 +126,8 @@ def slope(rows: Sequence[Row], kind: str = "plain", last: int = 3) -> float:
     points = [(np.log(row["loops"]), np.log(row["error"])) for row in rows if row["kind"] == kind][-last:]
     if len(points) < 2:
         raise ValueError(f"rows of kind {kind!r}: expected at least two to fit a slope, got {len(points)}")
-    return float(np.polyfit(*zip(*points, strict=True), 1)[0])
+    loops, errors = np.array(points).T
+    return float(np.polyfit(loops, errors, 1)[0])
 
 
 def roughness(
