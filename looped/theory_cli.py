@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 import tyro
 from rich.console import Console
 from rich.table import Table
@@ -25,6 +26,7 @@ from looped.theory.circuit import exact
 from looped.theory.construction import Budget, Construction, cells_for, construct, life
 from looped.theory.functions import FUNCTIONS
 from looped.training import load_run
+from looped.training.logger import environment
 
 Positional = tyro.conf.Positional
 Kind = Literal["plain", "tuned", "radix", "modulated"]
@@ -341,10 +343,10 @@ def _exact_on_all(built: Construction) -> dict[str, int]:
 
 
 def _share_right(count: int, seed: int) -> dict[str, Any]:
-    """The shares of labels of random sets that plain looping recalls within a thousandth of a step."""
+    """The shares of the labels of random walks that plain looping recalls within a thousandth of a step."""
     shares = {dtype: [] for dtype in ("exact", "float64", "float32")}
     for trial in range(10):
-        memory = memorization.plain(np.random.default_rng([seed, trial]).normal(size=(count, 1)))
+        memory = memorization.plain(np.random.default_rng([seed, trial]).uniform(-1, 1, (count, 1)).cumsum(axis=0))
         step = float(memory.program.last[0]["a0"])
         for dtype, values in shares.items():
             values.append(float((np.abs(memory.recall(dtype) - memory.ideal) < 1e-3 * step).mean()))
@@ -382,7 +384,11 @@ def _told() -> Iterator[None]:
 
 def _write(folder: Path, name: str, content: dict[str, Any] | bytes) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    text = content.decode() if isinstance(content, bytes) else json.dumps(content, indent=1) + "\n"
+    if isinstance(content, bytes):
+        text = content.decode()
+    else:
+        made = environment("float64", torch.device("cpu"))
+        text = json.dumps({**content, "environment": made}, indent=1) + "\n"
     write_atomic(folder / name, text)
     print(folder / name)
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from looped.models import LoopedTransformer
+from looped.tasks import Task
 from looped.theory import continuity
 from looped.theory.cells import Cells, Function, evaluate
 from looped.theory.circuit import Array
@@ -173,3 +174,16 @@ def function_of(model: LoopedTransformer, num_loops: int | None = None) -> Calla
         relaxed.load_state_dict(weights)
     relaxed = relaxed.double().requires_grad_(False)
     return lambda x: relaxed(x, num_loops=num_loops).logits
+
+
+def task_samples(task: Task, size: int, *, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """A task's target function on sampled problems, for `continuity.of_samples`.
+
+    Returns one-hot tokens (size, seq, vocab), where one other token is a change of sqrt(2), or the vectors of a
+    task of vectors; and the targets that count, (size, seq, 1), zero elsewhere.
+    """
+    batch = task.batch("train", 0, size, seed=seed)
+    inputs = batch.inputs
+    if not inputs.is_floating_point():
+        inputs = torch.nn.functional.one_hot(inputs, task.interface.vocab_size or -1)
+    return inputs.double(), (batch.targets * batch.mask)[..., None].double()

@@ -8,6 +8,8 @@ import pytest
 import torch
 from model_cases import VARIANTS, build, inputs_for
 
+from looped.task_config import EditDistanceConfig
+from looped.tasks import TASKS
 from looped.theory import continuity
 from looped.theory.cells import Cells
 from looped.theory.functions import FUNCTIONS, mixed, plateaus, spread, waves
@@ -20,6 +22,7 @@ from looped.theory.rates import (
     our_bound,
     roughness,
     slope,
+    task_samples,
     theorem_bound,
 )
 
@@ -114,3 +117,15 @@ def test_moduli_of_a_trained_model(name):
 def test_slope_needs_two_sizes():
     with pytest.raises(ValueError, match="two to fit"):
         slope([{"kind": "plain", "loops": 3, "error": 0.1}])
+
+
+def test_moduli_of_a_task():
+    """Replacing a letter costs 3, so that no letter changes an edit distance by more."""
+    task = TASKS["edit_distance"](EditDistanceConfig(length=4, letter_pool=2, min_letters=2, max_letters=2))
+    x, y = task_samples(task, 400)
+    near = continuity.of_samples(x, y, "sequence", math.sqrt(2))
+    far = continuity.of_samples(x, y, "sequence", math.sqrt(8))
+    assert near.side == "exact on the samples"
+    assert 0 < near.value <= 3 < far.value
+    assert near.pair is not None
+    assert (near.pair[0] != near.pair[1]).any(-1).sum() == 1

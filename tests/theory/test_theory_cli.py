@@ -84,7 +84,7 @@ def test_memorise(folder: Path, capsys: pytest.CaptureFixture[str]):
     assert rows["radix"]["float64"] > 2 * rows["radix"]["bound"]
     shares = {row["count"]: row for row in content["curve"]}
     assert [shares[14]["float32"], shares[28]["float64"], shares[200]["exact"]] == [1.0, 1.0, 1.0]
-    assert shares[200]["float32"] < 0.2
+    assert shares[200]["float32"] < shares[200]["float64"] < 0.4
     assert "exact" in svg(folder / "o/precision.svg")
     assert "said before it ran" in capsys.readouterr().out
 
@@ -140,7 +140,7 @@ def test_rate_and_roughness(folder: Path, capsys: pytest.CaptureFixture[str]):
         ("approximate waves --loops other", "other"),
         ("approximate rough --seq 3", "two tokens"),
         ("approximate waves --samples 0", "samples=0"),
-        ("approximate waves --cells 16 --seq 3 --loops modulated --all-sequences", "at most 4,096 sequences"),
+        ("approximate waves --cells 17 --seq 3 --loops modulated --all-sequences", "at most 4,096 sequences"),
         ("memorise --count 1", "labels of shape (1, 1)"),
         ("memorise --bits 0", "bits=0"),
         ("moduli waves --deltas 0", "delta=0"),
@@ -169,7 +169,7 @@ def test_a_jump_is_a_warning(folder: Path, capsys: pytest.CaptureFixture[str]):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_tells_the_options(command: str, capsys: pytest.CaptureFixture[str]):
     assert theory(f"{command} --help") == 0
-    told = set(re.findall(r"--(?!no-)([a-z][a-z-]+)", capsys.readouterr().out)) - {"help"}
+    told = set(re.findall(r"--(?!no-)([a-z][a-z-]*)", capsys.readouterr().out)) - {"help"}
     assert {name for name in told if name in OPTIONS[command]} == OPTIONS[command]
     assert set(OPTIONS) == set(COMMANDS)
     assert torch.get_default_dtype() == torch.float32
