@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Shaped
 
 from looped.theory.circuit import ONE, Array, Form
 from looped.theory.contextual_mapping import sequence_id
@@ -68,7 +69,7 @@ class Cells:
         higher = {f"beta{i}": 2 * self.cells ** (self.dim - 1 - i) for i in range(self.dim - 1)}
         return {**higher, f"beta{self.dim - 1}": 1}
 
-    def contextual_id(self, beta: Array) -> Array:
+    def contextual_id(self, beta: Shaped[Array, "batch seq dim"]) -> Shaped[Array, "batch seq"]:
         """k (batch, seq) of cells beta (batch, seq, dim): where the pair (sequence, own token) lies on the line."""
         z, own = self._ids(beta, self.token_form()), self._ids(beta, self.own_form())
         return self.stride * sequence_id(z, self.tokens)[..., None] + own
@@ -80,7 +81,7 @@ class Cells:
         while some := list(itertools.islice(multisets, chunk)):
             yield np.array(some)[..., None] // powers % self.cells
 
-    def labels(self, f: Function) -> Array:
+    def labels(self, f: Function) -> Shaped[Array, "labels dim"]:
         """(K, dim) the values of f at the cells' centres; between two IDs that are used, interpolated linearly."""
         ids, values = [], []
         for beta in self.sequences():
@@ -90,7 +91,7 @@ class Cells:
         table = np.concatenate(values)[first]
         return np.stack([np.interp(np.arange(self.count), used, column) for column in table.T], axis=1)
 
-    def weights(self) -> Array:
+    def weights(self) -> Shaped[Array, " labels"]:
         """(K,) in how many ways, over all orders and tokens of all sequences of cells, each ID occurs."""
         total = np.zeros(self.count)
         for beta in self.sequences():
@@ -103,7 +104,7 @@ class Cells:
             np.add.at(total, self.contextual_id(beta), orders[:, None])
         return total
 
-    def lookup(self, x: Array) -> Array:
+    def lookup(self, x: Shaped[Array, "batch seq dim"]) -> Shaped[Array, "batch seq"]:
         """k (batch, seq) of real tokens x (batch, seq, dim): quantised, then mapped. The semantics of the block."""
         return self.contextual_id(cell_of(x, self.cells))
 
@@ -120,7 +121,7 @@ def multisets(cells: Cells) -> int:
     return math.comb(cells.tokens + cells.seq - 1, cells.seq)
 
 
-def evaluate(f: Function, x: Array) -> Array:
+def evaluate(f: Function, x: Shaped[Array, "batch seq dim"]) -> Shaped[Array, "batch seq dim"]:
     """f at points x (batch, seq, dim), checked.
 
     Raises:
@@ -167,7 +168,7 @@ def check_function(f: Function, dim: int, seq: int, *, samples: int = 256, seed:
         )
 
 
-def largest_jump(f: Function, x: Array) -> tuple[Array, float] | None:
+def largest_jump(f: Function, x: Shaped[Array, "batch seq dim"]) -> tuple[Array, float] | None:
     """A discontinuity found by halving segments between neighbours of `x`: where, and the jump; or None.
 
     Each halving keeps the half on which f changes more; of a continuous f, what is left of the change vanishes.

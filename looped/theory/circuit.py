@@ -13,6 +13,7 @@ from fractions import Fraction
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Shaped
 
 ONE = "1"
 Number = int | float | Fraction
@@ -66,7 +67,14 @@ class Circuit:
         weight = [[f.get(name, 0) for name in names] for f in forms]
         return _array(weight, (len(forms), len(names))), _array([f.get(ONE, 0) for f in forms], (len(forms),))
 
-    def states(self, start: Array, loops: int, *, bits: int = 0, eta: Array | None = None) -> Iterator[Array]:
+    def states(
+        self,
+        start: Shaped[Array, "batch seq registers"],
+        loops: int,
+        *,
+        bits: int = 0,
+        eta: Shaped[Array, "loops registers"] | None = None,
+    ) -> Iterator[Array]:
         """The state after each loop, in the arithmetic of `start`.
 
         Args:
@@ -127,18 +135,18 @@ class Program:
     eta: Array | None = None
     """(loops, registers) factors on the feed-forward layer's output (Theorem 4.2); None is plain looping."""
 
-    def start(self, inputs: Array) -> Array:
+    def start(self, inputs: Shaped[Array, "batch seq inputs"]) -> Shaped[Array, "batch seq registers"]:
         """L1 of (batch, seq, inputs), of the same dtype; of dtype object in fixed point."""
         weight, constant = self.circuit.matrix([self.first.get(r, {}) for r in self.circuit.registers], self.inputs)
         if inputs.dtype == object:
             return fixed_point(inputs @ weight.T + constant, self.bits)
         return inputs @ weight.T.astype(inputs.dtype) + constant.astype(inputs.dtype)
 
-    def states(self, inputs: Array) -> Iterator[Array]:
+    def states(self, inputs: Shaped[Array, "batch seq inputs"]) -> Iterator[Array]:
         """The state (batch, seq, registers) after each loop, in the arithmetic of `inputs`."""
         yield from self.circuit.states(self.start(inputs), self.loops, bits=self.bits, eta=self.eta)
 
-    def run(self, inputs: Array) -> Array:
+    def run(self, inputs: Shaped[Array, "batch seq inputs"]) -> Shaped[Array, "batch seq outputs"]:
         """The output (batch, seq, outputs); fractions for inputs of dtype object, else of their dtype."""
         (state,) = deque(self.states(inputs), maxlen=1) or (self.start(inputs),)
         weight, constant = self.circuit.matrix(self.last)
@@ -147,7 +155,7 @@ class Program:
         return state @ weight.T.astype(inputs.dtype) + constant.astype(inputs.dtype)
 
 
-def fixed_point(values: Array, bits: int) -> Array:
+def fixed_point(values: Shaped[Array, "*shape"], bits: int) -> Shaped[Array, "*shape"]:
     """The values as integer multiples of 2^-bits.
 
     Raises:

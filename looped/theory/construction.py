@@ -21,6 +21,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from looped.config import ModelConfig
@@ -72,15 +73,15 @@ class Construction:
     codes: tuple[Code, ...]
     """The numbers that hold the labels, one a coordinate; none with modulation."""
 
-    def semantics(self, x: Array) -> Array:
+    def semantics(self, x: Shaped[Array, "batch seq dim"]) -> Shaped[Array, "batch seq dim"]:
         """What the construction means: quantise, sort, look up. (batch, seq, dim) to the same shape."""
         return self.answers[self.cells.lookup(x)]
 
-    def exact(self, x: Array) -> Array:
+    def exact(self, x: Shaped[Array, "batch seq dim"]) -> Shaped[Array, "batch seq dim"]:
         """The block's weights executed in exact arithmetic; `x` holds numbers that are multiples of 1/(2n)."""
         return self.program.run(exact(x)).astype(float)
 
-    def __call__(self, x: Array, *, stream: bool = True) -> Array:
+    def __call__(self, x: Shaped[Array, "batch seq dim"], *, stream: bool = True) -> Shaped[Array, "batch seq dim"]:
         """The real model in float64. (batch, seq, dim) to the same shape.
 
         With `stream`, the register theta is set before every loop to the nearest float64 of its exact value,
@@ -99,7 +100,9 @@ class Construction:
         return write(self.program, self.cells.seq)
 
     @torch.no_grad()
-    def simulate(self, x: Array, *, stream: bool = True, every_state: bool = False) -> Recurrence:
+    def simulate(
+        self, x: Shaped[Array, "batch seq dim"], *, stream: bool = True, every_state: bool = False
+    ) -> Recurrence:
         """The states of the real model, after the last loop or after every loop."""
         inputs = torch.from_numpy(np.ascontiguousarray(x, dtype=float))
         loops = self.program.loops
@@ -118,7 +121,7 @@ class Construction:
 
         return recur(step, self.model.embedding(inputs), loops, keep=keep)
 
-    def exact_codes(self) -> Tensor:
+    def exact_codes(self) -> Float[Tensor, "loops dim"]:
         """(loops, d) the exact value of theta_i before each loop, rounded to float64.
 
         The same units, those that read nothing but theta and c, run alone in integers.
@@ -204,7 +207,7 @@ def construct(
     return Construction(cells, kind, program, answers, codes)
 
 
-def memorised(cells: Cells, labels: Array, kind: str, radix_bits: int = 6) -> Lattice:
+def memorised(cells: Cells, labels: Shaped[Array, "labels dim"], kind: str, radix_bits: int = 6) -> Lattice:
     """The values that a weight-tied memory of this kind returns in place of the labels (K, d)."""
     if kind == "radix":
         return quantise_labels(labels, radix_bits)
@@ -300,7 +303,7 @@ def write(program: Program, seq: int, *, inverse_temperature: float | None = Non
     return model
 
 
-def life(construction: Construction, x: Array, token: int = 0) -> Array:
+def life(construction: Construction, x: Shaped[Array, "seq dim"], token: int = 0) -> Shaped[Array, "states registers"]:
     """(loops + 1, registers) the registers of one token of one sequence x (seq, dim), from L1 to the last loop."""
     result = construction.simulate(x[None], every_state=True)
     with torch.no_grad():

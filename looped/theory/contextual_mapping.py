@@ -10,13 +10,14 @@ construction that drops all copies at once is wrong on sequences with duplicates
 from collections.abc import Mapping
 
 import numpy as np
+from jaxtyping import Shaped
 
 from looped.theory.circuit import ONE, Array, Circuit, Head, Number, Program, Unit, form
 
 REGISTERS = ("vh", "mask", "J", "D", "acc", "w", "cnt", "one")
 
 
-def sequence_id(z: Array, vocabulary: int) -> Array:
+def sequence_id(z: Shaped[Array, "*batch seq"], vocabulary: int) -> Shaped[Array, "*batch"]:
     """The sequence ID (batch,) of token IDs (batch, seq), by sorting; whole numbers of any type."""
     ordered = -np.sort(-np.asarray(z), axis=-1)
     total = np.zeros_like(ordered[..., 0])

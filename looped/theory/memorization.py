@@ -14,6 +14,7 @@ from fractions import Fraction
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Shaped
 
 from looped.theory.circuit import ONE, Array, Circuit, Form, Number, Program, Unit, exact, form
 
@@ -24,12 +25,10 @@ SIGNIFICAND = {"float32": 24, "float64": 53}
 class Lattice(NamedTuple):
     """Labels as whole steps: y_k is about origin + step * path_k, where path_k and path_{k-1} differ by b at most."""
 
-    origin: Array
-    """(d,)"""
-    step: Array
-    """(d,)"""
-    path: Array
-    """(K, d) integers that begin at 0."""
+    origin: Shaped[Array, " dim"]
+    step: Shaped[Array, " dim"]
+    path: Shaped[Array, "labels dim"]
+    """Whole numbers."""
 
     @property
     def values(self) -> Array:
@@ -60,7 +59,7 @@ class Memory:
     codes: tuple[Code, ...] = ()
     """For each coordinate, the number that holds the labels; none with modulation."""
 
-    def recall(self, dtype: str = "exact", ids: Sequence[int] | None = None) -> Array:
+    def recall(self, dtype: str = "exact", ids: Sequence[int] | None = None) -> Shaped[Array, "ids dim"]:
         """(ids, d) what the layer returns for some k, or for all, in `exact`, `float32` or `float64` arithmetic."""
         k = np.arange(len(self.labels)) if ids is None else np.array(ids)
         k = k.reshape(-1, 1, 1)
@@ -127,7 +126,7 @@ def encode(digits: Sequence[int], base: int) -> Code:
     return Code(numerator, shift * len(digits))
 
 
-def lattice(labels: Array, *, digit: int = 1, shrink: Array | float = 1.0) -> Lattice:
+def lattice(labels: Shaped[Array, "labels dim"], *, digit: int = 1, shrink: Array | float = 1.0) -> Lattice:
     """Follow the labels (K, d) on a lattice whose step is eps / digit, eps the largest jump of each coordinate.
 
     Each move is the one of at most `digit` steps that comes nearest, so that with shrink=1 every label is met
@@ -148,7 +147,9 @@ def lattice(labels: Array, *, digit: int = 1, shrink: Array | float = 1.0) -> La
     return Lattice(labels[0], step, path)
 
 
-def tuned(labels: Array, *, digit: int = 1, weights: Array | None = None) -> Lattice:
+def tuned(
+    labels: Shaped[Array, "labels dim"], *, digit: int = 1, weights: Shaped[Array, " labels"] | None = None
+) -> Lattice:
     """The lattice with the smallest mean square error among steps of eps * 2^(-j/4), coordinate by coordinate.
 
     `weights` (K,) says how often each label is asked for; None is equally often.
@@ -301,7 +302,7 @@ def modulated(labels: Array, variant: str = "selecting") -> Memory:
     return Memory(Program(circuit, ("k",), first, last, count - 1, bits, eta), labels, labels)
 
 
-def quantise_labels(labels: Array, bits: int) -> Lattice:
+def quantise_labels(labels: Shaped[Array, "labels dim"], bits: int) -> Lattice:
     """Labels (K, d) rounded to the midpoints of 2^bits equal parts of each coordinate's range."""
     low, high = labels.min(axis=0), labels.max(axis=0)
     width = np.where(high > low, (high - low) / 2**bits, 0.0)

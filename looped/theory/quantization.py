@@ -8,11 +8,12 @@ above a border: the trifling set.
 from fractions import Fraction
 
 import numpy as np
+from jaxtyping import Shaped
 
 from looped.theory.circuit import ONE, Array, Circuit, Form, Number, Program, Unit
 
 
-def cell_of(x: Array, n: int) -> Array:
+def cell_of(x: Shaped[Array, "*shape"], n: int) -> Shaped[Array, "*shape"]:
     """The cell of every coordinate, exactly: ceil(n x) - 1, and 0 at x = 0.
 
     Computed from the borders b/n as the types of `x` have them, so that a float on a border counts as on it.
@@ -54,7 +55,7 @@ def quantizer(d: int, n: int, slope: int) -> Program:
     return Program(Circuit(names, tuple(units), drift=drift), tuple(f"x{i}" for i in range(d)), first, last, n - 1)
 
 
-def trifling(x: Array, n: int, slope: int) -> Array:
+def trifling(x: Shaped[Array, "*shape"], n: int, slope: int) -> Shaped[Array, "*shape"]:
     """Where a coordinate lies on a ramp: in (b/n, b/n + 1/(n M)) for a border b = 1 .. n-1."""
     above = x * n - np.floor(x * n)
     return (above > 0) & (above < 1 / slope) & (x > 1 / n)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from looped.models import LoopedTransformer
@@ -86,7 +87,7 @@ def our_bound(
     return axes ** (1 / p) * (eps / 2 + spread * ramps) + at.half_cell
 
 
-def lp_error(out: Array, wanted: Array, p: float = 2.0) -> float:
+def lp_error(out: Shaped[Array, "batch seq dim"], wanted: Shaped[Array, "batch seq dim"], p: float = 2.0) -> float:
     """(E sum_{n,i} |out - wanted|^p)^(1/p) over a batch (batch, seq, dim)."""
     return float((np.abs(out - wanted) ** p).sum((1, 2)).mean() ** (1 / p))
 
@@ -176,7 +177,9 @@ def function_of(model: LoopedTransformer, num_loops: int | None = None) -> Calla
     return lambda x: relaxed(x, num_loops=num_loops).logits
 
 
-def task_samples(task: Task, size: int, *, seed: int = 0) -> tuple[Tensor, Tensor]:
+def task_samples(
+    task: Task, size: int, *, seed: int = 0
+) -> tuple[Float[Tensor, "size seq dim"], Float[Tensor, "size seq 1"]]:
     """A task's target function on sampled problems, for `continuity.of_samples`.
 
     Returns one-hot tokens (size, seq, vocab), where one other token is a change of sqrt(2), or the vectors of a

@@ -6,10 +6,13 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from theory_cases import KINDS, NOT_SUPPORTED, SIZES, all_cells, centres, waves
 
 from looped.theory.cells import Cells, check_function, evaluate
 from looped.theory.construction import Budget, cells_for, construct, life, loops_of, write
+from looped.theory.quantization import trifling
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -30,6 +33,30 @@ def test_three_levels_agree_on_all_sequences(size, kind):
         steps = np.array([float(form[f"a{i}"]) for i, form in enumerate(construction.program.last)])
     if kind != "tuned":  # which may arrive late after a jump
         assert (np.abs(meant - evaluate(waves, x.astype(float))) <= steps / 2 + 1e-12).all()
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    size=st.sampled_from([(1, 1, 2), (1, 1, 5), (1, 2, 2), (1, 2, 3), (2, 1, 2), (2, 1, 3), (1, 3, 2)]),
+    kind=st.sampled_from(KINDS),
+    seed=st.integers(0, 1000),
+)
+def test_three_levels_agree_for_random_functions_and_sizes(size, kind, seed):
+    d, seq, n = size
+    a, b, c, e = torch.randn(4, d, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+    def f(x: torch.Tensor) -> torch.Tensor:
+        return torch.sin(3 * x @ a) + (x @ b) * (x @ c).amax(1, keepdim=True) + (x @ e).mean(1, keepdim=True)
+
+    check_function(f, d, seq)
+    construction = construct(f, cells_for(d, seq, n, kind), kind)
+    x = centres(all_cells(d, seq, n), n)[:: 2 if kind == "modulated" else 1]
+    meant = construction.semantics(x)
+    np.testing.assert_allclose(construction.exact(x), meant, atol=1e-14, rtol=0)
+    np.testing.assert_allclose(construction(x.astype(float)), meant, atol=1e-14, rtol=0)
+    inside = np.random.default_rng(seed).random((50, seq, d))
+    ramps = trifling(inside, n, 2**20).any((1, 2))
+    np.testing.assert_allclose(construction(inside)[~ramps], construction.semantics(inside)[~ramps], atol=1e-14, rtol=0)
 
 
 @pytest.mark.parametrize("size", [(1, 2, 4), (1, 3, 2), (2, 2, 2), (3, 4, 5)])
@@ -87,7 +114,7 @@ def test_a_thousand_sequences_through_the_real_loop(kind):
     begin = time.perf_counter()
     got = construction(x)
     assert time.perf_counter() - begin < 20
-    np.testing.assert_allclose(got, construction.semantics(x), atol=1e-12)
+    np.testing.assert_allclose(got, construction.semantics(x), atol=1e-14, rtol=0)
     error = ((got - evaluate(waves, x)) ** 2).sum((1, 2)).mean() ** 0.5
     expected = {"plain": 0.203, "tuned": 0.164, "radix": 0.126, "modulated": 0.126}[kind]
     assert abs(error - expected) < 0.012
