@@ -137,7 +137,7 @@ def roughness(
 ) -> list[Row]:
     """Where plain looping stalls and modulation and radix do not: functions of growing jumps, through the real loop.
 
-    Section E of docs/theory.md: two tokens, `plateaus` on the construction's own cells, so that all error but
+    Section 7 of docs/theory.md: two tokens, `plateaus` on the construction's own cells, so that all error but
     that of the memory lies on narrow ramps.
     """
     x = np.random.default_rng(seed).random((samples, 2, 1))

@@ -12,6 +12,7 @@ from theory_cases import KINDS, NOT_SUPPORTED, SIZES, all_cells, centres, waves
 
 from looped.theory.cells import Cells, check_function, evaluate
 from looped.theory.construction import Budget, cells_for, construct, life, loops_of, write
+from looped.theory.continuity import on_grid
 from looped.theory.quantization import trifling
 
 
@@ -78,6 +79,36 @@ def test_sizes_and_loops_are_the_formulas(size):
             config = construction.model.config
             assert (config.d_model, config.ff_dim) == expected
             assert (config.num_heads, config.head_dim, config.num_loops) == (2, 1, construction.program.loops)
+
+
+@pytest.mark.parametrize("size", [(1, 2, 8), (1, 3, 4), (2, 2, 3), (2, 1, 5)])
+def test_neighbouring_labels_are_close_because_of_the_gaps(size):
+    """The adjacency lemma, exactly: labels and moduli are both taken among the cells' centres."""
+    d, seq, n = size
+
+    def jump(f, gap):
+        return np.abs(np.diff(Cells(d, seq, n, gap).labels(f), axis=0)).max()
+
+    def allowed(f):
+        def at_centres(x):
+            return f((x * (n - 1) + 0.5) / n)
+
+        def modulus(kind, cells):
+            found = on_grid(at_centres, kind, cells / (n - 1), seq=seq, dim=d, grid=n - 1)
+            return found.value
+
+        return modulus("token", d**0.5) + (modulus("contextual", ((seq - 1) * d) ** 0.5) if seq > 1 else 0)
+
+    needed = False
+    for seed in range(5):
+        a, b = 3 * torch.randn(2, d, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+        def f(x, a=a, b=b):
+            return torch.sin(x @ a) + torch.cos((x @ b).mean(1, keepdim=True))
+
+        assert 0 < jump(f, gap=True) <= allowed(f) + 1e-12
+        needed |= bool(jump(f, gap=False) > allowed(f))
+    assert needed == (n == 8)  # without gaps the lemma fails as soon as cells are fine
 
 
 @pytest.mark.parametrize("options", [{"fused": True}, {"paper_size": True}])

@@ -13,7 +13,7 @@ KINDS = ["plain", "tuned", "radix", "modulated"]
 
 
 def waves(x: torch.Tensor) -> torch.Tensor:
-    """f1 of docs/theory.md."""
+    """A smooth function of the token and of the mean."""
     return 0.5 * torch.sin(2 * math.pi * x) + 0.5 * torch.cos(math.pi * x.mean(-2, keepdim=True))
 
 
