@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from looped import runs
+from looped.commands import theory
 from looped.commands.arguments import override_words, parse, training_run
 from looped.commands.reproduce import reproduce
 from looped.commands.text import generate
@@ -225,6 +226,13 @@ def tasks() -> None:
             print(f"{config.name}: {doc}\n\n{task.describe(problem)}\n")
 
 
+def command_theory(arguments: Sequence[str]) -> None:
+    """Run the theory: approximate a function, memorise labels, measure moduli and rates."""
+    if (found := theory.chosen(arguments)) is not None:
+        name, function, rest = found
+        parse(_bound(function), rest, f"looped theory {name}")()
+
+
 COMMANDS: dict[str, Callable[..., None]] = {
     "train": command_train,
     "evaluate": evaluate,
@@ -236,6 +244,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "show": show,
     "recipes": recipes,
     "tasks": tasks,
+    "theory": command_theory,
 }
 
 
@@ -254,8 +263,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         name, *rest = words
         if name not in COMMANDS:
             raise ValueError(f"command {name!r}: unknown{nearest(name, COMMANDS)}; `looped --help` lists them")
-        if name == "train":
-            command_train(rest)
+        if name in ("train", "theory"):
+            COMMANDS[name](rest)
         else:
             signal.signal(signal.SIGTERM, signal.default_int_handler)
             parse(_bound(COMMANDS[name]), rest, f"looped {name}")()

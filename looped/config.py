@@ -29,6 +29,8 @@ class ModelConfig:
     """Whether a position sees only itself and those before it."""
     d_model: int = 256
     num_heads: int = 4
+    d_head: int | None = None
+    """Width of an attention head; None is d_model / num_heads."""
     d_ff: int | None = None
     """Width of the feed-forward layer; None is 4 * d_model."""
     prelude_layers: int = 0
@@ -52,6 +54,8 @@ class ModelConfig:
     """False feeds the raw state to the feed-forward layer (published language-model baseline)."""
     values: Literal["normalised", "state"] = "normalised"
     """What attention values are made of; `state` is the published language-model baseline."""
+    attention: Literal["softmax", "hardmax", "linear"] = "softmax"
+    """What becomes of the scores: softmax, its limit for large scores (ties averaged), or nothing."""
     activation: Literal["gelu", "gelu_tanh", "silu", "relu", "swiglu"] = "gelu"
     bias: bool = False
     """Whether linear layers, LayerNorms and the output have a bias."""
@@ -79,16 +83,17 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         positive(
-            self, "vocab_size", "input_dim", "output_size", "max_seq_len", "d_model", "num_heads", "d_ff",
-            "core_layers", "num_loops", "max_loops", "initialisation_depth",
+            self, "vocab_size", "input_dim", "output_size", "max_seq_len", "d_model", "num_heads", "d_head",
+            "d_ff", "core_layers", "num_loops", "max_loops", "initialisation_depth",
         )  # fmt: skip
         for name in ("prelude_layers", "coda_layers"):
             check(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
-        check(self.d_model % self.num_heads == 0, "num_heads", self.num_heads, f"a divisor of d_model={self.d_model}")
+        divides = self.d_head is not None or self.d_model % self.num_heads == 0
+        check(divides, "num_heads", self.num_heads, f"a divisor of d_model={self.d_model}, or d_head beside it")
         even = self.positions == "sinusoidal" or self.modulation == "additive"
         check(not even or self.d_model % 2 == 0, "d_model", self.d_model, "an even number for sinusoids")
         rotary = self.positions == "rotary"
-        check(not rotary or self.head_dim % 2 == 0, "d_model", self.d_model, "an even d_model / num_heads for rotary")
+        check(not rotary or self.head_dim % 2 == 0, "d_model", self.d_model, "an even width of a head for rotary")
         if self.inputs == "tokens":
             idle(self, "inputs='tokens'", "input_dim")
         else:
@@ -117,7 +122,7 @@ class ModelConfig:
 
     @property
     def head_dim(self) -> int:
-        return self.d_model // self.num_heads
+        return self.d_head or self.d_model // self.num_heads
 
     @property
     def ff_dim(self) -> int:

@@ -66,7 +66,7 @@ def write_table(table: PaperTable, scale: str, command: str, out: Path, seeds: S
     write_atomic(out / TABLE, json.dumps(content, indent=2) + "\n")
 
 
-def estimate(run: RunConfig) -> tuple[float, float]:
+def estimate(run: RunConfig) -> tuple[int, float]:
     """FLOPs of a whole training, and the seconds that it would take, judged by the best of three steps.
 
     The steps see at most 4,096 positions each, and all the loops that the run ends with.

@@ -26,6 +26,8 @@ VARIANTS = {
     "adaptive_norm": dataclasses.replace(TINY, modulation="adaptive_norm", timestep="fraction", core_layers=2),
     "table": dataclasses.replace(TINY, modulation="table", max_loops=9),
     "rezero": dataclasses.replace(TINY, modulation="rezero"),
+    "hardmax": dataclasses.replace(TINY, attention="hardmax", num_heads=3, d_head=4),
+    "linear": dataclasses.replace(TINY, attention="linear", d_head=2, bias=True),
     "published_lm": dataclasses.replace(
         TINY, values="state", feedforward_norm=False, tie_embeddings=True, output_size=11
     ),

@@ -279,7 +279,7 @@ def test_help_of_train_tells_all_settings(capsys: pytest.CaptureFixture[str]):
 
 
 def test_commands(capsys: pytest.CaptureFixture[str]):
-    assert set(COMMANDS) == {"train", *OPTIONS}
+    assert set(COMMANDS) == {"train", "theory", *OPTIONS}
     for words in ([], ["--help"], ["-h"]):
         assert main(words) == 0
         out = capsys.readouterr().out

@@ -53,7 +53,9 @@ def test_every_number_in_the_results_page_has_a_file():
     assert all((ROOT / name).exists() for name in named)
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "docs/design.md", "docs/results.md", "docs/log.md"])
+@pytest.mark.parametrize(
+    "name", ["README.md", "CONTRIBUTING.md", "docs/design.md", "docs/results.md", "docs/log.md", "docs/theory.md"]
+)
 def test_links_lead_somewhere(name):
     page = ROOT / name
     for target in re.findall(r"\]\(([\w./-]+\.(?:md|png|svg|csv))\)", page.read_text()):

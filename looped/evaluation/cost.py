@@ -38,7 +38,10 @@ def non_embedding_parameters(config: ModelConfig) -> int:
     """Weights of the layers, norms, injection and modulation; they do not grow with num_loops."""
     d, bias = config.d_model, config.bias
     up = config.ff_dim * (2 if config.activation == "swiglu" else 1)
-    layer = _linear(d, 3 * d, bias) + _linear(d, d, bias) + _linear(d, up, bias) + _linear(config.ff_dim, d, bias)
+    inner = config.num_heads * config.head_dim
+    layer = (
+        _linear(d, 3 * inner, bias) + _linear(inner, d, bias) + _linear(d, up, bias) + _linear(config.ff_dim, d, bias)
+    )
     layer += _norm(config.norm, d, config.norm_gain, bias) * (1 + config.feedforward_norm)
     count = layer * (config.prelude_layers + config.core_layers + config.coda_layers)
     count += _norm(config.final_norm or config.norm, d, True, bias) + 2 * d * config.embedding_norm
@@ -72,7 +75,8 @@ def flops(config: ModelConfig, seq_len: int, num_loops: int | None = None, reado
     inputs, outputs, _ = _sizes(config)
     loops = config.num_loops if num_loops is None else num_loops
     d, ff = config.d_model, config.ff_dim
-    layer = 4 * d * d + (3 if config.activation == "swiglu" else 2) * d * ff + 2 * seq_len * d
+    inner = config.num_heads * config.head_dim
+    layer = 4 * d * inner + (3 if config.activation == "swiglu" else 2) * d * ff + 2 * seq_len * inner
     token = layer * effective_depth(config, loops) + d * outputs
     token += (readouts - 1) * (layer * config.coda_layers + d * outputs)
     token += inputs * d if config.inputs == "vectors" else 0

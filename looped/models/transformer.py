@@ -94,7 +94,7 @@ class LoopedTransformer(nn.Module):
         self,
         inputs: Int[Tensor, "batch seq"] | Float[Tensor, "batch seq input"],
         *,
-        attend: Bool[Tensor, "batch seq"] | None = None,
+        attend: Bool[Tensor, "batch seq"] | Bool[Tensor, "batch seq seq"] | None = None,
         num_loops: int | None = None,
         num_grad_loops: int | None = None,
         exit_rule: ExitRule | None = None,
@@ -106,7 +106,8 @@ class LoopedTransformer(nn.Module):
 
         Args:
             inputs: tokens, or vectors of width input_dim.
-            attend: True at real positions, False at padding; None when there is no padding.
+            attend: True at real positions, False at padding; or for each query (second axis) the keys (third)
+                that it sees, such as a graph's edges; None when all see all.
             num_loops: None is the configuration's.
             num_grad_loops: trailing loops that carry gradient; None is all.
             exit_rule: lets an example stop early (inference).
@@ -162,7 +163,9 @@ class LoopedTransformer(nn.Module):
 
     def _mask(self, inputs: Tensor, attend: Tensor | None) -> Bool[Tensor, "#batch 1 #seq seq"] | None:
         """True where a query (third axis) may see a key (fourth); None when all see all."""
-        mask = None if attend is None else attend[:, None, None, :]
+        mask = attend
+        if attend is not None:
+            mask = attend[:, None, None, :] if attend.ndim == 2 else attend[:, None]
         if self.config.causal:
             seq = inputs.shape[1]
             causal = torch.ones(1, 1, seq, seq, dtype=torch.bool, device=inputs.device).tril()

@@ -118,8 +118,8 @@ class Display:
         self.console.print(f"{self.run.recipe}: {text}", markup=False, highlight=False, soft_wrap=True)
 
 
-def environment(precision: str, device: torch.device, matmul_peak: float) -> dict[str, Any]:
-    """What environment.json says of the machine (`matmul_peak` in FLOPs a second) and the program."""
+def environment(precision: str, device: torch.device) -> dict[str, Any]:
+    """What a result says of the machine and the program that made it."""
     return {
         "command": shlex.join([Path(sys.argv[0]).name.replace("cli.py", "looped"), *sys.argv[1:]]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -129,7 +129,6 @@ def environment(precision: str, device: torch.device, matmul_peak: float) -> dic
         "looped": version("looped"),
         "threads": torch.get_num_threads(),
         "precision": precision,
-        "matmul_peak": matmul_peak,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
     }
 

@@ -121,7 +121,8 @@ class Trainer:
         self.display = Display(run, self.progress.step, enabled=fabric.is_global_zero)
         if fabric.is_global_zero:  # from here on there is a run folder; what could be wrong with the run has been seen
             write_config(run, folder)
-            write_json(folder / ENVIRONMENT, environment(precision, fabric.device, self.matmul_peak))
+            made_on = environment(precision, fabric.device) | {"matmul_peak": self.matmul_peak}
+            write_json(folder / ENVIRONMENT, made_on)
             self.metrics = Metrics(folder / METRICS, self.progress.metrics_bytes)
 
     def run_to_end(self, interrupt: Interrupt) -> dict[str, Any]:

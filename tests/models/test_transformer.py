@@ -234,3 +234,21 @@ def test_impossible_models_are_named():
         build(VARIANTS["table"])(inputs_for(TINY)[0], num_loops=10)
     with pytest.raises(ValueError, match=r"threshold=0\.0"):
         StateChange(0.0)
+
+
+def test_what_each_query_sees_can_be_told():
+    """The same padding, once for all queries and once for each; and a graph in which information moves."""
+    model = build(VARIANTS["plain"])
+    inputs, attend = inputs_for(VARIANTS["plain"])
+    each = attend[:, None, :].expand(-1, inputs.shape[1], -1)
+    assert not torch.equal(model(inputs).logits, model(inputs, attend=attend).logits)
+    assert_close(model(inputs, attend=each).logits, model(inputs, attend=attend).logits)
+    chain = torch.eye(6, dtype=torch.bool) | torch.eye(6, dtype=torch.bool).roll(-1, dims=0)
+    other = inputs.clone()
+    other[:, 0] = (other[:, 0] + 1) % 11
+    seen = [
+        (model(inputs, attend=chain.expand(3, 6, 6), num_loops=n).state
+         - model(other, attend=chain.expand(3, 6, 6), num_loops=n).state).abs().sum(-1) > 0 for n in (1, 3)
+    ]  # fmt: skip
+    assert [int(s[0].sum()) for s in seen] != [6, 6]
+    assert seen[1].sum() > seen[0].sum()

@@ -114,6 +114,37 @@ def test_attention_equals_torch_with_any_mask():
     assert nothing.isfinite().all()
 
 
+def test_hardmax_and_linear_attention_by_hand():
+    torch.manual_seed(0)
+    q, k = torch.randint(-2, 3, (2, 2, 2, 5, 4), dtype=torch.float64)
+    v = torch.randint(-9, 10, (2, 2, 5, 4), dtype=torch.float64)
+    mask = torch.rand(2, 1, 5, 5) > 0.3
+    mask[..., 0] = True
+    hard, linear = attend(q, k, v, mask, "hardmax"), attend(q, k, v, mask, "linear")
+    ties = 0
+    for b, h, i in torch.cartesian_prod(torch.arange(2), torch.arange(2), torch.arange(5)).tolist():
+        seen = [j for j in range(5) if mask[b, 0, i, j]]
+        scores = {j: float(q[b, h, i] @ k[b, h, j]) / 2 for j in seen}  # sqrt(head_dim) is 2
+        best = [j for j in seen if scores[j] == max(scores.values())]
+        ties += len(best) > 1
+        assert torch.equal(hard[b, h, i], v[b, h, best].sum(0) / len(best))
+        assert_close(linear[b, h, i], torch.stack([scores[j] * v[b, h, j] for j in seen]).sum(0))
+    assert ties > 0
+    soft = [(attend(scale * q, k, v, mask) - hard).abs().max() for scale in (1, 10, 100)]
+    assert soft[0] > soft[1] > soft[2]
+    assert soft[2] < 1e-9
+
+
+def test_head_width_is_free():
+    config = ModelConfig(d_model=7, num_heads=2, d_head=3)
+    x = torch.randn(1, 4, 7)
+    assert (config.head_dim, TransformerBlock(config)(x).shape) == (3, x.shape)
+    with pytest.raises(ValueError, match="num_heads=2: expected a divisor of d_model=7, or d_head"):
+        ModelConfig(d_model=7, num_heads=2)
+    with pytest.raises(ValueError, match="d_head=0"):
+        ModelConfig(d_head=0)
+
+
 def test_rotation_depends_on_the_distance_alone():
     torch.manual_seed(0)
     q, k = torch.randn(2, 1, 1, 1, 8, dtype=torch.float64).expand(2, 1, 1, 9, 8)

@@ -1,0 +1,398 @@
+"""The command line of the theory: `looped theory COMMAND`. Tables on the screen; with --out also JSON and figures."""
+
+import importlib.util
+import inspect
+import json
+import math
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from looped.files import write_atomic
+from looped.report import theory_figures
+from looped.strict import nearest
+from looped.theory import continuity, memorization, rates
+from looped.theory.cells import Cells, Function, check_function, evaluate
+from looped.theory.circuit import exact
+from looped.theory.construction import Budget, Construction, cells_for, construct, life
+from looped.theory.functions import FUNCTIONS
+from looped.training import load_run
+from looped.training.logger import environment
+
+Positional = tyro.conf.Positional
+Kind = Literal["plain", "tuned", "radix", "modulated"]
+
+
+def approximate(
+    function: Positional[str],
+    dim: int = 1,
+    seq: int = 2,
+    cells: int = 4,
+    loops: Kind = "plain",
+    samples: int = 1000,
+    slope: int = 2**20,
+    radix_bits: int = 6,
+    paper_size: bool = False,
+    max_loops: int = 100_000,
+    all_sequences: bool = False,
+    out: Path | None = None,
+) -> None:
+    """Build the one-block looped transformer that approximates a function, and watch it work.
+
+    Args:
+        function: file.py:name, or one of the examples (waves, spread, mixed, rough, steep). It maps float64 torch
+            tensors (batch, seq, dim) in [0, 1] to the same shape, and does not care about the order of tokens.
+        dim: d, dimension of a token.
+        seq: N, tokens of a sequence.
+        cells: n, cells on each axis; loops grow as n^((N+1)d).
+        loops: plain and radix are weight-tied; modulated has factors eta(t).
+        samples: random sequences sent through the real loop.
+        slope: steepness M of the quantiser.
+        radix_bits: bits of a label (radix).
+        paper_size: pad the block to the paper's sizes, 17d+9 and 49d+25.
+        max_loops: refuse more.
+        all_sequences: also run the weights in exact arithmetic on every sequence of cells.
+        out: folder for approximate.json, error.svg and life.svg.
+    """
+    _at_least(1, samples=samples, max_loops=max_loops)
+    line = cells_for(dim, seq, cells, loops)
+    if all_sequences and cells ** (seq * dim) > 4096:
+        raise ValueError(f"all_sequences: expected at most 4,096 sequences of cells, not {cells ** (seq * dim):,}")
+    f = load_function(function)
+    with _told():
+        check_function(f, dim, seq)
+    built = construct(
+        f, line, loops, slope=slope, radix_bits=radix_bits, paper_size=paper_size, budget=Budget(loops=max_loops)
+    )
+    circuit = built.program.circuit
+    print(
+        f"{function}: one block of dimension {len(circuit.registers)} and width {len(circuit.units)}, "
+        f"{circuit.non_zeros()} weights not zero, 2 heads of size 1, {built.program.loops:,} loops, {loops}"
+    )
+    print(f"before it runs: in plain {built.predicted('float64')}")
+    x = np.random.default_rng(0).random((samples, seq, dim))
+    wanted, got, alone = evaluate(f, x), built(x), built(x, stream=False)
+    meant = built.semantics(x)
+    facts: dict[str, Any] = {
+        "function": function, "dim": dim, "seq": seq, "cells": cells, "kind": loops, "loops": built.program.loops,
+        "d_model": len(circuit.registers), "d_ff": len(circuit.units), "samples": samples,
+        "predicted_float64": built.predicted("float64"), "l2_error": rates.lp_error(got, wanted),
+        "largest_difference_to_semantics": float(np.abs(got - meant).max()),
+        "right_in_float64_alone": float((np.abs(alone - meant) < 1e-9).mean()),
+    }  # fmt: skip
+    print(f"real loop, {samples} sequences: L2 error {facts['l2_error']:.4f}")
+    print(f"  largest difference to what it should compute: {facts['largest_difference_to_semantics']:.1e}")
+    print(f"  right in float64 alone, theta not refreshed: {facts['right_in_float64_alone']:.1%} of outputs")
+    if all_sequences:
+        facts |= _exact_on_all(built)
+        print(
+            f"  exact arithmetic: right on {facts['exact_right']} of all {facts['exact_sequences']} sequences of cells"
+        )
+    sizes = [n for n in (2, 4, 8, 16, 32, 64) if n < cells] + [cells]
+    rows = [row for n in sizes for row in rates.measure(f, Cells(dim, seq, n), kinds=sorted({"plain", loops}),
+            samples=20_000, radix_bits=radix_bits)]  # fmt: skip
+    _print(_rate_table(rows))
+    token = np.random.default_rng(1).random((seq, dim))
+    states, names, wait = life(built, token), circuit.registers, cells - 1 + seq
+    shown = [i for i, name in enumerate(names) if not name.startswith("unused")]
+    last = len(states) - 1
+    times = sorted({0, 1, cells - 1, cells, *range(wait, last, max(1, (last - wait) // 4)), last})
+    table = Table("loop", *(names[i] for i in shown), title=f"token 0 of {np.round(token, 3).tolist()}, loop by loop")
+    for t in times:
+        table.add_row(str(t), *(f"{states[t, i]:.4g}" for i in shown))
+    table.caption = f"quantised by loop {cells - 1}, sequence known by loop {wait}, then its label is recalled"
+    _print(table)
+    if out:
+        _write(out, "approximate.json", {**facts, "rows": rows})
+        _write(out, "error.svg", theory_figures.error_by_loops(rows))
+        _write(out, "life.svg", theory_figures.life([names[i] for i in shown], states[:, shown], (cells - 1, wait)))
+
+
+def memorise(
+    count: int = 26, dim: int = 1, bits: int = 8, digit: int = 4, seed: int = 0, out: Path | None = None
+) -> None:
+    """Memorise random labels with every variant, in exact and floating-point arithmetic.
+
+    Args:
+        count: K, number of labels.
+        dim: d, their dimension.
+        bits: of a label (radix).
+        digit: largest digit (wide), and labels put between two (interpolated).
+        seed: of the labels, normally distributed.
+        out: folder for memorise.json and precision.svg.
+    """
+    _at_least(1, dim=dim, bits=bits, digit=digit)
+    labels = np.random.default_rng(seed).normal(size=(count, dim))
+    eps = float(np.abs(np.diff(labels, axis=0)).max(initial=0))
+    spread = float(np.ptp(labels, axis=0).max(initial=0))
+    variants = {
+        "modulated, selecting": (memorization.modulated(labels, "selecting"), 0.0),
+        "modulated, telescoping": (memorization.modulated(labels, "telescoping"), 0.0),
+        "plain": (memorization.plain(labels), eps / 2),
+        "interpolated": (memorization.plain(labels, interpolate=digit), eps / 2 / digit),
+        "wide digits": (memorization.plain(labels, digit=digit), eps / 2 / digit),
+        "radix": (memorization.radix(labels, bits), spread * 2.0 ** -(bits + 1)),
+    }
+    table = Table("variant", "dim", "width", "loops", "bound", "exact", "float64", "float32", "said before it ran",
+                  title=f"{count} labels in {dim} dimensions; Lemma 4.1 allows an error of {eps:.4g}")  # fmt: skip
+    rows = []
+    for name, (memory, bound) in variants.items():
+        said = [memory.predicted(dtype) for dtype in ("float64", "float32")]
+        errors = {dtype: memory.error(dtype) for dtype in ("exact", "float64", "float32")}
+        program = memory.program
+        size = (len(program.circuit.registers), len(program.circuit.units), program.loops)
+        table.add_row(name, *map(str, size), f"{bound:.3g}", *(f"{e:.3g}" for e in errors.values()), "\n".join(said))
+        rows.append({"variant": name, "d_model": size[0], "d_ff": size[1], "loops": size[2], "bound": bound,
+                     **{dtype: error if math.isfinite(error) else None for dtype, error in errors.items()},
+                     "predicted": said})  # fmt: skip
+    _print(table)
+    curve = [_share_right(k, seed) for k in (4, 8, 11, 14, 17, 20, 24, 28, 32, 40, 60, 100, 200)]
+    table = Table("labels", "exact", "float64", "float32", title="share of labels that plain looping recalls right")
+    for row in curve:
+        table.add_row(str(row["count"]), *(f"{row[dtype]:.2f}" for dtype in ("exact", "float64", "float32")))
+    _print(table)
+    if out:
+        _write(
+            out, "memorise.json", {"count": count, "dim": dim, "seed": seed, "eps": eps, "rows": rows, "curve": curve}
+        )
+        _write(out, "precision.svg", theory_figures.precision(curve))
+
+
+def moduli(
+    target: Positional[str],
+    dim: int = 1,
+    seq: int = 2,
+    deltas: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3),
+    p: float = 2.0,
+    grid: int | None = None,
+    num_loops: int | None = None,
+    out: Path | None = None,
+) -> None:
+    """Moduli of continuity, sequence, contextual and token, of a function or of what a trained model computes.
+
+    Args:
+        target: file.py:name, an example (waves, spread, mixed), or a run folder.
+        dim: d, dimension of a token; of a run folder, the model's own.
+        seq: N, tokens of a sequence.
+        deltas: how far inputs may move.
+        p: norm of outputs.
+        grid: also exactly, among inputs with multiples of 1/grid as coordinates.
+        num_loops: of the model; none is as trained.
+        out: folder for moduli.json.
+    """
+    _at_least(1, dim=dim, seq=seq)
+    if Path(target).is_dir():
+        run, model, _ = load_run(Path(target), "best")
+        f = rates.function_of(model, num_loops)
+        dim = (run.model.vocab_size if run.model.inputs == "tokens" else run.model.input_dim) or dim
+    else:
+        f = load_function(target)
+        with _told():
+            check_function(f, dim, seq)
+    table = Table("delta", *continuity.KINDS, title=f"{target}: moduli of continuity, p={p:g}")
+    rows = []
+    for delta in deltas:
+        cells = []
+        for kind in continuity.KINDS:
+            if seq == 1 and kind == "contextual":
+                cells.append("no other token")
+                continue
+            found = [continuity.search(f, kind, delta, seq=seq, dim=dim, p=p)]
+            if grid is not None:
+                found.append(continuity.on_grid(f, kind, delta, seq=seq, dim=dim, p=p, grid=grid))
+            cells.append("\n".join(f"{m.value:.5g} ({m.side})" for m in found))
+            rows += [{"delta": delta, "kind": kind, "value": m.value, "side": m.side} for m in found]
+        table.add_row(f"{delta:g}", *cells)
+    _print(table)
+    if out:
+        _write(out, "moduli.json", {"target": target, "dim": dim, "seq": seq, "p": p, "rows": rows})
+
+
+def rate(
+    function: Positional[str],
+    dim: int = 1,
+    seq: int = 2,
+    cells: tuple[int, ...] = (2, 4, 8, 16),
+    kinds: tuple[Kind, ...] = ("plain", "tuned", "radix", "modulated"),
+    p: float = 2.0,
+    samples: int = 100_000,
+    out: Path | None = None,
+) -> None:
+    """Error against the number of loops: measured, bounded by Theorem 3.6 and by the construction, and the slope.
+
+    Args:
+        function: as for `looped theory approximate`.
+        dim: d, dimension of a token.
+        seq: N, tokens of a sequence.
+        cells: numbers of cells on each axis.
+        kinds: memories to compare.
+        p: of the L^p error.
+        samples: random sequences on which the error is measured.
+        out: folder for rate.json and error.svg.
+    """
+    _at_least(1, samples=samples)
+    f = load_function(function)
+    with _told():
+        check_function(f, dim, seq)
+    rows = []
+    for n in cells:
+        construct_cells = [cells_for(dim, seq, n, kind) for kind in kinds]
+        for line in construct_cells:
+            if line.count * dim > 2**24:
+                raise ValueError(f"cells={n}: expected at most 2^24 labels, not {line.count:,} in {dim} dimensions")
+        rows += rates.measure(f, Cells(dim, seq, n), kinds=kinds, p=p, samples=samples)
+    _print(_rate_table(rows))
+    slopes = {kind: rates.slope(rows, kind) for kind in kinds if len(cells) > 1}
+    ours, theirs = -1 / ((seq + 1) * dim), -1 / ((seq + 1) * dim + 1)
+    for kind, value in slopes.items():
+        print(f"{kind}: error falls as loops^{value:.3f} over the last sizes")
+    print(f"exponents for smooth functions: {ours:.3f} here, {theirs:.3f} in the theorem")
+    if out:
+        _write(out, "rate.json", {"function": function, "dim": dim, "seq": seq, "p": p, "rows": rows, "slopes": slopes})
+        _write(out, "error.svg", theory_figures.error_by_loops(rows))
+
+
+def roughness(cells: int = 8, samples: int = 1000, out: Path | None = None) -> None:
+    """Where plain looping stalls and modulation does not: functions of growing jumps, through the real loop.
+
+    Args:
+        cells: n, cells on each axis, and plateaus of the function.
+        samples: random sequences of two tokens.
+        out: folder for roughness.json and stall.svg.
+    """
+    _at_least(2, cells=cells, samples=samples)
+    rows = rates.roughness(cells=cells, samples=samples)
+    table = Table("roughness", "eps", "omega tok", "omega cont", "plain", "tuned", "radix", "modulated",
+                  title=f"L2 error of real loops, n={cells}, d=1, N=2")  # fmt: skip
+    for row in rows:
+        names = ("roughness", "eps", "token", "contextual", "plain", "tuned", "radix", "modulated")
+        table.add_row(*(f"{row[name]:.4g}" for name in names))
+    _print(table)
+    if out:
+        _write(out, "roughness.json", {"cells": cells, "samples": samples, "rows": rows})
+        _write(out, "stall.svg", theory_figures.stall(rows))
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "approximate": approximate,
+    "memorise": memorise,
+    "moduli": moduli,
+    "rate": rate,
+    "roughness": roughness,
+}
+
+
+def chosen(arguments: Sequence[str]) -> tuple[str, Callable[..., None], list[str]] | None:
+    """The command named first, and the words after it; None after printing the help.
+
+    Raises:
+        ValueError: for a command that does not exist.
+    """
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print("usage: looped theory COMMAND [...]; `looped theory COMMAND --help` tells more\n")
+        for name, function in COMMANDS.items():
+            print(f"  {name:13}{(inspect.getdoc(function) or '').partition(chr(10))[0]}")
+        return None
+    name, *rest = arguments
+    if name not in COMMANDS:
+        raise ValueError(f"theory {name!r}: unknown{nearest(name, COMMANDS)}; `looped theory --help` lists them")
+    return name, COMMANDS[name], rest
+
+
+def load_function(target: str) -> Function:
+    """An example by name, or the function `name` of a user's file, given as file.py:name.
+
+    Raises:
+        ValueError: no such example, file or name, or an error in the file.
+    """
+    if target in FUNCTIONS:
+        return FUNCTIONS[target]
+    file, _, name = target.rpartition(":")
+    if not file.endswith(".py") or not name:
+        raise ValueError(f"function {target!r}: expected file.py:name or one of {', '.join(FUNCTIONS)}")
+    if not Path(file).is_file():
+        raise ValueError(f"{file}: no such file")
+    spec = importlib.util.spec_from_file_location(Path(file).stem, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # whatever the user's file may raise
+        raise ValueError(f"{file}: {type(error).__name__}: {error}") from None
+    if not callable(getattr(module, name, None)):
+        raise ValueError(f"{file}: expected a function named {name!r}")
+    return getattr(module, name)
+
+
+def _exact_on_all(built: Construction) -> dict[str, int]:
+    n, shape = built.cells.cells, (built.cells.seq, built.cells.dim)
+    beta = np.array(list(np.ndindex(*[n] * math.prod(shape)))).reshape(-1, *shape)
+    x = (exact(beta) * 2 + 1) / (2 * n)
+    right = np.abs(built.exact(x) - built.semantics(x)).max((1, 2)) < 1e-12
+    return {"exact_sequences": len(x), "exact_right": int(right.sum())}
+
+
+def _share_right(count: int, seed: int) -> dict[str, Any]:
+    """The shares of the labels of random walks that plain looping recalls within a thousandth of a step."""
+    shares = {dtype: [] for dtype in ("exact", "float64", "float32")}
+    for trial in range(10):
+        memory = memorization.plain(np.random.default_rng([seed, trial]).uniform(-1, 1, (count, 1)).cumsum(axis=0))
+        step = float(memory.program.last[0]["a0"])
+        for dtype, values in shares.items():
+            values.append(float((np.abs(memory.recall(dtype) - memory.ideal) < 1e-3 * step).mean()))
+    return {"count": count, **{dtype: float(np.mean(values)) for dtype, values in shares.items()}}
+
+
+def _rate_table(rows: Sequence[rates.Row]) -> Table:
+    heads = ("n", "kind", "loops", "error", "Theorem 3.6", "bound here", "theorem / error", "eps / (w_tok + w_cont)")
+    table = Table(*heads, title="L^p error and bounds (moduli are found by search, from below)")
+    for row in rows:
+        more = ()
+        if "bound" in row and row["kind"] == "plain":
+            ratio = row["theorem"] / max(row["error"], 1e-300)
+            more = (row["theorem"], row["bound"], ratio, row["adjacency"])
+        cells = (f"{row['loops']:,}", f"{row['error']:.4f}", *(f"{value:.3f}" for value in more))
+        table.add_row(str(row["cells"]), row["kind"], *cells)
+    return table
+
+
+def _at_least(least: int, **values: int) -> None:
+    for name, value in values.items():
+        if value < least:
+            raise ValueError(f"{name}={value}: expected at least {least}")
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Warnings as one line each."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    for warning in caught:
+        print(f"looped: warning: {warning.message}", file=sys.stderr)
+
+
+def _write(folder: Path, name: str, content: dict[str, Any] | bytes) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    if isinstance(content, bytes):
+        text = content.decode()
+    else:
+        made = environment("float64", torch.device("cpu"))
+        text = json.dumps({**content, "environment": made}, indent=1) + "\n"
+    write_atomic(folder / name, text)
+    print(folder / name)
+
+
+def _print(table: Table) -> None:
+    console = Console()
+    (console if console.is_terminal else Console(width=200)).print(table)

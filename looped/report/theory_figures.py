@@ -1,0 +1,114 @@
+"""Figures of the theory, drawn from plain rows in the style of the report; each returns an SVG file's content."""
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+from looped.report.figures import INK, SERIES, STYLE
+
+Row = Mapping[str, Any]
+# The same colour and dash for a kind of memory, or an arithmetic, in all figures.
+LOOKS = {
+    name: dict(zip(("color", "marker", "ls"), look, strict=True))
+    for names in (("plain", "tuned", "radix", "modulated"), ("exact", "float64", "float32"))
+    for name, look in zip(names, SERIES, strict=False)
+}
+
+
+def error_by_loops(rows: Sequence[Row]) -> bytes:
+    """Measured error against loops for every kind, with both bounds for plain looping."""
+
+    def draw(axes: Axes) -> None:
+        plain = [row for row in rows if "bound" in row and row["kind"] == "plain"]
+        for key, label, dash in (("theorem", "Theorem 3.6 (leading terms)", "--"), ("bound", "bound here", ":")):
+            if plain:
+                axes.plot([r["loops"] for r in plain], [r[key] for r in plain], dash, color=INK, alpha=0.6, label=label)
+        for kind in dict.fromkeys(row["kind"] for row in rows):
+            points = [(row["loops"], row["error"]) for row in rows if row["kind"] == kind]
+            axes.plot(*zip(*points, strict=True), **LOOKS[kind], label=kind)
+        axes.set(xscale="log", yscale="log", xlabel="loops", ylabel="error")
+        _plain_numbers(axes.xaxis, (1,))
+        _plain_numbers(axes.yaxis)
+
+    return _svg(draw, columns=2)
+
+
+def precision(rows: Sequence[Row]) -> bytes:
+    """Share of labels recalled right against their number, in each arithmetic."""
+
+    def draw(axes: Axes) -> None:
+        for dtype in ("exact", "float64", "float32"):
+            points = [(row["count"], row[dtype]) for row in rows]
+            axes.plot(*zip(*points, strict=True), **LOOKS[dtype], label=dtype)
+        axes.set(xscale="log", xlabel="labels in the code", ylabel="labels recalled right", ylim=(-0.03, 1.03))
+        _plain_numbers(axes.xaxis)
+
+    return _svg(draw, columns=3)
+
+
+def stall(rows: Sequence[Row]) -> bytes:
+    """Error against the roughness of the function, at a fixed number of cells."""
+
+    def draw(axes: Axes) -> None:
+        for kind in ("plain", "tuned", "radix", "modulated"):
+            axes.plot([r["roughness"] for r in rows], [r[kind] for r in rows], **LOOKS[kind], label=kind)
+        axes.set(yscale="log", xlabel="roughness of the function", ylabel="error")
+        _plain_numbers(axes.yaxis)
+
+    return _svg(draw, columns=2)
+
+
+def life(names: Sequence[str], states: np.ndarray, borders: Sequence[int]) -> bytes:
+    """Every register of one token against the loop; dotted lines where the second and third stage begin.
+
+    `states` is (loops + 1, registers); loops are drawn on a scale that is linear up to the last border, so that
+    the short first stages can be seen beside the long last one.
+    """
+    columns = 3
+    rows = -(-len(names) // columns)
+    with matplotlib.rc_context({**STYLE, "font.size": 8, "axes.titlesize": 8, "lines.linewidth": 1.1}):
+        figure = Figure(figsize=(6.5, 1.0 * rows + 0.4))
+        panels = figure.subplots(rows, columns, sharex=True, squeeze=False).ravel()
+        for panel, name, values in zip(panels, names, states.T, strict=False):
+            panel.step(np.arange(len(values)), values, where="post", color=SERIES[0][0])
+            panel.set_title(name, loc="left")
+            panel.set_xscale("symlog", linthresh=max(2 * borders[-1], 2))
+            panel.xaxis.set_major_locator(FixedLocator([0, borders[-1], len(values) - 1]))
+            panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+            panel.xaxis.set_minor_locator(NullLocator())
+            panel.yaxis.set_major_locator(MaxNLocator(3, integer=bool((values == values.round()).all())))
+            for border in borders:
+                panel.axvline(border, color=INK, ls=":", lw=0.8, alpha=0.6)
+        for panel in panels[len(names) :]:
+            panel.set_axis_off()
+        figure.supxlabel("loop", fontsize=8)
+        return _bytes(figure)
+
+
+def _svg(draw: Callable[[Axes], None], *, columns: int) -> bytes:
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(5.2, 3.6))
+        axes = figure.add_subplot()
+        draw(axes)
+        figure.legend(loc="outside lower left", ncols=columns, columnspacing=1.2)
+        return _bytes(figure)
+
+
+def _plain_numbers(axis: Axis, steps: Sequence[int] = (1, 2, 5)) -> None:
+    """Ticks of a logarithmic axis as numbers, not as powers."""
+    axis.set_major_locator(LogLocator(subs=steps))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    axis.set_minor_locator(NullLocator())
+
+
+def _bytes(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", facecolor="white", metadata={"Date": None, "Creator": None})
+    return buffer.getvalue().replace(INK.encode(), b"#1b2127")

@@ -1,0 +1,249 @@
+"""Moduli of continuity of sequence-to-sequence functions: how much f can change when its input changes a little.
+
+The three moduli of Xu & Sato (ICML 2025), section 3, for f on [0, 1]^(N x d), distances of inputs in the Frobenius
+norm and of outputs in the p-norm:
+
+- sequence: any change of the input of norm delta; the change of the whole output;
+- contextual: the token itself stays, the others change by delta in all; the change of that token's output;
+- token: only the token changes, by delta; the change of that token's output.
+
+A supremum over a continuum is never computed here, it is enclosed, and each `Modulus` says from which side.
+"""
+
+import itertools
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+Function = Callable[[Tensor], Tensor]
+Change = Callable[[Tensor, Tensor], Tensor]
+Project = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+Kind = Literal["sequence", "contextual", "token"]
+KINDS: tuple[Kind, ...] = ("sequence", "contextual", "token")
+Points = Float[Tensor, "batch seq dim"]
+
+
+class Modulus(NamedTuple):
+    """A value, which side of the modulus it is on, and the pair of inputs that attains it, where there is one."""
+
+    value: float
+    side: Literal["lower bound", "exact on the grid", "exact on the samples", "upper bound"]
+    pair: tuple[Tensor, Tensor] | None = None
+
+
+def search(
+    f: Function,
+    kind: Kind,
+    delta: float,
+    *,
+    seq: int,
+    dim: int,
+    p: float = 2.0,
+    token: int = 0,
+    samples: int = 4096,
+    steps: int = 200,
+    seed: int = 0,
+) -> Modulus:
+    """A lower bound by search: random pairs, then gradient ascent and random moves from the best.
+
+    Args:
+        f: (batch, seq, dim) to (batch, seq, any), float64; without gradient, only the random moves are made.
+        token: the token looked at (contextual, token); for a permutation-equivariant f all are alike.
+        steps: of the ascent, and of the random moves.
+
+    Raises:
+        ValueError: for a delta or p out of range.
+    """
+    _check(kind, delta, p)
+    generator = torch.Generator().manual_seed(seed)
+    free = _free(kind, seq, dim, token)
+
+    def change(x: Tensor, v: Tensor) -> Tensor:
+        return _size(f(x + v) - f(x), kind, token, p)
+
+    def project(x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """The nearest allowed pair: a change of the free places, of norm delta at most, both ends in the cube."""
+        x, v = x.clamp(0, 1), v * free
+        v = v * delta / v.flatten(1).norm(dim=1).clamp_min(1e-300)[:, None, None]
+        return x, (x + v).clamp(0, 1) - x
+
+    x = torch.rand(samples, seq, dim, generator=generator, dtype=torch.float64)
+    corners = torch.rand(x.shape, generator=generator, dtype=torch.float64) < 0.5
+    corners[samples // 4 :] = False
+    x, v = project(x.round().where(corners, x), _directions(x, generator))
+    with torch.no_grad():
+        best = change(x, v).topk(min(64, samples)).indices
+    x, v = _ascend(change, project, x[best], v[best], delta, steps)
+    x, v = _wander(change, project, x, v, delta, steps, generator)
+    with torch.no_grad():
+        value, i = change(x, v).max(0)
+    return Modulus(float(value), "lower bound", (x[i], (x + v)[i]))
+
+
+def on_grid(
+    f: Function, kind: Kind, delta: float, *, seq: int, dim: int, grid: int, p: float = 2.0, token: int = 0
+) -> Modulus:
+    """The modulus among inputs with multiples of 1/grid as coordinates: exact there, a lower bound of the true one.
+
+    Raises:
+        ValueError: for a grid of more than 2^24 points.
+    """
+    _check(kind, delta, p)
+    axes = seq * dim
+    if (grid + 1) ** axes > 2**24:
+        raise ValueError(f"grid={grid}: expected at most 2^24 points, not {grid + 1}^{axes}")
+    ticks = torch.arange(grid + 1, dtype=torch.float64) / grid
+    points = torch.cartesian_prod(*[ticks] * axes).reshape(-1, seq, dim)
+    with torch.no_grad():
+        y = torch.cat([f(part) for part in points.split(2**16)])
+    values = y.reshape(*[grid + 1] * axes, seq, -1).numpy()
+    values = values if kind == "sequence" else values[..., token : token + 1, :]
+    reach = int(delta * grid + 1e-9)
+    free = _free(kind, seq, dim, token).flatten().tolist()
+    best = 0.0
+    for shift in itertools.product(*[range(-reach, reach + 1) if may else (0,) for may in free]):
+        length = sum(s * s for s in shift) ** 0.5
+        if shift > (0,) * axes and length <= delta * grid * (1 + 1e-12):
+            here = tuple(slice(max(s, 0), grid + 1 + min(s, 0)) for s in shift)
+            there = tuple(slice(max(-s, 0), grid + 1 + min(-s, 0)) for s in shift)
+            if (change := np.abs(values[here] - values[there])).size:
+                best = max(best, float((change**p).sum((-1, -2)).max() ** (1 / p)))
+    return Modulus(best, "exact on the grid")
+
+
+def between_grid(lower: Callable[[float], float], delta: float, lipschitz: float, *, axes: int, grid: int) -> Modulus:
+    """An upper bound from the modulus on a grid, `lower(delta)`, and a Lipschitz constant of f.
+
+    Both points move to the grid, each by at most sqrt(axes) / (2 grid): omega(delta) <= omega_grid(delta + that
+    twice) + 2 L (that).
+    """
+    move = axes**0.5 / (2 * grid)
+    return Modulus(lower(delta + 2 * move) + 2 * lipschitz * move, "upper bound")
+
+
+def of_samples(
+    x: Float[Tensor, "samples seq dim"],
+    y: Float[Tensor, "samples seq out"],
+    kind: Kind,
+    delta: float,
+    *,
+    p: float = 2.0,
+    token: int = 0,
+) -> Modulus:
+    """The modulus among given inputs with known outputs: for what only examples tell, such as a task's answers."""
+    _check(kind, delta, p)
+    free = _free(kind, x.shape[1], x.shape[2], token)
+    best = Modulus(0.0, "exact on the samples")
+    for i in range(len(x) - 1):
+        moved = x[i + 1 :] - x[i]
+        near = (moved.flatten(1).norm(dim=1) <= delta * (1 + 1e-12)) & (moved * (1 - free) == 0).flatten(1).all(1)
+        change = _size(y[i + 1 :] - y[i], kind, token, p).where(near, torch.zeros(()))
+        if change.max() > best.value:
+            best = Modulus(float(change.max()), best.side, (x[i], x[i + 1 + int(change.argmax())]))
+    return best
+
+
+def lipschitz_upper(network: nn.Sequential) -> float:
+    """An upper bound of a token-wise network's Lipschitz constant: the product of its layers' spectral norms.
+
+    Layers are linear, or activations of slope at most 1 (ReLU, tanh, identity).
+
+    Raises:
+        ValueError: for any other layer.
+    """
+    product = 1.0
+    for layer in network:
+        if isinstance(layer, nn.Linear):
+            product *= float(torch.linalg.matrix_norm(layer.weight.detach(), 2))
+        elif not isinstance(layer, nn.ReLU | nn.Tanh | nn.Identity):
+            raise ValueError(f"layer {type(layer).__name__}: expected Linear, ReLU, Tanh or Identity")
+    return product
+
+
+def local_lipschitz(f: Function, kind: Kind, x: Points, *, token: int = 0) -> Modulus:
+    """The largest spectral norm of the Jacobian's block at the points `x`: a lower bound of the Lipschitz constant.
+
+    Block: all outputs by all inputs, or the token's outputs by the other tokens' or by its own inputs.
+    """
+    free = _free(kind, x.shape[1], x.shape[2], token).flatten().bool()
+    norms = []
+    for point in x:
+        jacobian = torch.autograd.functional.jacobian(lambda z: f(z[None])[0], point)
+        assert isinstance(jacobian, Tensor)
+        block = jacobian if kind == "sequence" else jacobian[token : token + 1]
+        norms.append(torch.linalg.matrix_norm(block.reshape(-1, free.numel())[:, free], 2))
+    return Modulus(float(torch.stack(norms).max()), "lower bound")
+
+
+def _check(kind: str, delta: float, p: float) -> None:
+    if kind not in KINDS:
+        raise ValueError(f"kind={kind!r}: expected one of {KINDS}")
+    if not 0 < delta < float("inf"):
+        raise ValueError(f"delta={delta}: expected a positive number")
+    if not p >= 1:
+        raise ValueError(f"p={p}: expected at least 1")
+
+
+def _free(kind: Kind, seq: int, dim: int, token: int) -> Tensor:
+    """1 where the input may change, (seq, dim)."""
+    own = torch.zeros(seq, dim, dtype=torch.float64)
+    own[token] = 1
+    return {"sequence": torch.ones_like(own), "contextual": 1 - own, "token": own}[kind]
+
+
+def _directions(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Sparse directions, signs and normal ones: extremes of many functions lie along axes and diagonals."""
+    normal = torch.randn(x.shape, generator=generator, dtype=x.dtype)
+    third = len(x) // 3
+    few = torch.rand(x[:third].shape, generator=generator, dtype=x.dtype) < 0.3
+    return torch.cat([normal[:third] * (few + 1e-9), normal[third : 2 * third].sign(), normal[2 * third :]])
+
+
+def _size(change: Tensor, kind: Kind, token: int, p: float) -> Tensor:
+    return torch.linalg.vector_norm((change if kind == "sequence" else change[:, token]).flatten(1), ord=p, dim=1)
+
+
+def _ascend(change: Change, project: Project, x: Tensor, v: Tensor, delta: float, steps: int) -> tuple[Tensor, Tensor]:
+    """Normalised gradient steps on both ends, shrinking; each pair keeps its best."""
+    with torch.no_grad():
+        best = change(x, v)
+    kept_x, kept_v = x, v
+    for step in range(steps):
+        x, v = x.detach().requires_grad_(), v.detach().requires_grad_()
+        size = change(x, v)
+        if not size.requires_grad:
+            break
+        dx, dv = torch.autograd.grad(size.sum(), (x, v), allow_unused=True, materialize_grads=True)
+        rate = 0.1 * (1 - step / steps) ** 2
+        with torch.no_grad():
+            x, v = project(x + rate * _unit(dx), v + 5 * rate * delta * _unit(dv))
+            best, kept_x, kept_v = _better(change(x, v), x, v, best, kept_x, kept_v)
+    return kept_x.detach(), kept_v.detach()
+
+
+@torch.no_grad()
+def _wander(
+    change: Change, project: Project, x: Tensor, v: Tensor, delta: float, steps: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Random moves that are kept where they help; their size falls from 0.1 to 1e-5."""
+    best = change(x, v)
+    for step in range(steps):
+        size = 10 ** (-1 - 4 * step / steps)
+        noise = size * torch.randn(2, *x.shape, generator=generator, dtype=x.dtype)
+        moved_x, moved_v = project(x + noise[0], v + 5 * delta * noise[1])
+        best, x, v = _better(change(moved_x, moved_v), moved_x, moved_v, best, x, v)
+    return x, v
+
+
+def _better(now: Tensor, x: Tensor, v: Tensor, best: Tensor, kept_x: Tensor, kept_v: Tensor) -> tuple[Tensor, ...]:
+    """Of each pair, the one with the larger change."""
+    wins = (now > best)[:, None, None]
+    return best.maximum(now), x.where(wins, kept_x), v.where(wins, kept_v)
+
+
+def _unit(gradient: Tensor) -> Tensor:
+    return gradient / gradient.flatten(1).norm(dim=1).clamp_min(1e-300)[:, None, None]

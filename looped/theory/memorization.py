@@ -1,0 +1,341 @@
+"""Memorising K labels by looping one feed-forward layer: L2 . (id + FF)^loops . L1(k) = y_k.
+
+Lemma 4.1 of Xu & Sato (ICML 2025) is about weight-tied layers: the labels can be met up to the largest jump
+between neighbours. Theorem 4.2 repairs it by factors eta(t) on the layer's output. `plain` and `modulated` are
+explicit layers for both, smaller than the paper's; `radix` and the options of `plain` beat the lemma's error
+without modulation, by more loops or more width. All labels of a weight-tied layer live in the digits of d real
+numbers, so that exact arithmetic needs about two bits for each label: see `significant_bits`.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Shaped
+
+from looped.theory.circuit import ONE, Array, Circuit, Form, Number, Program, Unit, exact, form
+
+S = {"s": 1}
+SIGNIFICAND = {"float32": 24, "float64": 53}
+
+
+class Lattice(NamedTuple):
+    """Labels as whole steps: y_k is about origin + step * path_k, where path_k and path_{k-1} differ by b at most."""
+
+    origin: Shaped[Array, " dim"]
+    step: Shaped[Array, " dim"]
+    path: Shaped[Array, "labels dim"]
+    """Whole numbers."""
+
+    @property
+    def values(self) -> Array:
+        """(K, d) the labels that are met."""
+        return self.origin + self.step * self.path
+
+
+class Code(NamedTuple):
+    """Digits as one number: numerator / 2^bits = sum_j digit_j base^-j."""
+
+    numerator: int
+    bits: int
+
+    @property
+    def value(self) -> Fraction:
+        return Fraction(self.numerator, 2**self.bits)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """A layer that memorises labels, as it stands alone."""
+
+    program: Program
+    labels: Array
+    """(K, d) as given."""
+    ideal: Array
+    """(K, d) what exact arithmetic returns."""
+    codes: tuple[Code, ...] = ()
+    """For each coordinate, the number that holds the labels; none with modulation."""
+
+    def recall(self, dtype: str = "exact", ids: Sequence[int] | None = None) -> Shaped[Array, "ids dim"]:
+        """(ids, d) what the layer returns for some k, or for all, in `exact`, `float32` or `float64` arithmetic."""
+        k = np.arange(len(self.labels)) if ids is None else np.array(ids)
+        k = k.reshape(-1, 1, 1)
+        with np.errstate(over="ignore", invalid="ignore"):  # digits that are lost may grow without bound
+            return self.program.run(exact(k) if dtype == "exact" else k.astype(dtype))[:, 0].astype(float)
+
+    def error(self, dtype: str = "exact") -> float:
+        """The largest |recalled - label| over labels and coordinates; infinite where a number overflowed."""
+        return float(np.nan_to_num(np.abs(self.recall(dtype) - self.labels), nan=np.inf).max())
+
+    def predicted(self, dtype: str) -> str:
+        """What will happen in this precision, said from the code alone, before anything is run."""
+        return predict(self.program, self.codes, dtype)
+
+
+def code_rows(program: Program, d: int) -> Program:
+    """The registers theta_i and c_i alone, with the units that read nothing else: they do not see the input."""
+    names = tuple(f"{name}{i}" for name in ("theta", "c") for i in range(d))
+    units = tuple(u for u in program.circuit.units if u.reads and set(u.reads) <= {*names, ONE})
+    drift = {name: value for name, value in program.circuit.drift.items() if name in names}
+    first = {name: program.first.get(name, {}) for name in names}
+    last = tuple({name: 1} for name in names)
+    return Program(Circuit(names, units, drift=drift), (), first, last, program.loops, program.bits)
+
+
+def predict(program: Program, codes: Sequence[Code], dtype: str) -> str:
+    """Whether labels held in these codes will come out right in a precision, and why, before the program is run.
+
+    A type holds as many bits of the code as its significand has, and reading a digit forms sums such as
+    16 theta - 3 theta, five bits longer: with room for them nothing is ever rounded. Otherwise the rows of theta
+    and c, which do not depend on the input, are run alone in that precision to find the first digit that is lost.
+    """
+    if not codes:
+        return f"{dtype}: right, no label is held in digits"
+    needed, have = max(significant_bits(code) for code in codes), SIGNIFICAND[dtype]
+    why = f"the code needs {needed} bits and the type has {have}"
+    lost = None if needed <= have - 5 else lost_digit(code_rows(program, len(codes)), len(codes), dtype)
+    return f"{dtype}: right, {why}" if lost is None else f"{dtype}: fails, {why}: digit {lost} is read wrong"
+
+
+def lost_digit(rows: Program, d: int, dtype: str) -> int | None:
+    """The number of the first digit, from 1, that floating point reads differently from exact arithmetic."""
+    nothing = np.empty((1, 1, 0), dtype=object)
+    exactly, rounded = rows.states(nothing), rows.states(nothing.astype(dtype))
+    with np.errstate(over="ignore", invalid="ignore"):
+        for number, right, state in zip(range(1, rows.loops), exactly, rounded, strict=False):  # the last is not used
+            digits = [int(c) >> rows.bits for c in right[0, 0, d:]]
+            if not (np.abs(state[0, 0, d:] - np.array(digits)) < 0.01).all():
+                return number
+    return None
+
+
+def significant_bits(code: Code) -> int:
+    """Bits between the first and the last that are not zero; leading zeros are free in floating point."""
+    lowest = code.numerator & -code.numerator
+    return code.numerator.bit_length() - max(lowest.bit_length() - 1, 0)
+
+
+def encode(digits: Sequence[int], base: int) -> Code:
+    """The digits d_1, d_2, ... as sum_j d_j base^-j; `base` is a power of two."""
+    numerator, shift = 0, base.bit_length() - 1
+    for digit in digits:
+        numerator = (numerator << shift) + int(digit)
+    return Code(numerator, shift * len(digits))
+
+
+def lattice(labels: Shaped[Array, "labels dim"], *, digit: int = 1, shrink: Array | float = 1.0) -> Lattice:
+    """Follow the labels (K, d) on a lattice whose step is eps / digit, eps the largest jump of each coordinate.
+
+    Each move is the one of at most `digit` steps that comes nearest, so that with shrink=1 every label is met
+    within half a step: half the error of Lemma 4.1, or less with larger digits. `shrink` < 1 makes the step
+    smaller than that: labels that jump far are then reached late, all others are met more closely.
+    """
+    labels = np.asarray(labels, dtype=float)
+    eps = np.abs(np.diff(labels, axis=0)).max(axis=0, initial=0.0)
+    step = eps / digit * shrink
+    wanted = (labels - labels[0]) / np.where(step > 0, step, 1)
+    path = np.zeros(labels.shape, dtype=np.int64)
+    for column, target in zip(path.T, wanted.T, strict=True):
+        position = 0
+        for k, value in enumerate(target.tolist()):
+            nearest = math.floor(value + 0.5)
+            position += max(-digit, min(digit, nearest - position))
+            column[k] = position
+    return Lattice(labels[0], step, path)
+
+
+def tuned(
+    labels: Shaped[Array, "labels dim"], *, digit: int = 1, weights: Shaped[Array, " labels"] | None = None
+) -> Lattice:
+    """The lattice with the smallest mean square error among steps of eps * 2^(-j/4), coordinate by coordinate.
+
+    `weights` (K,) says how often each label is asked for; None is equally often.
+    """
+    tries = [lattice(labels, digit=digit, shrink=2 ** (-j / 4)) for j in range(21)]
+    errors = np.array([np.average((t.values - labels) ** 2, axis=0, weights=weights) for t in tries])
+    best = errors.argmin(axis=0)
+    pick = range(labels.shape[1])
+    return Lattice(
+        tries[0].origin,
+        np.array([tries[b].step[i] for i, b in zip(pick, best, strict=True)]),
+        np.stack([tries[b].path[:, i] for i, b in zip(pick, best, strict=True)], axis=1),
+    )
+
+
+def decode_units(s: Form, d: int, *, digit: int = 1, fused: bool = False) -> tuple[list[Unit], dict[str, Number]]:
+    """Units and drift that add digit after digit of theta_i to a_i while s >= 1.
+
+    Registers theta_i, c_i, a_i for each coordinate; s is any form. With b = digit and base B = 2^ceil(log2(3b+1)):
+    theta <- B theta - q and c <- q, where q is the first digit of theta, and a <- a + c where s >= 1, because
+    relu(2bs - b) - relu(2bs - b - c) = c [s >= 1] for whole s and |c| <= b: neither a product nor a second layer.
+    The tail of a code is at most b / (B - 1) <= 1/3, so that ramps of width 1/4 find the digit without error.
+    `fused` has relu(theta + 1) in place of relu(theta) and relu(-theta): d units fewer, but the code's leading
+    zeros then cost bits in floating point.
+    """
+    b, base = digit, base_of(digit)
+    gate = form((2 * b, s), (-b, ONE))
+    units = [Unit(gate, {f"a{i}": 1 for i in range(d)})]
+    drift: dict[str, Number] = {}
+    for i in range(d):
+        theta, c, a = f"theta{i}", f"c{i}", f"a{i}"
+        units.append(Unit(form((1, gate), (-1, c)), {a: -1}))
+        if fused:
+            units.append(Unit({theta: 1, ONE: 1}, {theta: base - 1}))
+            drift[theta] = 1 - base
+        else:
+            units += [Unit({theta: sign}, {theta: sign * (base - 1)}) for sign in (1, -1)]
+        units.append(Unit({c: 1, ONE: b}, {c: -1}))
+        drift[c] = b
+        for sign in (1, -1):
+            for level in range(1, b + 1):
+                for ramp, offset in ((1, Fraction(5, 2)), (-1, Fraction(3, 2))):
+                    q = sign * ramp
+                    units.append(Unit({theta: sign * 4 * base, ONE: offset - 4 * level}, {c: q, theta: -q}))
+    return units, drift
+
+
+def radix_units(s: Form, d: int, bits: int) -> list[Unit]:
+    """Units that read `bits` binary digits of theta_i into A_i while -bits < s <= 0, one loop later.
+
+    Registers g, theta_i, c_i, A_i. g is the window, computed one loop ahead; inside it A <- 2 A + c (Horner), as
+    A += relu(A + c - 2^(bits+1) (1 - g)). Digits are 0 or 1 in base 4.
+    """
+    window = [(1, bits), (-1, bits - 1), (-1, 0), (1, -1)]
+    units = [Unit(form((1, s), (offset, ONE)), {"g": sign}) for sign, offset in window]
+    units.append(Unit({"g": 1}, {"g": -1}))
+    for i in range(d):
+        theta, c, a = f"theta{i}", f"c{i}", f"a{i}"
+        units.append(Unit({theta: 1}, {theta: 3}))
+        units += [Unit({theta: 16, ONE: -Fraction(offset, 2)}, {c: q, theta: -q}) for q, offset in ((1, 3), (-1, 5))]
+        units.append(Unit({c: 1}, {c: -1}))
+        units.append(Unit({a: 1, c: 1, "g": 2 ** (bits + 1), ONE: -(2 ** (bits + 1))}, {a: 1}))
+    return units
+
+
+def step_units(s: Form, d: int) -> list[Unit]:
+    """relu(s) - relu(s - 1) = [s >= 1] into every y_i; eta_y(t) turns it into the label's change."""
+    return [Unit(form((1, s), (-offset, ONE)), {f"y{i}": sign for i in range(d)}) for sign, offset in ((1, 0), (-1, 1))]
+
+
+def base_of(digit: int) -> int:
+    """The base of digits -b .. b: the least power of two that is at least 3 b + 1."""
+    return 2 ** (3 * digit).bit_length()
+
+
+def plain(labels: Array, *, interpolate: int = 1, digit: int = 1, tune: bool = False) -> Memory:
+    """Weight-tied, error eps / (2 * interpolate * digit), eps the largest jump: Lemma 4.1 with half its error.
+
+    Args:
+        labels: (K, d), K >= 2.
+        interpolate: B puts B - 1 labels between neighbours; B (K - 1) loops of the same layer.
+        digit: the largest digit b; K - 1 loops of a wider layer, 1 + d (4 b + 4) units.
+        tune: let the step be smaller than eps where this lowers the mean square error.
+    """
+    labels = _checked(labels)
+    d = labels.shape[1]
+    _positive(interpolate=interpolate, digit=digit)
+    fine = _interpolated(labels, interpolate)
+    path = tuned(fine, digit=digit) if tune else lattice(fine, digit=digit)
+    digits = np.diff(path.path, axis=0).T.tolist()
+    codes = tuple(encode(row[1:], base_of(digit)) for row in digits)
+    units, drift = decode_units(S, d, digit=digit)
+    names = ("s", *(f"{name}{i}" for name in ("theta", "c", "a") for i in range(d)))
+    first: dict[str, Form] = {"s": {"k": interpolate}}
+    for i in range(d):
+        first |= {f"theta{i}": {ONE: codes[i].value}, f"c{i}": {ONE: digits[i][0]}}
+    program = Program(
+        Circuit(names, tuple(units), drift={"s": -1, **drift}),
+        ("k",), first, _affine(path.origin, path.step), len(fine) - 1, bits=codes[0].bits + 2,
+    )  # fmt: skip
+    return Memory(program, labels, path.values[::interpolate], codes)
+
+
+def radix(labels: Array, bits: int) -> Memory:
+    """Weight-tied, error range * 2^-(bits+1) whatever the jumps, in bits * K + 1 loops.
+
+    The limit of Lemma 4.1 is thus one per K - 1 loops, not of weight tying as such.
+    """
+    labels = _checked(labels)
+    _positive(bits=bits)
+    count, d = labels.shape
+    level = quantise_labels(labels, bits)
+    codes = tuple(encode(bits_of(column, bits), 4) for column in level.path.T)
+    names = ("s", "g", *(f"{name}{i}" for name in ("theta", "c", "a") for i in range(d)))
+    first: dict[str, Form] = {"s": {"k": bits}, **{f"theta{i}": {ONE: codes[i].value} for i in range(d)}}
+    circuit = Circuit(names, tuple(radix_units(S, d, bits)), drift={"s": -1})
+    last = _affine(level.origin, level.step)
+    return Memory(
+        Program(circuit, ("k",), first, last, bits * count + 1, codes[0].bits + 1), labels, level.values, codes
+    )
+
+
+def modulated(labels: Array, variant: str = "selecting") -> Memory:
+    """Timestep-modulated, exact: Theorem 4.2. At loop t the register s is k - t + 1.
+
+    telescoping: width 2; y starts at y_0 and gains (y_t - y_{t-1}) [k >= t]. selecting: width 4; p gains
+    y_t [k = t] once, so that not even rounding touches a label. The labels have moved into eta: K d parameters.
+    """
+    labels = _checked(labels)
+    count, d = labels.shape
+    coordinates = range(d)
+    if variant == "telescoping":
+        names, units = ("s", *(f"y{i}" for i in coordinates)), step_units(S, d)
+        first: dict[str, Form] = {"s": {"k": 1}, **{f"y{i}": {ONE: Fraction(labels[0, i])} for i in coordinates}}
+        last: tuple[Form, ...] = tuple({f"y{i}": 1} for i in coordinates)
+        factors = np.diff(exact(labels), axis=0)
+    elif variant == "selecting":
+        names = ("s", *(f"p{i}" for i in coordinates), *(f"q{i}" for i in coordinates))
+        tent = [Unit({"s": 1, ONE: -o}, {f"p{i}": w for i in coordinates}) for o, w in ((0, 1), (1, -2), (2, 1))]
+        units = [*tent, Unit({"s": -1, ONE: 1}, {f"q{i}": 1 for i in coordinates})]
+        first, last = {"s": {"k": 1}}, tuple({f"p{i}": 1, f"q{i}": 1} for i in coordinates)
+        once = exact(np.zeros((count - 1, d)))
+        once[0] = exact(labels[0])
+        factors = np.concatenate([exact(labels[1:]), once], axis=1)
+    else:
+        raise ValueError(f"variant={variant!r}: expected telescoping or selecting")
+    eta = np.concatenate([exact(np.ones((count - 1, 1))), factors], axis=1)
+    circuit = Circuit(names, tuple(units), drift={"s": -1})
+    bits = max(f.denominator.bit_length() - 1 for f in exact(labels).ravel())
+    return Memory(Program(circuit, ("k",), first, last, count - 1, bits, eta), labels, labels)
+
+
+def quantise_labels(labels: Shaped[Array, "labels dim"], bits: int) -> Lattice:
+    """Labels (K, d) rounded to the midpoints of 2^bits equal parts of each coordinate's range."""
+    low, high = labels.min(axis=0), labels.max(axis=0)
+    width = np.where(high > low, (high - low) / 2**bits, 0.0)
+    path = np.minimum((labels - low) / np.where(width > 0, width, 1), 2**bits - 1).astype(np.int64)
+    return Lattice(low + width / 2, width, path)
+
+
+def bits_of(values: Array, bits: int) -> list[int]:
+    """The binary digits of whole numbers, one after the other, highest first."""
+    return [(int(v) >> shift) & 1 for v in values for shift in range(bits - 1, -1, -1)]
+
+
+def _interpolated(labels: Array, between: int) -> Array:
+    k = np.arange(between * (len(labels) - 1) + 1) / between
+    return np.stack([np.interp(k, np.arange(len(labels)), column) for column in labels.T], axis=1)
+
+
+def _affine(origin: Array, step: Array) -> tuple[Form, ...]:
+    return tuple({f"a{i}": Fraction(step[i]), ONE: Fraction(origin[i])} for i in range(len(step)))
+
+
+def _checked(labels: Array) -> Array:
+    labels = np.asarray(labels, dtype=float)
+    if labels.ndim != 2 or len(labels) < 2 or not labels.shape[1]:
+        raise ValueError(f"labels of shape {labels.shape}: expected (K, d) with K at least 2 and d at least 1")
+    if not np.isfinite(labels).all():
+        raise ValueError(
+            f"labels: expected finite numbers, label {int(np.argwhere(~np.isfinite(labels))[0][0])} is not"
+        )
+    return labels
+
+
+def _positive(**values: int) -> None:
+    for name, value in values.items():
+        if value < 1:
+            raise ValueError(f"{name}={value}: expected at least 1")

@@ -1,0 +1,181 @@
+"""`looped theory` as a reader of the paper uses it, and as one who makes mistakes."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from looped.cli import main
+from looped.commands.theory import COMMANDS
+
+OPTIONS = {
+    "approximate": {"dim", "seq", "cells", "loops", "samples", "slope", "radix-bits", "paper-size", "max-loops",
+                    "all-sequences", "out"},
+    "memorise": {"count", "dim", "bits", "digit", "seed", "out"},
+    "moduli": {"dim", "seq", "deltas", "p", "grid", "num-loops", "out"},
+    "rate": {"dim", "seq", "cells", "kinds", "p", "samples", "out"},
+    "roughness": {"cells", "samples", "out"},
+}  # fmt: skip
+FILE = """
+import torch
+def good(x): return x.mean(1, keepdim=True) * x
+def ordered(x): return x * torch.arange(1, x.shape[1] + 1)[:, None]
+def infinite(x): return 1 / (x - x)
+def flat(x): return x.sum(-1)
+def jumps(x): return torch.floor(2 * x)
+number = 3
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "f.py").write_text(FILE)
+    (tmp_path / "broken.py").write_text("import nowhere\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def theory(command: str) -> int:
+    return main(["theory", *command.split()])
+
+
+def svg(path: Path) -> str:
+    text = path.read_text()
+    assert text.startswith("<?xml")
+    assert "mathdefault" not in text
+    return text
+
+
+@pytest.mark.parametrize("loops", ["plain", "tuned", "radix", "modulated"])
+def test_approximate(folder: Path, loops: str, capsys: pytest.CaptureFixture[str]):
+    assert theory(f"approximate f.py:good --cells 3 --loops {loops} --samples 50 --all-sequences --out o") == 0
+    facts = json.loads((folder / "o/approximate.json").read_text())
+    assert facts["exact_right"] == facts["exact_sequences"] == 9
+    assert facts["largest_difference_to_semantics"] < 1e-12
+    assert 0 < facts["l2_error"] < 0.4
+    assert {row["kind"] for row in facts["rows"]} == {"plain", loops}
+    assert "loops" in svg(folder / "o/error.svg")
+    assert "beta0" in svg(folder / "o/life.svg")
+    out = capsys.readouterr().out
+    assert out.index("before it runs: in plain float64") < out.index("real loop")
+    assert "loop by loop" in out
+
+
+def test_precision_is_said_before_it_runs(folder: Path, capsys: pytest.CaptureFixture[str]):
+    for size, said, right in (("--cells 2", "right", "100.0%"), ("--cells 3", "fails", "")):
+        assert theory(f"approximate waves {size} --samples 400 --paper-size") == 0
+        out = capsys.readouterr().out
+        assert f"before it runs: in plain float64: {said}" in out
+        assert "dimension 26 and width 74" in out
+        share = re.search(r"refreshed: ([\d.]+%)", out)
+        assert share is not None
+        assert share[1] == right if right else share[1] != "100.0%"
+
+
+def test_memorise(folder: Path, capsys: pytest.CaptureFixture[str]):
+    assert theory("memorise --count 20 --dim 2 --bits 4 --digit 2 --out o") == 0
+    content = json.loads((folder / "o/memorise.json").read_text())
+    rows = {row["variant"]: row for row in content["rows"]}
+    assert rows["modulated, selecting"]["float64"] == 0
+    for row in rows.values():
+        assert row["exact"] <= row["bound"] * (1 + 1e-9) + 1e-12
+    assert rows["radix"]["float64"] > 2 * rows["radix"]["bound"]
+    shares = {row["count"]: row for row in content["curve"]}
+    assert [shares[14]["float32"], shares[28]["float64"], shares[200]["exact"]] == [1.0, 1.0, 1.0]
+    assert shares[200]["float32"] < shares[200]["float64"] < 0.4
+    assert "exact" in svg(folder / "o/precision.svg")
+    assert "said before it ran" in capsys.readouterr().out
+
+
+def test_moduli_of_functions_and_of_a_run(folder: Path, capsys: pytest.CaptureFixture[str]):
+    assert theory("moduli waves --deltas 0.1 --grid 10 --out o") == 0
+    rows = json.loads((folder / "o/moduli.json").read_text())["rows"]
+    assert {row["side"] for row in rows} == {"lower bound", "exact on the grid"}
+    assert "(lower bound)" in capsys.readouterr().out
+    settings = (
+        "--task.length 4 --model.d-model 8 --model.num-heads 2 --optim.warmup-steps 1 --train.steps 2 "
+        "--train.batch-size 4 --train.eval-examples 4 --train.device cpu --train.precision fp32 "
+        "--train.compile False --train.workers 0"
+    )
+    assert main(["train", "demo-looped-2", "--out", "run", *settings.split()]) == 0
+    assert theory("moduli run --deltas 0.1 --seq 3 --out o") == 0
+    rows = json.loads((folder / "o/moduli.json").read_text())
+    assert rows["dim"] > 10
+    assert all(row["value"] > 0 for row in rows["rows"])
+    assert theory("moduli f.py:good --seq 1 --deltas 0.1") == 0
+    assert "no other token" in capsys.readouterr().out
+
+
+def test_rate_and_roughness(folder: Path, capsys: pytest.CaptureFixture[str]):
+    assert theory("rate f.py:good --cells 2 4 --kinds plain modulated --samples 500 --out o") == 0
+    content = json.loads((folder / "o/rate.json").read_text())
+    assert len(content["rows"]) == 4
+    assert set(content["slopes"]) == {"plain", "modulated"}
+    assert "error falls as loops^" in capsys.readouterr().out
+    svg(folder / "o/error.svg")
+    assert theory("roughness --cells 3 --samples 50 --out o") == 0
+    assert len(json.loads((folder / "o/roughness.json").read_text())["rows"]) == 4
+    svg(folder / "o/stall.svg")
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("approximate f.py:ordered", "permutation-equivariant, but permuting the tokens"),
+        ("approximate f.py:infinite", "finite values, not so at"),
+        ("approximate f.py:flat", "expected values of shape"),
+        ("approximate f.py:number", "expected a function named 'number'"),
+        ("approximate f.py:nothing", "expected a function named 'nothing'"),
+        ("approximate none.py:f", "none.py: no such file"),
+        ("approximate broken.py:f", "broken.py: ModuleNotFoundError"),
+        ("approximate other", "expected file.py:name or one of waves"),
+        ("approximate waves --cells 1", "cells=1: expected a whole number, at least 2"),
+        ("approximate waves --dim 0", "dim=0"),
+        ("approximate waves --cells x", "cells"),
+        ("approximate waves --cells 99", "most cells within it are 36"),
+        ("approximate waves --cells 8 --max-loops 100", "most cells within it are 3"),
+        ("approximate waves --cells 8 --slope 1", "slope=1: expected 2 to"),
+        ("approximate waves --loops other", "other"),
+        ("approximate rough --seq 3", "two tokens"),
+        ("approximate waves --samples 0", "samples=0"),
+        ("approximate waves --cells 17 --seq 3 --loops modulated --all-sequences", "at most 4,096 sequences"),
+        ("memorise --count 1", "labels of shape (1, 1)"),
+        ("memorise --bits 0", "bits=0"),
+        ("moduli waves --deltas 0", "delta=0"),
+        ("moduli waves --p 0.5", "p=0.5"),
+        ("moduli waves --grid 9999", "grid=9999"),
+        ("moduli .", "no"),
+        ("rate waves --cells 2 999", "at most 2^24 labels"),
+        ("rate waves --samples 0", "samples=0"),
+        ("roughness --cells 1", "cells=1"),
+        ("approximat", "did you mean"),
+    ],
+)
+def test_mistakes_are_one_line(command: str, message: str, folder: Path, capsys: pytest.CaptureFixture[str]):
+    assert theory(command) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("looped: error: ")
+    assert error.count("\n") == 1
+    assert message in error
+
+
+def test_a_jump_is_a_warning(folder: Path, capsys: pytest.CaptureFixture[str]):
+    assert theory("approximate f.py:jumps --cells 2 --samples 20") == 0
+    assert re.fullmatch(r"looped: warning: f seems to jump by 1 near .*\n", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_tells_the_options(command: str, capsys: pytest.CaptureFixture[str]):
+    assert theory(f"{command} --help") == 0
+    told = set(re.findall(r"--(?!no-)([a-z][a-z-]*)", capsys.readouterr().out)) - {"help"}
+    assert {name for name in told if name in OPTIONS[command]} == OPTIONS[command]
+    assert set(OPTIONS) == set(COMMANDS)
+    assert torch.get_default_dtype() == torch.float32
+
+
+def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]):
+    for words in ([], ["--help"]):
+        assert main(["theory", *words]) == 0
+        assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[2:]] == list(COMMANDS)
