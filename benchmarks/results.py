@@ -39,10 +39,9 @@ def kept(report: str) -> list[str]:
     table = [i for i, text in enumerate(sections) if text.startswith("## Table")]
     if table:
         end = next(i for i, text in enumerate(sections) if i > table[0] and text.startswith("## "))
-        chosen = sections[table[0] : end]
-    else:
-        chosen = [text for text in sections if text.startswith(tuple(f"### {name}\n" for name in KEPT))]
-    return [re.sub(r"^##(#*)", r"###\1", text).strip() for text in chosen]
+        # The notes have the heading; the table's own becomes one of its parts.
+        return [f"#{text}".strip() for text in sections[table[0] : end]]
+    return [text.strip() for text in sections if text.startswith(tuple(f"### {name}\n" for name in KEPT))]
 
 
 if __name__ == "__main__":
