@@ -25,7 +25,7 @@ SMALL = (
 RUNS = {
     "strings": "demo-looped-2 --task.length 4 --model.modulation table --model.max-loops 3 " + SMALL,
     "boards": "sudoku --task.box 2 --task.pool 64 --task.min-clues 5 --task.max-clues 8 --model.num-loops 2 "
-    "--schedule.min-loops 1 --schedule.max-loops 2 " + SMALL,
+    "--schedule.kind curriculum --schedule.min-loops 1 --schedule.max-loops 2 --schedule.every 400 " + SMALL,
     "sums": "countdown-looped --task.numbers 3 --task.max-number 9 --task.max-target 20 --model.num-loops 2 " + SMALL,
 }
 STEP = "strings/checkpoints/step_000004"
@@ -33,13 +33,7 @@ GOOD_BOARD = "31.22....21..32."
 DEMO = "train demo-looped-2 --out new "
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Matrices this small only wait for a second thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +143,7 @@ CASES = {
     ),
     "vocabulary": Case(DEMO + "--model.vocab-size 5", ("model.vocab_size=5", "at least 29", "edit_distance")),
     "vectors": Case(DEMO + "--model.inputs vectors", ("model.inputs='vectors'", "'tokens'")),
-    "device": Case(DEMO + "--train.device gpu", ("train.device='gpu'", "auto, cpu, cuda or mps")),
+    "device": Case(DEMO + "--train.device gpu", ("'gpu'", "--train.device", "'auto', 'cpu', 'cuda', 'mps'")),
     # Settings that contradict each other or have no effect
     "gate offset": Case(DEMO + "--model.gate-offset 1", ("model.gate_offset=1", "no effect", "modulation='none'")),
     "timestep": Case(DEMO + "--model.timestep both", ("model.timestep='both'", "no effect", "modulation='none'")),
@@ -321,7 +315,7 @@ def test_mistake_is_one_clear_line(
 ):
     if "/dev/full" in case.command and not Path("/dev/full").is_char_device():
         pytest.skip("no /dev/full here")
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     (folder / "empty").mkdir()
     if case.prepare:
         case.prepare()

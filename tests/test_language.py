@@ -22,13 +22,7 @@ SMALL = (
 TRAIN = "train language-looped --task.bpe-size 300 --task.train-files text.txt " + SMALL
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Matrices this small only wait for a second thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +40,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         assert main(shlex.split(f"{TRAIN} --out run")) == 0
-        boards = "--task.box 2 --task.pool 64 --task.min-clues 5 --task.max-clues 8 --schedule.min-loops 1 "
-        settings = SMALL.replace("--task.context 16 ", "") + "--schedule.max-loops 2"
+        boards = "--task.box 2 --task.pool 64 --task.min-clues 5 --task.max-clues 8 "
+        settings = SMALL.replace("--task.context 16 ", "")
         assert main(shlex.split(f"train sudoku {boards} {settings} --out boards")) == 0
     return folder
 

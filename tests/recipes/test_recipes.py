@@ -18,14 +18,7 @@ from looped.tasks.base import SPLITS
 from looped.tasks.tokenizer import trained_bpe
 from looped.training import load_run, train
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Matrices this small only wait for a second thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 TASK_NAMES = ("edit-distance", "lcs", "sudoku", "countdown", "in-context-tree", "wikitext")
