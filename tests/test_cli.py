@@ -33,14 +33,15 @@ STRINGS = (
 )
 BOARDS = (
     "sudoku --task.box 2 --task.pool 200 --task.min-clues 4 --task.max-clues 8 --model.num-loops 2 "
-    "--schedule.min-loops 1 --schedule.max-loops 2 --schedule.every 2"
+    "--schedule.kind curriculum --schedule.min-loops 1 --schedule.max-loops 2 --schedule.every 2"
 )
 PUZZLES = ["31.22....21..32.", "3142243142131.2."]
 
 # Whoever changes a command or an option changes it for all scripts of all users: then also here.
 OPTIONS = {
-    "evaluate": {"loops", "examples", "groups", "split", "checkpoint"},
+    "evaluate": {"loops", "examples", "groups", "split", "checkpoint", "device"},
     "compare": {"out", "seeds", "learning-rates", "jobs", "dry-run", "override"},
+    "reproduce": {"scale", "out", "seeds", "jobs", "override", "dry-run"},
     "report": {"out"},
     "solve": {"out", "format", "num-loops", "on-bad-row"},
     "generate": {"prompt", "tokens", "temperature", "top-k", "seed", "num-loops", "checkpoint"},
