@@ -162,7 +162,7 @@ def _rows(name: str, as_they_are: bool) -> dict[str, list[str]]:
     """The rows of a Hugging Face data set by split; all in `train` unless it has the three splits."""
     path, _, configuration = name.partition(":")
     try:
-        import datasets
+        import datasets  # pyright: ignore[reportMissingImports]: an extra
     except ImportError:
         raise ValueError(f"task.dataset={name!r}: needs the package datasets: pip install 'looped[datasets]'") from None
     try:
