@@ -5,7 +5,7 @@ from pathlib import Path
 
 from looped.report.page import Section, Sentences, Table, amount, duration, interval, number
 from looped.report.runs import Row, Run, read_object
-from looped.report.tables import Estimate, paired, run_score, t_interval
+from looped.report.tables import Estimate, paired, rank, run_score, t_interval
 
 TABLE = "table.json"
 KEYS = {"title", "scale", "command", "rows", "claims", "differs"}
@@ -36,7 +36,8 @@ def reproduction(table: Row, runs: Sequence[Run]) -> Section:
             f"Test {str(metric).replace('_', ' ')} at the loops in training; 95% intervals: Student's t over seeds, or "
             "with one seed over the examples. FLOPs of a forward pass and time of one training, of the corrected run."
         )
-        parts.append(Section(task, _takeaway(rows), [Table(columns, rows, caption), Sentences(claims)]))
+        takeaway = _takeaway([row for row in table["rows"] if row["task"] == task], by_name)
+        parts.append(Section(task, takeaway, [Table(columns, rows, caption), Sentences(claims)]))
     held = sum(kind == "holds" for _, (kind, _) in verdicts)
     takeaway = f"Of {len(verdicts)} comparisons, {held} hold at this size with these seeds."
     differs = Sentences([*table["differs"], f"Command: {table['command']}"])
@@ -102,6 +103,11 @@ def _verdict(claim: Row, by_name: dict[str, Run]) -> tuple[str, str]:
     return kind, f"{texts[kind]} {means}.".replace("-", "−")
 
 
-def _takeaway(rows: Sequence[Sequence[str]]) -> str:
-    done = sum(cell != "–" for row in rows for cell in row[2:4])
-    return f"{done} of the task's cells were run." if done else "Nothing of this task was run yet."
+def _takeaway(rows: Sequence[Row], by_name: dict[str, Run]) -> str:
+    """Which model is best where nothing is wrong with any of them."""
+    scored = {row["model"]: e for row in rows if (e := _estimate(row["corrected"], by_name))}
+    if not scored:
+        return "Nothing of this task was run as corrected yet."
+    lower_is_better = any(run.lower_is_better for row in rows for run in _runs(row, by_name))
+    best = max(scored, key=lambda model: rank(scored[model].value, lower_is_better))
+    return f"Corrected, {best} has the {'lowest' if lower_is_better else 'highest'} mean: {interval(scored[best])}."
