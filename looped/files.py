@@ -37,8 +37,8 @@ def read_text(path: Path) -> str:
     return text
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Write `text` to a temporary neighbour of `path`, sync it to the disk, and rename it.
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Write `content` (text as UTF-8) to a temporary neighbour of `path`, sync it to the disk, and rename it.
 
     A device or a pipe, which has nothing to lose and must stay what it is, is written directly.
 
@@ -48,7 +48,7 @@ def write_atomic(path: Path, text: str) -> None:
     special = path.exists() and not path.is_file()
     temporary = path if special else path.with_name(f".{path.name}.tmp")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
         if not special:
             sync(temporary)
             temporary.replace(path)

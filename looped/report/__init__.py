@@ -1,9 +1,9 @@
 """Reports from run folders: tables, figures and pictures of the thinking. Reads files, knows no models."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from looped.files import write_atomic
 from looped.report.html import page
 from looped.report.page import Chart, Section, build
 from looped.report.plain import markdown, results_csv
@@ -29,9 +29,9 @@ def report(folders: Sequence[Path], out: Path) -> Path:
     for chart in _charts(sections):
         _write(out / "figures" / f"{chart.picture.name}.svg", chart.picture.svg)
         _write(out / "figures" / f"{chart.picture.name}.png", chart.picture.png)
-    _write(out / "results.csv", results_csv(found).encode())
-    _write(out / "report.md", markdown(title, lead, sections).encode())
-    _write(out / "report.html", page(title, lead, sections).encode())
+    _write(out / "results.csv", results_csv(found))
+    _write(out / "report.md", markdown(title, lead, sections))
+    _write(out / "report.html", page(title, lead, sections))
     return out / "report.html"
 
 
@@ -40,15 +40,6 @@ def _charts(sections: Sequence[Section]) -> list[Chart]:
     return own + [chart for section in sections for chart in _charts(section.parts)]
 
 
-def _write(path: Path, data: bytes) -> None:
-    """Write under a temporary name, then rename: nobody ever sees half a file."""
+def _write(path: Path, content: str | bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomic(path, content)
