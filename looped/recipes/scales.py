@@ -46,7 +46,7 @@ def _vocabulary(size: int, context: int) -> dict[str, int]:
 
 
 def cpu(share: float = 1.0) -> dict[str, Size]:
-    """Two cores, 45 minutes a table with two seeds.
+    """Two cores, meant for 45 minutes a table with two seeds; docs/results.md says what was run.
 
     Width 64 and 4 loops against 4 layers, so that a run takes about a minute on one core. The reasoning problems are
     the smallest on which one layer fails and four loops do not: strings of 6 to 8 over 3 letters, 4x4 Sudoku,
@@ -81,7 +81,7 @@ def demo() -> dict[str, Size]:
 
 
 def gpu() -> dict[str, Size]:
-    """One GPU of Hopper's size, 30 minutes a table with one seed and eight runs at a time.
+    """One GPU of Hopper's size, meant for 30 minutes a table with one seed and eight runs at a time; not yet run.
 
     Width 128 and 16 loops against 12 layers (Sudoku, Countdown: 6, as in the paper), on problems half way to the
     paper's. At these sizes a GPU is busy with starting kernels, so that runs side by side cost little.
