@@ -3,6 +3,7 @@
 import time
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -75,6 +76,15 @@ class TrainingBatches(Dataset[list[np.ndarray]]):
         return [tensor.numpy() for tensor in batch]
 
 
+def one_ahead(items: Iterator[list[np.ndarray]]) -> Iterator[list[np.ndarray]]:
+    """The same items, each fetched by a thread while the one before it is used."""
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches") as thread:
+        coming = thread.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = thread.submit(next, items, None)
+            yield item
+
+
 @dataclass
 class Progress:
     """Where a run stands: what a checkpoint holds besides weights, averages and the optimiser."""
@@ -130,7 +140,7 @@ class Trainer:
         config = self.run.train
         with warnings.catch_warnings():  # Python 3.12 warns of forks; torch holds its workers to one thread
             warnings.filterwarnings("ignore", ".*multi-threaded, use of fork", DeprecationWarning)
-            batches = iter(self._loader())
+            batches = one_ahead(iter(self._loader()))
         finished = self._finished()
         with self.display:
             while finished is None:

@@ -341,3 +341,21 @@ def test_compiled_run_trains_and_resumes(tmp_path, monkeypatch):
         train(compiled, tmp_path / "resumed")
     train(compiled, tmp_path / "resumed", resume=True)
     assert_same_run(tmp_path / "compiled", tmp_path / "resumed", 6)
+
+
+def test_batches_are_fetched_one_ahead_in_order_and_their_errors_arrive():
+    fetched = []
+
+    def items():
+        for step in range(3):
+            fetched.append(step)
+            yield [np.array(step)]
+        raise ValueError("the task's own error")
+
+    batches = trainer.one_ahead(items())
+    assert next(batches)[0] == 0
+    wait_for(lambda: fetched == [0, 1])  # while the first is used
+    assert [int(next(batches)[0]), int(next(batches)[0])] == [1, 2]
+    with pytest.raises(ValueError, match="the task's own error"):
+        next(batches)
+    assert [int(batch[0]) for batch in trainer.one_ahead(iter([[np.array(0)], [np.array(1)]]))] == [0, 1]
