@@ -35,7 +35,7 @@ def parameters(config: ModelConfig) -> int:
 
 
 def non_embedding_parameters(config: ModelConfig) -> int:
-    """Weights of the layers, norms, injection and modulation; they do not grow with num_loops."""
+    """Weights of the layers, norms, injection, modulation and halting; they do not grow with num_loops."""
     d, bias = config.d_model, config.bias
     up = config.ff_dim * (2 if config.activation == "swiglu" else 1)
     inner = config.num_heads * config.head_dim
@@ -46,6 +46,7 @@ def non_embedding_parameters(config: ModelConfig) -> int:
     count = layer * (config.prelude_layers + config.core_layers + config.coda_layers)
     count += _norm(config.final_norm or config.norm, d, True, bias) + 2 * d * config.embedding_norm
     count += _linear(2 * d, d, bias) if config.input_injection == "concat" else 0
+    count += _linear(d, 1, True) * (config.halting != "none")
     signals = config.core_layers * len(LAYER_SIGNALS[config.modulation])
     if config.modulation in ("gain_gate", "adaptive_norm"):
         width = ENCODING_WIDTH * (2 if config.timestep == "both" else 1)
@@ -67,7 +68,7 @@ def flops(config: ModelConfig, seq_len: int, num_loops: int | None = None, reado
     """Floating-point operations of the matrix products of one forward pass over one sequence.
 
     Two for each multiply-add; attention counts all pairs of positions, causal or not; the modulation counts
-    in full, although a batch shares it. Divide by seq_len for FLOPs per token.
+    in full, although a batch shares it. No token leaves early. Divide by seq_len for FLOPs per token.
 
     Args:
         readouts: how many loops are read out; each passes through the coda and the output matrix.
@@ -81,6 +82,7 @@ def flops(config: ModelConfig, seq_len: int, num_loops: int | None = None, reado
     token += (readouts - 1) * (layer * config.coda_layers + d * outputs)
     token += inputs * d if config.inputs == "vectors" else 0
     token += 2 * d * d * loops if config.input_injection == "concat" else 0
+    token += d * loops * (config.halting == "act")
     modulation = 0
     if config.modulation in ("gain_gate", "adaptive_norm"):
         width = ENCODING_WIDTH * (2 if config.timestep == "both" else 1)

@@ -1,7 +1,6 @@
-"""When inference stops looping: exit rules, and the bookkeeping of who is still in the loop."""
+"""When inference stops looping: exit rules, and their names in text, such as `kl:0.01` or `unchanged:2/token`."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
@@ -9,7 +8,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from looped.models.cache import Store
+from looped.config import ModelConfig
+from looped.strict import nearest
 
 
 class Look(NamedTuple):
@@ -23,7 +23,7 @@ class Look(NamedTuple):
     """Readout of this loop, for rules with sees="logits"."""
     halting: Float[Tensor, "active seq"] | None
     """The learned probability of leaving now, for rules with sees="halting"."""
-    memory: Tensor | None
+    memory: Float[Tensor, "active seq size"] | Int[Tensor, "active seq size"] | None
     """What the rule returned after the loop before, for the same examples; None after the first loop."""
 
 
@@ -40,6 +40,8 @@ class ExitRule(ABC):
     min_loops: int = 1
     """Nobody leaves before so many loops."""
     sees: ClassVar[Literal["states", "logits", "halting"]] = "states"
+    trained: ClassVar[Literal["none", "gate", "act"]] = "none"
+    """The learned halting (`ModelConfig.halting`) that the rule needs."""
 
     def __post_init__(self) -> None:
         if self.per not in ("sequence", "token"):
@@ -47,9 +49,35 @@ class ExitRule(ABC):
         if self.min_loops < 1:
             raise ValueError(f"min_loops={self.min_loops}: expected at least 1")
 
+    def check(self, config: ModelConfig) -> None:
+        """Raises ValueError where a model has not learned what the rule needs."""
+        learned = "token" if config.causal else "sequence"
+        wanted = None
+        if self.trained not in ("none", config.halting):
+            wanted = f"a model with model.halting={self.trained!r}; this has {config.halting!r}"
+        elif config.halting == "act" and self.trained != "act":
+            wanted = "act: the model has learned to answer with that mean of its states"
+        elif self.trained != "none" and self.per != learned:
+            wanted = f"per={learned!r}, as this model has learned to halt"
+        elif self.sees == "logits" and config.output_size == 1:
+            wanted = "a rule that looks at no classes; this model answers with a number"
+        if wanted:
+            raise ValueError(f"exit_rule={self}: expected {wanted}")
+
+    def __str__(self) -> str:
+        """The text that `parse_rule` reads."""
+        name, field = next((name, field) for name, (kind, field) in RULES.items() if kind is type(self))
+        value = f":{getattr(self, field)}" if field else ""
+        least = f"/min:{self.min_loops}" if self.min_loops > 1 else ""
+        return f"{name}{value}{'/token' if self.per == 'token' else ''}{least}"
+
     @abstractmethod
     def __call__(self, look: Look) -> tuple[Bool[Tensor, "active seq"], Tensor | None]:
-        """Which positions are done, and the memory for the next look: per example, or None."""
+        """Which positions are done, and the memory for the next look, or None."""
+
+    def output(self, state: Float[Tensor, "_ seq d_model"], memory: Tensor | None) -> Float[Tensor, "_ seq d_model"]:
+        """What is read out if the loop ends with this state: the state itself, unless states are mixed."""
+        return state
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,6 +85,10 @@ class Fixed(ExitRule):
     """Done after so many loops."""
 
     loops: int
+
+    def __post_init__(self) -> None:
+        ExitRule.__post_init__(self)
+        _positive(self, "loops")
 
     def __call__(self, look: Look) -> tuple[Tensor, None]:
         done = look.loop >= self.loops
@@ -135,107 +167,104 @@ class Unchanged(ExitRule):
         return times >= self.loops, torch.stack([answer, times], -1)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gate(ExitRule):
+    """Done when the learned probability of having left by now is at least `threshold`: 1 - prod_{j<=t} (1 - lambda_j).
+
+    For models with halting="gate" (PonderNet, Banino et al. 2021, which draws the exit instead). Sequences read out
+    exactly what training scored; single tokens see keys of others that have left, which training did not.
+    """
+
+    threshold: float = 0.5
+    sees: ClassVar[Literal["halting"]] = "halting"
+    trained: ClassVar[Literal["gate"]] = "gate"
+
+    def __post_init__(self) -> None:
+        ExitRule.__post_init__(self)
+        if not 0 < self.threshold < 1:
+            raise ValueError(f"threshold={self.threshold!r}: expected a probability between 0 and 1")
+
+    def __call__(self, look: Look) -> tuple[Tensor, Tensor]:
+        assert look.halting is not None
+        stays = 1 - look.halting[..., None]
+        stays = stays if look.memory is None else look.memory * stays
+        return 1 - stays[..., 0] >= self.threshold, stays
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Act(ExitRule):
+    """Adaptive computation time (Graves 2016, section 2): done when the halting probabilities sum to 1 - EPSILON.
+
+    The output is the mean of the states after all loops, weighted by these probabilities; the last loop takes what is
+    left. With M and c, the weighted sum of the states and the sum of the weights so far, that is M + (1 - c) * state,
+    wherever the loop ends. Models with halting="act" are trained with this very rule, so that nothing differs later.
+    """
+
+    sees: ClassVar[Literal["halting"]] = "halting"
+    trained: ClassVar[Literal["act"]] = "act"
+
+    def __post_init__(self) -> None:
+        ExitRule.__post_init__(self)
+        if self.min_loops > 1:
+            raise ValueError(f"min_loops={self.min_loops}: expected 1 with act, whose weights sum to 1 when it is done")
+
+    def __call__(self, look: Look) -> tuple[Tensor, Tensor]:
+        assert look.halting is not None
+        weight = look.halting[..., None]
+        now = torch.cat([weight * look.after, weight, torch.ones_like(weight)], dim=-1)
+        if look.memory is not None:
+            now[..., :-1] += look.memory[..., :-1]
+            now[..., -1] -= look.memory[..., -2]  # what was left before this loop
+        return now[..., -2] >= 1 - EPSILON, now
+
+    def output(self, state: Float[Tensor, "_ seq d_model"], memory: Tensor | None) -> Float[Tensor, "_ seq d_model"]:
+        assert memory is not None
+        return memory[..., :-2] + (1 - memory[..., -2:-1]) * state
+
+
+EPSILON = 0.01
+"""Of `Act`: lets a first loop be the last one, although no probability reaches 1."""
+
+
 def _positive(rule: ExitRule, name: str) -> None:
     value = getattr(rule, name)
     if not value > 0:
         raise ValueError(f"{name}={value!r}: expected a positive number")
 
 
-class Exits:
-    """Who is still in the loop, and with what everyone else left."""
+RULES: dict[str, tuple[type[ExitRule], str | None]] = {
+    "fixed": (Fixed, "loops"),
+    "change": (StateChange, "threshold"),
+    "kl": (Divergence, "threshold"),
+    "entropy": (Entropy, "threshold"),
+    "unchanged": (Unchanged, "loops"),
+    "gate": (Gate, "threshold"),
+    "act": (Act, None),
+}
+"""Each rule's name in text, and the field that follows the colon."""
 
-    def __init__(
-        self,
-        rule: ExitRule,
-        state: Float[Tensor, "batch seq d_model"],
-        *,
-        watch: Bool[Tensor, "batch seq"] | None,
-        read: Callable[[Tensor, int], Tensor],
-        halting: Callable[[Tensor], Tensor] | None,
-        stop: Callable[[Tensor, int], None],
-        store: Store | None,
-    ) -> None:
-        """Nobody has left.
 
-        Args:
-            watch: the positions that the rule looks at; None is all.
-            read: logits of a state of those in the loop, after loop number n.
-            halting: probability of leaving, from such a state.
-            stop: told which tokens of those in the loop leave, and after how many loops.
-            store: of keys and values, told who goes on.
-        """
-        batch, seq = state.shape[:2]
-        self.rule, self.read, self.halting, self.stop, self.store = rule, read, halting, stop, store
-        self.rows: Tensor | None = None
-        """Numbers of the examples in the loop; None is all."""
-        self.watch = torch.ones(batch, seq, dtype=torch.bool, device=state.device) if watch is None else watch
-        self.settled = torch.zeros_like(self.watch)
-        """Tokens of those examples that have left the loop."""
-        self.memory: Tensor | None = None
-        self.loops = torch.zeros(batch, seq, dtype=torch.long, device=state.device)
-        """Loops that each token took part in."""
-        self.final_state, self.final_logits = torch.empty_like(state), None
-        self.logits: Tensor | None = None
-        """This loop's, of the examples in the loop."""
+def parse_rule(text: str) -> ExitRule:
+    """`NAME[:VALUE][/token][/min:LOOPS]` as a rule, the inverse of `str`: fixed:8, change:0.05, kl:0.01/token.
 
-    def leave(self, before: Tensor, after: Tensor, loop: int) -> Float[Tensor, "active seq d_model"]:
-        """The states after a loop of the examples that go on; with none left, they have no rows."""
-        rule, rows = self.rule, self._rows()
-        per_token = rule.per == "token"
-        if per_token:
-            after = torch.where(self.settled[..., None], before, after)
-        logits = self.read(after, loop) if rule.sees == "logits" else None
-        halting = self.halting(after) if self.halting and rule.sees == "halting" else None
-        if per_token and logits is not None and self.logits is not None:
-            logits = torch.where(self.settled[..., None], self.logits, logits)
-        done, memory = rule(Look(loop, before, after, logits, halting, self.memory))
-        self.loops[rows] += ~self.settled
-        if loop < rule.min_loops:
-            done = torch.zeros_like(done)
-        finished = (self.settled | done | ~self.watch).all(1)
-        leaving = finished[:, None] | (done & self.watch) if per_token else finished[:, None].expand_as(done)
-        leaving = leaving & ~self.settled
-        self.logits, self.memory = logits, memory
-        if not bool(leaving.any()):
-            return after
-        self.stop(leaving, loop)
-        self.settled = self.settled | leaving
-        if bool(finished.any()):
-            self._keep_final(rows, after)
-            stay = ~finished
-            after, self.watch, self.settled = after[stay], self.watch[stay], self.settled[stay]
-            self.memory = None if memory is None else memory[stay]
-            self.logits = None if logits is None else logits[stay]
-            self.rows = rows[stay]
-            if self.store is not None:
-                self.store.narrow(self.rows, stay)
-        if self.store is not None:
-            self.store.settled = self.settled if per_token else None
-        return after
-
-    @property
-    def all_left(self) -> bool:
-        return self.rows is not None and not len(self.rows)
-
-    def whole(self, state: Float[Tensor, "active seq d_model"]) -> Float[Tensor, "batch seq d_model"]:
-        """The states of all examples: of those in the loop, and of the others as they left."""
-        if self.rows is None:
-            return state
-        return self.final_state.index_copy(0, self.rows, state)
-
-    def whole_logits(self) -> Float[Tensor, "batch seq output"] | None:
-        """Readouts of the last loop that each took part in, if the rule saw readouts."""
-        if self.rows is None or self.logits is None or self.final_logits is None:
-            return self.logits
-        return self.final_logits.index_copy(0, self.rows, self.logits)
-
-    def _rows(self) -> Int[Tensor, " active"]:
-        return torch.arange(len(self.watch), device=self.watch.device) if self.rows is None else self.rows
-
-    def _keep_final(self, rows: Tensor, after: Tensor) -> None:
-        """All rows of those in the loop are written; those that go on will write theirs again."""
-        self.final_state[rows] = after
-        if self.logits is not None:
-            if self.final_logits is None:
-                self.final_logits = self.logits.new_empty(len(self.final_state), *self.logits.shape[1:])
-            self.final_logits[rows] = self.logits
+    Raises:
+        ValueError: one line, for an unknown name or a value that the rule cannot have.
+    """
+    head, *options = text.split("/")
+    name, _, value = head.partition(":")
+    if name not in RULES:
+        raise ValueError(f"exit rule {text!r}: expected one of {', '.join(RULES)}{nearest(name, RULES)}")
+    kind, field = RULES[name]
+    given: dict[str, str] = {}
+    if value:
+        given[field or "value"] = value
+    for option in options:
+        key, _, number = option.partition(":")
+        given |= {"per": option} if option == "token" else {"min_loops" if key == "min" else option: number}
+    try:
+        numbers = {key: float(word) if key == "threshold" else int(word) for key, word in given.items() if key != "per"}
+        return kind(**numbers, **{"per": "token"} if "per" in given else {})  # type: ignore[arg-type]
+    except (TypeError, ValueError) as error:
+        usage = f"{name}:{(field or '').upper()}" if field else name
+        reason = f" ({error})" if "expected" in str(error) else ""
+        raise ValueError(f"exit rule {text!r}: expected {usage}[/token][/min:LOOPS]{reason}") from None

@@ -21,7 +21,8 @@ def initialise(
 
     gpt2: matrices N(0, 0.02), projections into the residual stream N(0, 0.02 / sqrt(2 * depth)), biases zero.
     pytorch: linear layers uniform in +-1/sqrt(fan_in), embeddings N(0, 1): the published reasoning code.
-    In both, the timestep network W1, W2 keeps the framework's default and W, b, tables and scalars are zero.
+    In both, the timestep network W1, W2 keeps the framework's default and W, b, tables and scalars are zero, and
+    learned halting begins near 1 / num_loops, so that training begins with all loops in use.
     """
     depth = config.initialisation_depth or (
         config.prelude_layers + config.core_layers * config.num_loops + config.coda_layers
@@ -48,3 +49,5 @@ def initialise(
     if config.modulation in ("gain_gate", "adaptive_norm"):
         nn.init.zeros_(modulation.signals.weight)
         nn.init.zeros_(modulation.signals.bias)
+    if config.halting != "none":
+        nn.init.constant_(model.halt.bias, -math.log(max(config.num_loops - 1, 1)))  # type: ignore[union-attr, arg-type]

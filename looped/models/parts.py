@@ -1,6 +1,6 @@
 """What of a batch the core sees at a time: some tokens of some examples."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -42,12 +42,18 @@ class Part(NamedTuple):
 
 def joined(parts: list[Recurrence]) -> Recurrence:
     """One after another what was looped token by token; tokens that left early are kept as they left."""
+
+    def along(name: str) -> Any:
+        found = [getattr(part, name) for part in parts]
+        return None if found[0] is None else torch.cat(found, dim=1)
+
     loops = max(part.num_loops for part in parts)
     numbers = sorted({n for part in parts for n in part.kept})
     return Recurrence(
-        torch.cat([part.state for part in parts], dim=1),
+        along("state"),
         loops,
         {n: torch.cat([part.kept.get(n, part.state) for part in parts], dim=1) for n in numbers},
-        None if parts[0].exits is None else torch.cat([p.exits for p in parts if p.exits is not None], dim=1),
-        None if parts[0].logits is None else torch.cat([p.logits for p in parts if p.logits is not None], dim=1),
+        along("exits"),
+        along("logits"),
+        along("ponder"),
     )

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from looped.models.exits import Exits
+from looped.models.leaving import Exits
 
 State = Float[Tensor, "_ seq d_model"]
 """Of the examples that are in the loop, which may leave it."""
@@ -33,6 +33,8 @@ class Recurrence(NamedTuple):
     """Loops that each token took part in, with exits."""
     logits: Float[Tensor, "batch seq output"] | None = None
     """Readouts of the last loop that each took part in, where the exits read them anyway."""
+    ponder: Float[Tensor, "batch seq"] | None = None
+    """Each token's ponder cost, with adaptive computation time."""
 
 
 def recur(
@@ -55,7 +57,7 @@ def recur(
         recompute: what is kept for the backward pass: all activations (none), the state before each loop
             (loop), or about 2 sqrt(num_loops) of those states (nested).
         keep: loop numbers, from 1, whose states are returned.
-        exits: lets examples leave the loop, and tokens stand still; for inference.
+        exits: lets examples leave the loop, and tokens stand still.
 
     Raises:
         ValueError: for counts out of range, or exits together with a gradient window or recomputation.
@@ -66,7 +68,7 @@ def recur(
     if not 1 <= window <= num_loops:
         raise ValueError(f"num_grad_loops={window}: expected 1 to num_loops={num_loops}")
     if exits is not None and (window < num_loops or recompute != "none"):
-        raise ValueError("exit_rule: expected neither num_grad_loops nor recompute beside it; exits are for inference")
+        raise ValueError("exit_rule: expected neither num_grad_loops nor recompute beside it")
     kept: list[State] = []
     loops = num_loops
 
@@ -78,7 +80,7 @@ def recur(
             if exits is not None:
                 state = exits.leave(before, state, t + 1)
             if t + 1 in keep:
-                outputs.append(state if exits is None else exits.whole(state))
+                outputs.append(state if exits is None else exits.outputs(state))
             if exits is not None and exits.all_left:
                 loops = t + 1
                 break
@@ -105,7 +107,7 @@ def recur(
     by_number = dict(zip(numbers, kept, strict=True))
     if exits is None:
         return Recurrence(state, loops, by_number)
-    return Recurrence(exits.whole(state), loops, by_number, exits.loops, exits.whole_logits())
+    return Recurrence(exits.outputs(state), loops, by_number, exits.loops, exits.whole_logits(), exits.ponder())
 
 
 def _recomputed(function: Callable[..., Any], *args: Any) -> Any:

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from looped.config import ModelConfig
 from looped.models.cache import Cache, Carried, Sharing, Store
-from looped.models.exits import ExitRule, Exits
+from looped.models.exits import Act, ExitRule
 from looped.models.initialise import initialise
+from looped.models.leaving import Exits
 from looped.models.parts import Part, joined
 from looped.models.recurrence import Recompute, Recurrence, recur
 from looped.nn.attention import KeyValueSlot, causal, visible
@@ -37,6 +38,8 @@ class LoopedOutput:
     """State after each loop."""
     exits: Int[Tensor, "batch seq"] | None = None
     """Loops that each token took part in, with an exit rule."""
+    ponder: Float[Tensor, "batch seq"] | None = None
+    """Each token's ponder cost, with halting="act"."""
 
 
 class LoopedTransformer(nn.Module):
@@ -123,8 +126,10 @@ class LoopedTransformer(nn.Module):
                 a cache from its number of tokens.
             num_loops: None is the configuration's.
             num_grad_loops: trailing loops that carry gradient; None is all.
-            exit_rule: lets examples or tokens stop early (inference).
-            watch: the positions that the exit rule looks at, such as those of the answer; None is all real ones.
+            exit_rule: lets examples or tokens stop early; a model with halting="act" always does, and reads out the
+                mean of its states.
+            watch: the positions that the exit rule looks at, such as those of the answer; None is all real ones, at
+                which learned halting always looks.
             cache: keys and values of the tokens before; those of `inputs` are added.
             readouts: loop numbers, from 1, whose logits are returned; loops after an early exit are left out.
             trajectory: also return the state after each loop.
@@ -135,6 +140,8 @@ class LoopedTransformer(nn.Module):
                 of another model, batch or number of loops, and what cannot be combined.
         """
         loops = self.config.num_loops if num_loops is None else num_loops
+        if exit_rule is None and self.config.halting == "act":
+            exit_rule = Act(per="token" if self.config.causal else "sequence")
         every = range(1, loops + 1)
         named = {"last": {loops}, "all": set(every)}
         wanted = sorted(named[readouts] if isinstance(readouts, str) else set(readouts))
@@ -144,6 +151,8 @@ class LoopedTransformer(nn.Module):
         if cache is not None and cache.every_readout and self.coda:
             wanted = list(every)  # the keys of the coda after every loop belong into the cache
         run = Pass(self, inputs, attend, positions, loops, cache)
+        if exit_rule is not None and exit_rule.sees == "halting":
+            watch = None
         if exit_rule is not None and attend is not None and attend.ndim == 2:
             watch = attend if watch is None else watch & attend
         result = run.loop(
@@ -166,6 +175,7 @@ class LoopedTransformer(nn.Module):
             num_loops=result.num_loops,
             trajectory=torch.stack(list(result.kept.values())) if trajectory else None,
             exits=result.exits,
+            ponder=result.ponder,
         )
 
     def _check(
@@ -178,8 +188,8 @@ class LoopedTransformer(nn.Module):
         cache: Cache | None,
     ) -> None:
         config, seq = self.config, inputs.shape[1]
-        if rule is not None and rule.sees == "halting" and config.halting == "none":
-            raise ValueError(f"exit_rule={rule}: expected a model with learned halting; this has model.halting='none'")
+        if rule is not None:
+            rule.check(config)
         if cache is None:
             if seq > (config.max_seq_len or 0):
                 raise ValueError(f"sequence length {seq}: expected at most max_seq_len={config.max_seq_len}")
@@ -198,9 +208,18 @@ class LoopedTransformer(nn.Module):
         if reads and self.coda and not cache.every_readout:
             raise ValueError("cache: expected one with every_readout=True, since coda layers read out every loop here")
 
-    def halting(self, state: Float[Tensor, "batch seq d_model"]) -> Float[Tensor, "batch seq"]:
-        """The learned probability of leaving the loop with this state."""
-        return self.halt(state if self.config.loop_norm else self.final_norm(state))[..., 0].sigmoid()
+    def halting(
+        self, state: Float[Tensor, "*loops batch seq d_model"], real: Bool[Tensor, "batch seq"] | None = None
+    ) -> Float[Tensor, "*loops batch seq"]:
+        """The learned probability of leaving the loop with this state: of each token in a causal model, else of a
+        sequence as a whole, the mean over its `real` positions (None is all)."""
+        normed = state if self.config.loop_norm else self.final_norm(state)
+        chance = self.halt(normed)[..., 0].to(state.dtype).sigmoid()
+        if self.config.causal:
+            return chance
+        weight = torch.ones_like(chance) if real is None else real.to(chance.dtype).expand_as(chance)
+        mean = (chance * weight).sum(-1, keepdim=True) / weight.sum(-1, keepdim=True).clamp(min=1)
+        return mean.expand_as(chance)
 
     def _core_step(
         self,

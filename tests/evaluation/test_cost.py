@@ -48,3 +48,14 @@ def test_looping_costs_time_and_no_parameters():
     with pytest.raises(ValueError, match="vocab_size"):
         cost.parameters(dataclasses.replace(TINY, vocab_size=None))
     assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("halting", ["gate", "act"])
+def test_learned_halting_costs_a_vector(halting):
+    config = dataclasses.replace(TINY, halting=halting)
+    model = LoopedTransformer(config)
+    assert cost.parameters(config) == sum(p.numel() for p in model.parameters()) == cost.parameters(TINY) + 17
+    torch.nn.init.constant_(model.halt.bias, -9.0)  # nobody leaves
+    with FlopCounterMode(display=False) as counter:
+        assert model(inputs_for(config, batch=1)[0]).num_loops == 5
+    assert cost.flops(config, 6) == counter.get_total_flops()
