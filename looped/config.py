@@ -83,8 +83,8 @@ class ModelConfig:
     cache_loops: int | None = None
     """Loops that first, last and ring keep; None is 1."""
     halting: Literal["none", "gate", "act"] = "none"
-    """A learned probability of leaving after each loop, from the state at a position: an exit gate, or adaptive
-    computation time (Graves, 2016)."""
+    """A learned probability of leaving after each loop: an exit gate (PonderNet, 2021), or adaptive computation time
+    (Graves, 2016), which reads out the mean of the states. Of each token in causal models, else of the sequence."""
     tie_embeddings: bool = False
     """Whether the output matrix is the token embedding."""
     initialisation: Literal["gpt2", "pytorch"] = "gpt2"
@@ -220,10 +220,15 @@ class TrainConfig:
     """Parts in which a step's batch is computed."""
     seed: int = 0
     """Fixes the initial weights and the order of the training examples."""
-    loss: Literal["last", "all", "window"] = "last"
-    """Which loops' readouts are scored."""
+    loss: Literal["last", "all", "window", "ponder"] = "last"
+    """Which loops' readouts are scored; ponder: those that learned halting leaves with, and the loops it takes."""
     loss_window: int | None = None
     """Number of trailing loops (loss=window)."""
+    ponder_cost: float = 0.01
+    """Weight of the price of loops (loss=ponder): for act the ponder cost N + R, for gate the divergence, in nats, of
+    the exits from a geometric distribution."""
+    ponder_prior: float = 0.2
+    """Parameter of that distribution, whose mean is one over it (model.halting=gate)."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     devices: int = 1
     precision: Literal["auto", "bf16", "fp32"] = "auto"
@@ -260,6 +265,11 @@ class TrainConfig:
             check(self.loss_window is not None, "loss_window", None, "a number of loops with loss='window'")
         else:
             idle(self, f"loss={self.loss!r}", "loss_window")
+        if self.loss == "ponder":
+            check(self.ponder_cost >= 0, "ponder_cost", self.ponder_cost, "at least 0")
+            check(0 < self.ponder_prior < 1, "ponder_prior", self.ponder_prior, "a number strictly between 0 and 1")
+        else:
+            idle(self, f"loss={self.loss!r}", "ponder_cost", "ponder_prior")
 
 
 @frozen
@@ -284,8 +294,13 @@ class RunConfig:
             reach = min(window or most, self.schedule.min_loops or most)
             loss_window = self.train.loss_window or 0
             check(loss_window <= reach, "train.loss_window", loss_window, f"at most the {reach} loops with gradient")
-        if self.train.loss == "all":
-            check(window is None, "schedule.num_grad_loops", window, "None when train.loss='all'")
+        if self.train.loss in ("all", "ponder"):
+            check(window is None, "schedule.num_grad_loops", window, f"None when train.loss={self.train.loss!r}")
+        halting, ponder = self.model.halting, self.train.loss == "ponder"
+        needs = "'ponder', which trains" if halting != "none" else "'last', 'all' or 'window' with"
+        check(ponder == (halting != "none"), "train.loss", self.train.loss, f"{needs} model.halting={halting!r}")
+        if halting == "act":
+            idle(self.train, "model.halting='act'", "ponder_prior", "recompute")
         if self.model.max_loops is not None:
             check(
                 most <= self.model.max_loops, "schedule.max_loops", most, f"<= model.max_loops={self.model.max_loops}"

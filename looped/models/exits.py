@@ -232,6 +232,12 @@ def _positive(rule: ExitRule, name: str) -> None:
         raise ValueError(f"{name}={value!r}: expected a positive number")
 
 
+def learned_rule(config: ModelConfig) -> ExitRule | None:
+    """How a model with learned halting leaves the loop by itself: by a gate where it is more likely than not."""
+    per = "token" if config.causal else "sequence"
+    return {"none": None, "gate": Gate(per=per), "act": Act(per=per)}[config.halting]
+
+
 RULES: dict[str, tuple[type[ExitRule], str | None]] = {
     "fixed": (Fixed, "loops"),
     "change": (StateChange, "threshold"),

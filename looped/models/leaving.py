@@ -76,8 +76,9 @@ class Exits:
         if bool(finished.any()):
             for name, value in {"state": rule.output(after, memory), "logits": logits, "memory": memory}.items():
                 if value is not None:
-                    whole = self._final.get(name, value.new_zeros(len(self.loops), *value.shape[1:]))
-                    self._final[name] = whole.index_copy(0, rows[finished], value[finished])
+                    if name not in self._final:
+                        self._final[name] = value.new_zeros(len(self.loops), *value.shape[1:])
+                    self._final[name] = self._final[name].index_copy(0, rows[finished], value[finished])
             stay = ~finished
             after, self.watch, self.settled = after[stay], self.watch[stay], self.settled[stay]
             self.memory = None if memory is None else memory[stay]

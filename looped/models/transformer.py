@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from looped.config import ModelConfig
 from looped.models.cache import Cache, Carried, Sharing, Store
-from looped.models.exits import Act, ExitRule
+from looped.models.exits import ExitRule, learned_rule
 from looped.models.initialise import initialise
 from looped.models.leaving import Exits
 from looped.models.parts import Part, joined
@@ -141,7 +141,7 @@ class LoopedTransformer(nn.Module):
         """
         loops = self.config.num_loops if num_loops is None else num_loops
         if exit_rule is None and self.config.halting == "act":
-            exit_rule = Act(per="token" if self.config.causal else "sequence")
+            exit_rule = learned_rule(self.config)
         every = range(1, loops + 1)
         named = {"last": {loops}, "all": set(every)}
         wanted = sorted(named[readouts] if isinstance(readouts, str) else set(readouts))

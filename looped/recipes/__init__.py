@@ -17,6 +17,8 @@ RECIPES: dict[str, Callable[[], RunConfig]] = {
     "demo-looped-4": partial(reasoning.demo, "looped", 4),
     "demo-timestep": partial(reasoning.demo, "timestep", 4),
     "sudoku": reasoning.sudoku,
+    "sudoku-gate": partial(reasoning.halting, "gate"),
+    "sudoku-act": partial(reasoning.halting, "act"),
 }
 VARIANTS: tuple[reasoning.Variant, ...] = ("standard", "looped", "timestep")
 for published in (False, True):

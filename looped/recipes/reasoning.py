@@ -157,3 +157,14 @@ def puzzles(task: Literal["sudoku", "countdown"], variant: Variant, published: b
             precision="fp32" if published else "auto",
         ),
     )
+
+
+def halting(kind: Literal["gate", "act"]) -> RunConfig:
+    """Sudoku by a looped model that learns when to stop: by an exit gate, or by adaptive computation time."""
+    run = puzzles("sudoku", "looped", published=False)
+    return dataclasses.replace(
+        run,
+        note="sudoku-looped, with learned halting: no published counterpart. The price of loops is not tuned.",
+        model=dataclasses.replace(run.model, halting=kind),
+        train=dataclasses.replace(run.train, loss="ponder"),
+    )

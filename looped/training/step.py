@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from math import isfinite
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,8 +12,10 @@ from lightning.fabric.wrappers import _FabricModule
 from torch import Tensor, nn
 
 from looped.config import RunConfig, TrainConfig
+from looped.models.exits import learned_rule
 from looped.models.transformer import LoopedTransformer
 from looped.tasks.base import Batch, Task, means
+from looped.training.ponder import divergence_from_geometric, exit_distribution, losses
 
 
 class NonFiniteError(RuntimeError):
@@ -27,8 +30,10 @@ class Scored(nn.Module):
         self.model, self.config = model, config
 
     def forward(self, batch: Batch, padded: bool, num_loops: int, num_grad_loops: int) -> tuple[Tensor, Tensor]:
-        """See `masked_sums`."""
+        """Sums over the masked positions: the loss; and how many are right and, with loss=ponder, the loops taken."""
         readouts = self.config.loss
+        if readouts == "ponder":
+            return self.ponder(batch, padded, num_loops)
         if readouts == "window":
             readouts = tuple(range(num_loops - (self.config.loss_window or 0) + 1, num_loops + 1))
         output = self.model(
@@ -39,7 +44,28 @@ class Scored(nn.Module):
             readouts=readouts,
             recompute=self.config.recompute,
         )
-        return masked_sums(output.readouts, batch.targets, batch.mask)
+        loss, right = masked_sums(output.readouts, batch.targets, batch.mask)
+        return loss, right[None]
+
+    def ponder(self, batch: Batch, padded: bool, num_loops: int) -> tuple[Tensor, Tensor]:
+        """As `forward`, of a model with learned halting."""
+        gate, mask, attend = self.model.config.halting == "gate", batch.mask, batch.attend if padded else None
+        how: dict[str, Any] = {"readouts": "all", "trajectory": True, "recompute": self.config.recompute}
+        output = self.model(batch.inputs, attend=attend, num_loops=num_loops, **(how if gate else {}))
+        targets = batch.targets[mask]
+        if gate:
+            assert output.trajectory is not None
+            p = exit_distribution(self.model.halting(output.trajectory, attend)[:, mask].float())
+            loss = (p * losses(output.readouts[:, mask], targets)).sum(0)
+            price = divergence_from_geometric(p, self.config.ponder_prior)
+            loops = (p * torch.arange(1, num_loops + 1, device=p.device)[:, None]).sum(0)
+        else:
+            assert output.exits is not None
+            assert output.ponder is not None
+            loss = losses(output.logits[mask][None], targets)[0]
+            price, loops = output.ponder[mask], output.exits[mask]
+        right = (output.logits[mask].argmax(-1) == targets).sum()
+        return (loss + self.config.ponder_cost * price).sum(), torch.stack([right, loops.sum()])
 
 
 def masked_sums(
@@ -78,7 +104,7 @@ def train_step(
 
     Returns:
         loss; grad_norm: before clipping; with classes as targets also accuracy: share of the masked positions
-        that are right.
+        that are right; with loss=ponder also mean_loops: those taken, or with a gate expected, at a masked position.
 
     Raises:
         NonFiniteError: with the weights as they were.
@@ -86,19 +112,20 @@ def train_step(
     count = max(1, int(batch.mask.sum()))
     padded = not batch.attend.all()
     scored.zero_grad()
-    sums = torch.zeros(2, device=fabric.device)
+    ponder = run.train.loss == "ponder"
+    sums = torch.zeros(3 if ponder else 2, device=fabric.device)
     parts = run.train.accumulation * fabric.world_size
     mine = split(batch, parts)[fabric.global_rank :: fabric.world_size]
     for number, part in enumerate(mine, 1):
         with fabric.no_backward_sync(scored, enabled=number < len(mine)):
-            loss, right = scored(to_device(part, fabric.device), padded, *loops)
+            loss, others = scored(to_device(part, fabric.device), padded, *loops)
             fabric.backward(loss / count * fabric.world_size)  # gradients are averaged over the devices
-        sums += torch.stack([loss.detach(), right])
+        sums += torch.cat([loss.detach()[None], others.detach()])
     clip = run.optim.clip_norm or float("inf")
     grad_norm = nn.utils.clip_grad_norm_(scored.parameters(), clip)
     total = fabric.all_reduce(sums, reduce_op="sum")
     assert isinstance(total, Tensor)
-    loss, accuracy, norm = torch.stack([*(total / count), grad_norm]).tolist()
+    norm, loss, accuracy, *mean_loops = torch.stack([grad_norm, *(total / count)]).tolist()
     if not (isfinite(loss) and isfinite(norm)):
         scored.zero_grad()
         assert isinstance(scored.module, Scored)
@@ -108,6 +135,8 @@ def train_step(
     for optimizer in optimizers:
         optimizer.step()
     values = {"loss": loss, "accuracy": accuracy, "grad_norm": norm}
+    if ponder:
+        values["mean_loops"] = mean_loops[0]
     if batch.targets.is_floating_point():
         del values["accuracy"]
     return values
@@ -139,7 +168,8 @@ def validate(
         rows = torch.arange(start, start + part_size) % len(batch.inputs)
         part = to_device(Batch(*(tensor[rows] for tensor in batch)), fabric.device)
         with fabric.autocast():
-            output = model(part.inputs, attend=part.attend if padded else None, num_loops=num_loops)
+            attend = part.attend if padded else None
+            output = model(part.inputs, attend=attend, num_loops=num_loops, exit_rule=learned_rule(model.config))
         parts.append(task.score(part, output.logits.float()))
     scores = {name: torch.cat([part[name] for part in parts])[: len(batch.inputs)] for name in parts[0]}
     reported = [task.reported(name, mean, "validation") for name, mean in means(scores).items()]

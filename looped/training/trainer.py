@@ -186,7 +186,8 @@ class Trainer:
         if self.average:
             self.average.update()
         size, seq = batch.inputs.shape[:2]
-        reads = {"last": 1, "all": loops[0], "window": config.loss_window or 0}[config.loss]
+        every = config.loss == "all" or self.run.model.halting == "gate"
+        reads = loops[0] if every else config.loss_window or 1
         self.meter.add((size, seq), size * training_flops(self.run.model, seq, *loops, reads), **values)
         means, speed = self.meter.means(), self.meter.speed(self.matmul_peak)
         self.display.update(progress.step, means, speed["examples_per_s"])

@@ -223,7 +223,9 @@ def test_act_of_sequences_by_hand_with_every_gradient():
     model = halting_model("act")
     inputs, attend, _ = batch_for(TINY)
     plain = build(dataclasses.replace(TINY, num_loops=LOOPS))  # runs all loops, with the weights of the other
-    own = {name: weight for name, weight in model.named_parameters() if not name.startswith("halt.")}
+    own: dict[str, torch.Tensor] = {
+        name: weight for name, weight in model.named_parameters() if not name.startswith("halt.")
+    }
     loss, expected = torch.zeros(()).double(), []
     for i in range(6):
         real = attend[i]
