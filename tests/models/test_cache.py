@@ -10,6 +10,7 @@ from tolerance import assert_close
 
 from looped.models import Cache, Fixed, StateChange, Unchanged
 from looped.models.cache import Sharing
+from looped.nn.block import TransformerBlock
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -95,6 +96,7 @@ def shared_by_hand(model, row, loops):
     assert len(model.core) == 1
     assert not config.prelude_layers + config.coda_layers
     block, left, logits = model.core[0], [], []
+    assert isinstance(block, TransformerBlock)
     slot = {
         "first": lambda t: min(t, kept - 1),
         "last": lambda t: max(t - (loops - kept), 0),
@@ -164,6 +166,7 @@ def test_exits_work_with_the_cache(name, rule):
         )
         reads = rule == "unchanged"
         whole = model(inputs, attend=attend, positions=positions, exit_rule=exit_rule)
+        assert whole.exits is not None
         assert len(whole.exits[attend].unique()) > 1, "tokens must leave at different loops"
         for chunks in ([1] * 9, [5, 1, 1, 2]):
             cache = model.new_cache(3, 9, every_readout=reads)
@@ -172,6 +175,7 @@ def test_exits_work_with_the_cache(name, rule):
             assert_close(cached[attend], whole.logits[attend])
         for i, row in enumerate(rows):
             alone = model(row[None], exit_rule=exit_rule)
+            assert alone.exits is not None
             assert torch.equal(alone.exits[0], whole.exits[i, attend[i]])
             assert_close(alone.logits[0], whole.logits[i, attend[i]])
 
@@ -181,6 +185,7 @@ def test_token_that_left_shows_the_keys_of_its_last_loop():
     config = dataclasses.replace(CAUSAL, num_loops=4)
     model, (row,) = build(config), tokens_of([2])
     block = model.core[0]
+    assert isinstance(block, TransformerBlock)
 
     def key_value(state):
         return block.attention.qkv(block.attention_norm(state)).view(3, 2, 8)
