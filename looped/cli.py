@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-from rich.console import Console
 from rich.table import Table
 
 from looped import runs
 from looped.commands import theory
 from looped.commands.arguments import override_words, parse, training_run
+from looped.commands.depth import depth
+from looped.commands.output import print_table
 from looped.commands.reproduce import reproduce
 from looped.commands.text import generate
 from looped.recipes import RECIPES, recipe
@@ -65,6 +66,7 @@ def command_train(arguments: Sequence[str]) -> None:
 def evaluate(
     run: Positional[Path],
     loops: tuple[int, ...] = (),
+    exit_rule: str | None = None,
     examples: int = 1024,
     groups: tuple[str, ...] = (),
     split: Literal["validation", "test"] = "test",
@@ -76,6 +78,8 @@ def evaluate(
     Args:
         run: the run folder.
         loops: loop counts; none is a range from 1 to twice those trained.
+        exit_rule: score with this rule too, such as kl:0.01, change:0.1, entropy:0.1, unchanged:2 or none; none given is
+            what `looped depth` recommends, unless loops are given.
         examples: in each group, at most.
         groups: none is all.
         split: which examples.
@@ -83,20 +87,27 @@ def evaluate(
         device: where to compute; auto is the fastest kind at hand.
     """
     rows = runs.evaluate_run(
-        run, loops=loops, examples=examples, groups=groups or None, split=split, checkpoint=checkpoint, device=device
-    )
+        run, loops=loops, exit_rule=exit_rule, examples=examples, groups=groups or None, split=split,
+        checkpoint=checkpoint, device=device,
+    )  # fmt: skip
     metric = rows[0]["metric"] if rows else ""
     primary = TASKS[read_config(run).task.name].metric
     metric = primary if any(row["metric"] == primary for row in rows) else metric
     table = Table(title=f"{run}: {metric}, {split} split", caption="95% intervals over examples")
-    counts = sorted({row["num_loops"] for row in rows})
-    for heading in ("group", "n", *(f"{n} loops" for n in counts)):
+    fixed = [row for row in rows if "exit_rule" not in row]
+    columns = [(f"{n} loops", n, None) for n in sorted({row["num_loops"] for row in fixed})]
+    columns += [(rule, None, rule) for rule in dict.fromkeys(row["exit_rule"] for row in rows if "exit_rule" in row)]
+    for heading in ("group", "n", *(name for name, *_ in columns)):
         table.add_column(heading, justify="right")
     for group in dict.fromkeys(row["group"] for row in rows):
-        cells = {r["num_loops"]: r for r in rows if r["group"] == group and r["metric"] == metric}
-        texts = [f"{cells[n]['value']:.3f}\n{cells[n]['low']:.3f}-{cells[n]['high']:.3f}" for n in counts]
-        table.add_row(group, str(cells[counts[0]]["n"]), *texts)
-    _print(table)
+        mine = [row for row in rows if row["group"] == group and row["metric"] == metric]
+        texts = []
+        for _, count, rule in columns:
+            cell = next(r for r in mine if r.get("exit_rule") == rule and count in (None, r["num_loops"]))
+            loops_taken = f"\n{cell['mean_loops']:.2f} loops" if rule else ""
+            texts.append(f"{cell['value']:.3f}\n{cell['low']:.3f}-{cell['high']:.3f}{loops_taken}")
+        table.add_row(group, str(mine[0]["n"]), *texts)
+    print_table(table)
 
 
 def compare(
@@ -155,6 +166,7 @@ def solve(
     out: Path | None = None,
     format: Literal["csv", "jsonl"] = "csv",
     num_loops: int | None = None,
+    exit_rule: str | None = None,
     on_bad_row: Literal["stop", "skip"] = "stop",
 ) -> None:
     """Let a trained model answer your own puzzles, pairs of strings, countdown problems or tables.
@@ -164,12 +176,13 @@ def solve(
         file: one problem a line, or a table (some rows without the last value), plain, .xz or .gz; - is standard input.
         out: file for the answers; none is standard output.
         format: of the answers.
-        num_loops: none is as trained.
+        num_loops: the most loops; none is what `looped depth` recommends, or else as trained.
+        exit_rule: such as kl:0.01, change:0.1, entropy:0.1, unchanged:2 or none; none given is as recommended.
         on_bad_row: stop, or skip and count.
     """
     if num_loops is not None and num_loops < 1:
         raise ValueError(f"num_loops={num_loops}: expected at least 1")
-    rows, skipped = runs.solve_file(run, file, num_loops=num_loops, on_bad_row=on_bad_row)
+    rows, skipped = runs.solve_file(run, file, num_loops=num_loops, exit_rule=exit_rule, on_bad_row=on_bad_row)
     text = runs.as_csv(rows) if format == "csv" else "".join(json.dumps(row) + "\n" for row in rows)
     if out is None:
         print(text, end="")
@@ -201,7 +214,7 @@ def recipes() -> None:
         table.add_row(
             name, run.task.name, depth, str(run.model.d_model), run.model.modulation, f"{run.train.steps:,}", run.note
         )
-    _print(table)
+    print_table(table)
 
 
 def tasks() -> None:
@@ -236,6 +249,7 @@ def command_theory(arguments: Sequence[str]) -> None:
 COMMANDS: dict[str, Callable[..., None]] = {
     "train": command_train,
     "evaluate": evaluate,
+    "depth": depth,
     "compare": compare,
     "reproduce": reproduce,
     "report": report,
@@ -296,12 +310,6 @@ def _bound(function: Callable[..., None]) -> Callable[..., Callable[[], None]]:
         return functools.partial(function, *args, **kwargs)
 
     return bind
-
-
-def _print(table: Table) -> None:
-    console = Console()
-    # Where nobody looks on a terminal, rows stay whole lines.
-    (console if console.is_terminal else Console(width=200)).print(table)
 
 
 if __name__ == "__main__":

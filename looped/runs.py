@@ -10,28 +10,121 @@ import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
+import torch
 from rich.console import Console
 
+from looped.config import ModelConfig, RunConfig
+from looped.evaluation.depth import choose_depth
 from looped.evaluation.evaluate import evaluate, pictures, solve
 from looped.evaluation.in_context import errors_by_context
 from looped.files import read_text, write_atomic
+from looped.models.exits import ExitRule, learned_rule, parse_rule
+from looped.models.transformer import LoopedTransformer
 from looped.tasks import TASKS
-from looped.tasks.base import SPLITS, Split
+from looped.tasks.base import SPLITS, Split, Task
 from looped.tasks.prompts import PromptTask
 from looped.training.checkpoint import load_run
 from looped.training.devices import Device, find_device
-from looped.training.run_folder import SUMMARY, read_json
+from looped.training.run_folder import SUMMARY, read_json, write_json
 
-EVAL, THINKING, IN_CONTEXT = "eval.jsonl", "thinking.json", "in_context.jsonl"
+EVAL, THINKING, IN_CONTEXT, DEPTH = "eval.jsonl", "thinking.json", "in_context.jsonl", "depth.json"
 console = Console(stderr=True)
+
+
+class Depth(NamedTuple):
+    """How often a model loops: at most so often, and less where a rule lets it leave."""
+
+    num_loops: int
+    exit_rule: ExitRule | None
+
+
+def default_depth(folder: Path, step: int) -> Depth | None:
+    """What `looped depth` recommends for the checkpoint of a step, told on standard error; None where it was not asked.
+
+    Raises:
+        ValueError: where depth.json is malformed.
+    """
+    if not (folder / DEPTH).exists():
+        return None
+    stored = read_json(folder / DEPTH)
+    try:
+        chosen = stored["recommendation"]
+        rule = None if chosen["exit_rule"] is None else parse_rule(chosen["exit_rule"])
+        depth, measured = Depth(int(chosen["num_loops"]), rule), int(stored["step"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{folder / DEPTH}: expected what `looped depth` writes ({error})") from None
+    if measured != step:
+        print(f"{folder / DEPTH}: of step {measured}, not {step}; not used", file=sys.stderr)
+        return None
+    how = f"exit rule {rule}, at most {depth.num_loops} loops" if rule else f"{depth.num_loops} loops"
+    print(f"{how}, as {folder / DEPTH} recommends", file=sys.stderr)
+    return depth
+
+
+def depth_of(folder: Path, config: ModelConfig, step: int, num_loops: int | None, exit_rule: str | None) -> Depth:
+    """How often to loop: as asked; else, where nothing was asked, as recommended; else as trained.
+
+    Args:
+        exit_rule: text, see `parse_rule`; none lets nobody leave.
+
+    Raises:
+        ValueError: for a rule that there is not, or that the model was not trained for.
+    """
+    if num_loops is None and exit_rule is None and (recommended := default_depth(folder, step)):
+        return recommended
+    rule = learned_rule(config) if exit_rule is None else None if exit_rule == "none" else parse_rule(exit_rule)
+    if rule is not None:
+        rule.check(config)
+    return Depth(config.num_loops if num_loops is None else num_loops, rule)
+
+
+def depth_run(
+    folder: Path,
+    *,
+    loops: Sequence[int] = (),
+    examples: int = 1024,
+    split: Split = "validation",
+    tolerance: float = 0.005,
+    checkpoint: Literal["best", "last"] = "best",
+    device: Device = "auto",
+) -> dict[str, Any]:
+    """Choose how often a trained model loops, into depth.json, whose content is returned (see `choose_depth`).
+
+    Raises:
+        ValueError: as `evaluate_run`, and for a tolerance below 0.
+    """
+    if not tolerance >= 0:
+        raise ValueError(f"tolerance={tolerance}: expected at least 0")
+    run, model, task, step = _opened(folder, examples, split, checkpoint, device)
+    trained = run.model.num_loops
+    counts = sorted({*(loops or default_loops(trained, run.model.max_loops)), trained})
+    with console.status(f"{folder}: {task.metric} by loop count and exit rule, up to {counts[-1]} loops"):
+        found = choose_depth(model, task, loops=counts, examples=examples, split=split, tolerance=tolerance)
+    found |= {"step": step, "device": next(model.parameters()).device.type, "threads": torch.get_num_threads()}
+    write_json(folder / DEPTH, found)
+    return found
+
+
+def _opened(
+    folder: Path, examples: int, split: Split, checkpoint: Literal["best", "last"], device: Device
+) -> tuple[RunConfig, LoopedTransformer, Task, int]:
+    """A trained model on a device, its task and its step."""
+    if examples < 1:
+        raise ValueError(f"examples={examples}: expected at least 1")
+    if split not in SPLITS:
+        raise ValueError(f"split={split!r}: expected one of {', '.join(SPLITS)}")
+    run, model, step = load_run(folder, checkpoint)
+    model.to(find_device(device))
+    return run, model, TASKS[run.task.name](run.task), step
 
 
 def evaluate_run(
     folder: Path,
     *,
     loops: Sequence[int] = (),
+    exit_rule: str | None = None,
     examples: int = 1024,
     groups: Sequence[str] | None = None,
     split: Split = "test",
@@ -42,23 +135,21 @@ def evaluate_run(
 
     Args:
         loops: loop counts; none is a range from 1 to beyond those trained.
+        exit_rule: also score with this rule; None is the one that `looped depth` recommends, unless `loops` are given.
         examples: in each group, at most.
 
     Raises:
-        ValueError: no run folder, no checkpoint, no such device, impossible loop counts or an unknown group.
+        ValueError: no run folder, no checkpoint, no such device, impossible loop counts, an unknown group or rule.
     """
-    if examples < 1:
-        raise ValueError(f"examples={examples}: expected at least 1")
-    if split not in SPLITS:
-        raise ValueError(f"split={split!r}: expected one of {', '.join(SPLITS)}")
-    run, model, step = load_run(folder, checkpoint)
-    model.to(find_device(device))
-    task = TASKS[run.task.name](run.task)
+    run, model, task, step = _opened(folder, examples, split, checkpoint, device)
     rows = []
     counts = sorted(loops) or default_loops(run.model.num_loops, run.model.max_loops)
+    most, rule = depth_of(folder, run.model, step, None, "none" if loops and exit_rule is None else exit_rule)
+    early = None if rule is None else (most, rule)
     for group in task.groups if groups is None else groups:
         with console.status(f"{folder}: {task.metric} for {group}, {counts[0]} to {counts[-1]} loops"):
-            for row in evaluate(model, task, loops=counts, examples=examples, groups=[group], split=split):
+            found = evaluate(model, task, loops=counts, examples=examples, groups=[group], split=split, early=early)
+            for row in found:
                 rows.append({**row, "step": step})
     thinking = {
         "trained_loops": run.model.num_loops,
@@ -84,17 +175,24 @@ def default_loops(trained: int, most: int | None = None) -> list[int]:
 
 
 def solve_file(
-    folder: Path, source: str, *, num_loops: int | None = None, on_bad_row: Literal["stop", "skip"] = "stop"
+    folder: Path,
+    source: str,
+    *,
+    num_loops: int | None = None,
+    exit_rule: str | None = None,
+    on_bad_row: Literal["stop", "skip"] = "stop",
 ) -> tuple[list[dict[str, Any]], int]:
     """A trained model's answers to the problems in a file (or on standard input, `-`), and the rows skipped.
 
-    Each answer has the keys input, answer, valid, confidence, expected (what the task's own solver says).
+    Each answer has the keys input, answer, valid, confidence, expected (what the task's own solver says). The loops are
+    as `depth_of` says.
 
     Raises:
         ValueError: no run folder; a bad row (on_bad_row=stop); nothing to solve.
     """
-    run, model, _ = load_run(folder)
+    run, model, step = load_run(folder)
     task = TASKS[run.task.name](run.task)
+    depth = depth_of(folder, run.model, step, num_loops, exit_rule)
     if source == "-":
         try:
             text = sys.stdin.buffer.read().decode("utf-8-sig")
@@ -103,7 +201,7 @@ def solve_file(
     else:
         text = read_text(Path(source))
     problems, skipped = task.read(text.splitlines(), "standard input" if source == "-" else source, on_bad_row)
-    answers = solve(model, task, problems, num_loops=run.model.num_loops if num_loops is None else num_loops)
+    answers = solve(model, task, problems, num_loops=depth.num_loops, exit_rule=depth.exit_rule)
     return [{**task.plain(problem), **answer} for problem, answer in answers], skipped
 
 

@@ -39,11 +39,12 @@ PUZZLES = ["31.22....21..32.", "3142243142131.2."]
 
 # Whoever changes a command or an option changes it for all scripts of all users: then also here.
 OPTIONS = {
-    "evaluate": {"loops", "examples", "groups", "split", "checkpoint", "device"},
+    "evaluate": {"loops", "exit-rule", "examples", "groups", "split", "checkpoint", "device"},
+    "depth": {"loops", "examples", "split", "tolerance", "checkpoint", "device"},
     "compare": {"out", "seeds", "learning-rates", "jobs", "dry-run", "override"},
     "reproduce": {"scale", "out", "seeds", "jobs", "override", "dry-run"},
     "report": {"out"},
-    "solve": {"out", "format", "num-loops", "on-bad-row"},
+    "solve": {"out", "format", "num-loops", "exit-rule", "on-bad-row"},
     "generate": {"prompt", "tokens", "temperature", "top-k", "seed", "num-loops", "checkpoint"},
     "show": set(),
     "recipes": set(),

@@ -14,9 +14,9 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import tyro
-from rich.console import Console
 from rich.table import Table
 
+from looped.commands.output import print_table
 from looped.files import write_atomic
 from looped.report import theory_figures
 from looped.strict import nearest
@@ -100,7 +100,7 @@ def approximate(
     sizes = [n for n in (2, 4, 8, 16, 32, 64) if n < cells] + [cells]
     rows = [row for n in sizes for row in rates.measure(f, Cells(dim, seq, n), kinds=sorted({"plain", loops}),
             samples=20_000, radix_bits=radix_bits)]  # fmt: skip
-    _print(_rate_table(rows))
+    print_table(_rate_table(rows))
     token = np.random.default_rng(1).random((seq, dim))
     states, names, wait = life(built, token), circuit.registers, cells - 1 + seq
     shown = [i for i, name in enumerate(names) if not name.startswith("unused")]
@@ -110,7 +110,7 @@ def approximate(
     for t in times:
         table.add_row(str(t), *(f"{states[t, i]:.4g}" for i in shown))
     table.caption = f"quantised by loop {cells - 1}, sequence known by loop {wait}, then its label is recalled"
-    _print(table)
+    print_table(table)
     if out:
         _write(out, "approximate.json", {**facts, "rows": rows})
         _write(out, "error.svg", theory_figures.error_by_loops(rows))
@@ -154,12 +154,12 @@ def memorise(
         rows.append({"variant": name, "d_model": size[0], "d_ff": size[1], "loops": size[2], "bound": bound,
                      **{dtype: error if math.isfinite(error) else None for dtype, error in errors.items()},
                      "predicted": said})  # fmt: skip
-    _print(table)
+    print_table(table)
     curve = [_share_right(k, seed) for k in (4, 8, 11, 14, 17, 20, 24, 28, 32, 40, 60, 100, 200)]
     table = Table("labels", "exact", "float64", "float32", title="share of labels that plain looping recalls right")
     for row in curve:
         table.add_row(str(row["count"]), *(f"{row[dtype]:.2f}" for dtype in ("exact", "float64", "float32")))
-    _print(table)
+    print_table(table)
     if out:
         _write(
             out, "memorise.json", {"count": count, "dim": dim, "seed": seed, "eps": eps, "rows": rows, "curve": curve}
@@ -212,7 +212,7 @@ def moduli(
             cells.append("\n".join(f"{m.value:.5g} ({m.side})" for m in found))
             rows += [{"delta": delta, "kind": kind, "value": m.value, "side": m.side} for m in found]
         table.add_row(f"{delta:g}", *cells)
-    _print(table)
+    print_table(table)
     if out:
         _write(out, "moduli.json", {"target": target, "dim": dim, "seq": seq, "p": p, "rows": rows})
 
@@ -250,7 +250,7 @@ def rate(
             if line.count * dim > 2**24:
                 raise ValueError(f"cells={n}: expected at most 2^24 labels, not {line.count:,} in {dim} dimensions")
         rows += rates.measure(f, Cells(dim, seq, n), kinds=kinds, p=p, samples=samples)
-    _print(_rate_table(rows))
+    print_table(_rate_table(rows))
     slopes = {kind: rates.slope(rows, kind) for kind in kinds if len(cells) > 1}
     ours, theirs = -1 / ((seq + 1) * dim), -1 / ((seq + 1) * dim + 1)
     for kind, value in slopes.items():
@@ -276,7 +276,7 @@ def roughness(cells: int = 8, samples: int = 1000, out: Path | None = None) -> N
     for row in rows:
         names = ("roughness", "eps", "token", "contextual", "plain", "tuned", "radix", "modulated")
         table.add_row(*(f"{row[name]:.4g}" for name in names))
-    _print(table)
+    print_table(table)
     if out:
         _write(out, "roughness.json", {"cells": cells, "samples": samples, "rows": rows})
         _write(out, "stall.svg", theory_figures.stall(rows))
@@ -391,8 +391,3 @@ def _write(folder: Path, name: str, content: dict[str, Any] | bytes) -> None:
         text = json.dumps({**content, "environment": made}, indent=1) + "\n"
     write_atomic(folder / name, text)
     print(folder / name)
-
-
-def _print(table: Table) -> None:
-    console = Console()
-    (console if console.is_terminal else Console(width=200)).print(table)

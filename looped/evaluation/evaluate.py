@@ -6,11 +6,13 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
+from looped.config import ModelConfig
 from looped.evaluation.cost import flops
 from looped.evaluation.metrics import interval
+from looped.models.exits import ExitRule
 from looped.models.transformer import LoopedTransformer
 from looped.tasks.base import Batch, Split, Task
 
@@ -23,15 +25,35 @@ LOGITS = 1 << 28  # and so many numbers that it may read out
 def readouts(model: LoopedTransformer, batch: Batch, loops: Collection[int]) -> Float[Tensor, "loops batch seq output"]:
     """Logits after each of `loops` (distinct, ascending), on the model's device: one pass reads out all.
 
-    Where the modulation sees the fraction of the loops, each loop count is a computation of its own.
+    Where the modulation sees the fraction of the loops, each loop count is a computation of its own. With halting="act"
+    these are the most loops, which not all need.
     """
     device = next(model.parameters()).device
     attend = None if bool(batch.attend.all()) else batch.attend.to(device)
-    own_pass = model.config.modulation != "none" and model.config.timestep != "index"
+    # What act reads out depends on where it ends, too.
+    own_pass = model.config.halting == "act" or (model.config.modulation != "none" and model.config.timestep != "index")
     asked = [(n,) for n in loops] if own_pass else [tuple(loops)]
     inputs = batch.inputs.to(device)
     outputs = [model(inputs, attend=attend, num_loops=counts[-1], readouts=counts) for counts in asked]
     return torch.cat([output.readouts for output in outputs]).float()
+
+
+def counting(batch: Batch) -> Bool[Tensor, "batch seq"]:
+    """The positions that an exit rule looks at: those that count, for only there readouts are trained."""
+    return batch.mask | ~batch.mask.any(1, keepdim=True)
+
+
+@torch.no_grad()
+def leave_early(
+    model: LoopedTransformer, batch: Batch, num_loops: int, rule: ExitRule | None
+) -> tuple[Float[Tensor, "batch seq output"], Float[Tensor, " batch"]]:
+    """Last logits, and the mean loops of each example at the positions that count."""
+    attend = None if bool(batch.attend.all()) else batch.attend
+    watch = counting(batch)
+    output = model(batch.inputs, attend=attend, num_loops=num_loops, exit_rule=rule, watch=watch)
+    if output.exits is None:
+        return output.logits.float(), torch.full((len(batch.inputs),), float(num_loops), dtype=torch.double)
+    return output.logits.float(), (output.exits * watch).sum(1).double() / watch.sum(1)
 
 
 def evaluate(
@@ -42,6 +64,7 @@ def evaluate(
     examples: int,
     groups: Sequence[str] | None = None,
     split: Split = "test",
+    early: tuple[int, ExitRule] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Rows over groups x loop counts x metrics, with 95% intervals over examples (the rows of eval.jsonl).
 
@@ -50,39 +73,62 @@ def evaluate(
         examples: drawn in each group, or as many different ones as there are; a group in `task.whole_groups` is
             always evaluated in full.
         groups: None is all groups of the task.
+        early: at most so many loops and an exit rule, for further rows that also have `exit_rule` and `mean_loops`.
 
     Raises:
         ValueError: for loop counts that the model cannot run, an unknown or empty group.
     """
-    most = model.config.max_loops
-    if not loops or list(loops) != sorted(set(loops)) or loops[0] < 1 or (most and loops[-1] > most):
-        limit = f"1 to {most}, the rows of the learned table" if most else "1 or more"
-        raise ValueError(f"loops={list(loops)}: expected different loop counts in ascending order, {limit}")
+    check_loops(model.config, loops)
     for group in task.groups if groups is None else groups:
-        batch = _examples(task, split, examples, group)
+        batch = draw(task, split, examples, group)
         scores: dict[tuple[int, str], list[Tensor]] = {}
-        size = min(PART, LOGITS // (batch.inputs.shape[1] * (model.config.output_size or 1) * len(loops)) or 1)
-        for part in parts(batch, size, next(model.parameters()).device):
+        device = next(model.parameters()).device
+        for part in parts(batch, part_size(model, batch, len(loops)), device):
             for count, logits in zip(loops, readouts(model, part, loops), strict=True):
                 for metric, values in task.score(part, logits).items():
                     scores.setdefault((count, metric), []).append(values.cpu())
-        most = math.inf if task.lower_is_better else 1.0
+        told = {"n": len(batch.inputs), "split": split, "trained_loops": model.config.num_loops}
+        seq, weights = batch.inputs.shape[1], task.weights(batch)
         for (count, score), values in scores.items():
-            ends = interval(torch.cat(values), most, task.weights(batch))
-            value, low, high = (task.reported(score, end, split, group) for end in ends)
-            for metric in value:
-                yield {
-                    "group": group,
-                    "num_loops": count,
-                    "metric": metric,
-                    "value": value[metric],
-                    "low": low[metric],
-                    "high": high[metric],
-                    "n": len(batch.inputs),
-                    "split": split,
-                    "trained_loops": model.config.num_loops,
-                    "flops_per_example": flops(model.config, batch.inputs.shape[1], count),
-                }
+            cost = {"flops_per_example": flops(model.config, seq, count)}
+            for metric, found in row_of(task, score, torch.cat(values), weights, split, group).items():
+                yield {"group": group, "num_loops": count, "metric": metric, **found, **told, **cost}
+        if early is None:
+            continue
+        left: dict[str, list[Tensor]] = {}
+        for part in parts(batch, part_size(model, batch, 1), device):
+            logits, ran = leave_early(model, part, *early)
+            for score, values in (task.score(part, logits) | {"loops": ran}).items():
+                left.setdefault(score, []).append(values.cpu())
+        mean = ((torch.cat(left.pop("loops")) * weights).sum() / weights.sum()).item()
+        one, two = (flops(model.config, seq, n) for n in (1, 2))
+        cost = {"flops_per_example": round(one + (two - one) * (mean - 1))}
+        rule = {"exit_rule": str(early[1]), "mean_loops": mean}
+        for score, values in left.items():
+            for metric, found in row_of(task, score, torch.cat(values), weights, split, group).items():
+                yield {"group": group, "num_loops": early[0], "metric": metric, **found, **told, **cost, **rule}
+
+
+def check_loops(config: ModelConfig, loops: Sequence[int]) -> None:
+    """Raises ValueError for loop counts that the model cannot run, or not distinct and ascending."""
+    most = config.max_loops
+    if not loops or list(loops) != sorted(set(loops)) or loops[0] < 1 or (most and loops[-1] > most):
+        limit = f"1 to {most}, the rows of the learned table" if most else "1 or more"
+        raise ValueError(f"loops={list(loops)}: expected different loop counts in ascending order, {limit}")
+
+
+def row_of(
+    task: Task, score: str, values: Float[Tensor, " n"], weights: Float[Tensor, " n"], split: Split, group: str | None
+) -> dict[str, dict[str, float]]:
+    """Value, low and high of what the task reports of a score, by metric."""
+    ends = interval(values, math.inf if task.lower_is_better else 1.0, weights)
+    value, low, high = (task.reported(score, end, split, group) for end in ends)
+    return {metric: {"value": value[metric], "low": low[metric], "high": high[metric]} for metric in value}
+
+
+def part_size(model: LoopedTransformer, batch: Batch, reads: int) -> int:
+    """Examples that a forward pass can take which reads out so many loops."""
+    return min(PART, LOGITS // (batch.inputs.shape[1] * (model.config.output_size or 1) * reads) or 1)
 
 
 def parts(batch: Batch, size: int, device: torch.device) -> Iterator[Batch]:
@@ -91,7 +137,8 @@ def parts(batch: Batch, size: int, device: torch.device) -> Iterator[Batch]:
         yield Batch(*(tensor[start : start + size].to(device) for tensor in batch))
 
 
-def _examples(task: Task, split: Split, examples: int, group: str) -> Batch:
+def draw(task: Task, split: Split, examples: int, group: str | None) -> Batch:
+    """Examples for evaluation, always the same ones; None is the distribution of training."""
     different = task.available(split, group)
     size = examples if different is None else different if group in task.whole_groups else min(examples, different)
     return task.batch(split, 0, size, seed=EVALUATION_SEED, group=group)
@@ -111,10 +158,12 @@ def pictures(model: LoopedTransformer, task: Task, *, loops: int, count: int = 6
 
 
 def solve(
-    model: LoopedTransformer, task: Task, problems: Sequence[Any], *, num_loops: int
+    model: LoopedTransformer, task: Task, problems: Sequence[Any], *, num_loops: int, exit_rule: ExitRule | None = None
 ) -> Iterator[tuple[Any, dict[str, Any]]]:
     """Each problem with the model's answer to it (see `Task.answer`)."""
     for start in range(0, len(problems), PART):
         part = problems[start : start + PART]
-        for problem, logits in zip(part, readouts(model, task.encode(part), [num_loops])[0].cpu(), strict=True):
-            yield problem, task.answer(problem, logits)
+        batch = next(parts(task.encode(part), PART, next(model.parameters()).device))
+        logits, _ = leave_early(model, batch, num_loops, exit_rule)
+        for problem, row in zip(part, logits.cpu(), strict=True):
+            yield problem, task.answer(problem, row)
