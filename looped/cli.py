@@ -78,8 +78,8 @@ def evaluate(
     Args:
         run: the run folder.
         loops: loop counts; none is a range from 1 to twice those trained.
-        exit_rule: score with this rule too, such as kl:0.01, change:0.1, entropy:0.1, unchanged:2 or none; none given is
-            what `looped depth` recommends, unless loops are given.
+        exit_rule: score with it too, such as kl:0.01, change:0.1, entropy:0.1, unchanged:2 or none; none given is what
+            `looped depth` recommends, unless loops are given.
         examples: in each group, at most.
         groups: none is all.
         split: which examples.
