@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -159,6 +160,51 @@ def test_solve_answers_what_is_most_probable(strings: Path, tmp_path: Path, caps
     run("solve", strings, tmp_path / "pairs.txt")
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     assert [row["confidence"] for row in rows] == answers[3] != answers[1]  # as trained
+
+
+def test_what_depth_recommends_is_used_by_default(boards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    folder = shutil.copytree(boards, tmp_path / "boards")
+    (tmp_path / "in.txt").write_text("\n".join(PUZZLES))
+    run("depth", folder, "--loops", "1", "4", "--examples", "12", "--tolerance", "0.1")
+    out = capsys.readouterr().out
+    found = json.loads((folder / "depth.json").read_text())
+    rows, chosen = found["rows"], found["recommendation"]
+    assert [row["num_loops"] for row in rows if row["exit_rule"] is None] == [1, 2, 4], "those of training too"
+    assert {key: chosen[key] for key in rows[0]} in rows
+    assert f"recommended: {chosen['exit_rule'] or str(chosen['num_loops']) + ' loops'}" in out
+    assert "unchanged:2" in out
+
+    # Whatever an untrained model makes best: from here on a rule that does something.
+    chosen |= {"exit_rule": "unchanged:1", "num_loops": 5}
+    (folder / "depth.json").write_text(json.dumps(found))
+    answers = {}
+    for words in ("", "--exit-rule unchanged:1 --num-loops 5", "--exit-rule none", "--num-loops 2", "--num-loops 5"):
+        run("solve", folder, tmp_path / "in.txt", *words.split())
+        answers[words], err = capsys.readouterr()
+        says = f"exit rule unchanged:1, at most 5 loops, as {folder / 'depth.json'} recommends\n"
+        assert err == ("" if words else says)
+    assert answers[""] == answers["--exit-rule unchanged:1 --num-loops 5"] != answers["--num-loops 5"]
+    assert answers["--exit-rule none"] == answers["--num-loops 2"] != answers["--num-loops 5"]
+
+    run("evaluate", folder, "--examples", "12")
+    told = " ".join(capsys.readouterr().out.split())
+    rows = rows_of(folder)
+    early = [row for row in rows if "exit_rule" in row]
+    assert {(row["exit_rule"], row["num_loops"]) for row in early} == {("unchanged:1", 5)}
+    assert {row["group"] for row in early} == {row["group"] for row in rows}
+    assert all(2 <= row["mean_loops"] <= 5 for row in early)
+    assert "unchanged:1" in told
+    run("report", folder, "--out", tmp_path / "report")
+    assert "Leaving early" in (tmp_path / "report/report.md").read_text()
+    run("evaluate", folder, "--examples", "12", "--loops", "1", "2")
+    assert not any("exit_rule" in row for row in rows_of(folder))
+
+    found["step"] += 1
+    (folder / "depth.json").write_text(json.dumps(found))
+    capsys.readouterr()
+    run("solve", folder, tmp_path / "in.txt")
+    again, err = capsys.readouterr()
+    assert (again, "not used" in err) == (answers["--exit-rule none"], True)
 
 
 def test_solve_boards_from_standard_input_into_a_file(

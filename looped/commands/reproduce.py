@@ -14,7 +14,7 @@ from looped.commands.arguments import override_words, training_run
 from looped.recipes.paper import paper_table
 from looped.recipes.scales import Scale
 from looped.report import report
-from looped.report.page import amount
+from looped.report.words import amount
 from looped.reproduce import all_runs, estimate, work_for, write_table
 from looped.runs import run_commands
 

@@ -6,8 +6,18 @@ from dataclasses import dataclass, field
 from looped.report import figures
 from looped.report.figures import Picture, spaced
 from looped.report.runs import Run
-from looped.report.tables import Difference, Estimate, Problem, rank, validation_mean
+from looped.report.tables import (
+    Difference,
+    Estimate,
+    Problem,
+    Variant,
+    exit_score,
+    rank,
+    run_score,
+    validation_mean,
+)
 from looped.report.thinking import LEGENDS, thinking
+from looped.report.words import amount, duration, interval, number, signed
 
 TITLES = {
     "edit_distance": "Edit distance", "lcs": "Longest common subsequence", "in_context": "In-context learning",
@@ -91,7 +101,7 @@ def _problem(problem: Problem, slug: str) -> Section:
             ["Lines: mean over seeds at the chosen learning rate; bands: lowest to highest seed."] if several else []
         )
         parts = [
-            _scores(problem), _differences(problem), _by_loops(problem, slug),
+            _scores(problem), _differences(problem), _by_loops(problem, slug), _leaving(problem),
             Section("Learning curves", _curves_takeaway(problem), [*curves, Sentences(lines)]) if curves else None,
             _by_group(problem, slug), _by_context(problem, slug), _thinking(problem),
             _grid(problem) if _has_grid(problem) else None, *parts,
@@ -207,6 +217,27 @@ def _by_loops(problem: Problem, slug: str) -> Section | None:
     takeaway = max(climbs)[1] if climbs else "No variant was evaluated below the number of loops in its training."
     caption = f"Test {spaced(problem.metric)} when the model stops after so many loops. Bands: 95% intervals, as above."
     return Section("Score by number of loops", takeaway, [Chart(picture, caption)])
+
+
+def _leaving(problem: Problem) -> Section | None:
+    runs = [(variant, run) for variant in problem.variants for run in variant.runs]
+    left = [(v, run, found) for v, run in runs if (found := exit_score(run, problem.metric, problem.groups))]
+    if not left:
+        return None
+    rows = [
+        [v.name, str(run.seed), rule, f"{loops:.2f}", interval(score), str(v.trained_loops), _full(problem, v, run)]
+        for v, run, (rule, loops, score) in left
+    ]
+    variant, _, (rule, loops, score) = left[0]
+    takeaway = f"{variant.name} leaves after {loops:.2f} loops on average by the rule {rule}, with {interval(score)}."
+    columns = ["variant", "seed", "exit rule", "mean loops", "score", "loops in training", "score there"]
+    caption = f"Test {spaced(problem.metric)} of each run that was evaluated with an exit rule; 95% over examples."
+    return Section("Leaving early", takeaway, [Table(columns, rows, caption)])
+
+
+def _full(problem: Problem, variant: Variant, run: Run) -> str:
+    score = run_score(run, problem.metric, variant.trained_loops, problem.groups)
+    return "–" if score is None else interval(Estimate(*score, seeds=1))
 
 
 def _curves_takeaway(problem: Problem) -> str:
@@ -334,36 +365,6 @@ def _provenance(runs: Sequence[Run]) -> Section:
     where = [f"{_count(count, 'run')}: {text}." for text, count in settings.items()]
     table = Table(["run", "recipe", "seed", "learning rate", "state", "date"], rows)
     return Section("How these were run", takeaway, [Sentences(where), table])
-
-
-def number(value: float, sign: str = "") -> str:
-    """Three decimals, or where these would hide a small error two digits."""
-    return f"{value:{sign}.2g}" if 0 < abs(value) < 0.01 else f"{value:{sign}.3f}"
-
-
-def interval(estimate: Estimate) -> str:
-    return f"{number(estimate.value)} [{number(estimate.low)}, {number(estimate.high)}]"
-
-
-def signed(difference: Difference, separator: str = "\n") -> str:
-    value, low, high = (number(v, "+") for v in (difference.value, difference.low, difference.high))
-    return f"{value}{separator}[{low}, {high}]".replace("-", "−")
-
-
-def amount(value: float) -> str:
-    """A count to three digits, with k, M, G, T or P."""
-    for unit in ("", " k", " M", " G", " T"):
-        if value < 999.5:
-            return f"{value:.3g}{unit}"
-        value /= 1000
-    return f"{value:.3g} P"
-
-
-def duration(seconds: float) -> str:
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    return f"{whole // 60} min {whole % 60:02} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60:02} min"
 
 
 def _score_cell(estimate: Estimate | None) -> str:

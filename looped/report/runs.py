@@ -29,7 +29,9 @@ class Run:
     config: RunConfig
     metrics: tuple[Row, ...]
     rows: tuple[Row, ...]
-    """The rows of eval.jsonl; empty before the evaluation."""
+    """The rows of eval.jsonl by loop count; empty before the evaluation."""
+    exit_rows: tuple[Row, ...]
+    """Those of an exit rule, if there was one."""
     in_context: tuple[Row, ...]
     """The rows of in_context.jsonl; empty but for in-context learning."""
     summary: Row | None
@@ -137,6 +139,8 @@ def load_run(folder: Path, name: str | None = None) -> Run:
         for key in ("num_loops", "value", "low", "high", "n", "trained_loops"):
             if not isinstance(row[key], int | float):
                 raise ValueError(f"{folder / 'eval.jsonl'}:{number}: {key}={row[key]!r}: expected a number")
+        if "exit_rule" in row:
+            _check_keys(row, {"mean_loops"}, f"{folder / 'eval.jsonl'}:{number}")
     if not rows and (folder / "eval.jsonl").exists():
         raise ValueError(f"{folder / 'eval.jsonl'}:1: the file is empty; evaluate the run again")
     summary = read_object(folder / "summary.json", SUMMARY_KEYS)
@@ -145,7 +149,8 @@ def load_run(folder: Path, name: str | None = None) -> Run:
         name=name or folder.resolve().name,
         config=config,
         metrics=tuple(metrics),
-        rows=tuple(rows),
+        rows=tuple(row for row in rows if "exit_rule" not in row),
+        exit_rows=tuple(row for row in rows if "exit_rule" in row),
         in_context=tuple(_read_lines(folder / "in_context.jsonl", CONTEXT_KEYS)),
         summary=summary,
         best=summary["best"] if summary else read_object(folder / "best.json", {"metric", "value"}),

@@ -173,7 +173,21 @@ class Problem:
 
 def run_score(run: Run, metric: str, num_loops: int, groups: Sequence[str]) -> tuple[float, float, float] | None:
     """Mean over the test examples of all `groups`, and its interval over examples; None if a group is missing."""
-    rows = {r["group"]: r for r in run.test_rows if r["metric"] == metric and r["num_loops"] == num_loops}
+    return _pooled([r for r in run.test_rows if r["metric"] == metric and r["num_loops"] == num_loops], groups)
+
+
+def exit_score(run: Run, metric: str, groups: Sequence[str]) -> tuple[str, float, Estimate] | None:
+    """The exit rule with which the run was evaluated, its mean loops and score on test examples; None without one."""
+    rows = [r for r in run.exit_rows if r["metric"] == metric and r["split"] == "test" and r["group"] in groups]
+    score = _pooled(rows, groups)
+    if score is None:
+        return None
+    loops = np.average([r["mean_loops"] for r in rows], weights=[r["n"] for r in rows])
+    return rows[0]["exit_rule"], float(loops), Estimate(*score, seeds=1)
+
+
+def _pooled(found: Sequence[dict[str, Any]], groups: Sequence[str]) -> tuple[float, float, float] | None:
+    rows = {row["group"]: row for row in found}
     if not groups or not set(groups) <= rows.keys():
         return None
     chosen = [rows[group] for group in groups]

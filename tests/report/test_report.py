@@ -15,10 +15,11 @@ import pytest
 from run_folders import EDIT, LOOPS, SCORES, board_picture, eval_rows, write_lines, write_run
 
 from looped.report import report
-from looped.report.page import amount, build, duration, sentence
+from looped.report.page import build, sentence
 from looped.report.runs import load_run, load_runs
 from looped.report.tables import Problem, problems, run_score, t_interval, t_quantile
 from looped.report.thinking import milestones, thinking
+from looped.report.words import amount, duration
 
 
 def write_variant(root: Path, recipe: str, scores: Sequence[float], trained: int = 4, **settings: Any) -> None:
@@ -66,6 +67,24 @@ def test_scores_over_seeds_agree_with_an_independent_calculation(runs_root: Path
         assert (estimate.value, estimate.low, estimate.high) == pytest.approx(
             (statistics.mean(means), statistics.mean(means) - half, statistics.mean(means) + half), abs=1e-5
         )
+
+
+def test_exit_rules_have_a_table_of_their_own(tmp_path: Path) -> None:
+    """Their rows, which also name a number of loops, must not be taken for those of that number."""
+    rows = [*eval_rows({"easy": [0.9]}, [4], 4, n=100), *eval_rows({"hard": [0.6]}, [4], 4, n=300)]
+    early = [row | {"exit_rule": "kl:0.01", "mean_loops": loops, "value": row["value"] - 0.1}
+             for row, loops in zip(rows, (1.5, 3.5), strict=True)]  # fmt: skip
+    write_run(tmp_path / "run", recipe="one", task=EDIT, trained=4, rows=rows + early, validation=0.7)
+    report([tmp_path], tmp_path / "out")
+    text = (tmp_path / "out/report.md").read_text()
+    full, left = (0.9 * 100 + 0.6 * 300) / 400, (0.8 * 100 + 0.5 * 300) / 400
+    assert f"one leaves after {(1.5 * 100 + 3.5 * 300) / 400:.2f} loops on average by the rule kl:0.01" in text
+    (line,) = [line for line in text.splitlines() if line.startswith("| one | 0 | kl:0.01 | 3.00 |")]
+    assert f"| {left:.3f} \\[" in line
+    assert f"| 4 | {full:.3f} \\[" in line
+    assert f"{full:.3f}" in next(line for line in text.splitlines() if line.startswith("| one |"))
+    with (tmp_path / "out/results.csv").open() as file:
+        assert len(list(csv.reader(file))) == 3
 
 
 def test_with_one_seed_the_interval_is_over_examples(tmp_path: Path) -> None:
