@@ -2,7 +2,8 @@
 
 from looped.config import ModelConfig, OptimConfig, RunConfig, ScheduleConfig, TrainConfig
 from looped.evaluation.evaluate import evaluate
-from looped.models import LoopedOutput, LoopedTransformer, StateChange
+from looped.models import Cache, Divergence, Entropy, Fixed, LoopedOutput, LoopedTransformer, StateChange, Unchanged
+from looped.models.generation import Sampling, generate, stream
 from looped.recipes import RECIPES, complete, recipe
 from looped.report import report
 from looped.runs import evaluate_run
@@ -13,6 +14,10 @@ __all__ = [
     "RECIPES",
     "TASKS",
     "Batch",
+    "Cache",
+    "Divergence",
+    "Entropy",
+    "Fixed",
     "LoopSchedule",
     "LoopedOutput",
     "LoopedTransformer",
@@ -20,15 +25,19 @@ __all__ = [
     "NonFiniteError",
     "OptimConfig",
     "RunConfig",
+    "Sampling",
     "ScheduleConfig",
     "StateChange",
     "Task",
     "TrainConfig",
+    "Unchanged",
     "complete",
     "evaluate",
     "evaluate_run",
+    "generate",
     "load_run",
     "recipe",
     "report",
+    "stream",
     "train",
 ]

@@ -71,9 +71,9 @@ def test_one_loop_over_the_core():
 
 def test_public_names():
     assert " ".join(looped.__all__) == (
-        "RECIPES TASKS Batch LoopSchedule LoopedOutput LoopedTransformer ModelConfig NonFiniteError OptimConfig "
-        "RunConfig ScheduleConfig StateChange Task TrainConfig complete evaluate evaluate_run load_run recipe "
-        "report train"
+        "RECIPES TASKS Batch Cache Divergence Entropy Fixed LoopSchedule LoopedOutput LoopedTransformer "
+        "ModelConfig NonFiniteError OptimConfig RunConfig Sampling ScheduleConfig StateChange Task "
+        "TrainConfig Unchanged complete evaluate evaluate_run generate load_run recipe report stream train"
     )
     assert all(hasattr(looped, name) for name in looped.__all__)
 
