@@ -1,9 +1,9 @@
 """The looped transformer: embed, prelude, core applied num_loops times, coda, read out."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -38,6 +38,17 @@ class LoopedOutput:
     """State after each loop."""
     exits: Int[Tensor, " batch"] | None = None
     """Loops that each example took, with an exit rule."""
+
+
+class Loop(NamedTuple):
+    """A model on given inputs: its forward pass is `read` of what `recur` makes of `step` and `state`."""
+
+    state: Float[Tensor, "batch seq d_model"]
+    """The state before the first loop."""
+    step: Callable[[Tensor, int], Tensor]
+    """The state after loop t (from 0) from the one before it."""
+    read: Callable[[Tensor], Tensor]
+    """The logits (batch, seq, output) decoded from a state."""
 
 
 class LoopedTransformer(nn.Module):
@@ -124,25 +135,18 @@ class LoopedTransformer(nn.Module):
         wanted = sorted(named[readouts] if isinstance(readouts, str) else set(readouts))
         if loops >= 1 and (not wanted or wanted[0] < 1 or wanted[-1] > loops):
             raise ValueError(f"readouts={readouts!r}: expected loop numbers from 1 to num_loops={loops}")
-        embedded, mask = self._embed(inputs), self._mask(inputs, attend)
-        for block in self.prelude:
-            embedded = block(embedded, mask)
-        signals = self.modulation(loops, embedded.device)
-        # Unbound once: indexing in every loop would allocate a full gradient for every loop.
-        each = [None] * loops if signals is None else signals.unbind(0)
-        injected = None if self.config.input_injection == "none" else embedded
-
+        loop = self.loop(inputs, attend=attend, num_loops=loops)
         result = recur(
-            lambda state, t: self._apply_core(state, injected, mask, each[t]),
-            embedded if injected is None else torch.zeros_like(embedded),
+            loop.step,
+            loop.state,
             loops,
             num_grad_loops=num_grad_loops,
             recompute=recompute,
             keep=every if trajectory else wanted,
             exit_rule=exit_rule,
         )
-        reads = [self._read(result.kept[n], mask) for n in wanted if n in result.kept]
-        last = reads[-1] if wanted[-1] == result.num_loops else self._read(result.state, mask)
+        reads = [loop.read(result.kept[n]) for n in wanted if n in result.kept]
+        last = reads[-1] if wanted[-1] == result.num_loops else loop.read(result.state)
         return LoopedOutput(
             logits=last,
             readouts=torch.stack(reads or [last]),
@@ -150,6 +154,31 @@ class LoopedTransformer(nn.Module):
             num_loops=result.num_loops,
             trajectory=torch.stack(list(result.kept.values())) if trajectory else None,
             exits=result.exits,
+        )
+
+    def loop(
+        self,
+        inputs: Int[Tensor, "batch seq"] | Float[Tensor, "batch seq input"],
+        *,
+        attend: Bool[Tensor, "batch seq"] | Bool[Tensor, "batch seq seq"] | None = None,
+        num_loops: int,
+    ) -> Loop:
+        """What `num_loops` loops on these inputs start from, do and are read by; arguments as in `forward`.
+
+        Raises:
+            ValueError: for a sequence longer than max_seq_len, or more loops than a learned table has.
+        """
+        embedded, mask = self._embed(inputs), self._mask(inputs, attend)
+        for block in self.prelude:
+            embedded = block(embedded, mask)
+        signals = self.modulation(num_loops, embedded.device)
+        # Unbound once: indexing in every loop would allocate a full gradient for every loop.
+        each = [None] * num_loops if signals is None else signals.unbind(0)
+        injected = None if self.config.input_injection == "none" else embedded
+        return Loop(
+            state=embedded if injected is None else torch.zeros_like(embedded),
+            step=lambda state, t: self._apply_core(state, injected, mask, each[t]),
+            read=lambda state: self._read(state, mask),
         )
 
     def _embed(self, inputs: Tensor) -> Float[Tensor, "batch seq d_model"]:
