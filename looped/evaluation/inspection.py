@@ -286,9 +286,8 @@ def finite(value: float) -> float | None:
 
 def band(values: Tensor) -> dict[str, list[float | None]]:
     """The 10%, 50% and 90% quantiles of each row; None where they are not finite."""
-    quantiles = values.double().cpu().quantile(torch.tensor(QUANTILES, dtype=torch.double), dim=-1)
-    rows = [list(map(finite, row)) for row in quantiles.tolist()]
-    return dict(zip(("low", "middle", "high"), rows, strict=True))
+    rows = [row.quantile(torch.tensor(QUANTILES, dtype=torch.double)).tolist() for row in values.double().cpu()]
+    return {name: [finite(row[i]) for row in rows] for i, name in enumerate(("low", "middle", "high"))}
 
 
 def _rounded(values: Tensor) -> Any:

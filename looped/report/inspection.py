@@ -127,7 +127,7 @@ def _jacobian(n: Row) -> Section:
     lines = {"spectral radius": found["radius"], "spectral norm": found["norm"]}
     log = _wide(found["norm"]) or _wide({"middle": [radius, norm]})
     picture = figures.lines_by_loop(
-        "jacobian", n, lines, "of the loop's Jacobian", loops=found["loop"], log=log, level=1
+        "jacobian", n, lines, "of the loop's Jacobian", loops=found["loop"], log=log, level=1.0
     )
     return Section("The Jacobian of a loop", takeaway, [
         Chart(
