@@ -10,6 +10,8 @@ from typing import Literal
 from looped.strict import check, fraction, frozen, idle, ordered, positive
 from looped.task_config import EditDistanceConfig, TaskConfig
 
+CachePolicy = Literal["all", "first", "last", "ring"]
+
 
 @frozen
 class ModelConfig:
@@ -74,6 +76,15 @@ class ModelConfig:
     """The modulation sees t, t / num_loops, or both."""
     max_loops: int | None = None
     """Number of rows of the learned table (modulation=table)."""
+    cache: CachePolicy = "all"
+    """Whose keys and values attention sees in a loop: those of that loop (all), or only those of the first
+    `cache_loops` loops, of the last, or of so many in turn (ring). Tokens see what earlier tokens left behind, so
+    that with last and ring a forward pass goes token by token; it trains slowly, and decodes like any other."""
+    cache_loops: int | None = None
+    """Loops that first, last and ring keep; None is 1."""
+    halting: Literal["none", "gate", "act"] = "none"
+    """A learned probability of leaving after each loop, from the state at a position: an exit gate, or adaptive
+    computation time (Graves, 2016)."""
     tie_embeddings: bool = False
     """Whether the output matrix is the token embedding."""
     initialisation: Literal["gpt2", "pytorch"] = "gpt2"
@@ -84,7 +95,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         positive(
             self, "vocab_size", "input_dim", "output_size", "max_seq_len", "d_model", "num_heads", "d_head",
-            "d_ff", "core_layers", "num_loops", "max_loops", "initialisation_depth",
+            "d_ff", "core_layers", "num_loops", "max_loops", "initialisation_depth", "cache_loops",
         )  # fmt: skip
         for name in ("prelude_layers", "coda_layers"):
             check(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
@@ -113,6 +124,10 @@ class ModelConfig:
             check(self.num_loops <= (self.max_loops or 0), "num_loops", self.num_loops, f"<= {self.max_loops}")
         else:
             idle(self, f"modulation={self.modulation!r}", "max_loops")
+        if self.cache == "all":
+            idle(self, "cache='all'", "cache_loops")
+        turns = self.cache in ("last", "ring")
+        check(not turns or self.causal, "cache", self.cache, "'all' or 'first' unless the model is causal")
         if self.tie_embeddings and self.vocab_size and self.output_size:
             check(
                 self.vocab_size == self.output_size, "output_size", self.output_size, "vocab_size when embeddings tie"

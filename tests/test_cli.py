@@ -45,6 +45,7 @@ OPTIONS = {
     "report": {"out"},
     "solve": {"out", "format", "num-loops", "on-bad-row"},
     "generate": {"prompt", "tokens", "temperature", "top-k", "seed", "num-loops", "checkpoint"},
+    "inspect": {"out", "examples", "group", "loops", "split", "seed"},
     "show": set(),
     "recipes": set(),
     "tasks": set(),

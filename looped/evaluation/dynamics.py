@@ -18,7 +18,7 @@ from looped.models.recurrence import recur
 from looped.models.transformer import Loop, LoopedTransformer
 from looped.nn.attention import Attention
 from looped.nn.attention import attend as attention
-from looped.nn.positions import rotate
+from looped.nn.positions import Rotation, rotate
 
 
 @torch.no_grad()
@@ -126,14 +126,14 @@ def attention_maps(
 ) -> Float[Tensor, "loops layers batch heads seq seq"]:
     """How much each query (fifth axis) takes of each key (sixth), in the layers of the core, by loop.
 
-    Rows sum to 1, but for linear attention, where they are the scores themselves. The forward pass is the usual one;
-    the maps are computed beside it, from the inputs that each attention gets.
+    Rows sum to 1, but for linear attention, where they are the scores themselves. The loop runs as ever; the maps are
+    computed beside it, from the inputs that each attention gets.
 
     Args:
         keep: loop numbers, from 1, in ascending order; None is all. Maps are large.
 
     Raises:
-        ValueError: as `LoopedTransformer.forward` does, and for loop numbers out of range.
+        ValueError: as `LoopedTransformer.loop` does, and for loop numbers out of range.
     """
     loops = model.config.num_loops if num_loops is None else num_loops
     kept = list(range(1, loops + 1)) if keep is None else list(keep)
@@ -147,25 +147,27 @@ def attention_maps(
             calls[layer] += 1
             if calls[layer] in kept:
                 given = inspect.signature(module.forward).bind(*args, **kwargs).arguments
-                maps.append(_attention_weights(module, given["x"], given["mask"]))
+                maps.append(_attention_weights(module, given["x"], given["mask"], given["by"]))
 
         return hook
 
     attentions = [module for module in model.core.modules() if isinstance(module, Attention)]
     hooks = [a.register_forward_pre_hook(hook_of(i), with_kwargs=True) for i, a in enumerate(attentions)]
     try:
-        model(inputs, attend=attend, num_loops=loops)
+        states(model.loop(inputs, attend=attend, num_loops=loops), loops)
     finally:
         for hook in hooks:
             hook.remove()
     return torch.stack(maps).unflatten(0, (len(kept), len(model.core)))
 
 
-def _attention_weights(module: Attention, x: Tensor, mask: Tensor | None) -> Float[Tensor, "batch heads seq seq"]:
+def _attention_weights(
+    module: Attention, x: Tensor, mask: Tensor | None, by: Rotation | None
+) -> Float[Tensor, "batch heads seq seq"]:
     projected = F.linear(x, module.qkv.weight, module.qkv.bias)
     q, k, _ = projected.unflatten(-1, (3, module.num_heads, -1)).permute(2, 0, 3, 1, 4)
-    if module.rotary:
-        q, k = rotate(q), rotate(k)
+    if by is not None:
+        q, k = rotate(q, by), rotate(k, by)
     # What attention makes of values that are the identity matrix is its weights, whatever its kind.
     identity = torch.eye(x.shape[1], dtype=x.dtype, device=x.device).expand(*q.shape[:2], -1, -1)
     return attention(q, k, identity, mask, module.kind)

@@ -13,9 +13,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from looped.models.exits import ExitRule
+from looped.models.exits import Exits
 
-State = Float[Tensor, "batch seq d_model"]
+State = Float[Tensor, "_ seq d_model"]
+"""Of the examples that are in the loop, which may leave it."""
 Recompute = Literal["none", "loop", "nested"]
 
 
@@ -23,12 +24,15 @@ class Recurrence(NamedTuple):
     """What looping gave."""
 
     state: State
+    """After the last loop, of those that left early after theirs."""
     num_loops: int
     """Loops that were run: fewer than asked for if every example left early."""
     kept: dict[int, State]
     """The state after each loop that was asked for, by loop number 1 .. num_loops."""
-    exits: Int[Tensor, " batch"] | None
-    """Loops that each example took, with an exit rule."""
+    exits: Int[Tensor, "batch seq"] | None = None
+    """Loops that each token took part in, with exits."""
+    logits: Float[Tensor, "batch seq output"] | None = None
+    """Readouts of the last loop that each took part in, where the exits read them anyway."""
 
 
 def recur(
@@ -39,42 +43,44 @@ def recur(
     num_grad_loops: int | None = None,
     recompute: Recompute = "none",
     keep: Collection[int] = (),
-    exit_rule: ExitRule | None = None,
+    exits: Exits | None = None,
 ) -> Recurrence:
     """Apply `step(state, t)` for t = 0 .. num_loops-1.
 
     Args:
-        step: one application of the core.
+        step: one application of the core, to the examples that are still in the loop.
         state: (batch, seq, d_model).
         num_loops: at least 1.
         num_grad_loops: trailing loops that carry gradient; None is all.
         recompute: what is kept for the backward pass: all activations (none), the state before each loop
             (loop), or about 2 sqrt(num_loops) of those states (nested).
         keep: loop numbers, from 1, whose states are returned.
-        exit_rule: freezes an example's state once it is done; for inference.
+        exits: lets examples leave the loop, and tokens stand still; for inference.
 
     Raises:
-        ValueError: for counts out of range, or an exit rule together with recomputation.
+        ValueError: for counts out of range, or exits together with a gradient window or recomputation.
     """
     window = num_loops if num_grad_loops is None else num_grad_loops
     if num_loops < 1:
         raise ValueError(f"num_loops={num_loops}: expected at least 1")
     if not 1 <= window <= num_loops:
         raise ValueError(f"num_grad_loops={window}: expected 1 to num_loops={num_loops}")
-    if exit_rule is not None and (window < num_loops or recompute != "none"):
+    if exits is not None and (window < num_loops or recompute != "none"):
         raise ValueError("exit_rule: expected neither num_grad_loops nor recompute beside it; exits are for inference")
-    exits = None if exit_rule is None else _Exits(exit_rule, state)
     kept: list[State] = []
+    loops = num_loops
 
     def run(state: State, first: int, last: int, one: Callable[[State, int], State]) -> tuple[State, ...]:
+        nonlocal loops
         outputs = []
         for t in range(first, last):
             before, state = state, one(state, t)
             if exits is not None:
-                state = exits.freeze(before, state, t + 1)
+                state = exits.leave(before, state, t + 1)
             if t + 1 in keep:
-                outputs.append(state)
-            if exits is not None and exits.all_done:
+                outputs.append(state if exits is None else exits.whole(state))
+            if exits is not None and exits.all_left:
+                loops = t + 1
                 break
         return (state, *outputs)
 
@@ -95,28 +101,12 @@ def recur(
         one = step if segment == 1 else lambda state, t: _recomputed(step, state, t)
         for first in range(start, num_loops, segment):
             state = advance(_recomputed(run, state, first, min(first + segment, num_loops), one))
-    loops = num_loops if exits is None else int(exits.loops.max())
     numbers = sorted(n for n in keep if n <= loops)
-    return Recurrence(state, loops, dict(zip(numbers, kept, strict=True)), None if exits is None else exits.loops)
+    by_number = dict(zip(numbers, kept, strict=True))
+    if exits is None:
+        return Recurrence(state, loops, by_number)
+    return Recurrence(exits.whole(state), loops, by_number, exits.loops, exits.whole_logits())
 
 
 def _recomputed(function: Callable[..., Any], *args: Any) -> Any:
     return checkpoint(function, *args, use_reentrant=False, preserve_rng_state=False)
-
-
-class _Exits:
-    """Which examples are done, and after how many loops."""
-
-    def __init__(self, rule: ExitRule, state: State) -> None:
-        self.rule = rule
-        self.loops = torch.zeros(len(state), dtype=torch.long, device=state.device)
-        self.done = torch.zeros(len(state), dtype=torch.bool, device=state.device)
-        self.all_done = False
-
-    def freeze(self, before: State, after: State, loop: int) -> State:
-        """The state after a loop, in which the examples that were done have not moved."""
-        after = torch.where(self.done[:, None, None], before, after)
-        self.loops += ~self.done
-        self.done = self.done | self.rule(before, after, loop)
-        self.all_done = bool(self.done.all())
-        return after

@@ -1,25 +1,24 @@
 """The looped transformer: embed, prelude, core applied num_loops times, coda, read out."""
 
-import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from looped.config import ModelConfig
-from looped.models.exits import ExitRule
-from looped.models.recurrence import Recompute, recur
-from looped.nn.attention import Attention
+from looped.models.cache import Cache, Carried, Sharing, Store
+from looped.models.exits import ExitRule, Exits
+from looped.models.initialise import initialise
+from looped.models.parts import Part, joined
+from looped.models.recurrence import Recompute, Recurrence, recur
+from looped.nn.attention import KeyValueSlot, causal, visible
 from looped.nn.block import TransformerBlock
-from looped.nn.feedforward import FeedForward
 from looped.nn.norms import make_norm
-from looped.nn.positions import sinusoid
+from looped.nn.positions import Rotation, rotation, sinusoid
 from looped.nn.timestep import TimestepModulation
-
-INIT_STD = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +35,8 @@ class LoopedOutput:
     """Loops that were run."""
     trajectory: Float[Tensor, "loops batch seq d_model"] | None = None
     """State after each loop."""
-    exits: Int[Tensor, " batch"] | None = None
-    """Loops that each example took, with an exit rule."""
+    exits: Int[Tensor, "batch seq"] | None = None
+    """Loops that each token took part in, with an exit rule."""
 
 
 class Loop(NamedTuple):
@@ -91,11 +90,20 @@ class LoopedTransformer(nn.Module):
             self.modulation = TimestepModulation(config)
             self.final_norm = make_norm(config.final_norm or config.norm, d, gain=True, bias=config.bias)
             self.head = nn.Linear(d, config.output_size, bias=config.bias and not config.tie_embeddings)
+            if config.halting != "none":
+                self.halt = nn.Linear(d, 1)
         if config.tie_embeddings:
             assert isinstance(self.embedding, nn.Embedding)
             self.head.weight = self.embedding.weight
-        initialise(self, torch.Generator().manual_seed(seed))
+        initialise(self, config, self.modulation, torch.Generator().manual_seed(seed))
         self._apply_core = self._core_step
+
+    def new_cache(self, batch: int, length: int, **options: Any) -> Cache:
+        """An empty `Cache` for this model, on its device and in the type that it computes in."""
+        weight = self.head.weight
+        kind = weight.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
+        return Cache(self.config, batch, length, dtype=dtype, device=weight.device, **options)
 
     def compile_core(self) -> None:
         """Compile one application of the core, so that the cost of compiling does not depend on num_loops."""
@@ -106,9 +114,12 @@ class LoopedTransformer(nn.Module):
         inputs: Int[Tensor, "batch seq"] | Float[Tensor, "batch seq input"],
         *,
         attend: Bool[Tensor, "batch seq"] | Bool[Tensor, "batch seq seq"] | None = None,
+        positions: Int[Tensor, "batch seq"] | None = None,
         num_loops: int | None = None,
         num_grad_loops: int | None = None,
         exit_rule: ExitRule | None = None,
+        watch: Bool[Tensor, "batch seq"] | None = None,
+        cache: Cache | None = None,
         readouts: Literal["last", "all"] | Collection[int] = "last",
         trajectory: bool = False,
         recompute: Recompute = "none",
@@ -116,18 +127,23 @@ class LoopedTransformer(nn.Module):
         """Apply the model.
 
         Args:
-            inputs: tokens, or vectors of width input_dim.
+            inputs: tokens, or vectors of width input_dim; with a cache those that follow what it holds.
             attend: True at real positions, False at padding; or for each query (second axis) the keys (third)
                 that it sees, such as a graph's edges; None when all see all.
+            positions: which position each input has, where padding on the left shifts them; None counts from 0, with
+                a cache from its number of tokens.
             num_loops: None is the configuration's.
             num_grad_loops: trailing loops that carry gradient; None is all.
-            exit_rule: lets an example stop early (inference).
+            exit_rule: lets examples or tokens stop early (inference).
+            watch: the positions that the exit rule looks at, such as those of the answer; None is all real ones.
+            cache: keys and values of the tokens before; those of `inputs` are added.
             readouts: loop numbers, from 1, whose logits are returned; loops after an early exit are left out.
             trajectory: also return the state after each loop.
             recompute: see `recur`.
 
         Raises:
-            ValueError: for a sequence longer than max_seq_len or loop numbers out of range.
+            ValueError: for a sequence longer than max_seq_len or than the cache, loop numbers out of range, a cache
+                of another model, batch or number of loops, and what cannot be combined.
         """
         loops = self.config.num_loops if num_loops is None else num_loops
         every = range(1, loops + 1)
@@ -135,21 +151,28 @@ class LoopedTransformer(nn.Module):
         wanted = sorted(named[readouts] if isinstance(readouts, str) else set(readouts))
         if loops >= 1 and (not wanted or wanted[0] < 1 or wanted[-1] > loops):
             raise ValueError(f"readouts={readouts!r}: expected loop numbers from 1 to num_loops={loops}")
-        loop = self.loop(inputs, attend=attend, num_loops=loops)
-        result = recur(
-            loop.step,
-            loop.state,
-            loops,
+        self._check(inputs, attend, loops, exit_rule, wanted, cache)
+        if cache is not None and cache.every_readout and self.coda:
+            wanted = list(every)  # the keys of the coda after every loop belong into the cache
+        run = Pass(self, inputs, attend, positions, loops, cache)
+        if exit_rule is not None and attend is not None and attend.ndim == 2:
+            watch = attend if watch is None else watch & attend
+        result = run.loop(
+            exit_rule,
+            watch,
+            keep=every if trajectory else wanted,
             num_grad_loops=num_grad_loops,
             recompute=recompute,
-            keep=every if trajectory else wanted,
-            exit_rule=exit_rule,
         )
-        reads = [loop.read(result.kept[n]) for n in wanted if n in result.kept]
-        last = reads[-1] if wanted[-1] == result.num_loops else loop.read(result.state)
+        reads = {n: run.read(result.kept[n], n) for n in wanted if n in result.kept}
+        last = reads.get(result.num_loops) if result.logits is None else result.logits
+        if last is None:
+            last = run.read(result.state, result.num_loops)
+        if cache is not None:
+            cache.used += inputs.shape[1]
         return LoopedOutput(
             logits=last,
-            readouts=torch.stack(reads or [last]),
+            readouts=torch.stack(list(reads.values()) or [last]),
             state=result.state,
             num_loops=result.num_loops,
             trajectory=torch.stack(list(result.kept.values())) if trajectory else None,
@@ -166,42 +189,63 @@ class LoopedTransformer(nn.Module):
         """What `num_loops` loops on these inputs start from, do and are read by; arguments as in `forward`.
 
         Raises:
-            ValueError: for a sequence longer than max_seq_len, or more loops than a learned table has.
+            ValueError: for a sequence longer than max_seq_len, more loops than a learned table has, or a model whose
+                loops share keys and values, so that the state is not all that a loop hands on.
         """
-        embedded, mask = self._embed(inputs), self._mask(inputs, attend)
-        for block in self.prelude:
-            embedded = block(embedded, mask)
-        signals = self.modulation(num_loops, embedded.device)
-        # Unbound once: indexing in every loop would allocate a full gradient for every loop.
-        each = [None] * num_loops if signals is None else signals.unbind(0)
-        injected = None if self.config.input_injection == "none" else embedded
+        if self.config.cache != "all":
+            raise ValueError(f"cache={self.config.cache!r}: expected 'all', where a loop sees nothing but the state")
+        self._check(inputs, attend, num_loops, None, [num_loops], None)
+        run = Pass(self, inputs, attend, None, num_loops, None)
         return Loop(
-            state=embedded if injected is None else torch.zeros_like(embedded),
-            step=lambda state, t: self._apply_core(state, injected, mask, each[t]),
-            read=lambda state: self._read(state, mask),
+            run.start(run.whole),
+            lambda state, t: run.step(state, t, run.whole),
+            lambda state: run.read(state, num_loops),
         )
 
-    def _embed(self, inputs: Tensor) -> Float[Tensor, "batch seq d_model"]:
-        seq = inputs.shape[1]
-        if seq > (self.config.max_seq_len or 0):
-            raise ValueError(f"sequence length {seq}: expected at most max_seq_len={self.config.max_seq_len}")
-        embedded = self.embedding(inputs)
-        if self.config.positions in ("learned", "sinusoidal") and not self.config.positions_every_loop:
-            embedded = embedded + self.positions[:seq]
-        return self.embedding_norm(embedded)
+    def _check(
+        self,
+        inputs: Tensor,
+        attend: Tensor | None,
+        loops: int,
+        rule: ExitRule | None,
+        wanted: list[int],
+        cache: Cache | None,
+    ) -> None:
+        config, seq = self.config, inputs.shape[1]
+        if rule is not None and rule.sees == "halting" and config.halting == "none":
+            raise ValueError(f"exit_rule={rule}: expected a model with learned halting; this has model.halting='none'")
+        if cache is None:
+            if seq > (config.max_seq_len or 0):
+                raise ValueError(f"sequence length {seq}: expected at most max_seq_len={config.max_seq_len}")
+            return
+        if cache.config != config:
+            raise ValueError("cache: expected one of this model; this was made for another configuration")
+        if cache.batch != len(inputs):
+            raise ValueError(f"cache: expected one for a batch of {len(inputs)}; this holds {cache.batch} sequences")
+        if cache.used + seq > cache.length:
+            raise ValueError(f"cache: {cache.used} + {seq} tokens: expected at most its length={cache.length}")
+        if loops > cache.num_loops:
+            raise ValueError(f"num_loops={loops}: expected at most the cache's num_loops={cache.num_loops}")
+        if attend is not None and attend.ndim == 3:
+            raise ValueError("attend: expected (batch, seq) beside a cache")
+        reads = wanted != [loops] or (rule is not None and rule.sees == "logits")
+        if reads and self.coda and not cache.every_readout:
+            raise ValueError("cache: expected one with every_readout=True, since coda layers read out every loop here")
 
-    def _mask(self, inputs: Tensor, attend: Tensor | None) -> Bool[Tensor, "#batch 1 #seq seq"] | None:
-        """True where a query (third axis) may see a key (fourth); None when all see all."""
-        mask = attend
-        if attend is not None:
-            mask = attend[:, None, None, :] if attend.ndim == 2 else attend[:, None]
-        if self.config.causal:
-            seq = inputs.shape[1]
-            causal = torch.ones(1, 1, seq, seq, dtype=torch.bool, device=inputs.device).tril()
-            mask = causal if mask is None else mask & causal
-        return mask
+    def halting(self, state: Float[Tensor, "batch seq d_model"]) -> Float[Tensor, "batch seq"]:
+        """The learned probability of leaving the loop with this state."""
+        return self.halt(state if self.config.loop_norm else self.final_norm(state))[..., 0].sigmoid()
 
-    def _core_step(self, state: Tensor, injected: Tensor | None, mask: Tensor | None, signals: Tensor | None) -> Tensor:
+    def _core_step(
+        self,
+        state: Tensor,
+        injected: Tensor | None,
+        where: Tensor | None,
+        mask: Tensor | None,
+        by: Rotation | None,
+        signals: Tensor | None,
+        slots: list[KeyValueSlot] | None = None,
+    ) -> Tensor:
         """One application of the core."""
         config = self.config
         if config.input_injection == "concat":
@@ -209,51 +253,124 @@ class LoopedTransformer(nn.Module):
         elif injected is not None:
             state = state + injected
         if config.positions_every_loop:
-            state = state + self.positions[: state.shape[1]]
+            assert where is not None
+            state = state + where
         if config.modulation == "additive":
             assert signals is not None
             state = state + signals[0]
-        for block, told in zip(self.core, self.modulation.for_layers(signals), strict=True):
-            state = block(state, mask, told)
+        told = self.modulation.for_layers(signals)
+        for block, signal, slot in zip(self.core, told, slots or [None] * len(told), strict=True):
+            state = block(state, mask, signal, by, slot)
         return self.final_norm(state) if config.loop_norm else state
 
-    def _read(self, state: Tensor, mask: Tensor | None) -> Float[Tensor, "batch seq output"]:
-        for block in self.coda:
-            state = block(state, mask)
-        return self.head(state if self.config.loop_norm else self.final_norm(state))
 
+class Pass:
+    """One forward pass."""
 
-@torch.no_grad()
-def initialise(model: LoopedTransformer, generator: torch.Generator) -> None:
-    """All initialisation, in one place and from one generator.
+    def __init__(
+        self,
+        model: LoopedTransformer,
+        inputs: Tensor,
+        attend: Tensor | None,
+        positions: Tensor | None,
+        num_loops: int,
+        cache: Cache | None,
+    ) -> None:
+        config, seq, device = model.config, inputs.shape[1], inputs.device
+        start = 0 if cache is None else cache.used
+        span = slice(start, start + seq)
+        if cache is None:
+            mask = visible(attend, causal(seq, 0, device) if config.causal else None)
+        else:
+            mask = cache.mask(attend, span)
+        by, where = None, None
+        if config.positions == "rotary":
+            by = rotation(
+                torch.arange(start, span.stop, device=device) if positions is None else positions, config.head_dim
+            )
+        elif config.positions != "none":
+            where = model.positions[span] if positions is None else model.positions[positions]
+        embedded = model.embedding(inputs)
+        if where is not None and not config.positions_every_loop:
+            embedded = embedded + where
+        embedded = model.embedding_norm(embedded)
+        for layer, block in enumerate(model.prelude):
+            embedded = block(embedded, mask, by=by, slot=cache and cache.slot("prelude", layer, 0, 1, span))
+        self.model, self.num_loops, self.cache = model, num_loops, cache
+        self.injects = config.input_injection != "none"
+        self.whole = Part(embedded, where, mask, by, span)
+        signals = model.modulation(num_loops, device) if cache is None else cache.signals(model.modulation, num_loops)
+        # Unbound once: indexing in every loop would allocate a full gradient for every loop.
+        self.signals = [None] * num_loops if signals is None else signals.unbind(0)
 
-    gpt2: matrices N(0, 0.02), projections into the residual stream N(0, 0.02 / sqrt(2 * depth)), biases zero.
-    pytorch: linear layers uniform in +-1/sqrt(fan_in), embeddings N(0, 1): the published reasoning code.
-    In both, the timestep network W1, W2 keeps the framework's default and W, b, tables and scalars are zero.
-    """
-    config = model.config
-    depth = config.initialisation_depth or (
-        config.prelude_layers + config.core_layers * config.num_loops + config.coda_layers
-    )
-    into_residual = {m.project for m in model.modules() if isinstance(m, Attention)}
-    into_residual |= {m.down for m in model.modules() if isinstance(m, FeedForward)}
-    timestep = {m for m in model.modulation.modules() if isinstance(m, nn.Linear)}
-    for module in model.modules():
-        if isinstance(module, nn.Linear):
-            if config.initialisation == "pytorch" or module in timestep:
-                bound = module.in_features**-0.5
-                module.weight.uniform_(-bound, bound, generator=generator)
-                if module.bias is not None:
-                    module.bias.uniform_(-bound, bound, generator=generator)
-            else:
-                std = INIT_STD / math.sqrt(2 * depth) if module in into_residual else INIT_STD
-                module.weight.normal_(0, std, generator=generator)
-                if module.bias is not None:
-                    module.bias.zero_()
-        elif isinstance(module, nn.Embedding) and not config.tie_embeddings:
-            module.weight.normal_(0, 1 if config.initialisation == "pytorch" else INIT_STD, generator=generator)
-    if config.positions == "learned":
-        model.positions.normal_(0, 1 if config.initialisation == "pytorch" else INIT_STD, generator=generator)
-    if config.modulation in ("gain_gate", "adaptive_norm"):
-        nn.init.zeros_(model.modulation.signals.weight)
-        nn.init.zeros_(model.modulation.signals.bias)
+    def loop(self, rule: ExitRule | None, watch: Tensor | None, **how: Any) -> Recurrence:
+        """Apply the core, to all tokens at once or, where they see what others left behind, to one after another."""
+        config, part, cache = self.model.config, self.whole, self.cache
+        batch, seq = part.embedded.shape[:2]
+        sharing = Sharing.of(config.cache, config.cache_loops, self.num_loops if cache is None else cache.num_loops)
+        one_by_one = config.cache in ("last", "ring") and (cache is None or cache.sharing == sharing)
+        store: Store | None = cache
+        if cache is None and one_by_one and rule is not None:
+            store = self.model.new_cache(batch, seq, num_loops=self.num_loops, every_readout=rule.sees == "logits")
+        elif cache is None and config.cache != "all":
+            store = Carried(sharing)
+        elif cache is None and rule is not None and rule.per == "token":
+            store = Carried(Sharing("ring", 1))  # those that left show their last loop: one slot is as good as all
+        if not one_by_one or seq == 1:
+            return self._loop(part, store, rule, watch, **how)
+        results = []
+        for i in range(seq):
+            seen = None if watch is None else watch[:, i : i + 1]
+            results.append(self._loop(part.token(i), store, rule, seen, **how))
+            if isinstance(store, Carried):
+                store.advance()
+        return joined(results)
+
+    def _loop(
+        self, part: Part, store: Store | None, rule: ExitRule | None, watch: Tensor | None, **how: Any
+    ) -> Recurrence:
+        model, loops = self.model, self.num_loops
+        exits = None
+        if rule is not None:
+            exits = Exits(
+                rule,
+                part.embedded,
+                watch=watch,
+                read=lambda state, n: self.read(state, n, part.rows(exits.rows), store),  # type: ignore[union-attr]
+                halting=model.halting,
+                stop=lambda tokens, ran: None if store is None else store.stop(tokens, ran, loops, part.span),
+                store=store,
+            )
+
+        def step(state: Tensor, t: int) -> Tensor:
+            here = part if exits is None else part.rows(exits.rows)
+            if store is None:
+                return self.step(state, t, here)
+            slots = [store.slot("core", layer, t, loops, part.span) for layer in range(len(model.core))]
+            return self.step(state, t, here, slots)
+
+        result = recur(step, self.start(part), loops, exits=exits, **how)
+        if isinstance(store, Cache):
+            if exits is None or not exits.all_left:
+                store.stop(None, loops, loops, part.span)
+            store.begin()
+        return result
+
+    def start(self, part: Part) -> Tensor:
+        """The state before the first loop."""
+        return torch.zeros_like(part.embedded) if self.injects else part.embedded
+
+    def step(self, state: Tensor, t: int, part: Part, slots: list[KeyValueSlot] | None = None) -> Tensor:
+        """The state after loop t."""
+        told = (part.embedded if self.injects else None, part.where, part.mask, part.by, self.signals[t])
+        return self.model._apply_core(state, *told) if slots is None else self.model._core_step(state, *told, slots)
+
+    def read(
+        self, state: Tensor, n: int, part: Part | None = None, store: Store | None = None
+    ) -> Float[Tensor, "batch seq output"]:
+        """The readout of the state after loop number n: of all tokens, or within the loop of some (`part`)."""
+        model, part, store = self.model, part or self.whole, store or self.cache
+        for layer, block in enumerate(model.coda):
+            slot = None if store is None else store.slot("coda", layer, n - 1, self.num_loops, part.span)
+            state = block(state, part.mask, by=part.by, slot=slot)
+        return model.head(state if model.config.loop_norm else model.final_norm(state))

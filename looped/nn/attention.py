@@ -1,5 +1,7 @@
 """Multi-head attention: softmax, hardmax or linear."""
 
+from typing import Protocol, runtime_checkable
+
 import torch
 from einops import rearrange
 from jaxtyping import Bool, Float
@@ -7,7 +9,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from looped.config import ModelConfig
-from looped.nn.positions import rotate
+from looped.nn.positions import Rotation, rotate, rotation
+
+
+@runtime_checkable
+class KeyValueSlot(Protocol):
+    """Keys and values that this layer shares with other loops or with tokens seen before."""
+
+    computes: bool
+    """Whether it wants this loop's; otherwise it is only read."""
+
+    def extend(self, new: Float[Tensor, "two batch heads new head_dim"]) -> Float[Tensor, "two batch heads keys d"]:
+        """Take the keys and values of the tokens at hand; all that they see is returned."""
+        ...
+
+    def read(self) -> Float[Tensor, "two batch heads keys d"]: ...
 
 
 class Attention(nn.Module):
@@ -17,7 +33,7 @@ class Attention(nn.Module):
         super().__init__()
         d, inner = config.d_model, config.num_heads * config.head_dim
         self.kind = config.attention
-        self.num_heads = config.num_heads
+        self.num_heads, self.head_dim = config.num_heads, config.head_dim
         self.rotary = config.positions == "rotary"
         self.qkv = nn.Linear(d, 3 * inner, bias=config.bias)
         self.project = nn.Linear(inner, d, bias=config.bias)
@@ -26,17 +42,34 @@ class Attention(nn.Module):
         self,
         x: Float[Tensor, "batch seq d_model"],
         value_input: Float[Tensor, "batch seq d_model"],
-        mask: Bool[Tensor, "#batch 1 #seq seq"] | None,
+        mask: Bool[Tensor, "#batch 1 #seq keys"] | None,
+        by: Rotation | None = None,
+        slot: KeyValueSlot | None = None,
     ) -> Float[Tensor, "batch seq d_model"]:
-        """`mask` is True where a query (third axis) may see a key (fourth); None lets all see all."""
-        if value_input is x:
-            queries_keys_values = self.qkv(x)
-        else:
+        """The weighted values of all keys, projected.
+
+        Args:
+            mask: True where a query (third axis) may see a key (fourth); None lets all see all.
+            by: rotary angles; None counts positions from 0. Without effect where positions are not rotary.
+            slot: where keys and values come from and go to; None is the tokens at hand alone.
+        """
+        own = slot is None or slot.computes
+        if own and value_input is x:
+            projected = self.qkv(x)
+        elif own:
             queries_keys, values = self._weights_for(2)
-            queries_keys_values = torch.cat([F.linear(x, *queries_keys), F.linear(value_input, *values)], dim=-1)
-        q, k, v = rearrange(queries_keys_values, "b s (three h d) -> three b h s d", three=3, h=self.num_heads)
+            projected = torch.cat([F.linear(x, *queries_keys), F.linear(value_input, *values)], dim=-1)
+        else:
+            projected = F.linear(x, *self._weights_for(1)[0])
+        parts = rearrange(projected, "b s (n h d) -> n b h s d", h=self.num_heads, d=self.head_dim)
+        q, *kv = parts.unbind(0)
         if self.rotary:
-            q, k = rotate(q), rotate(k)
+            by = rotation(torch.arange(x.shape[1], device=x.device), self.head_dim) if by is None else by
+            q = rotate(q, by)
+            kv[:1] = [rotate(k, by) for k in kv[:1]]
+        if slot is not None:
+            kv = (slot.extend(torch.stack(kv) if self.rotary else parts[1:]) if own else slot.read()).unbind(0)
+        k, v = kv
         return self.project(rearrange(attend(q, k, v, mask, self.kind), "b h s d -> b s (h d)"))
 
     def _weights_for(self, first: int) -> tuple[tuple[Tensor, Tensor | None], tuple[Tensor, Tensor | None]]:
@@ -73,3 +106,29 @@ def attend(
         return chosen @ v / chosen.sum(dim=-1, keepdim=True)  # a sum over a count: exact for equal integers
     exact = torch.promote_types(scores.dtype, torch.float32)
     return scores.softmax(dim=-1, dtype=exact).to(v.dtype) @ v
+
+
+def causal(seq: int, past: int, device: torch.device) -> Bool[Tensor, "1 1 seq keys"]:
+    """True where each of `seq` tokens sees the `past` tokens before them all, those before it, and itself."""
+    return torch.ones(1, 1, seq, past + seq, dtype=torch.bool, device=device).tril(past)
+
+
+def visible(
+    attend: Bool[Tensor, "batch keys"] | Bool[Tensor, "batch seq keys"] | None,
+    below: Bool[Tensor, "1 1 seq keys"] | None,
+) -> Bool[Tensor, "#batch 1 #seq keys"] | None:
+    """True where a query (third axis) may see a key (fourth); None when all see all.
+
+    Args:
+        attend: which keys are real, or which each query sees.
+        below: what `causal` allows, if the model is causal. Padding on the left, which would then see nothing, sees
+            itself: some kernels make NaN of nothing.
+    """
+    if attend is None:
+        return below
+    mask = attend[:, None, None, :] if attend.ndim == 2 else attend[:, None]
+    if below is None:
+        return mask
+    seq, keys = below.shape[2:]
+    mask, itself = mask & below, below & ~below.tril(keys - seq - 1)
+    return mask | (itself & ~mask.any(-1, keepdim=True))

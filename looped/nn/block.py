@@ -4,9 +4,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from looped.config import ModelConfig
-from looped.nn.attention import Attention
+from looped.nn.attention import Attention, KeyValueSlot
 from looped.nn.feedforward import FeedForward
 from looped.nn.norms import make_norm
+from looped.nn.positions import Rotation
 from looped.nn.timestep import NO_SIGNALS, LayerSignals
 
 
@@ -28,13 +29,15 @@ class TransformerBlock(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "batch seq d_model"],
-        mask: Bool[Tensor, "#batch 1 #seq seq"] | None = None,
+        mask: Bool[Tensor, "#batch 1 #seq keys"] | None = None,
         signals: LayerSignals = NO_SIGNALS,
+        by: Rotation | None = None,
+        slot: KeyValueSlot | None = None,
     ) -> Float[Tensor, "batch seq d_model"]:
-        """The state after the layer; `mask` is True where a query may see a key."""
+        """The state after the layer; for `mask`, `by` and `slot` see `Attention.forward`."""
         s = signals
         normed = _scale_and_shift(self.attention_norm(x), s.attention_gain, s.attention_shift)
-        attended = self.attention(normed, x if self.values_from_state else normed, mask)
+        attended = self.attention(normed, x if self.values_from_state else normed, mask, by, slot)
         x = x + _gate(attended, s.attention_gate)
         normed = _scale_and_shift(self.feedforward_norm(x), s.feedforward_gain, s.feedforward_shift)
         return x + _gate(self.feedforward(normed), s.feedforward_gate)

@@ -1,7 +1,7 @@
 """Where in the sequence: sinusoids for positions (and timesteps), and rotary embeddings."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 MAX_PERIOD = 10_000.0
@@ -18,10 +18,21 @@ def sinusoid(values: Float[Tensor, " n"], width: int) -> Float[Tensor, "n width"
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
 
-def rotate(x: Float[Tensor, "batch heads seq head_dim"]) -> Float[Tensor, "batch heads seq head_dim"]:
+Rotation = tuple[Float[Tensor, "#batch 1 seq half"], Float[Tensor, "#batch 1 seq half"]]
+"""Cosines and sines of the angles by which positions are turned."""
+
+
+def rotation(positions: Int[Tensor, " seq"] | Int[Tensor, "batch seq"], width: int) -> Rotation:
+    """The angles position * w_k of heads of that (even) width, for `rotate`."""
+    angles = sinusoid(positions.flatten().float(), width).view(*positions.shape, width)
+    if angles.ndim == 2:
+        angles = angles[None]
+    cos, sin = angles[:, None].split(width // 2, dim=-1)
+    return cos, sin
+
+
+def rotate(x: Float[Tensor, "batch heads seq head_dim"], by: Rotation) -> Float[Tensor, "batch heads seq head_dim"]:
     """Rotary position embedding (Su et al., 2021): turn each pair (x_k, x_{k+half}) by position * w_k."""
-    half = x.shape[-1] // 2
-    positions = torch.arange(x.shape[-2], dtype=torch.float32, device=x.device)
-    cos, sin = sinusoid(positions, x.shape[-1]).to(x.dtype).split(half, dim=-1)
-    first, second = x.split(half, dim=-1)
+    cos, sin = by[0].to(x.dtype), by[1].to(x.dtype)
+    first, second = x.split(x.shape[-1] // 2, dim=-1)
     return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)

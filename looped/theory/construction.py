@@ -110,7 +110,7 @@ class Construction:
         if not (stream and self.codes):
             out = self.model(inputs, trajectory=every_state)
             kept = {} if out.trajectory is None else dict(enumerate(out.trajectory.unbind(0), start=1))
-            return Recurrence(out.state, out.num_loops, kept, None)
+            return Recurrence(out.state, out.num_loops, kept)
         codes = self.exact_codes()
         places = [self.program.circuit.registers.index(f"theta{i}") for i in range(self.cells.dim)]
 

@@ -1,5 +1,6 @@
 """States, readouts, components, attention and signals against plain loops over examples, positions and keys."""
 
+import dataclasses
 import itertools
 import math
 
@@ -49,6 +50,16 @@ def test_states_from_another_start():
     assert torch.equal(states(loop, LOOPS, start), torch.stack(one_by_one))
     with pytest.raises(ValueError, match="num_loops=0: expected at least 1"):
         states(loop, 0)
+
+
+@pytest.mark.parametrize("policy", ["first", "last"])
+def test_loops_that_share_keys_cannot_be_taken_apart(policy):
+    config = dataclasses.replace(VARIANTS["causal"], cache=policy)
+    model, (inputs, _) = build(config), inputs_for(config)
+    with pytest.raises(ValueError, match=f"cache='{policy}': expected 'all'"):
+        model.loop(inputs, num_loops=LOOPS)
+    with pytest.raises(ValueError, match=f"cache='{policy}': expected 'all'"):
+        attention_maps(model, inputs)
 
 
 def test_logit_lens():

@@ -10,7 +10,7 @@ from tolerance import assert_close
 from looped.config import ModelConfig
 from looped.nn.attention import attend
 from looped.nn.block import TransformerBlock
-from looped.nn.positions import rotate, sinusoid
+from looped.nn.positions import rotate, rotation, sinusoid
 from looped.nn.timestep import LAYER_SIGNALS, TimestepModulation
 
 TINY = ModelConfig(d_model=8, num_heads=2)
@@ -148,7 +148,8 @@ def test_head_width_is_free():
 def test_rotation_depends_on_the_distance_alone():
     torch.manual_seed(0)
     q, k = torch.randn(2, 1, 1, 1, 8, dtype=torch.float64).expand(2, 1, 1, 9, 8)
-    scores = (rotate(q) @ rotate(k).transpose(-1, -2))[0, 0]
+    by = rotation(torch.arange(9), 8)
+    scores = (rotate(q, by) @ rotate(k, by).transpose(-1, -2))[0, 0]
     assert (scores[0] - scores[0, 0]).abs().max() > 0.1
     for offset in range(-8, 9):
         diagonal = scores.diagonal(offset)

@@ -1,0 +1,50 @@
+"""The initial weights of a model."""
+
+import math
+
+import torch
+from torch import nn
+
+from looped.config import ModelConfig
+from looped.nn.attention import Attention
+from looped.nn.feedforward import FeedForward
+from looped.nn.timestep import TimestepModulation
+
+INIT_STD = 0.02
+
+
+@torch.no_grad()
+def initialise(
+    model: nn.Module, config: ModelConfig, modulation: TimestepModulation, generator: torch.Generator
+) -> None:
+    """All initialisation, in one place and from one generator.
+
+    gpt2: matrices N(0, 0.02), projections into the residual stream N(0, 0.02 / sqrt(2 * depth)), biases zero.
+    pytorch: linear layers uniform in +-1/sqrt(fan_in), embeddings N(0, 1): the published reasoning code.
+    In both, the timestep network W1, W2 keeps the framework's default and W, b, tables and scalars are zero.
+    """
+    depth = config.initialisation_depth or (
+        config.prelude_layers + config.core_layers * config.num_loops + config.coda_layers
+    )
+    into_residual = {m.project for m in model.modules() if isinstance(m, Attention)}
+    into_residual |= {m.down for m in model.modules() if isinstance(m, FeedForward)}
+    timestep = {m for m in modulation.modules() if isinstance(m, nn.Linear)}
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            if config.initialisation == "pytorch" or module in timestep:
+                bound = module.in_features**-0.5
+                module.weight.uniform_(-bound, bound, generator=generator)
+                if module.bias is not None:
+                    module.bias.uniform_(-bound, bound, generator=generator)
+            else:
+                std = INIT_STD / math.sqrt(2 * depth) if module in into_residual else INIT_STD
+                module.weight.normal_(0, std, generator=generator)
+                if module.bias is not None:
+                    module.bias.zero_()
+        elif isinstance(module, nn.Embedding) and not config.tie_embeddings:
+            module.weight.normal_(0, 1 if config.initialisation == "pytorch" else INIT_STD, generator=generator)
+    if isinstance(positions := dict(model.named_parameters()).get("positions"), nn.Parameter):
+        positions.normal_(0, 1 if config.initialisation == "pytorch" else INIT_STD, generator=generator)
+    if config.modulation in ("gain_gate", "adaptive_norm"):
+        nn.init.zeros_(modulation.signals.weight)
+        nn.init.zeros_(modulation.signals.bias)
