@@ -17,6 +17,8 @@ from looped.evaluation.dynamics import (
     principal_components,
     states,
 )
+from looped.nn.attention import Attention
+from looped.nn.block import TransformerBlock
 
 LOOPS = 5
 
@@ -149,7 +151,8 @@ def test_attention_maps_are_what_the_layers_use(name):
         calls.append((module, values.unflatten(-1, (config.num_heads, -1)).transpose(1, 2), output))
 
     plain = model(inputs, attend=attend, num_loops=LOOPS).logits
-    hooks = [block.attention.register_forward_hook(remember) for block in model.core]
+    attentions = [module for module in model.core.modules() if isinstance(module, Attention)]
+    hooks = [module.register_forward_hook(remember) for module in attentions]
     maps = attention_maps(model, inputs, attend=attend, num_loops=LOOPS)
     for hook in hooks:
         hook.remove()
@@ -167,7 +170,7 @@ def test_attention_maps_are_what_the_layers_use(name):
         assert (maps[1:] - maps[:-1]).abs().amax((-1, -2, -3, -4)).min() > 1e-3, "loops must differ"
     some = attention_maps(model, inputs, attend=attend, num_loops=LOOPS, keep=[2, 5])
     assert torch.equal(some, maps[[1, 4]])
-    assert not any(block.attention._forward_pre_hooks for block in model.core)
+    assert not any(module._forward_pre_hooks for module in attentions)
     assert torch.equal(model(inputs, attend=attend, num_loops=LOOPS).logits, plain)
 
 
@@ -178,6 +181,7 @@ def test_attention_maps_one_query_at_a_time():
     maps = attention_maps(model, inputs, attend=attend, num_loops=2)[:, 0]
     h = states(model.loop(inputs, attend=attend, num_loops=2), 2)
     block, width = model.core[0], config.head_dim
+    assert isinstance(block, TransformerBlock)
     for loop in range(2):
         for example in range(3):
             normed = block.attention_norm(h[loop, example])
