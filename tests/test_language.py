@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from looped.cli import main
-from looped.models.generation import generate
+from looped.models.generation import Sampling, generate
 from looped.tasks.text import Text
 from looped.tasks.tokenizer import trained_bpe
 from looped.training import load_run
@@ -64,7 +64,9 @@ def test_scores_are_perplexities(capsys: pytest.CaptureFixture[str]):
     assert main(shlex.split("report run --out report")) == 0
 
 
-@pytest.mark.parametrize("options", ["--temperature 0", "--seed 3", "--seed 3 --top-k 4 --num-loops 1"])
+@pytest.mark.parametrize(
+    "options", ["--temperature 0", "--seed 3", "--seed 3 --top-k 4 --num-loops 1", "--top-p 0.7", "--cache last"]
+)
 def test_generate_prints_what_the_model_writes(options: str, capsys: pytest.CaptureFixture[str]):
     assert main(shlex.split(f"generate run --prompt 'é men' --tokens 30 {options}")) == 0
     out, err = capsys.readouterr()
@@ -73,20 +75,43 @@ def test_generate_prints_what_the_model_writes(options: str, capsys: pytest.Capt
     task = Text(config.task)
     words = shlex.split(options)
     given = dict(zip(words[::2], words[1::2], strict=True))
-    written = generate(
+    (ids,) = generate(
         model,
-        torch.from_numpy(task.prompt("é men")),
+        [torch.from_numpy(task.prompt("é men"))],
         count=30,
-        generator=torch.Generator().manual_seed(int(given.get("--seed", 0))),
-        temperature=float(given.get("--temperature", 1)),
-        top_k=int(given["--top-k"]) if "--top-k" in given else None,
+        seed=int(given.get("--seed", 0)),
+        sampling=Sampling(
+            temperature=float(given.get("--temperature", 1)),
+            top_k=int(given["--top-k"]) if "--top-k" in given else None,
+            top_p=float(given["--top-p"]) if "--top-p" in given else None,
+        ),
+        stop=[task.tokenizer.end],
         num_loops=int(given["--num-loops"]) if "--num-loops" in given else None,
+        policy="last" if "--cache" in given else None,
     )
-    ids = list(written)
     ids = ids[: ids.index(task.tokenizer.end)] if task.tokenizer.end in ids else ids
     assert len(ids) > 3
     assert out == f"é men{task.tokenizer.decode(ids)}\n"
     assert err == ""
+
+
+def test_several_prompts_give_a_line_each(capsys: pytest.CaptureFixture[str]):
+    def line(prompts: str, seed: int = 0) -> dict:
+        assert main(shlex.split(f"generate run --prompt {prompts} --tokens 12 --temperature 0 --seed {seed}")) == 0
+        return {row["prompt"]: row for row in map(json.loads, capsys.readouterr().out.splitlines())}
+
+    rows = line("'7 men' 'sail' 'and é'")
+    assert line("sail '7 men'")["sail"] == rows["sail"]
+    assert [row["text"].startswith(prompt) for prompt, row in rows.items()] == [True] * 3
+    assert {row["mean_loops"] for row in rows.values()} == {2}
+
+
+def test_text_stops_after_a_word(capsys: pytest.CaptureFixture[str]):
+    assert main(shlex.split("generate run --prompt 7 --tokens 30 --seed 1")) == 0
+    text = capsys.readouterr().out
+    word = text[6]
+    assert main(["generate", "run", "--prompt", "7", "--tokens", "30", "--seed", "1", "--stop", word]) == 0
+    assert capsys.readouterr().out == text[: text.index(word, 1) + 1] + "\n"
 
 
 def test_solve_tells_the_next_token(capsys: pytest.CaptureFixture[str]):
@@ -143,6 +168,10 @@ MISTAKES = {
     "generate nothing": ("generate run --prompt a --tokens 0", ("tokens=0", "at least 1")),
     "generate hot": ("generate run --prompt a --temperature -1", ("temperature=-1.0", "at least 0")),
     "generate from no tokens": ("generate run --prompt a --top-k 0", ("top_k=0", "at least 1")),
+    "generate from no probability": ("generate run --prompt a --top-p 0", ("top_p=0.0", "above 0")),
+    "generate from an idle cache": (
+        "generate run --prompt a --cache all --cache-loops 2", ("cache_loops=2", "cache='all'")
+    ),
     "generate in no loops": ("generate run --prompt a --num-loops 0", ("num_loops=0", "at least 1")),
     "unknown group": ("evaluate run --groups published slidin", ("group='slidin'", "sliding, published")),
 }  # fmt: skip

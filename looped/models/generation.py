@@ -1,61 +1,240 @@
-"""Tokens that a causal model writes, one at a time."""
+"""Tokens that a causal model writes, for a batch of prompts, one token at a time."""
 
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
+from looped.config import CachePolicy
+from looped.models.cache import Cache
+from looped.models.exits import ExitRule
 from looped.models.transformer import LoopedTransformer
+
+Stop = Collection[int] | Callable[[Sequence[int]], bool]
+"""Tokens after which a text ends, or what tells from the tokens written so far that it does."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sampling:
+    """How the next token is drawn from its logits."""
+
+    temperature: float = 1.0
+    """Divides the logits; 0 takes the most probable token."""
+    top_k: int | None = None
+    """Draw among so many of the most probable tokens; None is all."""
+    top_p: float | None = None
+    """Draw among the fewest tokens that together have this probability (of those that top_k leaves); None is all."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.temperature < float("inf"):
+            raise ValueError(f"temperature={self.temperature}: expected at least 0")
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(f"top_k={self.top_k}: expected at least 1")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p={self.top_p}: expected above 0, at most 1")
+
+    def probabilities(
+        self, logits: Float[Tensor, " vocab"]
+    ) -> tuple[Float[Tensor, " candidates"], Int[Tensor, " candidates"]]:
+        """The tokens that may be drawn, the most probable first, with their probabilities in float64."""
+        values, ids = logits.double().topk(min(self.top_k or len(logits), len(logits)))
+        chances = (values / self.temperature).softmax(-1)
+        if self.top_p is not None:
+            chances = chances[chances.cumsum(0) - chances < self.top_p]
+        return chances / chances.sum(), ids[: len(chances)]
+
+    def draw(self, logits: Float[Tensor, "rows vocab"], generators: Sequence[torch.Generator]) -> Int[Tensor, " rows"]:
+        """One token for each row, decided by its own generator (on the cpu; untouched when temperature=0)."""
+        if self.temperature == 0:
+            return logits.argmax(-1).cpu()
+        drawn = []
+        for row, generator in zip(logits.cpu(), generators, strict=True):
+            chances, ids = self.probabilities(row)
+            drawn.append(ids[torch.multinomial(chances, 1, generator=generator)])
+        return torch.cat(drawn)
+
+
+class Written(NamedTuple):
+    """One token of one text."""
+
+    row: int
+    """Number of its prompt."""
+    token: int
+    loops: int
+    """Loops that the model took to choose it."""
+    last: bool
+    """Whether the text ends with it."""
 
 
 @torch.no_grad()
-def generate(
+def stream(
     model: LoopedTransformer,
-    prompt: Int[Tensor, " seq"],
+    prompts: Sequence[Int[Tensor, " _"]],
     *,
     count: int,
-    generator: torch.Generator,
-    temperature: float = 1.0,
-    top_k: int | None = None,
+    sampling: Sampling | None = None,
+    stop: Stop = (),
+    seed: int = 0,
     vocab_size: int | None = None,
     num_loops: int | None = None,
-) -> Iterator[int]:
-    """Yield `count` tokens that continue `prompt`, each drawn given all before it.
+    exit_rule: ExitRule | None = None,
+    policy: CachePolicy | None = None,
+    cache_loops: int | None = None,
+    chunk: int = 512,
+) -> Iterator[Written]:
+    """Yield the tokens that continue `prompts`, each drawn given all before it: the next of every text in turn.
 
-    Every token takes a full forward pass. Once the text is longer than the model's positions, only its last
-    max_seq_len tokens are seen.
+    What a prompt gets does not depend on the others of its batch. Texts that have ended leave the batch. When a text
+    fills the model's positions, its older half is forgotten, and the rest read again.
 
     Args:
-        prompt: at least one token, on any device.
-        generator: on the cpu; untouched when temperature=0.
-        temperature: divides the logits; 0 takes the most probable token.
-        top_k: draw among so many of the most probable tokens; None is all.
+        prompts: of at least one token each; they may differ in length.
+        count: tokens of each text, at most.
+        sampling: None is Sampling().
+        stop: when a text ends early; the token that ends it is still yielded.
+        seed: of all draws; each row has a stream of its own.
         vocab_size: the tokens that exist, where the model's outputs are padded; None is all outputs.
         num_loops: None is the configuration's.
+        exit_rule: lets every token stop looping for itself, those of the prompts too.
+        policy, cache_loops: of the cache, see `Cache`.
+        chunk: tokens of the prompts that are read at a time, which bounds the memory and changes nothing else.
 
     Raises:
-        ValueError: for a model that is not causal, an empty prompt or one longer than max_seq_len, and settings
-            out of range.
+        ValueError: for a model that is not causal or reads no tokens, no prompt, an empty one or one longer than
+            max_seq_len, tokens that the model does not know, and settings out of range.
     """
-    limit = model.config.max_seq_len or 0
-    if not model.config.causal:
-        raise ValueError("model.causal=False: expected a causal model; others do not predict what follows")
-    if not 1 <= len(prompt) <= limit:
-        raise ValueError(f"a prompt of {len(prompt)} tokens: expected 1 to max_seq_len={limit}")
-    if count < 1:
-        raise ValueError(f"tokens={count}: expected at least 1")
-    if not 0 <= temperature < float("inf"):
-        raise ValueError(f"temperature={temperature}: expected at least 0")
-    if top_k is not None and top_k < 1:
-        raise ValueError(f"top_k={top_k}: expected at least 1")
-    tokens = prompt.to(next(model.parameters()).device)
-    for _ in range(count):
-        logits = model(tokens[None, -limit:], num_loops=num_loops).logits[0, -1, :vocab_size].double().cpu()
-        if temperature == 0:
-            token = logits.argmax()[None]
+    config = model.config
+    limit, known = config.max_seq_len or 0, config.vocab_size or 0
+    if not config.causal or config.inputs != "tokens":
+        raise ValueError(
+            f"model.causal={config.causal}, model.inputs={config.inputs!r}: expected a causal model of tokens; "
+            "others do not predict what follows"
+        )
+    if not prompts:
+        raise ValueError("prompts: expected at least one")
+    for prompt in prompts:
+        if not 1 <= len(prompt) <= limit:
+            raise ValueError(f"a prompt of {len(prompt)} tokens: expected 1 to max_seq_len={limit}")
+        if not 0 <= int(prompt.min()) <= int(prompt.max()) < known:
+            raise ValueError(f"prompt: token {int(prompt.max())}: expected 0 to {known - 1}, the model's vocabulary")
+    for name, value in {"tokens": count, "num_loops": 1 if num_loops is None else num_loops, "chunk": chunk}.items():
+        if value < 1:
+            raise ValueError(f"{name}={value}: expected at least 1")
+    if exit_rule is not None:
+        exit_rule = dataclasses.replace(exit_rule, per="token")
+    ended = stop if callable(stop) else lambda written: written[-1] in stop
+    sampling = sampling or Sampling()
+    reader = Reader(model, min(limit, max(map(len, prompts)) + count), chunk, num_loops, exit_rule, policy, cache_loops)
+    generators = [torch.Generator().manual_seed((seed + 1_000_003 * row) % 2**63) for row in range(len(prompts))]
+    rows = list(range(len(prompts)))
+    texts = [prompt.tolist() for prompt in prompts]
+    written: list[list[int]] = [[] for _ in prompts]
+    logits, loops = reader.read(texts)
+    while rows:
+        tokens = sampling.draw(logits[:, :vocab_size], [generators[row] for row in rows])
+        staying = []
+        for i, (row, token, taken) in enumerate(zip(rows, tokens.tolist(), loops.tolist(), strict=True)):
+            written[row].append(token)
+            last = len(written[row]) == count or ended(written[row])
+            yield Written(row, token, taken, last)
+            texts[row].append(token)
+            if not last:
+                staying.append(i)
+        if len(staying) < len(rows) and staying:
+            tokens = tokens[staying]
+            reader.keep(staying)
+        rows = [rows[i] for i in staying]
+        if not rows:
+            return
+        if reader.full:
+            texts = [text if len(text) <= limit else text[-(limit // 2 + 1) :] for text in texts]
+            logits, loops = reader.read([texts[row] for row in rows])
         else:
-            logits, ids = logits.topk(min(top_k or len(logits), len(logits)))
-            token = ids[torch.multinomial((logits / temperature).softmax(-1), 1, generator=generator)]
-        yield int(token)
-        tokens = torch.cat([tokens, token.to(tokens)])
+            logits, loops = reader.next(tokens)
+
+
+def generate(model: LoopedTransformer, prompts: Sequence[Int[Tensor, " _"]], **options: Any) -> list[list[int]]:
+    """What `stream` writes, as a list of tokens for each prompt; the arguments and errors are its own."""
+    texts: list[list[int]] = [[] for _ in prompts]
+    for written in stream(model, prompts, **options):
+        texts[written.row].append(written.token)
+    return texts
+
+
+class Reader:
+    """A model, a cache, and the texts that it has read into it."""
+
+    def __init__(
+        self,
+        model: LoopedTransformer,
+        length: int,
+        chunk: int,
+        num_loops: int | None,
+        exit_rule: ExitRule | None,
+        policy: CachePolicy | None,
+        cache_loops: int | None,
+    ) -> None:
+        self.model, self.length, self.chunk = model, length, chunk
+        self.how = {"num_loops": num_loops, "exit_rule": exit_rule}
+        self.options = {
+            "num_loops": num_loops,
+            "policy": policy,
+            "cache_loops": cache_loops,
+            "every_readout": exit_rule is not None and exit_rule.sees == "logits",
+        }
+        self.device = next(model.parameters()).device
+        self.cache: Cache | None = None
+
+    @property
+    def full(self) -> bool:
+        return self.cache is not None and self.cache.used == self.cache.length
+
+    def read(self, texts: Sequence[Sequence[int]]) -> tuple[Float[Tensor, "rows vocab"], Int[Tensor, " rows"]]:
+        """Logits after each of these texts, which replace those read before, and the loops that they took."""
+        if self.cache is None or self.cache.batch != len(texts):
+            self.cache = self.model.new_cache(len(texts), self.length, **self.options)
+        self.cache.clear()
+        rows = [torch.tensor(text, device=self.device) for text in texts]
+        inputs = pad_sequence(rows, batch_first=True, padding_side="left")
+        attend = pad_sequence([torch.ones_like(row, dtype=torch.bool) for row in rows], True, padding_side="left")
+        positions = (attend.cumsum(1) - 1).clamp(min=0)
+        self.positions = positions[:, -1:]
+        padded = len({len(text) for text in texts}) > 1
+        output = None
+        for start in range(0, inputs.shape[1], self.chunk):
+            part = slice(start, start + self.chunk)
+            output = self.model(
+                inputs[:, part],
+                attend=attend[:, part] if padded else None,
+                positions=positions[:, part] if padded else None,
+                cache=self.cache,
+                last_logits=1,
+                **self.how,
+            )
+        assert output is not None
+        return self._last(output)
+
+    def next(self, tokens: Int[Tensor, " rows"]) -> tuple[Float[Tensor, "rows vocab"], Int[Tensor, " rows"]]:
+        """The same after one more token of each text."""
+        assert self.cache is not None
+        self.positions = self.positions + 1
+        positions = self.positions if self.cache.padded else None
+        inputs = tokens[:, None].to(self.device)
+        return self._last(self.model(inputs, positions=positions, cache=self.cache, last_logits=1, **self.how))
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Only these texts go on."""
+        assert self.cache is not None
+        chosen = torch.tensor(rows, device=self.device)
+        self.cache.keep(chosen)
+        self.positions = self.positions[chosen]
+
+    def _last(self, output: Any) -> tuple[Tensor, Tensor]:
+        logits = output.logits[:, -1].float()
+        loops = torch.full((len(logits),), output.num_loops) if output.exits is None else output.exits[:, -1]
+        return logits, loops

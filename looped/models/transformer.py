@@ -25,9 +25,9 @@ from looped.nn.timestep import TimestepModulation
 class LoopedOutput:
     """What a forward pass returns."""
 
-    logits: Float[Tensor, "batch seq output"]
+    logits: Float[Tensor, "batch read output"]
     """Readout of the last loop."""
-    readouts: Float[Tensor, "reads batch seq output"]
+    readouts: Float[Tensor, "reads batch read output"]
     """Readouts of the loops that were asked for, in ascending order."""
     state: Float[Tensor, "batch seq d_model"]
     """State after the last loop."""
@@ -121,6 +121,7 @@ class LoopedTransformer(nn.Module):
         watch: Bool[Tensor, "batch seq"] | None = None,
         cache: Cache | None = None,
         readouts: Literal["last", "all"] | Collection[int] = "last",
+        last_logits: int | None = None,
         trajectory: bool = False,
         recompute: Recompute = "none",
     ) -> LoopedOutput:
@@ -138,6 +139,7 @@ class LoopedTransformer(nn.Module):
             watch: the positions that the exit rule looks at, such as those of the answer; None is all real ones.
             cache: keys and values of the tokens before; those of `inputs` are added.
             readouts: loop numbers, from 1, whose logits are returned; loops after an early exit are left out.
+            last_logits: read out only so many positions at the end; None is all.
             trajectory: also return the state after each loop.
             recompute: see `recur`.
 
@@ -164,10 +166,10 @@ class LoopedTransformer(nn.Module):
             num_grad_loops=num_grad_loops,
             recompute=recompute,
         )
-        reads = {n: run.read(result.kept[n], n) for n in wanted if n in result.kept}
-        last = reads.get(result.num_loops) if result.logits is None else result.logits
+        reads = {n: run.read(result.kept[n], n, last=last_logits) for n in wanted if n in result.kept}
+        last = reads.get(result.num_loops) if result.logits is None else result.logits[:, -(last_logits or 0) :]
         if last is None:
-            last = run.read(result.state, result.num_loops)
+            last = run.read(result.state, result.num_loops, last=last_logits)
         if cache is not None:
             cache.used += inputs.shape[1]
         return LoopedOutput(
@@ -366,11 +368,21 @@ class Pass:
         return self.model._apply_core(state, *told) if slots is None else self.model._core_step(state, *told, slots)
 
     def read(
-        self, state: Tensor, n: int, part: Part | None = None, store: Store | None = None
-    ) -> Float[Tensor, "batch seq output"]:
-        """The readout of the state after loop number n: of all tokens, or within the loop of some (`part`)."""
+        self,
+        state: Tensor,
+        n: int,
+        part: Part | None = None,
+        store: Store | None = None,
+        last: int | None = None,
+    ) -> Float[Tensor, "batch read output"]:
+        """The readout of the state after loop number n: of all tokens, or within the loop of some (`part`).
+
+        Args:
+            last: only of so many positions at the end.
+        """
         model, part, store = self.model, part or self.whole, store or self.cache
         for layer, block in enumerate(model.coda):
             slot = None if store is None else store.slot("coda", layer, n - 1, self.num_loops, part.span)
             state = block(state, part.mask, by=part.by, slot=slot)
+        state = state[:, -(last or 0) :]
         return model.head(state if model.config.loop_norm else model.final_norm(state))

@@ -51,7 +51,7 @@ def cpu(share: float = 1.0) -> dict[str, Size]:
     Width 64 and 4 loops against 4 layers, so that a run takes about a minute on one core. The reasoning problems are
     the smallest on which one layer fails and four loops do not: strings of 6 to 8 over 3 letters, 4x4 Sudoku,
     Countdown with three numbers. Trees split on 3 coordinates instead of 20, with 21 points instead of 101, in 2,000
-    steps: with 4 coordinates, 31 points and 1,250 steps most models stayed at the error of a linear fit. Text has
+    steps: with 4 coordinates, 31 points and 1,250 steps most models had not begun to learn them. Text has
     width 128, since its vocabulary (a BPE of 2,048 tokens, so that embeddings are not most of the weights) needs it.
     Models this narrow want learning rates 10 to 20 times the published ones.
     """

@@ -1,66 +1,133 @@
-"""Generation against a plain loop, and what it refuses."""
+"""Generation against a plain loop without a cache, and what it refuses."""
 
+import copy
 import dataclasses
 
 import pytest
 import torch
 from model_cases import TINY
 
-from looped.models import LoopedTransformer
-from looped.models.generation import generate
+from looped.models import Divergence, LoopedTransformer, StateChange, Unchanged
+from looped.models.generation import Sampling, generate, stream
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 CONFIG = dataclasses.replace(
     TINY, inputs="tokens", vocab_size=11, output_size=13, max_seq_len=6, causal=True, num_loops=2
 )
+VARIANTS = {
+    "learned": CONFIG,
+    "rotary": dataclasses.replace(CONFIG, positions="rotary", coda_layers=1, prelude_layers=1),
+    "trained_sharing": dataclasses.replace(CONFIG, num_loops=3, cache="ring", cache_loops=2),
+}
 PROMPT = torch.tensor([3, 1, 4])
+GREEDY = Sampling(temperature=0.0)
+
+
+def built(config) -> LoopedTransformer:
+    model = LoopedTransformer(config, seed=2).double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            noise = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel() + 2))
+            parameter += 0.5 * noise
+    return model
 
 
 @pytest.fixture(scope="module")
 def model() -> LoopedTransformer:
-    model = LoopedTransformer(CONFIG, seed=2)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter += 0.5 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel()))
-    return model
+    return built(CONFIG)
 
 
-def write(model: LoopedTransformer, seed: int = 0, **options) -> list[int]:
-    options = {"count": 12, "vocab_size": 11, **options}
-    return list(generate(model, PROMPT, generator=torch.Generator().manual_seed(seed), **options))
+def write(model: LoopedTransformer, prompt: torch.Tensor = PROMPT, **options) -> list[int]:
+    return generate(model, [prompt], **{"count": 12, "vocab_size": 11, **options})[0]
 
 
-@pytest.mark.parametrize("loops", [None, 1, 5])
-def test_greedy_is_the_most_probable_token_each_time(model: LoopedTransformer, loops: int | None):
-    expected = PROMPT.tolist()
-    for _ in range(12):
+def plainly(model: LoopedTransformer, prompt: torch.Tensor, count: int, **how) -> list[int]:
+    """A full forward pass for every token; of a text of 6 tokens, which fills the positions, half is forgotten."""
+    seen, written = prompt.tolist(), []
+    for _ in range(count):
         with torch.no_grad():
-            logits = model(torch.tensor([expected[-6:]]), num_loops=loops).logits
-        expected.append(int(logits[0, -1, :11].argmax()))
-    assert write(model, temperature=0.0, num_loops=loops) == expected[3:]
-    assert write(model, temperature=0.0, num_loops=loops, seed=9) == expected[3:]
-    assert write(model, top_k=1, num_loops=loops, seed=9) == expected[3:]
+            logits = model(torch.tensor([seen]), **how).logits
+        written.append(int(logits[0, -1, :11].argmax()))
+        seen = [*(seen[-3:] if len(seen) == 6 else seen), written[-1]]
+    return written
 
 
-def test_the_generator_alone_decides(model: LoopedTransformer):
+@pytest.mark.parametrize("name", list(VARIANTS))
+@pytest.mark.parametrize("loops", [None, 1, 5])
+def test_greedy_is_the_most_probable_token_each_time(name: str, loops: int | None):
+    model = built(VARIANTS[name])
+    expected = plainly(model, PROMPT, 12, num_loops=loops)
+    assert len(set(expected)) > 1
+    for options in ({"sampling": GREEDY}, {"sampling": GREEDY, "seed": 9}, {"sampling": Sampling(top_k=1)}):
+        assert write(model, num_loops=loops, **options) == expected
+    assert write(model, sampling=GREEDY, num_loops=loops, chunk=2) == expected
+
+
+@pytest.mark.parametrize("name", list(VARIANTS))
+@pytest.mark.parametrize("sampling", [GREEDY, Sampling(temperature=0.8, top_p=0.9)])
+def test_a_text_does_not_depend_on_the_others_of_its_batch(name: str, sampling: Sampling):
+    """Prompts of different lengths, that end at different times, and fill the positions at different times."""
+    model = built(VARIANTS[name])
+    prompts = [torch.tensor(ids) for ids in ([3, 1, 4], [1, 5, 9, 2, 6, 5], [3], [5, 8])]
+    options = {"count": 14, "sampling": sampling, "vocab_size": 11, "stop": [7, 8], "seed": 1}
+    together = generate(model, prompts, **options)
+    assert len({len(text) for text in together}) > 1, "some must end early"
+    assert max(map(len, together)) > 6, "some must fill the positions"
+    for row, text in enumerate(together):
+        before = [torch.tensor([0])] * row  # a row of the same number has the same draws
+        assert generate(model, [*before, prompts[row]], **options)[row] == text
+
+
+@pytest.mark.parametrize("name", ["learned", "rotary"])
+@pytest.mark.parametrize("rule", [StateChange(threshold=0.6), Unchanged(), Divergence(threshold=0.05)])
+def test_exits_decide_each_token(name: str, rule):
+    model = built(dataclasses.replace(VARIANTS[name], max_seq_len=16))
+    each = dataclasses.replace(rule, per="token")
+    seen, expected = PROMPT.tolist(), []
+    for _ in range(10):
+        with torch.no_grad():
+            output = model(torch.tensor([seen]), num_loops=8, exit_rule=each)
+        expected.append((int(output.logits[0, -1, :11].argmax()), int(output.exits[0, -1])))
+        seen.append(expected[-1][0])
+    assert len({loops for _, loops in expected}) > 1, "tokens must differ in their loops"
+    prompts = [PROMPT, torch.tensor([9, 9, 1, 2])]
+    options = {"count": 10, "sampling": GREEDY, "vocab_size": 11, "num_loops": 8, "exit_rule": rule}
+    written = [w for w in stream(model, prompts, **options) if w.row == 0]
+    assert [(w.token, w.loops) for w in written] == expected
+    assert [w.last for w in written] == [False] * 9 + [True]
+
+
+def test_stop_ends_a_text_with_a_token_or_a_condition(model: LoopedTransformer):
+    whole = write(model)
+    token = whole[5]
+    assert write(model, stop=[token]) == whole[: whole.index(token) + 1]
+    assert write(model, stop=lambda written: len(written) == 3) == whole[:3]
+
+
+def test_the_seed_alone_decides(model: LoopedTransformer):
     state = torch.get_rng_state()
     assert write(model) == write(model) != write(model, seed=1)
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_draws_follow_the_distribution(model: LoopedTransformer):
-    generator = torch.Generator().manual_seed(0)
+@pytest.mark.parametrize("sampling", [Sampling(temperature=0.7, top_k=4), Sampling(temperature=0.7, top_p=0.8)])
+def test_draws_follow_the_distribution(model: LoopedTransformer, sampling: Sampling):
     with torch.no_grad():
+        model = copy.deepcopy(model)
+        model.head.weight *= 0.2  # so that several tokens are probable
         logits = model(PROMPT[None]).logits[0, -1, :11].double()
     kept = logits.topk(4).indices
+    if sampling.top_p:
+        order = logits.argsort(descending=True)
+        total = (logits / 0.7).softmax(-1)[order].cumsum(0)
+        kept = order[: int((total < 0.8).sum()) + 1]
     chances = torch.zeros(11, dtype=torch.double)
     chances[kept] = (logits[kept] / 0.7).softmax(-1)
-    drawn = [
-        token
-        for _ in range(800)
-        for token in generate(model, PROMPT, count=1, generator=generator, temperature=0.7, top_k=4, vocab_size=11)
-    ]
+    drawn = [write(model, count=1, seed=seed, sampling=sampling)[0] for seed in range(800)]
     shares = torch.bincount(torch.tensor(drawn), minlength=11) / 800
     assert (chances > 0.05).sum() > 1  # there is something to choose
+    assert len(kept) < 11
     assert (shares[chances == 0] == 0).all()
     torch.testing.assert_close(shares.double(), chances, atol=0.06, rtol=0)
 
@@ -68,19 +135,34 @@ def test_draws_follow_the_distribution(model: LoopedTransformer):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"prompt": torch.zeros(0, dtype=torch.long)}, "a prompt of 0 tokens: expected 1 to max_seq_len=6"),
-        ({"prompt": torch.zeros(7, dtype=torch.long)}, "a prompt of 7 tokens: expected 1 to max_seq_len=6"),
+        ({"prompts": []}, "prompts: expected at least one"),
+        ({"prompts": [torch.zeros(0, dtype=torch.long)]}, "a prompt of 0 tokens: expected 1 to max_seq_len=6"),
+        ({"prompts": [torch.zeros(7, dtype=torch.long)]}, "a prompt of 7 tokens: expected 1 to max_seq_len=6"),
+        ({"prompts": [torch.tensor([3, 11])]}, "token 11: expected 0 to 10"),
         ({"count": 0}, "tokens=0: expected at least 1"),
-        ({"temperature": -1.0}, "temperature=-1.0: expected at least 0"),
-        ({"temperature": float("nan")}, "temperature=nan: expected at least 0"),
-        ({"top_k": 0}, "top_k=0: expected at least 1"),
-        ({"num_loops": 0}, "num_loops"),
+        ({"num_loops": 0}, "num_loops=0: expected at least 1"),
+        ({"chunk": 0}, "chunk=0: expected at least 1"),
+        ({"cache_loops": 2, "policy": "all"}, "cache_loops=2"),
     ],
 )
 def test_bad_settings(model: LoopedTransformer, options: dict, message: str):
-    settings = {"prompt": PROMPT, "count": 1, "generator": torch.Generator(), **options}
+    settings = {"prompts": [PROMPT], "count": 1, **options}
     with pytest.raises(ValueError, match=message):
-        list(generate(model, settings.pop("prompt"), **settings))
+        list(stream(model, settings.pop("prompts"), **settings))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"temperature": -1.0}, "temperature=-1.0: expected at least 0"),
+        ({"temperature": float("nan")}, "temperature=nan: expected at least 0"),
+        ({"top_k": 0}, "top_k=0: expected at least 1"),
+        ({"top_p": 0.0}, "top_p=0.0: expected above 0"),
+    ],
+)
+def test_bad_sampling(options: dict, message: str):
+    with pytest.raises(ValueError, match=message):
+        Sampling(**options)
 
 
 def test_only_a_causal_model_writes():
