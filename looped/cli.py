@@ -20,6 +20,7 @@ from rich.table import Table
 from looped import runs
 from looped.commands import theory
 from looped.commands.arguments import override_words, parse, training_run
+from looped.commands.inspect import inspect_run
 from looped.commands.reproduce import reproduce
 from looped.commands.text import generate
 from looped.recipes import RECIPES, recipe
@@ -241,6 +242,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "report": report,
     "solve": solve,
     "generate": generate,
+    "inspect": inspect_run,
     "show": show,
     "recipes": recipes,
     "tasks": tasks,
