@@ -25,8 +25,9 @@ check: $(READY)  ## lint, format and types
 results: $(READY)  ## write docs/results.md from the reports under results/
 	$(BIN)/python -m benchmarks.results
 
-bench: $(READY)  ## measure speed, memory and compile time against the plain reference
+bench: $(READY)  ## measure training steps against the plain reference, and writing against GPT-2 and no cache
 	$(BIN)/python -m benchmarks.training_step
+	$(BIN)/python -m benchmarks.decoding
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -2,17 +2,36 @@
 
 from looped.config import ModelConfig, OptimConfig, RunConfig, ScheduleConfig, TrainConfig
 from looped.evaluation.evaluate import evaluate
-from looped.models import LoopedOutput, LoopedTransformer, StateChange
+from looped.models import (
+    Act,
+    Cache,
+    Divergence,
+    Entropy,
+    Fixed,
+    Gate,
+    LoopedOutput,
+    LoopedTransformer,
+    StateChange,
+    Unchanged,
+    parse_rule,
+)
+from looped.models.generation import Sampling, generate, stream
 from looped.recipes import RECIPES, complete, recipe
 from looped.report import report
-from looped.runs import evaluate_run
+from looped.runs import depth_run, evaluate_run
 from looped.tasks import TASKS, Batch, Task
 from looped.training import LoopSchedule, NonFiniteError, load_run, train
 
 __all__ = [
     "RECIPES",
     "TASKS",
+    "Act",
     "Batch",
+    "Cache",
+    "Divergence",
+    "Entropy",
+    "Fixed",
+    "Gate",
     "LoopSchedule",
     "LoopedOutput",
     "LoopedTransformer",
@@ -20,15 +39,21 @@ __all__ = [
     "NonFiniteError",
     "OptimConfig",
     "RunConfig",
+    "Sampling",
     "ScheduleConfig",
     "StateChange",
     "Task",
     "TrainConfig",
+    "Unchanged",
     "complete",
+    "depth_run",
     "evaluate",
     "evaluate_run",
+    "generate",
     "load_run",
+    "parse_rule",
     "recipe",
     "report",
+    "stream",
     "train",
 ]

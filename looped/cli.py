@@ -20,6 +20,7 @@ from looped import runs
 from looped.commands import theory
 from looped.commands.arguments import override_words, parse, training_run
 from looped.commands.depth import depth
+from looped.commands.inspect import inspect_run
 from looped.commands.output import print_table
 from looped.commands.reproduce import reproduce
 from looped.commands.text import generate
@@ -255,6 +256,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "report": report,
     "solve": solve,
     "generate": generate,
+    "inspect": inspect_run,
     "show": show,
     "recipes": recipes,
     "tasks": tasks,

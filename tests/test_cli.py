@@ -46,7 +46,11 @@ OPTIONS = {
     "reproduce": {"scale", "out", "seeds", "jobs", "override", "dry-run"},
     "report": {"out"},
     "solve": {"out", "format", "num-loops", "exit-rule", "on-bad-row"},
-    "generate": {"prompt", "tokens", "temperature", "top-k", "seed", "num-loops", "checkpoint"},
+    "generate": {
+        *("prompt", "tokens", "temperature", "top-k", "top-p", "stop", "seed", "num-loops", "cache", "cache-loops"),
+        *("checkpoint", "device"),
+    },
+    "inspect": {"out", "examples", "group", "loops", "split", "seed"},
     "show": set(),
     "recipes": set(),
     "tasks": set(),

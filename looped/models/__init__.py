@@ -2,7 +2,8 @@
 
 from looped.models.cache import Cache
 from looped.models.exits import Act, Divergence, Entropy, ExitRule, Fixed, Gate, StateChange, Unchanged, parse_rule
-from looped.models.transformer import LoopedOutput, LoopedTransformer
+from looped.models.parts import LoopedOutput
+from looped.models.transformer import LoopedTransformer
 
 __all__ = [
     "Act",

@@ -1,5 +1,7 @@
-"""What of a batch the core sees at a time: some tokens of some examples."""
+"""What of a batch the core sees at a time: some tokens of some examples; and what comes of all of it."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -57,3 +59,34 @@ def joined(parts: list[Recurrence]) -> Recurrence:
         along("logits"),
         along("ponder"),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class LoopedOutput:
+    """What a forward pass returns."""
+
+    logits: Float[Tensor, "batch read output"]
+    """Readout of the last loop."""
+    readouts: Float[Tensor, "reads batch read output"]
+    """Readouts of the loops that were asked for, in ascending order."""
+    state: Float[Tensor, "batch seq d_model"]
+    """State after the last loop."""
+    num_loops: int
+    """Loops that were run."""
+    trajectory: Float[Tensor, "loops batch seq d_model"] | None = None
+    """State after each loop."""
+    exits: Int[Tensor, "batch seq"] | None = None
+    """Loops that each token took part in, with an exit rule."""
+    ponder: Float[Tensor, "batch seq"] | None = None
+    """Each token's ponder cost, with halting="act"."""
+
+
+class Loop(NamedTuple):
+    """A model on given inputs: its forward pass is `read` of what `recur` makes of `step` and `state`."""
+
+    state: Float[Tensor, "batch seq d_model"]
+    """The state before the first loop."""
+    step: Callable[[Tensor, int], Tensor]
+    """The state after loop t (from 0) from the one before it."""
+    read: Callable[[Tensor], Tensor]
+    """The logits (batch, seq, output) decoded from a state."""

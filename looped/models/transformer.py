@@ -1,7 +1,6 @@
 """The looped transformer: embed, prelude, core applied num_loops times, coda, read out."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -13,33 +12,13 @@ from looped.models.cache import Cache, Carried, Sharing, Store
 from looped.models.exits import ExitRule, learned_rule
 from looped.models.initialise import initialise
 from looped.models.leaving import Exits
-from looped.models.parts import Part, joined
+from looped.models.parts import Loop, LoopedOutput, Part, joined
 from looped.models.recurrence import Recompute, Recurrence, recur
 from looped.nn.attention import KeyValueSlot, causal, visible
 from looped.nn.block import TransformerBlock
 from looped.nn.norms import make_norm
 from looped.nn.positions import Rotation, rotation, sinusoid
 from looped.nn.timestep import TimestepModulation
-
-
-@dataclass(frozen=True, slots=True)
-class LoopedOutput:
-    """What a forward pass returns."""
-
-    logits: Float[Tensor, "batch read output"]
-    """Readout of the last loop."""
-    readouts: Float[Tensor, "reads batch read output"]
-    """Readouts of the loops that were asked for, in ascending order."""
-    state: Float[Tensor, "batch seq d_model"]
-    """State after the last loop."""
-    num_loops: int
-    """Loops that were run."""
-    trajectory: Float[Tensor, "loops batch seq d_model"] | None = None
-    """State after each loop."""
-    exits: Int[Tensor, "batch seq"] | None = None
-    """Loops that each token took part in, with an exit rule."""
-    ponder: Float[Tensor, "batch seq"] | None = None
-    """Each token's ponder cost, with halting="act"."""
 
 
 class LoopedTransformer(nn.Module):
@@ -180,6 +159,29 @@ class LoopedTransformer(nn.Module):
             ponder=result.ponder,
         )
 
+    def loop(
+        self,
+        inputs: Int[Tensor, "batch seq"] | Float[Tensor, "batch seq input"],
+        *,
+        attend: Bool[Tensor, "batch seq"] | Bool[Tensor, "batch seq seq"] | None = None,
+        num_loops: int,
+    ) -> Loop:
+        """What `num_loops` loops on these inputs start from, do and are read by; arguments as in `forward`.
+
+        Raises:
+            ValueError: for a sequence longer than max_seq_len, more loops than a learned table has, or a model whose
+                loops share keys and values, so that the state is not all that a loop hands on.
+        """
+        if self.config.cache != "all":
+            raise ValueError(f"cache={self.config.cache!r}: expected 'all', where a loop sees nothing but the state")
+        self._check(inputs, attend, num_loops, None, [num_loops], None)
+        run = Pass(self, inputs, attend, None, num_loops, None)
+        return Loop(
+            run.start(run.whole),
+            lambda state, t: run.step(state, t, run.whole),
+            lambda state: run.read(state, num_loops),
+        )
+
     def _check(
         self,
         inputs: Tensor,
@@ -284,6 +286,7 @@ class Pass:
         for layer, block in enumerate(model.prelude):
             embedded = block(embedded, mask, by=by, slot=cache and cache.slot("prelude", layer, 0, 1, span))
         self.model, self.num_loops, self.cache = model, num_loops, cache
+        self.injects = config.input_injection != "none"
         self.whole = Part(embedded, where, mask, by, span)
         signals = model.modulation(num_loops, device) if cache is None else cache.signals(model.modulation, num_loops)
         # Unbound once: indexing in every loop would allocate a full gradient for every loop.
@@ -315,7 +318,7 @@ class Pass:
     def _loop(
         self, part: Part, store: Store | None, rule: ExitRule | None, watch: Tensor | None, **how: Any
     ) -> Recurrence:
-        model, loops, injects = self.model, self.num_loops, self.model.config.input_injection != "none"
+        model, loops = self.model, self.num_loops
         exits = None
         if rule is not None:
             exits = Exits(
@@ -330,19 +333,26 @@ class Pass:
 
         def step(state: Tensor, t: int) -> Tensor:
             here = part if exits is None else part.rows(exits.rows)
-            told = (here.embedded if injects else None, here.where, here.mask, here.by, self.signals[t])
             if store is None:
-                return model._apply_core(state, *told)
+                return self.step(state, t, here)
             slots = [store.slot("core", layer, t, loops, part.span) for layer in range(len(model.core))]
-            return model._core_step(state, *told, slots)
+            return self.step(state, t, here, slots)
 
-        start = torch.zeros_like(part.embedded) if injects else part.embedded
-        result = recur(step, start, loops, exits=exits, **how)
+        result = recur(step, self.start(part), loops, exits=exits, **how)
         if isinstance(store, Cache):
             if exits is None or not exits.all_left:
                 store.stop(None, loops, loops, part.span)
             store.begin()
         return result
+
+    def start(self, part: Part) -> Tensor:
+        """The state before the first loop."""
+        return torch.zeros_like(part.embedded) if self.injects else part.embedded
+
+    def step(self, state: Tensor, t: int, part: Part, slots: list[KeyValueSlot] | None = None) -> Tensor:
+        """The state after loop t."""
+        told = (part.embedded if self.injects else None, part.where, part.mask, part.by, self.signals[t])
+        return self.model._apply_core(state, *told) if slots is None else self.model._core_step(state, *told, slots)
 
     def read(
         self,

@@ -83,10 +83,10 @@ class Attention(nn.Module):
 def attend(
     q: Float[Tensor, "batch heads seq head_dim"],
     k: Float[Tensor, "batch heads keys head_dim"],
-    v: Float[Tensor, "batch heads keys head_dim"],
+    v: Float[Tensor, "batch heads keys value_dim"],
     mask: Bool[Tensor, "#batch 1 #seq keys"] | None,
     kind: str = "softmax",
-) -> Float[Tensor, "batch heads seq head_dim"]:
+) -> Float[Tensor, "batch heads seq value_dim"]:
     """softmax(q k' / sqrt(head_dim)) v over the keys that `mask` allows.
 
     hardmax: the mean of v over the keys with the highest score. linear: the scores themselves, no softmax.

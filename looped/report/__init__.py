@@ -1,14 +1,15 @@
-"""Reports from run folders: tables, figures and pictures of the thinking. Reads files, knows no models."""
+"""Reports from run folders: tables, figures, pictures of the thinking, the inside of the loop. Knows no models."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from looped.files import write_atomic
 from looped.report.html import page
+from looped.report.inspection import inspection
 from looped.report.page import Chart, Section, build
 from looped.report.plain import markdown, results_csv
 from looped.report.reproduction import load_tables, reproduction
-from looped.report.runs import load_runs
+from looped.report.runs import Row, load_runs
 from looped.report.tables import problems
 
 
@@ -26,11 +27,24 @@ def report(folders: Sequence[Path], out: Path) -> Path:
     found = problems(runs)
     title, lead, sections = build(found, runs)
     sections = [*(reproduction(table, runs) for table in load_tables(folders)), *sections]
+    _write(out / "results.csv", results_csv(found))
+    return _write_page(out, title, lead, sections, note="The pictures of the thinking are in report.html.")
+
+
+def report_inspection(numbers: Row, out: Path) -> Path:
+    """Write report.html, report.md and figures/ of one inspected run (see inspect.json in docs/design.md) into `out`.
+
+    Raises:
+        OSError: if `out` cannot be written.
+    """
+    return _write_page(out, *inspection(numbers))
+
+
+def _write_page(out: Path, title: str, lead: str, sections: Sequence[Section], note: str = "") -> Path:
     for chart in _charts(sections):
         _write(out / "figures" / f"{chart.picture.name}.svg", chart.picture.svg)
         _write(out / "figures" / f"{chart.picture.name}.png", chart.picture.png)
-    _write(out / "results.csv", results_csv(found))
-    _write(out / "report.md", markdown(title, lead, sections))
+    _write(out / "report.md", markdown(title, lead, sections, note))
     _write(out / "report.html", page(title, lead, sections))
     return out / "report.html"
 

@@ -242,9 +242,14 @@ def _picture(name: str, draw: Callable[[Axes], None], problem: Problem, height: 
     longest = max(len(variant.name) for variant in problem.variants)
     entries = len(problem.variants) + 1
     rows = -(-entries // 2) if longest <= 24 else entries
+    return picture(name, lambda figure: draw(figure.add_subplot()), height + 0.2 * rows)
+
+
+def picture(name: str, draw: Callable[[Figure], None], height: float) -> Picture:
+    """What `draw` puts on a figure of the report's width and of `height` inches."""
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, height + 0.2 * rows))  # no pyplot: nothing global, no window
-        draw(figure.add_subplot())
+        figure = Figure(figsize=(WIDTH, height))  # no pyplot: nothing global, no window
+        draw(figure)
         files = {}
         for kind in ("svg", "png"):
             buffer = io.BytesIO()

@@ -9,9 +9,10 @@ from looped.report.page import Block, Chart, Html, Section, Sentences, Table
 from looped.report.style import CSS, SCRIPT
 
 TEXT_COLUMNS = {"run", "recipe", "date", "state", "variant"}
-# Tells the browser to load nothing, wherever the page is put.
+# Tells the browser to load nothing, wherever the page is put; attention maps are images within the page.
 POLICY = (
-    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
+    "form-action 'none'"
 )
 
 

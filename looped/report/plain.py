@@ -30,9 +30,9 @@ def results_csv(problems: Sequence[Problem]) -> str:
     return buffer.getvalue()
 
 
-def markdown(title: str, lead: str, sections: Sequence[Section]) -> str:
-    """The report without the pictures of the thinking, for places that show Markdown."""
-    parts = [f"# {_text(title)}", _text(lead), "The pictures of the thinking are in report.html."]
+def markdown(title: str, lead: str, sections: Sequence[Section], note: str = "") -> str:
+    """The report for places that show Markdown, without what only HTML can show; a note may say so."""
+    parts = [f"# {_text(title)}", _text(lead), *([note] if note else [])]
     return "\n\n".join(parts + [_section(section, 2) for section in sections]) + "\n"
 
 

@@ -171,6 +171,7 @@ def test_exits_work_with_the_cache(name, rule):
         for chunks in ([1] * 9, [5, 1, 1, 2]):
             cache = model.new_cache(3, 9, every_readout=reads)
             cached, exits = read_in_chunks(model, cache, inputs, attend, positions, chunks, exit_rule=exit_rule)
+            assert exits is not None
             assert torch.equal(exits[attend], whole.exits[attend])
             assert_close(cached[attend], whole.logits[attend])
         for i, row in enumerate(rows):
