@@ -47,8 +47,8 @@ OPTIONS = {
     "report": {"out"},
     "solve": {"out", "format", "num-loops", "exit-rule", "on-bad-row"},
     "generate": {
-        *("prompt", "tokens", "temperature", "top-k", "top-p", "stop", "seed", "num-loops", "cache", "cache-loops"),
-        *("checkpoint", "device"),
+        *("prompt", "tokens", "temperature", "top-k", "top-p", "stop", "seed", "num-loops", "exit-rule"),
+        *("cache", "cache-loops", "checkpoint", "device"),
     },
     "inspect": {"out", "examples", "group", "loops", "split", "seed"},
     "show": set(),

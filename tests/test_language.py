@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from looped.cli import main
+from looped.models import parse_rule
 from looped.models.generation import Sampling, generate
 from looped.tasks.text import Text
 from looped.tasks.tokenizer import trained_bpe
@@ -65,7 +66,15 @@ def test_scores_are_perplexities(capsys: pytest.CaptureFixture[str]):
 
 
 @pytest.mark.parametrize(
-    "options", ["--temperature 0", "--seed 3", "--seed 3 --top-k 4 --num-loops 1", "--top-p 0.7", "--cache last"]
+    "options",
+    [
+        "--temperature 0",
+        "--seed 3",
+        "--seed 3 --top-k 4 --num-loops 1",
+        "--top-p 0.7",
+        "--cache last",
+        "--exit-rule kl:0.2 --num-loops 6",
+    ],
 )
 def test_generate_prints_what_the_model_writes(options: str, capsys: pytest.CaptureFixture[str]):
     assert main(shlex.split(f"generate run --prompt 'é men' --tokens 30 {options}")) == 0
@@ -88,6 +97,7 @@ def test_generate_prints_what_the_model_writes(options: str, capsys: pytest.Capt
         stop=[task.tokenizer.end],
         num_loops=int(given["--num-loops"]) if "--num-loops" in given else None,
         policy="last" if "--cache" in given else None,
+        exit_rule=parse_rule(given["--exit-rule"]) if "--exit-rule" in given else None,
     )
     ids = ids[: ids.index(task.tokenizer.end)] if task.tokenizer.end in ids else ids
     assert len(ids) > 3
@@ -104,6 +114,19 @@ def test_several_prompts_give_a_line_each(capsys: pytest.CaptureFixture[str]):
     assert line("sail '7 men'")["sail"] == rows["sail"]
     assert [row["text"].startswith(prompt) for prompt, row in rows.items()] == [True] * 3
     assert {row["mean_loops"] for row in rows.values()} == {2}
+
+
+def test_text_is_written_as_depth_recommends(capsys: pytest.CaptureFixture[str]):
+    assert main(shlex.split("depth run --loops 1 2 4 --examples 8 --tolerance 9")) == 0
+    capsys.readouterr()
+    try:
+        assert main(shlex.split("generate run --prompt 7 8 --tokens 12")) == 0
+        out, err = capsys.readouterr()
+        chosen = json.loads(Path("run/depth.json").read_text())["recommendation"]
+        assert "as run/depth.json recommends" in err
+        assert all(json.loads(line)["mean_loops"] <= chosen["num_loops"] for line in out.splitlines())
+    finally:
+        Path("run/depth.json").unlink()
 
 
 def test_text_stops_after_a_word(capsys: pytest.CaptureFixture[str]):
@@ -172,6 +195,8 @@ MISTAKES = {
     "generate from an idle cache": (
         "generate run --prompt a --cache all --cache-loops 2", ("cache_loops=2", "cache='all'")
     ),
+    "generate by no rule": ("generate run --prompt a --exit-rule when", ("exit rule 'when'", "expected one of")),
+    "generate by an untrained rule": ("generate run --prompt a --exit-rule gate:0.9", ("model.halting='gate'",)),
     "generate in no loops": ("generate run --prompt a --num-loops 0", ("num_loops=0", "at least 1")),
     "unknown group": ("evaluate run --groups published slidin", ("group='slidin'", "sliding, published")),
 }  # fmt: skip

@@ -11,6 +11,7 @@ import tyro
 
 from looped.config import CachePolicy
 from looped.models.generation import Sampling, stream
+from looped.runs import depth_of
 from looped.tasks.text import Text
 from looped.tasks.tokenizer import Tokenizer
 from looped.training.checkpoint import load_run
@@ -29,6 +30,7 @@ def generate(
     stop: tuple[str, ...] = (),
     seed: int = 0,
     num_loops: int | None = None,
+    exit_rule: str | None = None,
     cache: CachePolicy | None = None,
     cache_loops: int | None = None,
     checkpoint: Literal["best", "last"] = "best",
@@ -47,7 +49,9 @@ def generate(
         top_p: choose among the most probable tokens that together have this probability; none is all.
         stop: end a text once it has written one of these.
         seed: another one, another text.
-        num_loops: none is as trained.
+        num_loops: none is as recommended by `looped depth`, or as trained.
+        exit_rule: lets each token leave the loop, such as kl:0.01, change:0.1, entropy:0.1, unchanged:2 or none; none
+            given is as recommended.
         cache: which loops' keys and values are kept (all, first, last or ring); none is as trained. Less memory than
             in training, another text.
         cache_loops: how many loops that keeps; none is as trained, or 1.
@@ -61,8 +65,9 @@ def generate(
         raise ValueError("--prompt: expected at least one text to continue")
     if num_loops is not None and num_loops < 1:
         raise ValueError(f"num_loops={num_loops}: expected at least 1")
-    config, model, _ = load_run(run, checkpoint)
+    config, model, step = load_run(run, checkpoint)
     model.to(find_device(device))
+    depth = depth_of(run, config.model, step, num_loops, exit_rule)
     assert config.task.name == "text"
     task = Text(config.task)
     texts = [Typed(task.tokenizer, text, stop) for text in prompt]
@@ -74,7 +79,8 @@ def generate(
         stop=lambda written: written[-1] == task.tokenizer.end or (bool(stop) and texts[0].has_stop(written)),
         seed=seed,
         vocab_size=task.tokenizer.vocab_size,
-        num_loops=num_loops,
+        num_loops=depth.num_loops,
+        exit_rule=depth.exit_rule,
         policy=cache,
         cache_loops=cache_loops,
     ):
