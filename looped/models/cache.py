@@ -132,11 +132,11 @@ class Cache:
         self.slots = {name: torch.zeros(*sizes[name], *shape, dtype=dtype, device=device) for name in SECTIONS}
         self.every_readout = every_readout
         self.attend = torch.zeros(batch, length, dtype=torch.bool, device=device)
-        self._signals: dict[int, Tensor | None] = {}
         self.clear()
 
     def clear(self) -> None:
-        """Forget all tokens; the memory stays."""
+        """Forget all tokens, and what was computed from the weights; the memory stays."""
+        self._signals: dict[int, Tensor | None] = {}
         self.used = 0
         """Tokens in the cache, padding included."""
         self.padded = False

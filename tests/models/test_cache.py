@@ -221,6 +221,19 @@ def test_sequences_leave_the_cache_and_it_is_used_again():
         assert_close(model(inputs[:2], cache=cache).logits, expected[:2])
 
 
+def test_cleared_cache_follows_new_weights():
+    """The gains and gates that a cache holds on to are of the weights when it was empty."""
+    model, (row,) = build(MODELS["prelude_coda"]), tokens_of([6])
+    cache = model.new_cache(1, 6)
+    with torch.no_grad():
+        before = model(row[None], cache=cache).logits
+        model.modulation.signals.weight += 0.5
+        cache.clear()
+        after = model(row[None], cache=cache).logits
+        assert (after - before).abs().max() > 1e-2
+        assert_close(after, model(row[None]).logits)
+
+
 @pytest.mark.parametrize(("policy", "kept"), [("first", 1), ("last", 1), ("last", 2), ("ring", 2)])
 def test_policy_of_the_call_is_another_answer_from_less_memory(policy, kept):
     model, (row,) = build(dataclasses.replace(CAUSAL, num_loops=5)), tokens_of([9])
