@@ -82,6 +82,8 @@ def flops(config: ModelConfig, seq_len: int, num_loops: int | None = None, reado
     token += (readouts - 1) * (layer * config.coda_layers + d * outputs)
     token += inputs * d if config.inputs == "vectors" else 0
     token += 2 * d * d * loops if config.input_injection == "concat" else 0
+    if config.cache == "first":  # later loops have no keys and values of their own
+        token -= 2 * d * inner * config.core_layers * max(loops - (config.cache_loops or 1), 0)
     token += d * loops * (config.halting == "act")
     modulation = 0
     if config.modulation in ("gain_gate", "adaptive_norm"):

@@ -59,3 +59,13 @@ def test_learned_halting_costs_a_vector(halting):
     with FlopCounterMode(display=False) as counter:
         assert model(inputs_for(config, batch=1)[0]).num_loops == 5
     assert cost.flops(config, 6) == counter.get_total_flops()
+
+
+@pytest.mark.parametrize(("policy", "kept"), [("first", None), ("first", 2), ("first", 9)])
+def test_loops_without_keys_of_their_own_are_cheaper(policy, kept):
+    config = dataclasses.replace(TINY, cache=policy, cache_loops=kept, core_layers=2)
+    model = LoopedTransformer(config)
+    with FlopCounterMode(display=False) as counter:
+        model(inputs_for(config, batch=1)[0])
+    assert cost.flops(config, 6) == counter.get_total_flops()
+    assert (cost.flops(config, 6) < cost.flops(dataclasses.replace(TINY, core_layers=2), 6)) == (kept != 9)
