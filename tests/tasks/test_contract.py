@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import pickle
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,7 +20,6 @@ from looped.task_config import (
 from looped.tasks import TASKS, Batch
 from looped.tasks.base import SPLITS
 
-LOOPED = Path(__file__).resolve().parents[2] / "looped"
 CONFIGS = {
     "edit_distance": EditDistanceConfig(length=8, eval_lengths=(12,)),
     "edit_distance, published": EditDistanceConfig(length=8, version="published"),
@@ -37,12 +35,7 @@ CONFIGS = {
         function="sparse_linear", dim=6, points=9, start_dim=2, dim_every=1, start_points=3, points_every=2
     ),
     "tables": TablesConfig(points=9),
-    "text": TextConfig(
-        train_files=(str(LOOPED / "cli.py"),),
-        validation_files=(str(LOOPED / "strict.py"),),
-        test_files=(str(LOOPED / "runs.py"),),
-        context=48,
-    ),
+    "text": TextConfig(train_files=("written by the fixture",), context=48),
 }
 
 
@@ -50,7 +43,12 @@ CONFIGS = {
 def task(request, tmp_path_factory):
     config = CONFIGS[request.param]
     if isinstance(config, TextConfig):
-        config = dataclasses.replace(config, cache=str(tmp_path_factory.mktemp("prepared")))
+        folder, files = tmp_path_factory.mktemp("text"), {}
+        for split in SPLITS:  # lines short enough for every window to name its split
+            path = folder / f"{split}.txt"
+            path.write_text("".join(f"{split} {n}, {n * n % 97} men and a boat\n" for n in range(300)))
+            files[f"{split}_files"] = (str(path),)
+        config = dataclasses.replace(config, **files, cache=str(folder / "prepared"))
     return TASKS[config.name](config)
 
 
