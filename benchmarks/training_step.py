@@ -21,7 +21,7 @@ from torch._inductor.utils import fresh_cache
 from benchmarks.reference import PublishedTMLT, copy_weights
 from looped.config import ModelConfig
 from looped.models import LoopedTransformer
-from looped.models.recurrence import Recompute
+from looped.models.iterate import Recompute
 from looped.training.devices import computes_in_bf16, should_compile
 
 D_MODEL, HEADS, LOOPS, SEQ, BATCH, VOCAB = 256, 4, 16, 126, 16, 211
@@ -36,7 +36,7 @@ def config(num_loops: int = LOOPS, d_model: int = D_MODEL) -> ModelConfig:
         d_model=d_model,
         num_heads=HEADS,
         num_loops=num_loops,
-        modulation="gain_gate",
+        modulation="scale_gate",
         norm_gain=False,
         activation="silu",
     )

@@ -1,14 +1,14 @@
 """Looped transformers: train them, compare them, look inside them."""
 
 from looped.config import ModelConfig, OptimConfig, RunConfig, ScheduleConfig, TrainConfig
-from looped.evaluation.evaluate import evaluate
+from looped.evaluation.scores import evaluate
 from looped.models import (
     Act,
     Cache,
-    Divergence,
     Entropy,
     Fixed,
     Gate,
+    KLDivergence,
     LoopedOutput,
     LoopedTransformer,
     StateChange,
@@ -18,7 +18,7 @@ from looped.models import (
 from looped.models.generation import Sampling, generate, stream
 from looped.recipes import RECIPES, complete, recipe
 from looped.report import report
-from looped.runs import depth_run, evaluate_run
+from looped.runs import calibrate_run, evaluate_run
 from looped.tasks import TASKS, Batch, Task
 from looped.training import LoopSchedule, NonFiniteError, load_run, train
 
@@ -28,10 +28,10 @@ __all__ = [
     "Act",
     "Batch",
     "Cache",
-    "Divergence",
     "Entropy",
     "Fixed",
     "Gate",
+    "KLDivergence",
     "LoopSchedule",
     "LoopedOutput",
     "LoopedTransformer",
@@ -45,8 +45,8 @@ __all__ = [
     "Task",
     "TrainConfig",
     "Unchanged",
+    "calibrate_run",
     "complete",
-    "depth_run",
     "evaluate",
     "evaluate_run",
     "generate",

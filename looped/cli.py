@@ -19,11 +19,11 @@ from rich.table import Table
 from looped import runs
 from looped.commands import theory
 from looped.commands.arguments import override_words, parse, training_run
-from looped.commands.depth import depth
+from looped.commands.calibrate import depth
+from looped.commands.generate import generate
 from looped.commands.inspect import inspect_run
 from looped.commands.output import print_table
 from looped.commands.reproduce import reproduce
-from looped.commands.text import generate
 from looped.recipes import RECIPES, recipe
 from looped.report import report as write_report
 from looped.strict import nearest, to_dict
@@ -80,7 +80,7 @@ def evaluate(
         run: the run folder.
         loops: loop counts; none is a range from 1 to twice those trained.
         exit_rule: score with it too, such as kl:0.01, change:0.1, entropy:0.1, unchanged:2 or none; none given is what
-            `looped depth` recommends, unless loops are given.
+            `looped calibrate` recommends, unless loops are given.
         examples: in each group, at most.
         groups: none is all.
         split: which examples.
@@ -177,7 +177,7 @@ def solve(
         file: one problem a line, or a table (some rows without the last value), plain, .xz or .gz; - is standard input.
         out: file for the answers; none is standard output.
         format: of the answers.
-        num_loops: the most loops; none is what `looped depth` recommends, or else as trained.
+        num_loops: the most loops; none is what `looped calibrate` recommends, or else as trained.
         exit_rule: such as kl:0.01, change:0.1, entropy:0.1, unchanged:2 or none; none given is as recommended.
         on_bad_row: stop, or skip and count.
     """

@@ -7,7 +7,7 @@ effect is an error, so that no run claims what it did not do.
 from dataclasses import field
 from typing import Literal
 
-from looped.strict import check, fraction, frozen, idle, ordered, positive
+from looped.strict import check, forbid_unused, fraction, frozen, ordered, positive
 from looped.task_config import EditDistanceConfig, TaskConfig
 
 CachePolicy = Literal["all", "first", "last", "ring"]
@@ -66,7 +66,7 @@ class ModelConfig:
     """Whether positions are added again before every loop instead of once at the input."""
     input_injection: Literal["none", "add", "concat"] = "none"
     """How the embedded input enters the state again at each loop; the state then starts at zero."""
-    modulation: Literal["none", "additive", "gain_gate", "adaptive_norm", "table", "rezero"] = "none"
+    modulation: Literal["none", "additive", "scale_gate", "adaln_zero", "table", "rezero"] = "none"
     """How the loop index acts on the core: a sinusoid added to the state (Universal Transformer), gains
     and gates (the paper's TMLT), those with shifts (DiT), a learned table of gains and gates, or one
     learned scalar gate for each sublayer (ReZero, which does not depend on the index)."""
@@ -90,7 +90,7 @@ class ModelConfig:
     initialisation: Literal["gpt2", "pytorch"] = "gpt2"
     """gpt2: N(0, 0.02), residual projections / sqrt(2 * depth). pytorch: the framework's defaults."""
     initialisation_depth: int | None = None
-    """Depth in that formula; None is the effective depth (the public code uses a constant 12)."""
+    """LoopSetting in that formula; None is the effective depth (the public code uses a constant 12)."""
 
     def __post_init__(self) -> None:
         positive(
@@ -106,26 +106,26 @@ class ModelConfig:
         rotary = self.positions == "rotary"
         check(not rotary or self.head_dim % 2 == 0, "d_model", self.d_model, "an even width of a head for rotary")
         if self.inputs == "tokens":
-            idle(self, "inputs='tokens'", "input_dim")
+            forbid_unused(self, "inputs='tokens'", "input_dim")
         else:
-            idle(self, "inputs='vectors'", "vocab_size", "tie_embeddings")
+            forbid_unused(self, "inputs='vectors'", "vocab_size", "tie_embeddings")
         if self.norm == "none":
-            idle(self, "norm='none'", "norm_gain", "feedforward_norm", "values")
+            forbid_unused(self, "norm='none'", "norm_gain", "feedforward_norm", "values")
         if self.final_norm == "none" or (self.final_norm is None and self.norm == "none"):
-            idle(self, "there is no final norm", "loop_norm")
+            forbid_unused(self, "there is no final norm", "loop_norm")
         if self.positions in ("rotary", "none"):
-            idle(self, f"positions={self.positions!r}", "positions_every_loop")
+            forbid_unused(self, f"positions={self.positions!r}", "positions_every_loop")
         if self.modulation in ("none", "additive"):
-            idle(self, f"modulation={self.modulation!r}", "gate_offset")
-        if self.modulation not in ("gain_gate", "adaptive_norm", "additive"):
-            idle(self, f"modulation={self.modulation!r}", "timestep")
+            forbid_unused(self, f"modulation={self.modulation!r}", "gate_offset")
+        if self.modulation not in ("scale_gate", "adaln_zero", "additive"):
+            forbid_unused(self, f"modulation={self.modulation!r}", "timestep")
         if self.modulation == "table":
             check(self.max_loops is not None, "max_loops", None, "the table's number of loops")
             check(self.num_loops <= (self.max_loops or 0), "num_loops", self.num_loops, f"<= {self.max_loops}")
         else:
-            idle(self, f"modulation={self.modulation!r}", "max_loops")
+            forbid_unused(self, f"modulation={self.modulation!r}", "max_loops")
         if self.cache == "all":
-            idle(self, "cache='all'", "cache_loops")
+            forbid_unused(self, "cache='all'", "cache_loops")
         turns = self.cache in ("last", "ring")
         check(not turns or self.causal, "cache", self.cache, "'all' or 'first' unless the model is causal")
         if self.tie_embeddings and self.vocab_size and self.output_size:
@@ -133,7 +133,7 @@ class ModelConfig:
                 self.vocab_size == self.output_size, "output_size", self.output_size, "vocab_size when embeddings tie"
             )
         if self.initialisation == "pytorch":
-            idle(self, "initialisation='pytorch'", "initialisation_depth")
+            forbid_unused(self, "initialisation='pytorch'", "initialisation_depth")
 
     @property
     def head_dim(self) -> int:
@@ -162,7 +162,7 @@ class ScheduleConfig:
     def __post_init__(self) -> None:
         positive(self, "min_loops", "max_loops", "loops_step", "every", "num_grad_loops")
         if self.kind == "fixed":
-            idle(self, "kind='fixed'", "min_loops", "max_loops")
+            forbid_unused(self, "kind='fixed'", "min_loops", "max_loops")
         else:
             for name in ("min_loops", "max_loops"):
                 check(getattr(self, name) is not None, name, None, f"a number of loops with kind={self.kind!r}")
@@ -170,7 +170,7 @@ class ScheduleConfig:
         if self.kind == "curriculum":
             check(self.every is not None, "every", None, "a number of steps with kind='curriculum'")
         else:
-            idle(self, f"kind={self.kind!r}", "loops_step", "every")
+            forbid_unused(self, f"kind={self.kind!r}", "loops_step", "every")
 
 
 @frozen
@@ -206,7 +206,7 @@ class OptimConfig:
         check(self.clip_norm is None or self.clip_norm > 0, "clip_norm", self.clip_norm, "a positive number")
         check(self.ema_decay is None or 0 < self.ema_decay < 1, "ema_decay", self.ema_decay, "strictly between 0 and 1")
         if self.schedule == "constant":
-            idle(self, "schedule='constant'", "final_fraction")
+            forbid_unused(self, "schedule='constant'", "final_fraction")
 
 
 @frozen
@@ -220,8 +220,8 @@ class TrainConfig:
     """Parts in which a step's batch is computed."""
     seed: int = 0
     """Fixes the initial weights and the order of the training examples."""
-    loss: Literal["last", "all", "window", "ponder"] = "last"
-    """Which loops' readouts are scored; ponder: those that learned halting leaves with, and the loops it takes."""
+    loss: Literal["last", "all", "window", "halting"] = "last"
+    """Which loops' loop_logits are scored; ponder: those that learned halting leaves with, and the loops it takes."""
     loss_window: int | None = None
     """Number of trailing loops (loss=window)."""
     ponder_cost: float = 0.01
@@ -264,12 +264,12 @@ class TrainConfig:
         if self.loss == "window":
             check(self.loss_window is not None, "loss_window", None, "a number of loops with loss='window'")
         else:
-            idle(self, f"loss={self.loss!r}", "loss_window")
-        if self.loss == "ponder":
+            forbid_unused(self, f"loss={self.loss!r}", "loss_window")
+        if self.loss == "halting":
             check(self.ponder_cost >= 0, "ponder_cost", self.ponder_cost, "at least 0")
             check(0 < self.ponder_prior < 1, "ponder_prior", self.ponder_prior, "a number strictly between 0 and 1")
         else:
-            idle(self, f"loss={self.loss!r}", "ponder_cost", "ponder_prior")
+            forbid_unused(self, f"loss={self.loss!r}", "ponder_cost", "ponder_prior")
 
 
 @frozen
@@ -294,13 +294,13 @@ class RunConfig:
             reach = min(window or most, self.schedule.min_loops or most)
             loss_window = self.train.loss_window or 0
             check(loss_window <= reach, "train.loss_window", loss_window, f"at most the {reach} loops with gradient")
-        if self.train.loss in ("all", "ponder"):
+        if self.train.loss in ("all", "halting"):
             check(window is None, "schedule.num_grad_loops", window, f"None when train.loss={self.train.loss!r}")
-        halting, ponder = self.model.halting, self.train.loss == "ponder"
-        needs = "'ponder', which trains" if halting != "none" else "'last', 'all' or 'window' with"
+        halting, ponder = self.model.halting, self.train.loss == "halting"
+        needs = "'halting', which trains" if halting != "none" else "'last', 'all' or 'window' with"
         check(ponder == (halting != "none"), "train.loss", self.train.loss, f"{needs} model.halting={halting!r}")
         if halting == "act":
-            idle(self.train, "model.halting='act'", "ponder_prior", "recompute")
+            forbid_unused(self.train, "model.halting='act'", "ponder_prior", "recompute")
         if self.model.max_loops is not None:
             check(
                 most <= self.model.max_loops, "schedule.max_loops", most, f"<= model.max_loops={self.model.max_loops}"

@@ -16,11 +16,11 @@ import torch
 from rich.console import Console
 
 from looped.config import ModelConfig, RunConfig
-from looped.evaluation.depth import choose_depth
-from looped.evaluation.evaluate import evaluate, pictures, solve
+from looped.evaluation.calibration import calibrate
 from looped.evaluation.in_context import errors_by_context
+from looped.evaluation.scores import evaluate, solve, visualisations
 from looped.files import read_text, write_atomic
-from looped.models.exits import ExitRule, learned_rule, parse_rule
+from looped.models.exit_rules import ExitRule, learned_rule, parse_rule
 from looped.models.transformer import LoopedTransformer
 from looped.tasks import TASKS
 from looped.tasks.base import SPLITS, Split, Task
@@ -29,41 +29,48 @@ from looped.training.checkpoint import load_run
 from looped.training.devices import Device, find_device
 from looped.training.run_folder import SUMMARY, read_json, write_json
 
-EVAL, THINKING, IN_CONTEXT, DEPTH = "eval.jsonl", "thinking.json", "in_context.jsonl", "depth.json"
+EVAL, ANSWERS_BY_LOOP, IN_CONTEXT, CALIBRATION = (
+    "eval.jsonl",
+    "answers_by_loop.json",
+    "in_context.jsonl",
+    "calibration.json",
+)
 console = Console(stderr=True)
 
 
-class Depth(NamedTuple):
+class LoopSetting(NamedTuple):
     """How often a model loops: at most so often, and less where a rule lets it leave."""
 
     num_loops: int
     exit_rule: ExitRule | None
 
 
-def default_depth(folder: Path, step: int) -> Depth | None:
-    """What `looped depth` recommends for the checkpoint of a step, told on standard error; None where it was not asked.
+def recommended_setting(folder: Path, step: int) -> LoopSetting | None:
+    """What `looped calibrate` recommends for a checkpoint; None where it was not run.
 
     Raises:
-        ValueError: where depth.json is malformed.
+        ValueError: where calibration.json is malformed.
     """
-    if not (folder / DEPTH).exists():
+    if not (folder / CALIBRATION).exists():
         return None
-    stored = read_json(folder / DEPTH)
+    stored = read_json(folder / CALIBRATION)
     try:
         chosen = stored["recommendation"]
         rule = None if chosen["exit_rule"] is None else parse_rule(chosen["exit_rule"])
-        depth, measured = Depth(int(chosen["num_loops"]), rule), int(stored["step"])
+        depth, measured = LoopSetting(int(chosen["num_loops"]), rule), int(stored["step"])
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{folder / DEPTH}: expected what `looped depth` writes ({error})") from None
+        raise ValueError(f"{folder / CALIBRATION}: expected what `looped calibrate` writes ({error})") from None
     if measured != step:
-        print(f"{folder / DEPTH}: of step {measured}, not {step}; not used", file=sys.stderr)
+        print(f"{folder / CALIBRATION}: of step {measured}, not {step}; not used", file=sys.stderr)
         return None
     how = f"exit rule {rule}, at most {depth.num_loops} loops" if rule else f"{depth.num_loops} loops"
-    print(f"{how}, as {folder / DEPTH} recommends", file=sys.stderr)
+    print(f"{how}, as {folder / CALIBRATION} recommends", file=sys.stderr)
     return depth
 
 
-def depth_of(folder: Path, config: ModelConfig, step: int, num_loops: int | None, exit_rule: str | None) -> Depth:
+def loop_setting(
+    folder: Path, config: ModelConfig, step: int, num_loops: int | None, exit_rule: str | None
+) -> LoopSetting:
     """How often to loop: as asked; else, where nothing was asked, as recommended; else as trained.
 
     Args:
@@ -72,15 +79,15 @@ def depth_of(folder: Path, config: ModelConfig, step: int, num_loops: int | None
     Raises:
         ValueError: for a rule that there is not, or that the model was not trained for.
     """
-    if num_loops is None and exit_rule is None and (recommended := default_depth(folder, step)):
+    if num_loops is None and exit_rule is None and (recommended := recommended_setting(folder, step)):
         return recommended
     rule = learned_rule(config) if exit_rule is None else None if exit_rule == "none" else parse_rule(exit_rule)
     if rule is not None:
         rule.check(config)
-    return Depth(config.num_loops if num_loops is None else num_loops, rule)
+    return LoopSetting(config.num_loops if num_loops is None else num_loops, rule)
 
 
-def depth_run(
+def calibrate_run(
     folder: Path,
     *,
     loops: Sequence[int] = (),
@@ -90,7 +97,7 @@ def depth_run(
     checkpoint: Literal["best", "last"] = "best",
     device: Device = "auto",
 ) -> dict[str, Any]:
-    """Choose how often a trained model loops, into depth.json, whose content is returned (see `choose_depth`).
+    """Choose how often a trained model loops, into calibration.json, whose content is returned (see `calibrate`).
 
     Raises:
         ValueError: as `evaluate_run`, and for a tolerance below 0.
@@ -101,9 +108,9 @@ def depth_run(
     trained = run.model.num_loops
     counts = sorted({*(loops or default_loops(trained, run.model.max_loops)), trained})
     with console.status(f"{folder}: {task.metric} by loop count and exit rule, up to {counts[-1]} loops"):
-        found = choose_depth(model, task, loops=counts, examples=examples, split=split, tolerance=tolerance)
+        found = calibrate(model, task, loops=counts, examples=examples, split=split, tolerance=tolerance)
     found |= {"step": step, "device": next(model.parameters()).device.type, "threads": torch.get_num_threads()}
-    write_json(folder / DEPTH, found)
+    write_json(folder / CALIBRATION, found)
     return found
 
 
@@ -131,11 +138,11 @@ def evaluate_run(
     checkpoint: Literal["best", "last"] = "best",
     device: Device = "auto",
 ) -> list[dict[str, Any]]:
-    """Evaluate a run folder into eval.jsonl, whose rows are returned, thinking.json and, for prompts, in_context.jsonl.
+    """Evaluate a run folder into eval.jsonl (whose rows are returned), answers_by_loop.json and in_context.jsonl.
 
     Args:
         loops: loop counts; none is a range from 1 to beyond those trained.
-        exit_rule: also score with this rule; None is the one that `looped depth` recommends, unless `loops` are given.
+        exit_rule: also score with this rule; None is the recommended one, unless `loops` are given.
         examples: in each group, at most.
 
     Raises:
@@ -144,7 +151,7 @@ def evaluate_run(
     run, model, task, step = _opened(folder, examples, split, checkpoint, device)
     rows = []
     counts = sorted(loops) or default_loops(run.model.num_loops, run.model.max_loops)
-    most, rule = depth_of(folder, run.model, step, None, "none" if loops and exit_rule is None else exit_rule)
+    most, rule = loop_setting(folder, run.model, step, None, "none" if loops and exit_rule is None else exit_rule)
     early = None if rule is None else (most, rule)
     for group in task.groups if groups is None else groups:
         with console.status(f"{folder}: {task.metric} for {group}, {counts[0]} to {counts[-1]} loops"):
@@ -153,7 +160,7 @@ def evaluate_run(
                 rows.append({**row, "step": step})
     thinking = {
         "trained_loops": run.model.num_loops,
-        "examples": pictures(model, task, loops=min(counts[-1], max(run.model.num_loops, 4))),
+        "examples": visualisations(model, task, loops=min(counts[-1], max(run.model.num_loops, 4))),
     }
     if isinstance(task, PromptTask):
         with console.status(f"{folder}: {task.metric} by number of points in context, with baselines"):
@@ -162,7 +169,7 @@ def evaluate_run(
             curves = errors_by_context(model, task, loops=some, split=split, group=rows[0]["group"])
             text = "".join(json.dumps({**row, "step": step}) + "\n" for row in curves)
         write_atomic(folder / IN_CONTEXT, text)
-    write_atomic(folder / THINKING, json.dumps(thinking) + "\n")
+    write_atomic(folder / ANSWERS_BY_LOOP, json.dumps(thinking) + "\n")
     write_atomic(folder / EVAL, "".join(json.dumps(row) + "\n" for row in rows))
     return rows
 
@@ -185,14 +192,14 @@ def solve_file(
     """A trained model's answers to the problems in a file (or on standard input, `-`), and the rows skipped.
 
     Each answer has the keys input, answer, valid, confidence, expected (what the task's own solver says). The loops are
-    as `depth_of` says.
+    as `loop_setting` says.
 
     Raises:
         ValueError: no run folder; a bad row (on_bad_row=stop); nothing to solve.
     """
     run, model, step = load_run(folder)
     task = TASKS[run.task.name](run.task)
-    depth = depth_of(folder, run.model, step, num_loops, exit_rule)
+    depth = loop_setting(folder, run.model, step, num_loops, exit_rule)
     if source == "-":
         try:
             text = sys.stdin.buffer.read().decode("utf-8-sig")
@@ -202,7 +209,7 @@ def solve_file(
         text = read_text(Path(source))
     problems, skipped = task.read(text.splitlines(), "standard input" if source == "-" else source, on_bad_row)
     answers = solve(model, task, problems, num_loops=depth.num_loops, exit_rule=depth.exit_rule)
-    return [{**task.plain(problem), **answer} for problem, answer in answers], skipped
+    return [{**task.to_text(problem), **answer} for problem, answer in answers], skipped
 
 
 def as_csv(rows: Sequence[dict[str, Any]]) -> str:

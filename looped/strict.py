@@ -36,7 +36,7 @@ def fraction(config: Any, *names: str) -> None:
             check(0 <= value <= 1, name, value, "a number from 0 to 1")
 
 
-def idle(config: Any, condition: str, *names: str) -> None:
+def forbid_unused(config: Any, condition: str, *names: str) -> None:
     """Raise if one of `names` was set although `condition` (already known to hold) makes it idle."""
     for f in dataclasses.fields(config):
         value = getattr(config, f.name)

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from looped.strict import check, fraction, frozen, idle, ordered, positive
+from looped.strict import check, forbid_unused, fraction, frozen, ordered, positive
 
 
 @frozen
@@ -49,7 +49,7 @@ class LCSConfig:
     def __post_init__(self) -> None:
         _check_strings(self)
         if self.version == "published_v1":
-            idle(self, "version='published_v1'", "min_letters")
+            forbid_unused(self, "version='published_v1'", "min_letters")
 
 
 def _check_strings(config: "EditDistanceConfig | LCSConfig") -> None:
@@ -104,9 +104,9 @@ class SudokuConfig:
         ordered(self, "clues")
         ordered(self, "rating")
         if self.files:
-            idle(self, "files are given", "pool", "pool_seed")
+            forbid_unused(self, "files are given", "pool", "pool_seed")
         else:
-            idle(self, "puzzles are generated", "min_rating", "max_rating", "on_bad_row")
+            forbid_unused(self, "puzzles are generated", "min_rating", "max_rating", "on_bad_row")
 
 
 @frozen
@@ -163,14 +163,14 @@ class InContextConfig:
         for size in ("dim", "points"):
             start, every, full = getattr(self, f"start_{size}"), getattr(self, f"{size}_every"), getattr(self, size)
             if start is None:
-                idle(self, f"start_{size}=None", f"{size}_step", f"{size}_every")
+                forbid_unused(self, f"start_{size}=None", f"{size}_step", f"{size}_every")
             else:
                 check(start <= full, f"start_{size}", start, f"at most {size}={full}")
                 check(every is not None, f"{size}_every", None, f"a number of steps with start_{size}={start}")
         if self.start_dim is None:
-            idle(self, "start_dim=None", "truncation")
+            forbid_unused(self, "start_dim=None", "truncation")
         elif self.function not in ("sparse_linear", "decision_tree"):
-            idle(self, f"function={self.function!r}", "truncation")
+            forbid_unused(self, f"function={self.function!r}", "truncation")
 
 
 @frozen
@@ -248,13 +248,13 @@ class TextConfig:
             separate[0] == separate[1], "validation_files", self.validation_files, "files exactly where test_files are"
         )
         if self.dataset is not None:
-            idle(self, "a dataset is given", "train_files", "validation_files", "test_files")
+            forbid_unused(self, "a dataset is given", "train_files", "validation_files", "test_files")
         if self.version == "published":
-            idle(self, "version='published'", "document")
+            forbid_unused(self, "version='published'", "document")
         if self.tokenizer != "bpe":
-            idle(self, f"tokenizer={self.tokenizer!r}", "bpe_size")
+            forbid_unused(self, f"tokenizer={self.tokenizer!r}", "bpe_size")
         if self.tokenizer in ("bytes", "bpe"):
-            idle(self, f"tokenizer={self.tokenizer!r}", "end_token")
+            forbid_unused(self, f"tokenizer={self.tokenizer!r}", "end_token")
 
 
 TaskConfig = (

@@ -21,9 +21,9 @@ VARIANTS = {
     "inject_add": dataclasses.replace(TINY, input_injection="add", loop_norm=True, final_norm="layer"),
     "inject_concat": dataclasses.replace(TINY, input_injection="concat", positions_every_loop=True),
     "additive": dataclasses.replace(TINY, modulation="additive", activation="silu"),
-    "gain_gate": dataclasses.replace(TINY, modulation="gain_gate", norm_gain=False, activation="silu"),
-    "gain_gate_both": dataclasses.replace(TINY, modulation="gain_gate", timestep="both", gate_offset=1),
-    "adaptive_norm": dataclasses.replace(TINY, modulation="adaptive_norm", timestep="fraction", core_layers=2),
+    "scale_gate": dataclasses.replace(TINY, modulation="scale_gate", norm_gain=False, activation="silu"),
+    "scale_gate_both": dataclasses.replace(TINY, modulation="scale_gate", timestep="both", gate_offset=1),
+    "adaln_zero": dataclasses.replace(TINY, modulation="adaln_zero", timestep="fraction", core_layers=2),
     "table": dataclasses.replace(TINY, modulation="table", max_loops=9),
     "rezero": dataclasses.replace(TINY, modulation="rezero"),
     "hardmax": dataclasses.replace(TINY, attention="hardmax", num_heads=3, d_head=4),
@@ -52,9 +52,9 @@ def inputs_for(config: ModelConfig, batch: int = 3, seq: int = 6) -> tuple[torch
         inputs = torch.randint(config.vocab_size or 0, (batch, seq), generator=generator)
     else:
         inputs = torch.randn(batch, seq, config.input_dim or 0, generator=generator, dtype=torch.float64)
-    attend = torch.ones(batch, seq, dtype=torch.bool)
-    attend[batch // 2, -2:] = False
-    return inputs, attend
+    attention_mask = torch.ones(batch, seq, dtype=torch.bool)
+    attention_mask[batch // 2, -2:] = False
+    return inputs, attention_mask
 
 
 def gradients(model: LoopedTransformer, loss: torch.Tensor) -> dict[str, torch.Tensor]:

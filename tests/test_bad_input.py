@@ -103,7 +103,7 @@ CASES = {
     "option": Case(DEMO + "--train.stepz 9", ("--train.stepz", "did you mean --train.steps?")),
     "option without its part": Case(DEMO + "--num-loops 9", ("--num-loops", "did you mean --model.num-loops?")),
     "option of evaluate": Case("evaluate strings --loop 2", ("--loop", "did you mean --loops?")),
-    "option's value": Case(DEMO + "--train.loss al", ("--train.loss", "'al'", "'last', 'all', 'window', 'ponder'")),
+    "option's value": Case(DEMO + "--train.loss al", ("--train.loss", "'al'", "'last', 'all', 'window', 'halting'")),
     "split": Case("evaluate strings --split tset", ("--split", "'tset'", "'validation', 'test'")),
     "field of another task": Case("train sudoku --out new --task.length 9", ("--task.length",)),
     # Loops and exit rules
@@ -118,9 +118,11 @@ CASES = {
     "exit rule without training": Case(
         "solve strings in.txt --exit-rule gate:0.5", ("gate:0.5", "model.halting='gate'", "'none'"), lines("ab ba")
     ),
-    "halting without its loss": Case(DEMO + "--model.halting act", ("train.loss='last'", "'ponder'")),
-    "loss without halting": Case(DEMO + "--train.loss ponder", ("train.loss='ponder'", "model.halting='none'")),
-    "recommendation": Case("evaluate strings", ("strings/depth.json", "looped depth"), put("strings/depth.json", "{}")),
+    "halting without its loss": Case(DEMO + "--model.halting act", ("train.loss='last'", "'halting'")),
+    "loss without halting": Case(DEMO + "--train.loss ponder", ("train.loss='halting'", "model.halting='none'")),
+    "recommendation": Case(
+        "evaluate strings", ("strings/calibration.json", "looped calibrate"), put("strings/calibration.json", "{}")
+    ),
     "word too many": Case("show strings boards", ("boards", "looped show --help")),
     "argument missing": Case("solve strings", ("Missing", "one problem a line")),
     "value missing": Case(DEMO + "--train.steps", ("Missing value", "--train.steps")),

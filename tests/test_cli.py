@@ -18,7 +18,7 @@ import torch
 from looped import runs
 from looped.cli import COMMANDS, main
 from looped.config import RunConfig
-from looped.evaluation.evaluate import readouts
+from looped.evaluation.scores import loop_logits
 from looped.recipes import RECIPES
 from looped.task_config import EditDistanceConfig
 from looped.tasks import TASKS
@@ -29,7 +29,7 @@ SMALL = [
     "train.eval_examples=8", "train.device=cpu", "train.precision=fp32", "train.compile=False", "train.workers=0",
 ]  # fmt: skip
 STRINGS = (
-    "demo-looped-2 --task.length 4 --task.eval-lengths 5 --model.num-loops 3 --model.modulation gain_gate "
+    "demo-looped-2 --task.length 4 --task.eval-lengths 5 --model.num-loops 3 --model.modulation scale_gate "
     "--model.gate-offset 1 --model.timestep fraction --optim.learning-rate 0.05"
 )
 BOARDS = (
@@ -134,10 +134,15 @@ def test_a_fraction_of_the_loops_is_evaluated_in_separate_passes(strings: Path):
     batch = task.batch("test", 0, 64, seed=0, group="4")
     loops = [1, 2, 3, 5]
     with torch.no_grad():
-        single = [model(batch.inputs, attend=batch.attend, num_loops=n, readouts=(n,)).readouts[0] for n in loops]
-        shared = model(batch.inputs, attend=batch.attend, num_loops=5, readouts=tuple(loops)).readouts
+        single = [
+            model(batch.inputs, attention_mask=batch.attention_mask, num_loops=n, loop_logits=(n,)).loop_logits[0]
+            for n in loops
+        ]
+        shared = model(
+            batch.inputs, attention_mask=batch.attention_mask, num_loops=5, loop_logits=tuple(loops)
+        ).loop_logits
     assert not torch.allclose(single[2], shared[2], atol=1e-3)  # else it would not matter
-    torch.testing.assert_close(readouts(model, batch, loops), torch.stack(single))
+    torch.testing.assert_close(loop_logits(model, batch, loops), torch.stack(single))
     rows = runs.evaluate_run(strings, loops=loops, examples=64, groups=["4"])
     for row, logits in zip(rows, single, strict=True):
         assert row["value"] == pytest.approx(task.score(batch, logits)["accuracy"].mean().item())
@@ -155,7 +160,9 @@ def test_solve_answers_what_is_most_probable(strings: Path, tmp_path: Path, caps
         task = TASKS[config.task.name](config.task)
         batch = task.encode(task.read([" ".join(p) for p in pairs], "", "stop")[0])
         with torch.no_grad():
-            logits = model(batch.inputs, attend=batch.attend, num_loops=loops, readouts=(loops,)).readouts[0]
+            logits = model(
+                batch.inputs, attention_mask=batch.attention_mask, num_loops=loops, loop_logits=(loops,)
+            ).loop_logits[0]
         chances, best = logits[batch.mask].double().softmax(-1).max(-1)
         assert [int(row["answer"]) for row in rows] == best.tolist()
         assert [float(row["confidence"]) for row in rows] == pytest.approx(chances.tolist())
@@ -171,7 +178,7 @@ def test_what_depth_recommends_is_used_by_default(boards: Path, tmp_path: Path, 
     (tmp_path / "in.txt").write_text("\n".join(PUZZLES))
     run("depth", folder, "--loops", "1", "4", "--examples", "12", "--tolerance", "0.1")
     out = capsys.readouterr().out
-    found = json.loads((folder / "depth.json").read_text())
+    found = json.loads((folder / "calibration.json").read_text())
     rows, chosen = found["rows"], found["recommendation"]
     assert [row["num_loops"] for row in rows if row["exit_rule"] is None] == [1, 2, 4], "those of training too"
     assert {key: chosen[key] for key in rows[0]} in rows
@@ -180,12 +187,12 @@ def test_what_depth_recommends_is_used_by_default(boards: Path, tmp_path: Path, 
 
     # Whatever an untrained model makes best: from here on a rule that does something.
     chosen |= {"exit_rule": "unchanged:1", "num_loops": 5}
-    (folder / "depth.json").write_text(json.dumps(found))
+    (folder / "calibration.json").write_text(json.dumps(found))
     answers = {}
     for words in ("", "--exit-rule unchanged:1 --num-loops 5", "--exit-rule none", "--num-loops 2", "--num-loops 5"):
         run("solve", folder, tmp_path / "in.txt", *words.split())
         answers[words], err = capsys.readouterr()
-        says = f"exit rule unchanged:1, at most 5 loops, as {folder / 'depth.json'} recommends\n"
+        says = f"exit rule unchanged:1, at most 5 loops, as {folder / 'calibration.json'} recommends\n"
         assert err == ("" if words else says)
     assert answers[""] == answers["--exit-rule unchanged:1 --num-loops 5"] != answers["--num-loops 5"]
     assert answers["--exit-rule none"] == answers["--num-loops 2"] != answers["--num-loops 5"]
@@ -204,7 +211,7 @@ def test_what_depth_recommends_is_used_by_default(boards: Path, tmp_path: Path, 
     assert not any("exit_rule" in row for row in rows_of(folder))
 
     found["step"] += 1
-    (folder / "depth.json").write_text(json.dumps(found))
+    (folder / "calibration.json").write_text(json.dumps(found))
     capsys.readouterr()
     run("solve", folder, tmp_path / "in.txt")
     again, err = capsys.readouterr()
@@ -221,7 +228,7 @@ def test_solve_boards_from_standard_input_into_a_file(
     assert [answer["input"] for answer in answers] == [puzzle.replace(".", "0") for puzzle in PUZZLES]
     inputs = torch.tensor([[int(cell) for cell in answer["input"]] for answer in answers])
     with torch.no_grad():
-        logits = load_run(boards)[1](inputs, num_loops=2, readouts=(2,)).readouts[0]
+        logits = load_run(boards)[1](inputs, num_loops=2, loop_logits=(2,)).loop_logits[0]
     filled = torch.where(inputs > 0, inputs, logits[..., 1:].argmax(-1) + 1)
     assert [answer["answer"] for answer in answers] == ["".join(map(str, cells)) for cells in filled.tolist()]
     for answer in answers:

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from looped.analysis.measure import MEASURES, draw, other_starts
+from looped.analysis.states import motion, states
 from looped.cli import main
-from looped.evaluation.dynamics import motion, states
-from looped.evaluation.evaluate import evaluate
-from looped.evaluation.inspection import MEASURES, draw, other_starts
+from looped.evaluation.scores import evaluate
 from looped.tasks import TASKS
 from looped.training import load_run
 
@@ -23,7 +23,7 @@ SMALL = (
 RUNS = {
     "strings": "demo-looped-2 --task.length 4 --model.num-loops 3 --model.modulation table --model.max-loops 5 "
     "--model.gate-offset 1",
-    "fraction": "lcs-looped@cpu --task.length 4 --model.num-loops 3 --model.modulation gain_gate "
+    "fraction": "lcs-looped@cpu --task.length 4 --model.num-loops 3 --model.modulation scale_gate "
     "--model.timestep fraction --model.core-layers 2",
     "boards": "sudoku-looped@cpu --task.pool 200 --model.num-loops 2 --model.attention linear",
     "points": "in-context-tree-looped@cpu --task.dim 3 --task.start-dim 3 --task.points 6 --task.start-points 6 "
@@ -55,12 +55,12 @@ def inspected(words: str) -> tuple[dict, str, set[str]]:
     """inspect.json, report.md and the names of the figures, after `looped inspect`."""
     assert main(["inspect", *shlex.split(words), "--out", "out"]) == 0
     out = Path("out")
-    pictures = {path.stem for path in out.glob("figures/*.png")}
+    visualisations = {path.stem for path in out.glob("figures/*.png")}
     page = (out / "report.html").read_text()
     text = (out / "report.md").read_text()
     found = json.loads((out / "inspect.json").read_text(), parse_constant=lambda name: pytest.fail(f"{name} in JSON"))
     shown = set(re.findall(r"figures/(\w+)\.png", text))
-    assert shown <= pictures
+    assert shown <= visualisations
     assert page.count('role="img"') == len(shown)
     for word in ("nan", "None", "inf "):
         assert word not in text
@@ -80,9 +80,9 @@ def test_strings(capsys: pytest.CaptureFixture[str]):
     assert found["score"]["low"] == [row["low"] for row in rows]
 
     batch = task.batch("test", 0, 40, seed=0, group="4")
-    loop = model.loop(batch.inputs, attend=batch.attend, num_loops=5)
+    loop = model.loop(batch.inputs, attention_mask=batch.attention_mask, num_loops=5)
     h = states(loop, 5)
-    change = motion(h, batch.attend).change
+    change = motion(h, batch.attention_mask).change
     assert change.min() > 0
     assert found["motion"]["change"]["middle"] == pytest.approx(change.median(1).values.tolist(), rel=0.02)
     logits = torch.stack([loop.read(state)[batch.mask] for state in h[1:]])

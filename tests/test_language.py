@@ -122,11 +122,11 @@ def test_text_is_written_as_depth_recommends(capsys: pytest.CaptureFixture[str])
     try:
         assert main(shlex.split("generate run --prompt 7 8 --tokens 12")) == 0
         out, err = capsys.readouterr()
-        chosen = json.loads(Path("run/depth.json").read_text())["recommendation"]
-        assert "as run/depth.json recommends" in err
+        chosen = json.loads(Path("run/calibration.json").read_text())["recommendation"]
+        assert "as run/calibration.json recommends" in err
         assert all(json.loads(line)["mean_loops"] <= chosen["num_loops"] for line in out.splitlines())
     finally:
-        Path("run/depth.json").unlink()
+        Path("run/calibration.json").unlink()
 
 
 def test_text_stops_after_a_word(capsys: pytest.CaptureFixture[str]):

@@ -6,7 +6,7 @@ from typing import Literal
 
 import tyro
 
-from looped.evaluation.inspection import MEASURES, draw
+from looped.analysis.measure import MEASURES, draw
 from looped.files import write_atomic
 from looped.report import report_inspection
 from looped.runs import console
@@ -25,7 +25,7 @@ def inspect_run(
     split: Literal["validation", "test"] = "test",
     seed: int = 0,
 ) -> None:
-    """Look inside the loop of a run: readouts, states, stability, attention and modulation, loop by loop.
+    """Observation inside the loop of a run: loop_logits, states, stability, attention and modulation, loop by loop.
 
     Args:
         run: the run folder.

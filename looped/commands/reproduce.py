@@ -11,11 +11,11 @@ from rich.console import Console
 from rich.table import Table
 
 from looped.commands.arguments import override_words, training_run
-from looped.recipes.paper import paper_table
+from looped.paper.reproduce import all_runs, estimate, work_for, write_table
+from looped.paper.tables import paper_table
 from looped.recipes.scales import Scale
 from looped.report import report
-from looped.report.words import amount
-from looped.reproduce import all_runs, estimate, work_for, write_table
+from looped.report.number_format import amount
 from looped.runs import run_commands
 
 

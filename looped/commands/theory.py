@@ -46,7 +46,7 @@ def approximate(
     all_sequences: bool = False,
     out: Path | None = None,
 ) -> None:
-    """Build the one-block looped transformer that approximates a function, and watch it work.
+    """Build the one-block looped transformer that approximates a function, and exit_mask it work.
 
     Args:
         function: file.py:name, or one of the examples (waves, spread, mixed, rough, steep). It maps float64 torch

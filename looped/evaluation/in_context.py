@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from looped.evaluation.evaluate import EVALUATION_SEED, PART, parts, readouts
-from looped.evaluation.metrics import interval
+from looped.evaluation.scores import EVALUATION_SEED, PART, loop_logits, parts
+from looped.intervals import interval
 from looped.models.transformer import LoopedTransformer
 from looped.tasks.base import Batch, Split
 from looped.tasks.prompts import PromptTask
@@ -75,7 +75,9 @@ def errors_by_context(
             "value": value, "low": low, "high": high, "n": len(wrong), "split": split,
         }  # fmt: skip
 
-    outputs = torch.cat([readouts(model, part, loops).cpu() for part in parts(batch, PART, torch.device("cpu"))], dim=1)
+    outputs = torch.cat(
+        [loop_logits(model, part, loops).cpu() for part in parts(batch, PART, torch.device("cpu"))], dim=1
+    )
     for count, logits in zip(loops, outputs, strict=True):
         wrong = task.errors(batch, logits)
         for points in range(task.points):

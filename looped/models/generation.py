@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from looped.config import CachePolicy
-from looped.models.cache import Cache
-from looped.models.exits import ExitRule
+from looped.models.exit_rules import ExitRule
+from looped.models.kv_cache import Cache
 from looped.models.transformer import LoopedTransformer
 
 Stop = Collection[int] | Callable[[Sequence[int]], bool]
@@ -201,8 +201,10 @@ class Reader:
         self.cache.clear()
         rows = [torch.tensor(text, device=self.device) for text in texts]
         inputs = pad_sequence(rows, batch_first=True, padding_side="left")
-        attend = pad_sequence([torch.ones_like(row, dtype=torch.bool) for row in rows], True, padding_side="left")
-        positions = (attend.cumsum(1) - 1).clamp(min=0)
+        attention_mask = pad_sequence(
+            [torch.ones_like(row, dtype=torch.bool) for row in rows], True, padding_side="left"
+        )
+        positions = (attention_mask.cumsum(1) - 1).clamp(min=0)
         self.positions = positions[:, -1:]
         padded = len({len(text) for text in texts}) > 1
         output = None
@@ -210,7 +212,7 @@ class Reader:
             part = slice(start, start + self.chunk)
             output = self.model(
                 inputs[:, part],
-                attend=attend[:, part] if padded else None,
+                attention_mask=attention_mask[:, part] if padded else None,
                 positions=positions[:, part] if padded else None,
                 cache=self.cache,
                 last_logits=1,
@@ -236,5 +238,7 @@ class Reader:
 
     def _last(self, output: Any) -> tuple[Tensor, Tensor]:
         logits = output.logits[:, -1].float()
-        loops = torch.full((len(logits),), output.num_loops) if output.exits is None else output.exits[:, -1]
+        loops = (
+            torch.full((len(logits),), output.num_loops) if output.loops_taken is None else output.loops_taken[:, -1]
+        )
         return logits, loops

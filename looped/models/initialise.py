@@ -8,7 +8,7 @@ from torch import nn
 from looped.config import ModelConfig
 from looped.nn.attention import Attention
 from looped.nn.feedforward import FeedForward
-from looped.nn.timestep import TimestepModulation
+from looped.nn.modulation import TimestepModulation
 
 INIT_STD = 0.02
 
@@ -46,7 +46,7 @@ def initialise(
             module.weight.normal_(0, 1 if config.initialisation == "pytorch" else INIT_STD, generator=generator)
     if isinstance(positions := dict(model.named_parameters()).get("positions"), nn.Parameter):
         positions.normal_(0, 1 if config.initialisation == "pytorch" else INIT_STD, generator=generator)
-    if config.modulation in ("gain_gate", "adaptive_norm"):
+    if config.modulation in ("scale_gate", "adaln_zero"):
         nn.init.zeros_(modulation.signals.weight)
         nn.init.zeros_(modulation.signals.bias)
     if config.halting != "none":

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from looped.models.recurrence import Recurrence
+from looped.models.iterate import Iterated
 from looped.nn.positions import Rotation
 
 
@@ -42,7 +42,7 @@ class Part(NamedTuple):
         return Part(self.embedded[rows], where, mask, by, self.span)
 
 
-def joined(parts: list[Recurrence]) -> Recurrence:
+def joined(parts: list[Iterated]) -> Iterated:
     """One after another what was looped token by token; tokens that left early are kept as they left."""
 
     def along(name: str) -> Any:
@@ -51,13 +51,13 @@ def joined(parts: list[Recurrence]) -> Recurrence:
 
     loops = max(part.num_loops for part in parts)
     numbers = sorted({n for part in parts for n in part.kept})
-    return Recurrence(
+    return Iterated(
         along("state"),
         loops,
         {n: torch.cat([part.kept.get(n, part.state) for part in parts], dim=1) for n in numbers},
         along("exits"),
         along("logits"),
-        along("ponder"),
+        along("halting"),
     )
 
 
@@ -67,22 +67,22 @@ class LoopedOutput:
 
     logits: Float[Tensor, "batch read output"]
     """Readout of the last loop."""
-    readouts: Float[Tensor, "reads batch read output"]
+    loop_logits: Float[Tensor, "reads batch read output"]
     """Readouts of the loops that were asked for, in ascending order."""
     state: Float[Tensor, "batch seq d_model"]
     """State after the last loop."""
     num_loops: int
     """Loops that were run."""
-    trajectory: Float[Tensor, "loops batch seq d_model"] | None = None
+    loop_states: Float[Tensor, "loops batch seq d_model"] | None = None
     """State after each loop."""
-    exits: Int[Tensor, "batch seq"] | None = None
+    loops_taken: Int[Tensor, "batch seq"] | None = None
     """Loops that each token took part in, with an exit rule."""
-    ponder: Float[Tensor, "batch seq"] | None = None
+    ponder_cost: Float[Tensor, "batch seq"] | None = None
     """Each token's ponder cost, with halting="act"."""
 
 
 class Loop(NamedTuple):
-    """A model on given inputs: its forward pass is `read` of what `recur` makes of `step` and `state`."""
+    """A model on given inputs: its forward pass is `read` of what `iterate` makes of `step` and `state`."""
 
     state: Float[Tensor, "batch seq d_model"]
     """The state before the first loop."""

@@ -8,17 +8,17 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from looped.config import ModelConfig
-from looped.models.cache import Cache, Carried, Sharing, Store
-from looped.models.exits import ExitRule, learned_rule
+from looped.models.early_exit import Exits
+from looped.models.exit_rules import ExitRule, learned_rule
 from looped.models.initialise import initialise
-from looped.models.leaving import Exits
+from looped.models.iterate import Iterated, Recompute, iterate
+from looped.models.kv_cache import Cache, Carried, Sharing, Store
 from looped.models.parts import Loop, LoopedOutput, Part, joined
-from looped.models.recurrence import Recompute, Recurrence, recur
 from looped.nn.attention import KeyValueSlot, causal, visible
 from looped.nn.block import TransformerBlock
+from looped.nn.modulation import TimestepModulation
 from looped.nn.norms import make_norm
 from looped.nn.positions import Rotation, rotation, sinusoid
-from looped.nn.timestep import TimestepModulation
 
 
 class LoopedTransformer(nn.Module):
@@ -84,23 +84,23 @@ class LoopedTransformer(nn.Module):
         self,
         inputs: Int[Tensor, "batch seq"] | Float[Tensor, "batch seq input"],
         *,
-        attend: Bool[Tensor, "batch seq"] | Bool[Tensor, "batch seq seq"] | None = None,
+        attention_mask: Bool[Tensor, "batch seq"] | Bool[Tensor, "batch seq seq"] | None = None,
         positions: Int[Tensor, "batch seq"] | None = None,
         num_loops: int | None = None,
         num_grad_loops: int | None = None,
         exit_rule: ExitRule | None = None,
-        watch: Bool[Tensor, "batch seq"] | None = None,
+        exit_mask: Bool[Tensor, "batch seq"] | None = None,
         cache: Cache | None = None,
-        readouts: Literal["last", "all"] | Collection[int] = "last",
+        loop_logits: Literal["last", "all"] | Collection[int] = "last",
         last_logits: int | None = None,
-        trajectory: bool = False,
+        loop_states: bool = False,
         recompute: Recompute = "none",
     ) -> LoopedOutput:
         """Apply the model.
 
         Args:
             inputs: tokens, or vectors of width input_dim; with a cache those that follow what it holds.
-            attend: True at real positions, False at padding; or for each query (second axis) the keys (third)
+            attention_mask: True at real positions, False at padding; or for each query (second axis) the keys (third)
                 that it sees, such as a graph's edges; None when all see all.
             positions: which position each input has, where padding on the left shifts them; None counts from 0, with
                 a cache from its number of tokens.
@@ -108,13 +108,13 @@ class LoopedTransformer(nn.Module):
             num_grad_loops: trailing loops that carry gradient; None is all.
             exit_rule: lets examples or tokens stop early; a model with halting="act" always does, and reads out the
                 mean of its states.
-            watch: the positions that the exit rule looks at, such as those of the answer; None is all real ones, at
+            exit_mask: the positions that the exit rule looks at, such as those of the answer; None is all real ones, at
                 which learned halting always looks.
             cache: keys and values of the tokens before; those of `inputs` are added.
-            readouts: loop numbers, from 1, whose logits are returned; loops after an early exit are left out.
+            loop_logits: loop numbers, from 1, whose logits are returned; loops after an early exit are left out.
             last_logits: read out only so many positions at the end; None is all.
-            trajectory: also return the state after each loop.
-            recompute: see `recur`.
+            loop_states: also return the state after each loop.
+            recompute: see `iterate`.
 
         Raises:
             ValueError: for a sequence longer than max_seq_len or than the cache, loop numbers out of range, a cache
@@ -125,21 +125,21 @@ class LoopedTransformer(nn.Module):
             exit_rule = learned_rule(self.config)
         every = range(1, loops + 1)
         named = {"last": {loops}, "all": set(every)}
-        wanted = sorted(named[readouts] if isinstance(readouts, str) else set(readouts))
+        wanted = sorted(named[loop_logits] if isinstance(loop_logits, str) else set(loop_logits))
         if loops >= 1 and (not wanted or wanted[0] < 1 or wanted[-1] > loops):
-            raise ValueError(f"readouts={readouts!r}: expected loop numbers from 1 to num_loops={loops}")
-        self._check(inputs, attend, loops, exit_rule, wanted, cache)
+            raise ValueError(f"loop_logits={loop_logits!r}: expected loop numbers from 1 to num_loops={loops}")
+        self._check(inputs, attention_mask, loops, exit_rule, wanted, cache)
         if cache is not None and cache.every_readout and self.coda:
             wanted = list(every)  # the keys of the coda after every loop belong into the cache
-        run = Pass(self, inputs, attend, positions, loops, cache)
+        run = Pass(self, inputs, attention_mask, positions, loops, cache)
         if exit_rule is not None and exit_rule.sees == "halting":
-            watch = None
-        if exit_rule is not None and attend is not None and attend.ndim == 2:
-            watch = attend if watch is None else watch & attend
+            exit_mask = None
+        if exit_rule is not None and attention_mask is not None and attention_mask.ndim == 2:
+            exit_mask = attention_mask if exit_mask is None else exit_mask & attention_mask
         result = run.loop(
             exit_rule,
-            watch,
-            keep=every if trajectory else wanted,
+            exit_mask,
+            keep=every if loop_states else wanted,
             num_grad_loops=num_grad_loops,
             recompute=recompute,
         )
@@ -151,19 +151,19 @@ class LoopedTransformer(nn.Module):
             cache.used += inputs.shape[1]
         return LoopedOutput(
             logits=last,
-            readouts=torch.stack(list(reads.values()) or [last]),
+            loop_logits=torch.stack(list(reads.values()) or [last]),
             state=result.state,
             num_loops=result.num_loops,
-            trajectory=torch.stack(list(result.kept.values())) if trajectory else None,
-            exits=result.exits,
-            ponder=result.ponder,
+            loop_states=torch.stack(list(result.kept.values())) if loop_states else None,
+            loops_taken=result.exits,
+            ponder_cost=result.ponder,
         )
 
     def loop(
         self,
         inputs: Int[Tensor, "batch seq"] | Float[Tensor, "batch seq input"],
         *,
-        attend: Bool[Tensor, "batch seq"] | Bool[Tensor, "batch seq seq"] | None = None,
+        attention_mask: Bool[Tensor, "batch seq"] | Bool[Tensor, "batch seq seq"] | None = None,
         num_loops: int,
     ) -> Loop:
         """What `num_loops` loops on these inputs start from, do and are read by; arguments as in `forward`.
@@ -174,8 +174,8 @@ class LoopedTransformer(nn.Module):
         """
         if self.config.cache != "all":
             raise ValueError(f"cache={self.config.cache!r}: expected 'all', where a loop sees nothing but the state")
-        self._check(inputs, attend, num_loops, None, [num_loops], None)
-        run = Pass(self, inputs, attend, None, num_loops, None)
+        self._check(inputs, attention_mask, num_loops, None, [num_loops], None)
+        run = Pass(self, inputs, attention_mask, None, num_loops, None)
         return Loop(
             run.start(run.whole),
             lambda state, t: run.step(state, t, run.whole),
@@ -185,7 +185,7 @@ class LoopedTransformer(nn.Module):
     def _check(
         self,
         inputs: Tensor,
-        attend: Tensor | None,
+        attention_mask: Tensor | None,
         loops: int,
         rule: ExitRule | None,
         wanted: list[int],
@@ -206,8 +206,8 @@ class LoopedTransformer(nn.Module):
             raise ValueError(f"cache: {cache.used} + {seq} tokens: expected at most its length={cache.length}")
         if loops > cache.num_loops:
             raise ValueError(f"num_loops={loops}: expected at most the cache's num_loops={cache.num_loops}")
-        if attend is not None and attend.ndim == 3:
-            raise ValueError("attend: expected (batch, seq) beside a cache")
+        if attention_mask is not None and attention_mask.ndim == 3:
+            raise ValueError("attention_mask: expected (batch, seq) beside a cache")
         reads = wanted != [loops] or (rule is not None and rule.sees == "logits")
         if reads and self.coda and not cache.every_readout:
             raise ValueError("cache: expected one with every_readout=True, since coda layers read out every loop here")
@@ -260,7 +260,7 @@ class Pass:
         self,
         model: LoopedTransformer,
         inputs: Tensor,
-        attend: Tensor | None,
+        attention_mask: Tensor | None,
         positions: Tensor | None,
         num_loops: int,
         cache: Cache | None,
@@ -269,9 +269,9 @@ class Pass:
         start = 0 if cache is None else cache.used
         span = slice(start, start + seq)
         if cache is None:
-            mask = visible(attend, causal(seq, 0, device) if config.causal else None)
+            mask = visible(attention_mask, causal(seq, 0, device) if config.causal else None)
         else:
-            mask = cache.mask(attend, span)
+            mask = cache.mask(attention_mask, span)
         by, where = None, None
         if config.positions == "rotary":
             by = rotation(
@@ -292,7 +292,7 @@ class Pass:
         # Unbound once: indexing in every loop would allocate a full gradient for every loop.
         self.signals = [None] * num_loops if signals is None else signals.unbind(0)
 
-    def loop(self, rule: ExitRule | None, watch: Tensor | None, **how: Any) -> Recurrence:
+    def loop(self, rule: ExitRule | None, exit_mask: Tensor | None, **how: Any) -> Iterated:
         """Apply the core, to all tokens at once or, where they see what others left behind, to one after another."""
         config, part, cache = self.model.config, self.whole, self.cache
         batch, seq = part.embedded.shape[:2]
@@ -306,25 +306,25 @@ class Pass:
         elif cache is None and rule is not None and rule.per == "token":
             store = Carried(Sharing("ring", 1))  # those that left show their last loop: one slot is as good as all
         if not one_by_one or seq == 1:
-            return self._loop(part, store, rule, watch, **how)
+            return self._loop(part, store, rule, exit_mask, **how)
         results = []
         for i in range(seq):
-            seen = None if watch is None else watch[:, i : i + 1]
+            seen = None if exit_mask is None else exit_mask[:, i : i + 1]
             results.append(self._loop(part.token(i), store, rule, seen, **how))
             if isinstance(store, Carried):
                 store.advance()
         return joined(results)
 
     def _loop(
-        self, part: Part, store: Store | None, rule: ExitRule | None, watch: Tensor | None, **how: Any
-    ) -> Recurrence:
+        self, part: Part, store: Store | None, rule: ExitRule | None, exit_mask: Tensor | None, **how: Any
+    ) -> Iterated:
         model, loops = self.model, self.num_loops
         exits = None
         if rule is not None:
             exits = Exits(
                 rule,
                 part.embedded,
-                watch=watch,
+                exit_mask=exit_mask,
                 read=lambda state, n: self.read(state, n, part.rows(exits.rows), store),  # type: ignore[union-attr]
                 halting=model.halting,
                 stop=lambda tokens, ran: None if store is None else store.stop(tokens, ran, loops, part.span),
@@ -338,7 +338,7 @@ class Pass:
             slots = [store.slot("core", layer, t, loops, part.span) for layer in range(len(model.core))]
             return self.step(state, t, here, slots)
 
-        result = recur(step, self.start(part), loops, exits=exits, **how)
+        result = iterate(step, self.start(part), loops, exits=exits, **how)
         if isinstance(store, Cache):
             if exits is None or not exits.all_left:
                 store.stop(None, loops, loops, part.span)

@@ -70,7 +70,7 @@ class Attention(nn.Module):
         if slot is not None:
             kv = (slot.extend(torch.stack(kv) if self.rotary else parts[1:]) if own else slot.read()).unbind(0)
         k, v = kv
-        return self.project(rearrange(attend(q, k, v, mask, self.kind), "b h s d -> b s (h d)"))
+        return self.project(rearrange(dot_product_attention(q, k, v, mask, self.kind), "b h s d -> b s (h d)"))
 
     def _weights_for(self, first: int) -> tuple[tuple[Tensor, Tensor | None], tuple[Tensor, Tensor | None]]:
         """The fused projection as (weight, bias) of its first parts and of the rest."""
@@ -80,7 +80,7 @@ class Attention(nn.Module):
         return (weight[:rows], head), (weight[rows:], tail)
 
 
-def attend(
+def dot_product_attention(
     q: Float[Tensor, "batch heads seq head_dim"],
     k: Float[Tensor, "batch heads keys head_dim"],
     v: Float[Tensor, "batch heads keys value_dim"],
@@ -114,19 +114,19 @@ def causal(seq: int, past: int, device: torch.device) -> Bool[Tensor, "1 1 seq k
 
 
 def visible(
-    attend: Bool[Tensor, "batch keys"] | Bool[Tensor, "batch seq keys"] | None,
+    attention_mask: Bool[Tensor, "batch keys"] | Bool[Tensor, "batch seq keys"] | None,
     below: Bool[Tensor, "1 1 seq keys"] | None,
 ) -> Bool[Tensor, "#batch 1 #seq keys"] | None:
     """True where a query (third axis) may see a key (fourth); None when all see all.
 
     Args:
-        attend: which keys are real, or which each query sees.
+        attention_mask: which keys are real, or which each query sees.
         below: what `causal` allows, if the model is causal. Padding on the left, which would then see nothing, sees
             itself: some kernels make NaN of nothing.
     """
-    if attend is None:
+    if attention_mask is None:
         return below
-    mask = attend[:, None, None, :] if attend.ndim == 2 else attend[:, None]
+    mask = attention_mask[:, None, None, :] if attention_mask.ndim == 2 else attention_mask[:, None]
     if below is None:
         return mask
     seq, keys = below.shape[2:]

@@ -6,9 +6,9 @@ from torch import Tensor, nn
 from looped.config import ModelConfig
 from looped.nn.attention import Attention, KeyValueSlot
 from looped.nn.feedforward import FeedForward
+from looped.nn.modulation import NO_SIGNALS, LayerSignals
 from looped.nn.norms import make_norm
 from looped.nn.positions import Rotation
-from looped.nn.timestep import NO_SIGNALS, LayerSignals
 
 
 class TransformerBlock(nn.Module):
@@ -36,10 +36,10 @@ class TransformerBlock(nn.Module):
     ) -> Float[Tensor, "batch seq d_model"]:
         """The state after the layer; for `mask`, `by` and `slot` see `Attention.forward`."""
         s = signals
-        normed = _scale_and_shift(self.attention_norm(x), s.attention_gain, s.attention_shift)
+        normed = _scale_and_shift(self.attention_norm(x), s.attention_scale, s.attention_shift)
         attended = self.attention(normed, x if self.values_from_state else normed, mask, by, slot)
         x = x + _gate(attended, s.attention_gate)
-        normed = _scale_and_shift(self.feedforward_norm(x), s.feedforward_gain, s.feedforward_shift)
+        normed = _scale_and_shift(self.feedforward_norm(x), s.feedforward_scale, s.feedforward_shift)
         return x + _gate(self.feedforward(normed), s.feedforward_gate)
 
 

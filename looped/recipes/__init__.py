@@ -75,9 +75,9 @@ def complete(run: RunConfig) -> RunConfig:
     task, target = TASKS[run.task.name](run.task), run.train.target
     if target is not None and target > 1 and not task.lower_is_better:
         raise ValueError(f"train.target={target}: expected a number from 0 to 1, as the scores of {run.task.name} are")
-    interface, sizes = task.interface, {}
-    for field in dataclasses.fields(interface):
-        needed, given = getattr(interface, field.name), getattr(run.model, field.name)
+    spec, sizes = task.spec, {}
+    for field in dataclasses.fields(spec):
+        needed, given = getattr(spec, field.name), getattr(run.model, field.name)
         if field.name == "inputs":
             if given != needed:
                 raise ValueError(f"model.inputs={given!r}: expected {needed!r} for task {run.task.name}")

@@ -41,7 +41,7 @@ def in_context(problem: Problem, variant: Variant, published: bool = False) -> R
         num_loops=last if looped else 1,
         input_injection="add" if looped else "none",
         loop_norm=looped,
-        modulation="gain_gate" if variant == "timestep" else "none",
+        modulation="scale_gate" if variant == "timestep" else "none",
     )
     if published:
         model = dataclasses.replace(

@@ -7,7 +7,7 @@ import dataclasses
 from typing import Literal
 
 from looped.config import ModelConfig, OptimConfig, RunConfig, TrainConfig
-from looped.evaluation.matching import match
+from looped.costs.baselines import match
 from looped.recipes.reasoning import Variant
 from looped.task_config import TextConfig
 
@@ -26,7 +26,7 @@ def language(variant: Variant) -> RunConfig:
         num_heads=4,
         core_layers=6 if variant == "standard" else 1,
         num_loops=1 if variant == "standard" else 6,
-        modulation="gain_gate" if variant == "timestep" else "none",
+        modulation="scale_gate" if variant == "timestep" else "none",
         gate_offset=1 if variant == "timestep" else 0,
         tie_embeddings=True,
     )
@@ -58,7 +58,7 @@ def wikitext(variant: Variant, published: bool, released: bool = False) -> RunCo
         num_heads=8 if released else 12,
         core_layers=(6 if released else 12) if variant == "standard" else 1,
         num_loops=1 if variant == "standard" else 24,
-        modulation="gain_gate" if variant == "timestep" else "none",
+        modulation="scale_gate" if variant == "timestep" else "none",
         tie_embeddings=True,
     )
     if published and variant == "standard":
@@ -98,7 +98,7 @@ def handicapped() -> RunConfig:
 
 
 def matched(looped: RunConfig, by: Literal["parameters", "flops"]) -> RunConfig:
-    """A standard transformer that costs as much as the looped run (see `looped.evaluation.matching`).
+    """A standard transformer that costs as much as the looped run (see `looped.costs.baselines`).
 
     Args:
         looped: with all the sizes that its task decides, those of text being its vocabulary and context.

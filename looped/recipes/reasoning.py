@@ -25,7 +25,7 @@ def demo(variant: Variant, num_loops: int = 4) -> RunConfig:
         d_model=64, num_heads=4, num_loops=1 if variant == "standard" else num_loops, initialisation="pytorch"
     )
     if variant == "timestep":
-        model = dataclasses.replace(model, modulation="gain_gate")
+        model = dataclasses.replace(model, modulation="scale_gate")
     return RunConfig(
         note="A small edit distance (no published counterpart): what looping, and the timestep, add at equal data.",
         model=model,
@@ -46,7 +46,8 @@ def sudoku() -> RunConfig:
     return RunConfig(
         note="Sized for one GPU and minutes; the published protocol is sudoku-published-*.",
         model=ModelConfig(
-            d_model=256, num_heads=8, core_layers=2, num_loops=8, modulation="gain_gate", gate_offset=1, norm_gain=False
+            d_model=256, num_heads=8, core_layers=2, num_loops=8, modulation="scale_gate", gate_offset=1,
+            norm_gain=False,
         ),
         task=SudokuConfig(pool=20_000),
         optim=OptimConfig(
@@ -80,7 +81,7 @@ def strings(task: Literal["edit_distance", "lcs"], variant: Variant, published: 
         initialisation="pytorch",
         core_layers=12 if variant == "standard" else 1,
         num_loops=1 if variant == "standard" else 100,
-        modulation="gain_gate" if variant == "timestep" else "none",
+        modulation="scale_gate" if variant == "timestep" else "none",
     )
     if published and variant == "timestep":
         model = dataclasses.replace(model, activation="silu", norm_gain=False)
@@ -120,7 +121,7 @@ def puzzles(task: Literal["sudoku", "countdown"], variant: Variant, published: b
     loops = 50 if published and task == "countdown" else 32
     model = ModelConfig(core_layers=12 if published else 6) if variant == "standard" else ModelConfig(num_loops=loops)
     if variant == "timestep":
-        model = dataclasses.replace(model, modulation="gain_gate")
+        model = dataclasses.replace(model, modulation="scale_gate")
     if published:
         model = dataclasses.replace(
             model,
@@ -166,5 +167,5 @@ def halting(kind: Literal["gate", "act"]) -> RunConfig:
         run,
         note="sudoku-looped, with learned halting: no published counterpart. The price of loops is not tuned.",
         model=dataclasses.replace(run.model, halting=kind),
-        train=dataclasses.replace(run.train, loss="ponder"),
+        train=dataclasses.replace(run.train, loss="halting"),
     )

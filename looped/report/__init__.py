@@ -1,16 +1,16 @@
-"""Reports from run folders: tables, figures, pictures of the thinking, the inside of the loop. Knows no models."""
+"""Reports from run folders: tables, figures, pictures of the answers, the inside of the loop. Knows no models."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from looped.files import write_atomic
+from looped.report.comparison import problems
+from looped.report.content import Chart, Section, build
 from looped.report.html import page
 from looped.report.inspection import inspection
-from looped.report.page import Chart, Section, build
-from looped.report.plain import markdown, results_csv
+from looped.report.markdown import markdown, results_csv
+from looped.report.read import Row, load_runs
 from looped.report.reproduction import load_tables, reproduction
-from looped.report.runs import Row, load_runs
-from looped.report.tables import problems
 
 
 def report(folders: Sequence[Path], out: Path) -> Path:
@@ -28,7 +28,7 @@ def report(folders: Sequence[Path], out: Path) -> Path:
     title, lead, sections = build(found, runs)
     sections = [*(reproduction(table, runs) for table in load_tables(folders)), *sections]
     _write(out / "results.csv", results_csv(found))
-    return _write_page(out, title, lead, sections, note="The pictures of the thinking are in report.html.")
+    return _write_page(out, title, lead, sections, note="The pictures of the answers are in report.html.")
 
 
 def report_inspection(numbers: Row, out: Path) -> Path:

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from looped.report.runs import Run
-from looped.report.tables import Problem, Variant
+from looped.report.comparison import Problem, Variant
+from looped.report.read import Run
 
 # Okabe and Ito's colours, told apart by colour-blind readers, with the light ones darkened until all have a
 # contrast of about 3 or more on white as well as on the dark page. Markers and dashes carry the same information.

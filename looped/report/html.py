@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from html import escape
 from itertools import groupby
 
-from looped.report.page import Block, Chart, Html, Section, Sentences, Table
+from looped.report.content import Block, Chart, Html, Section, Sentences, Table
 from looped.report.style import CSS, SCRIPT
 
 TEXT_COLUMNS = {"run", "recipe", "date", "state", "variant"}

@@ -3,9 +3,9 @@
 from typing import Any
 
 from looped.report import inspection_figures as figures
+from looped.report.content import Chart, Section, Sentences, number, task_title
 from looped.report.figures import spaced
-from looped.report.page import Chart, Section, Sentences, number, task_title
-from looped.report.runs import Row
+from looped.report.read import Row
 
 MOVING = 0.05  # a state that changes by less in a loop is said to have settled
 

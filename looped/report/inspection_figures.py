@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from looped.report.figures import INK, SERIES, Picture, picture
-from looped.report.runs import Row
+from looped.report.read import Row
 
 # From nothing to blue, so that the page's own ground shows through, light or dark.
 SHADES = LinearSegmentedColormap.from_list("shades", [(*[11 / 255, 121 / 255, 191 / 255], a) for a in (0.0, 1.0)])

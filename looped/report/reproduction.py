@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from looped.report.page import Section, Sentences, Table, amount, duration, interval, number
-from looped.report.runs import Row, Run, read_object
-from looped.report.tables import Estimate, paired, rank, run_score, t_interval
+from looped.report.comparison import Estimate, paired, rank, run_score, t_interval
+from looped.report.content import Section, Sentences, Table, amount, duration, interval, number
+from looped.report.read import Row, Run, read_object
 
 TABLE = "table.json"
 KEYS = {"title", "scale", "command", "rows", "claims", "differs"}

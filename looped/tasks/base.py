@@ -33,12 +33,12 @@ class Batch(NamedTuple):
     """Classes, or real numbers that the first output is to match."""
     mask: Bool[Tensor, "batch seq"]
     """True where the target counts in the loss."""
-    attend: Bool[Tensor, "batch seq"]
+    attention_mask: Bool[Tensor, "batch seq"]
     """True at real positions, False at padding."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Interface:
+class TaskSpec:
     """What a model needs to know of a task; the names are fields of `ModelConfig`."""
 
     inputs: Literal["tokens", "vectors"] = "tokens"
@@ -64,7 +64,7 @@ class Task(ABC):
     groups: tuple[str, ...]
     whole_groups: tuple[str, ...] = ()
     """Groups that are evaluated on all their examples, however many are asked for."""
-    interface: Interface
+    spec: TaskSpec
 
     @abstractmethod
     def __init__(self, config: Any) -> None: ...
@@ -108,7 +108,7 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def plain(self, problem: Any) -> dict[str, str]:
+    def to_text(self, problem: Any) -> dict[str, str]:
         """The problem as text: its input, and the answer expected ('' where none is known)."""
 
     @abstractmethod
@@ -124,7 +124,7 @@ class Task(ABC):
         """Input, answer and (with logits) prediction, as text for a person."""
 
     @abstractmethod
-    def picture(self, problem: Any, logits: Float[Tensor, "loops seq output"]) -> dict[str, Any]:
+    def visualise(self, problem: Any, logits: Float[Tensor, "loops seq output"]) -> dict[str, Any]:
         """What the model thinks after each loop, as plain values for the report (see docs/design.md)."""
 
     def batch(self, split: Split, step: int, size: int, *, seed: int, group: str | None = None) -> Batch:

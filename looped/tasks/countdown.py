@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from looped.task_config import CountdownConfig
-from looped.tasks.base import Batch, Interface, Split, Task, split_of
+from looped.tasks.base import Batch, Split, Task, TaskSpec, split_of
 
 BLANK, SIGNS, OFFSET = 0, "+-*/=", 5  # ids: blank 0, signs 1 .. 5, the value v is v + 5
 STEP = 5  # slots of a step: a op b = c
@@ -183,7 +183,7 @@ class Countdown(Task):
         high = max(config.max_number, config.max_target)
         self.largest = config.max_number * high
         self.prompt = config.numbers + 1
-        self.interface = Interface(
+        self.spec = TaskSpec(
             vocab_size=high + OFFSET + 1,
             output_size=self.largest + OFFSET + 1,
             max_seq_len=self.prompt + STEP * (config.numbers - 1),
@@ -233,7 +233,7 @@ class Countdown(Task):
 
     def encode(self, problems: Sequence[Problem]) -> Batch:
         """Numbers, target and blanks; the mask is True at all answer slots."""
-        inputs = np.full((len(problems), self.interface.max_seq_len), BLANK)
+        inputs = np.full((len(problems), self.spec.max_seq_len), BLANK)
         targets = np.zeros_like(inputs)
         mask = np.zeros(inputs.shape, bool)
         mask[:, self.prompt :] = True
@@ -241,8 +241,8 @@ class Countdown(Task):
             inputs[row, : self.prompt] = np.array([*problem.numbers, problem.target]) + OFFSET
             if problem.steps is not None:
                 targets[row, self.prompt :] = _tokens(problem.steps)
-        attend = np.ones(inputs.shape, bool)
-        return Batch(*map(torch.from_numpy, (inputs, targets, mask, attend)))
+        attention_mask = np.ones(inputs.shape, bool)
+        return Batch(*map(torch.from_numpy, (inputs, targets, mask, attention_mask)))
 
     def score(self, batch: Batch, logits: Float[Tensor, "batch seq output"]) -> dict[str, Float[Tensor, " batch"]]:
         """exact: every slot equals the canonical solution (published). valid: the slots are some solution."""
@@ -261,7 +261,7 @@ class Countdown(Task):
         text = ", ".join("".join(words[k : k + STEP]) for k in range(0, len(words), STEP))
         return {"answer": text, "valid": bool(valid[0]), "confidence": float(probabilities.prod())}
 
-    def plain(self, problem: Problem) -> dict[str, str]:
+    def to_text(self, problem: Problem) -> dict[str, str]:
         expected = ", ".join(map(str, problem.steps or ()))
         return {"input": " ".join(map(str, (*problem.numbers, problem.target))), "expected": expected}
 
@@ -276,7 +276,7 @@ class Countdown(Task):
             lines.append(f"prediction: {said['answer']} ({verdict}, {said['confidence']:.0%})")
         return "\n".join(lines)
 
-    def picture(self, problem: Problem, logits: Float[Tensor, "loops seq output"]) -> dict[str, Any]:
+    def visualise(self, problem: Problem, logits: Float[Tensor, "loops seq output"]) -> dict[str, Any]:
         confidence, said = logits[:, self.prompt :].double().softmax(-1).max(-1)
         return {
             "kind": "slots",

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from looped.task_config import InContextConfig, TablesConfig
-from looped.tasks.base import Batch, Interface, Task
+from looped.tasks.base import Batch, Task, TaskSpec
 
 SHOWN_POINTS, SHOWN_COORDINATES = 6, 5  # in a description
 
@@ -38,7 +38,7 @@ class PromptTask(Task):
 
     def __init__(self, config: InContextConfig | TablesConfig) -> None:
         self.dim, self.points = config.dim, config.points
-        self.interface = Interface(
+        self.spec = TaskSpec(
             inputs="vectors", input_dim=self.dim, output_size=1, max_seq_len=2 * self.points, causal=True
         )
 
@@ -80,7 +80,7 @@ class PromptTask(Task):
         confidence = None if problem.labels is None else min(1.0, (1 + abs(value)) / 2)
         return {"answer": text_of(value, problem.labels), "valid": None, "confidence": confidence}
 
-    def plain(self, problem: Prompt) -> dict[str, str]:
+    def to_text(self, problem: Prompt) -> dict[str, str]:
         """The last point, and its value if it is known."""
         return {
             "input": " ".join(f"{value:g}" for value in problem.x[-1]),
@@ -99,7 +99,7 @@ class PromptTask(Task):
             lines.append(f"prediction of the last value: {self.answer(problem, logits)['answer']}")
         return "\n".join(lines)
 
-    def picture(self, problem: Prompt, logits: Float[Tensor, "loops seq output"]) -> dict[str, Any]:
+    def visualise(self, problem: Prompt, logits: Float[Tensor, "loops seq output"]) -> dict[str, Any]:
         known = np.nan_to_num(problem.y)
         predicted = logits[:, : 2 * len(known) : 2, 0].double().tolist()
         return {

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from looped.task_config import EditDistanceConfig, LCSConfig
-from looped.tasks.base import BUCKETS, Batch, Interface, Split, Task, split_of
+from looped.tasks.base import BUCKETS, Batch, Split, Task, TaskSpec, split_of
 
 PAD, MARK, END = 0, 1, 2  # MARK is <sep> or the class token; END is <eos>, in the published versions only
 CHUNK = 4096  # pairs handled at once; bounds the memory
@@ -77,7 +77,7 @@ class StringTask(Task):
         self.groups = tuple(map(str, lengths))
         self.tokens = self._tokens()
         self.widths = [2 * n + 2 + self.tokens.extra for n in lengths]
-        self.interface = Interface(
+        self.spec = TaskSpec(
             vocab_size=self.tokens.vocab_size, output_size=self.tokens.output_size, max_seq_len=self.widths[-1]
         )
 
@@ -230,7 +230,7 @@ class StringTask(Task):
         confidence, answer = self._probabilities(problem, logits).max(-1)
         return {"answer": int(answer), "valid": None, "confidence": float(confidence)}
 
-    def plain(self, problem: Pair) -> dict[str, str]:
+    def to_text(self, problem: Pair) -> dict[str, str]:
         expected = "" if problem.answer is None else str(problem.answer)
         return {"input": f"{problem.first} {problem.second}", "expected": expected}
 
@@ -244,7 +244,7 @@ class StringTask(Task):
             lines.append(f"prediction: {said['answer']} ({said['confidence']:.0%})")
         return "\n".join(lines)
 
-    def picture(self, problem: Pair, logits: Float[Tensor, "loops seq output"]) -> dict[str, Any]:
+    def visualise(self, problem: Pair, logits: Float[Tensor, "loops seq output"]) -> dict[str, Any]:
         probabilities = self._probabilities(problem, logits)
         shown = probabilities.amax(0).topk(min(SHOWN, probabilities.shape[1])).indices.sort().values.tolist()
         return {

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from looped.task_config import SudokuConfig
-from looped.tasks.base import SPLITS, Batch, Interface, Split, Task, split_of
+from looped.tasks.base import SPLITS, Batch, Split, Task, TaskSpec, split_of
 from looped.tasks.sudoku_board import generate, split_key, symmetry, valid
 from looped.tasks.sudoku_files import Puzzles, joined, read_file, read_lines
 
@@ -58,7 +58,7 @@ class Sudoku(Task):
         self.config = config
         self.side = config.box**2
         symbols = self.side + 1
-        self.interface = Interface(vocab_size=symbols, output_size=symbols, max_seq_len=self.side**2)
+        self.spec = TaskSpec(vocab_size=symbols, output_size=symbols, max_seq_len=self.side**2)
 
     # Drawing
 
@@ -189,7 +189,7 @@ class Sudoku(Task):
         ratings = [rating or None for rating in rows.ratings]
         return list(map(Puzzle, rows.puzzles, rows.solutions, ratings)), rows.skipped
 
-    def plain(self, problem: Puzzle) -> dict[str, str]:
+    def to_text(self, problem: Puzzle) -> dict[str, str]:
         return {
             name: "".join(map(str, cells.tolist()))
             for name, cells in (("input", problem.given), ("expected", problem.solution))
@@ -218,7 +218,7 @@ class Sudoku(Task):
         bands = [[*rows[i : i + box], rule] for i in range(0, side, box)]
         return [name.ljust(len(rule)), *[line for band in bands for line in band][:-1]]
 
-    def picture(self, problem: Puzzle, logits: Float[Tensor, "loops seq output"]) -> dict[str, Any]:
+    def visualise(self, problem: Puzzle, logits: Float[Tensor, "loops seq output"]) -> dict[str, Any]:
         filled, confidence = self._said(problem, logits)
         return {
             "kind": "board",

@@ -163,7 +163,7 @@ def _search(
     boards = np.arange(len(masks))
     solutions = np.zeros(masks.shape, np.uint8)
     counts = np.zeros(len(masks), np.int64)
-    # Depth first, a chunk at a time: the stack never holds more than the boards and a chunk for each depth.
+    # LoopSetting first, a chunk at a time: the stack never holds more than the boards and a chunk for each depth.
     stack: list[Block] = [(masks[i : i + CHUNK].T, boards[i : i + CHUNK]) for i in range(0, len(masks), CHUNK)]
     while stack:
         nodes, board = _pop(stack)

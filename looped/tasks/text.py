@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from looped.task_config import TextConfig
-from looped.tasks.base import Batch, Interface, Split, Task
+from looped.tasks.base import Batch, Split, Task, TaskSpec
 from looped.tasks.corpus import open_corpus
 
 SHOWN = 8  # tokens in a picture
@@ -57,7 +57,7 @@ class Text(Task):
         self.tokenizer = self.corpus.tokenizer
         self.stride = config.stride or max(1, config.context // 2)
         size = self.tokenizer.vocab_size
-        self.interface = Interface(vocab_size=size, output_size=size, max_seq_len=config.context)
+        self.spec = TaskSpec(vocab_size=size, output_size=size, max_seq_len=config.context)
 
     def __reduce__(self) -> tuple[type["Text"], tuple[TextConfig]]:
         # Another process opens the token files itself; copied, they would become memory.
@@ -94,11 +94,13 @@ class Text(Task):
         scored = np.array([problem.scored for problem in problems])[:, None]
         places = np.arange(lengths.max())
         inputs, targets = np.zeros((2, len(problems), len(places)), np.int64)
-        attend = places < lengths
+        attention_mask = places < lengths
         for row, problem in enumerate(problems):
             inputs[row, : len(problem.inputs)] = problem.inputs
             targets[row, : len(problem.inputs)] = problem.targets
-        return Batch(*map(torch.from_numpy, (inputs, targets, attend & (places >= lengths - scored), attend)))
+        return Batch(
+            *map(torch.from_numpy, (inputs, targets, attention_mask & (places >= lengths - scored), attention_mask))
+        )
 
     def score(self, batch: Batch, logits: Float[Tensor, "batch seq output"]) -> dict[str, Float[Tensor, " batch"]]:
         """loss: mean cross-entropy in nats over the scored tokens of the window."""
@@ -137,7 +139,7 @@ class Text(Task):
         confidence, token = self._next(problem, logits).max(-1)
         return {"answer": self.tokenizer.decode([int(token)]), "valid": None, "confidence": float(confidence)}
 
-    def plain(self, problem: Window) -> dict[str, str]:
+    def to_text(self, problem: Window) -> dict[str, str]:
         return {"input": self._text(problem), "expected": self._expected(problem)}
 
     def prompt(self, text: str) -> Int[np.ndarray, " seq"]:
@@ -179,7 +181,7 @@ class Text(Task):
             lines.append(f"prediction: {said['answer']!r} ({said['confidence']:.0%})")
         return "\n".join(lines)
 
-    def picture(self, problem: Window, logits: Float[Tensor, "loops seq output"]) -> dict[str, Any]:
+    def visualise(self, problem: Window, logits: Float[Tensor, "loops seq output"]) -> dict[str, Any]:
         """The next token's distribution after each loop: the most probable tokens, in the order of their ids."""
         probabilities = self._next(problem, logits)
         shown = probabilities.amax(0).topk(min(SHOWN, probabilities.shape[1])).indices.sort().values.tolist()

@@ -25,7 +25,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from looped.config import ModelConfig
-from looped.models.recurrence import Recurrence, recur
+from looped.models.iterate import Iterated, iterate
 from looped.models.transformer import LoopedTransformer
 from looped.nn.block import TransformerBlock
 from looped.theory.cells import Cells, Function, multisets
@@ -102,15 +102,15 @@ class Construction:
     @torch.no_grad()
     def simulate(
         self, x: Shaped[Array, "batch seq dim"], *, stream: bool = True, every_state: bool = False
-    ) -> Recurrence:
+    ) -> Iterated:
         """The states of the real model, after the last loop or after every loop."""
         inputs = torch.from_numpy(np.ascontiguousarray(x, dtype=float))
         loops = self.program.loops
         keep = range(1, loops + 1) if every_state else ()
         if not (stream and self.codes):
-            out = self.model(inputs, trajectory=every_state)
-            kept = {} if out.trajectory is None else dict(enumerate(out.trajectory.unbind(0), start=1))
-            return Recurrence(out.state, out.num_loops, kept)
+            out = self.model(inputs, loop_states=every_state)
+            kept = {} if out.loop_states is None else dict(enumerate(out.loop_states.unbind(0), start=1))
+            return Iterated(out.state, out.num_loops, kept)
         codes = self.exact_codes()
         places = [self.program.circuit.registers.index(f"theta{i}") for i in range(self.cells.dim)]
 
@@ -119,7 +119,7 @@ class Construction:
             state[..., places] = codes[t]
             return self.model.core[0](state)
 
-        return recur(step, self.model.embedding(inputs), loops, keep=keep)
+        return iterate(step, self.model.embedding(inputs), loops, keep=keep)
 
     def exact_codes(self) -> Float[Tensor, "loops dim"]:
         """(loops, d) the exact value of theta_i before each loop, rounded to float64.

@@ -188,5 +188,5 @@ def task_samples(
     batch = task.batch("train", 0, size, seed=seed)
     inputs = batch.inputs
     if not inputs.is_floating_point():
-        inputs = torch.nn.functional.one_hot(inputs, task.interface.vocab_size or -1)
+        inputs = torch.nn.functional.one_hot(inputs, task.spec.vocab_size or -1)
     return inputs.double(), (batch.targets * batch.mask)[..., None].double()

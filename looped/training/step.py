@@ -12,17 +12,17 @@ from lightning.fabric.wrappers import _FabricModule
 from torch import Tensor, nn
 
 from looped.config import RunConfig, TrainConfig
-from looped.models.exits import learned_rule
+from looped.models.exit_rules import learned_rule
 from looped.models.transformer import LoopedTransformer
 from looped.tasks.base import Batch, Task, means
-from looped.training.ponder import divergence_from_geometric, exit_distribution, losses
+from looped.training.halting_loss import divergence_from_geometric, exit_distribution, losses
 
 
 class NonFiniteError(RuntimeError):
     """A loss or gradient was not finite; the weights are those before this step."""
 
 
-class Scored(nn.Module):
+class ModelWithLoss(nn.Module):
     """The model followed by the loss, so that only sums leave the wrapper that distributes it."""
 
     def __init__(self, model: LoopedTransformer, config: TrainConfig) -> None:
@@ -31,53 +31,57 @@ class Scored(nn.Module):
 
     def forward(self, batch: Batch, padded: bool, num_loops: int, num_grad_loops: int) -> tuple[Tensor, Tensor]:
         """Sums over the masked positions: the loss; and how many are right and, with loss=ponder, the loops taken."""
-        readouts = self.config.loss
-        if readouts == "ponder":
+        loop_logits = self.config.loss
+        if loop_logits == "halting":
             return self.ponder(batch, padded, num_loops)
-        if readouts == "window":
-            readouts = tuple(range(num_loops - (self.config.loss_window or 0) + 1, num_loops + 1))
+        if loop_logits == "window":
+            loop_logits = tuple(range(num_loops - (self.config.loss_window or 0) + 1, num_loops + 1))
         output = self.model(
             batch.inputs,
-            attend=batch.attend if padded else None,
+            attention_mask=batch.attention_mask if padded else None,
             num_loops=num_loops,
             num_grad_loops=num_grad_loops,
-            readouts=readouts,
+            loop_logits=loop_logits,
             recompute=self.config.recompute,
         )
-        loss, right = masked_sums(output.readouts, batch.targets, batch.mask)
+        loss, right = masked_sums(output.loop_logits, batch.targets, batch.mask)
         return loss, right[None]
 
     def ponder(self, batch: Batch, padded: bool, num_loops: int) -> tuple[Tensor, Tensor]:
         """As `forward`, of a model with learned halting."""
-        gate, mask, attend = self.model.config.halting == "gate", batch.mask, batch.attend if padded else None
-        how: dict[str, Any] = {"readouts": "all", "trajectory": True, "recompute": self.config.recompute}
-        output = self.model(batch.inputs, attend=attend, num_loops=num_loops, **(how if gate else {}))
+        gate, mask, attention_mask = (
+            self.model.config.halting == "gate",
+            batch.mask,
+            batch.attention_mask if padded else None,
+        )
+        how: dict[str, Any] = {"loop_logits": "all", "loop_states": True, "recompute": self.config.recompute}
+        output = self.model(batch.inputs, attention_mask=attention_mask, num_loops=num_loops, **(how if gate else {}))
         targets = batch.targets[mask]
         if gate:
-            assert output.trajectory is not None
-            p = exit_distribution(self.model.halting(output.trajectory, attend)[:, mask].float())
-            loss = (p * losses(output.readouts[:, mask], targets)).sum(0)
+            assert output.loop_states is not None
+            p = exit_distribution(self.model.halting(output.loop_states, attention_mask)[:, mask].float())
+            loss = (p * losses(output.loop_logits[:, mask], targets)).sum(0)
             price = divergence_from_geometric(p, self.config.ponder_prior)
             loops = (p * torch.arange(1, num_loops + 1, device=p.device)[:, None]).sum(0)
         else:
-            assert output.exits is not None
-            assert output.ponder is not None
+            assert output.loops_taken is not None
+            assert output.ponder_cost is not None
             loss = losses(output.logits[mask][None], targets)[0]
-            price, loops = output.ponder[mask], output.exits[mask]
+            price, loops = output.ponder_cost[mask], output.loops_taken[mask]
         right = (output.logits[mask].argmax(-1) == targets).sum()
         return (loss + self.config.ponder_cost * price).sum(), torch.stack([right, loops.sum()])
 
 
 def masked_sums(
-    readouts: Float[Tensor, "reads batch seq output"],
+    loop_logits: Float[Tensor, "reads batch seq output"],
     targets: Int[Tensor, "batch seq"] | Float[Tensor, "batch seq"],
     mask: Bool[Tensor, "batch seq"],
 ) -> tuple[Float[Tensor, ""], Int[Tensor, ""]]:
-    """Sums over the masked positions: the loss (mean over the readouts), and how many the last readout gets right.
+    """Sums over the masked positions: the loss (mean over the loop_logits), and how many the last readout gets right.
 
     The loss is the cross-entropy in nats; for real targets it is the squared error, and none is counted as right.
     """
-    logits, wanted = readouts[:, mask].float(), targets[mask]
+    logits, wanted = loop_logits[:, mask].float(), targets[mask]
     if wanted.is_floating_point():
         return ((logits[..., 0] - wanted) ** 2).sum() / len(logits), wanted.new_zeros((), dtype=torch.long)
     loss = F.cross_entropy(logits.flatten(0, 1), wanted.repeat(len(logits)), reduction="sum") / len(logits)
@@ -98,7 +102,7 @@ def train_step(
     The loss is the mean over the masked positions of the whole batch, however it is divided.
 
     Args:
-        scored: a `Scored`, set up by `fabric`.
+        scored: a `ModelWithLoss`, set up by `fabric`.
         step: counted from 0.
         loops: (num_loops, num_grad_loops).
 
@@ -110,9 +114,9 @@ def train_step(
         NonFiniteError: with the weights as they were.
     """
     count = max(1, int(batch.mask.sum()))
-    padded = not batch.attend.all()
+    padded = not batch.attention_mask.all()
     scored.zero_grad()
-    ponder = run.train.loss == "ponder"
+    ponder = run.train.loss == "halting"
     sums = torch.zeros(3 if ponder else 2, device=fabric.device)
     parts = run.train.accumulation * fabric.world_size
     mine = split(batch, parts)[fabric.global_rank :: fabric.world_size]
@@ -128,7 +132,7 @@ def train_step(
     norm, loss, accuracy, *mean_loops = torch.stack([grad_norm, *(total / count)]).tolist()
     if not (isfinite(loss) and isfinite(norm)):
         scored.zero_grad()
-        assert isinstance(scored.module, Scored)
+        assert isinstance(scored.module, ModelWithLoss)
         reason = first_non_finite(fabric, scored.module.model, batch, parts, loops[0])
         reason = reason or f"all states are finite, but the loss is {loss} and the norm of its gradient {norm}"
         raise NonFiniteError(f"step {step + 1}: {reason}; stopped with the weights of step {step}")
@@ -149,7 +153,9 @@ def first_non_finite(fabric: Fabric, model: LoopedTransformer, batch: Batch, par
     for part in split(batch, parts):
         part = to_device(part, fabric.device)
         with fabric.autocast():
-            states = model(part.inputs, attend=part.attend, num_loops=num_loops, trajectory=True).trajectory
+            states = model(
+                part.inputs, attention_mask=part.attention_mask, num_loops=num_loops, loop_states=True
+            ).loop_states
         assert states is not None
         bad = (~states.flatten(1).isfinite().all(dim=1)).nonzero()
         first = min([first, *(bad[:1, 0] + 1).tolist()])
@@ -162,14 +168,16 @@ def validate(
 ) -> dict[str, float]:
     """What the task reports of its mean scores over a batch (on cpu), computed `part_size` examples at a time."""
     parts: list[dict[str, Tensor]] = []
-    padded = not batch.attend.all()
+    padded = not batch.attention_mask.all()
     for start in range(0, len(batch.inputs), part_size):
         # Whole parts only, the last one filled with examples from the front: compiled code knows one size.
         rows = torch.arange(start, start + part_size) % len(batch.inputs)
         part = to_device(Batch(*(tensor[rows] for tensor in batch)), fabric.device)
         with fabric.autocast():
-            attend = part.attend if padded else None
-            output = model(part.inputs, attend=attend, num_loops=num_loops, exit_rule=learned_rule(model.config))
+            attention_mask = part.attention_mask if padded else None
+            output = model(
+                part.inputs, attention_mask=attention_mask, num_loops=num_loops, exit_rule=learned_rule(model.config)
+            )
         parts.append(task.score(part, output.logits.float()))
     scores = {name: torch.cat([part[name] for part in parts])[: len(batch.inputs)] for name in parts[0]}
     reported = [task.reported(name, mean, "validation") for name, mean in means(scores).items()]

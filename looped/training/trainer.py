@@ -15,7 +15,7 @@ from lightning.fabric import Fabric
 from torch.utils.data import DataLoader, Dataset
 
 from looped.config import RunConfig, TrainConfig
-from looped.evaluation.cost import effective_depth, flops, non_embedding_parameters, parameters, training_flops
+from looped.costs.count import effective_depth, flops, non_embedding_parameters, parameters, training_flops
 from looped.models.transformer import LoopedTransformer
 from looped.tasks import TASKS
 from looped.tasks.base import Batch, Task
@@ -32,7 +32,7 @@ from looped.training.logger import Display, Meter, Metrics, environment
 from looped.training.optim import WeightAverage, make_optimizers
 from looped.training.run_folder import BEST, ENVIRONMENT, METRICS, SUMMARY, open_run, write_config, write_json
 from looped.training.schedule import LoopSchedule, learning_rate_at
-from looped.training.step import NonFiniteError, Scored, train_step, validate
+from looped.training.step import ModelWithLoss, NonFiniteError, train_step, validate
 
 
 def train(run: RunConfig, folder: Path, *, resume: bool = False) -> dict[str, Any]:
@@ -114,7 +114,7 @@ class Trainer:
         )
         if should_compile(run.train.compile, fabric.device):
             self.model.compile_core()
-        self.scored = fabric.setup_module(Scored(self.model, run.train))
+        self.scored = fabric.setup_module(ModelWithLoss(self.model, run.train))
         self.optimizers = make_optimizers(self.model, run.optim)
         self.average = WeightAverage(self.model, run.optim.ema_decay) if run.optim.ema_decay else None
         self.progress = Progress()

@@ -7,7 +7,7 @@ import pytest
 import torch
 from model_cases import TINY
 
-from looped.models import Divergence, LoopedTransformer, StateChange, Unchanged
+from looped.models import KLDivergence, LoopedTransformer, StateChange, Unchanged
 from looped.models.generation import Sampling, generate, stream
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -80,7 +80,7 @@ def test_a_text_does_not_depend_on_the_others_of_its_batch(name: str, sampling: 
 
 
 @pytest.mark.parametrize("name", ["learned", "rotary"])
-@pytest.mark.parametrize("rule", [StateChange(threshold=0.6), Unchanged(), Divergence(threshold=0.05)])
+@pytest.mark.parametrize("rule", [StateChange(threshold=0.6), Unchanged(), KLDivergence(threshold=0.05)])
 def test_exits_decide_each_token(name: str, rule):
     model = built(dataclasses.replace(VARIANTS[name], max_seq_len=16))
     each = dataclasses.replace(rule, per="token")
@@ -88,7 +88,7 @@ def test_exits_decide_each_token(name: str, rule):
     for _ in range(10):
         with torch.no_grad():
             output = model(torch.tensor([seen]), num_loops=8, exit_rule=each)
-        expected.append((int(output.logits[0, -1, :11].argmax()), int(output.exits[0, -1])))
+        expected.append((int(output.logits[0, -1, :11].argmax()), int(output.loops_taken[0, -1])))
         seen.append(expected[-1][0])
     assert len({loops for _, loops in expected}) > 1, "tokens must differ in their loops"
     prompts = [PROMPT, torch.tensor([9, 9, 1, 2])]

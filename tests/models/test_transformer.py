@@ -9,10 +9,10 @@ from model_cases import TINY, VARIANTS, build, gradients, inputs_for
 from tolerance import assert_close
 
 from looped.models import LoopedTransformer, StateChange
-from looped.nn.timestep import LayerSignals
+from looped.nn.modulation import LayerSignals
 
 
-def naive(model, inputs, attend, num_loops, grad_loops=None):
+def naive(model, inputs, attention_mask, num_loops, grad_loops=None):
     """The readout and all states, written out without the recurrence: loops as consecutive tied layers."""
     config = model.config
     seq = inputs.shape[1]
@@ -20,7 +20,7 @@ def naive(model, inputs, attend, num_loops, grad_loops=None):
     if config.positions in ("learned", "sinusoidal") and not config.positions_every_loop:
         x = x + model.positions[:seq]
     x = model.embedding_norm(x)
-    mask = attend[:, None, None, :]
+    mask = attention_mask[:, None, None, :]
     if config.causal:
         mask = mask & torch.ones(seq, seq).tril().bool()[None, None]
     for block in model.prelude:
@@ -54,17 +54,17 @@ def naive(model, inputs, attend, num_loops, grad_loops=None):
 @pytest.mark.parametrize("name", VARIANTS)
 def test_loops_equal_tied_layers(name):
     config = VARIANTS[name]
-    model, (inputs, attend) = build(config), inputs_for(config)
+    model, (inputs, attention_mask) = build(config), inputs_for(config)
     loops = config.num_loops + (config.modulation != "table")
-    expected, states = naive(model, inputs, attend, loops)
+    expected, states = naive(model, inputs, attention_mask, loops)
     assert all((a - b).norm() > 1e-2 for a, b in itertools.pairwise(states)), "the loops must do something"
-    output = model(inputs, attend=attend, num_loops=loops, trajectory=True, readouts="all")
+    output = model(inputs, attention_mask=attention_mask, num_loops=loops, loop_states=True, loop_logits="all")
     assert_close(output.logits, expected)
-    assert_close(output.readouts[-1], expected)
-    assert_close(output.trajectory, states)
+    assert_close(output.loop_logits[-1], expected)
+    assert_close(output.loop_states, states)
     wanted = gradients(model, expected.square().sum())
     assert min(g.abs().max() for g in wanted.values()) > 0
-    actual = gradients(model, model(inputs, attend=attend, num_loops=loops).logits.square().sum())
+    actual = gradients(model, model(inputs, attention_mask=attention_mask, num_loops=loops).logits.square().sum())
     assert actual.keys() == wanted.keys()
     for key in wanted:
         assert_close(actual[key], wanted[key])
@@ -74,27 +74,31 @@ def test_loops_equal_tied_layers(name):
 @pytest.mark.parametrize("grad_loops", [1, 2])
 def test_gradient_window_equals_explicit_detach(name, grad_loops):
     config = dataclasses.replace(VARIANTS[name], num_loops=5)
-    model, (inputs, attend) = build(config), inputs_for(config)
-    expected = gradients(model, naive(model, inputs, attend, 5, grad_loops)[0].square().sum())
-    full = gradients(model, naive(model, inputs, attend, 5)[0].square().sum())
+    model, (inputs, attention_mask) = build(config), inputs_for(config)
+    expected = gradients(model, naive(model, inputs, attention_mask, 5, grad_loops)[0].square().sum())
+    full = gradients(model, naive(model, inputs, attention_mask, 5)[0].square().sum())
     assert any((expected[k] - full[k]).abs().max() > 1e-6 for k in expected), "the window must matter"
-    actual = gradients(model, model(inputs, attend=attend, num_grad_loops=grad_loops).logits.square().sum())
+    actual = gradients(
+        model, model(inputs, attention_mask=attention_mask, num_grad_loops=grad_loops).logits.square().sum()
+    )
     for key, gradient in actual.items():
         assert_close(gradient, expected[key])
     # Where the reference gives a zero gradient (the input before the window), ours may give none.
     assert all(expected[k].abs().max() == 0 for k in expected.keys() - actual.keys())
 
 
-@pytest.mark.parametrize("name", ["plain", "gain_gate", "inject_concat", "prelude_coda"])
+@pytest.mark.parametrize("name", ["plain", "scale_gate", "inject_concat", "prelude_coda"])
 @pytest.mark.parametrize("recompute", ["loop", "nested"])
 @pytest.mark.parametrize("window", [None, 4])
 def test_recomputed_equals_plain(name, recompute, window):
     config = dataclasses.replace(VARIANTS[name], num_loops=7)
-    model, (inputs, attend) = build(config), inputs_for(config)
+    model, (inputs, attention_mask) = build(config), inputs_for(config)
 
     def loss(mode):
-        output = model(inputs, attend=attend, num_grad_loops=window, readouts=(4, 5, 7), recompute=mode)
-        return output.readouts.square().sum()
+        output = model(
+            inputs, attention_mask=attention_mask, num_grad_loops=window, loop_logits=(4, 5, 7), recompute=mode
+        )
+        return output.loop_logits.square().sum()
 
     expected, actual = gradients(model, loss("none")), gradients(model, loss(recompute))
     assert expected.keys() == actual.keys()
@@ -105,35 +109,37 @@ def test_recomputed_equals_plain(name, recompute, window):
 def test_gradient_window_under_autocast_trains_the_weights():
     # A weight cast without gradient before the window must not be reused inside it.
     config = dataclasses.replace(TINY, num_loops=4)
-    model, (inputs, attend) = LoopedTransformer(config), inputs_for(config)
+    model, (inputs, attention_mask) = LoopedTransformer(config), inputs_for(config)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss = model(inputs, attend=attend, num_grad_loops=2).logits.float().square().sum()
+        loss = model(inputs, attention_mask=attention_mask, num_grad_loops=2).logits.float().square().sum()
     found = gradients(model, loss)
     assert found["core.0.feedforward.up.weight"].abs().max() > 0
     assert found["core.0.attention.qkv.weight"].abs().max() > 0
 
 
-@pytest.mark.parametrize("name", ["gain_gate", "adaptive_norm", "table", "rezero"])
+@pytest.mark.parametrize("name", ["scale_gate", "adaln_zero", "table", "rezero"])
 def test_published_initialisation_is_the_identity_until_a_step(name):
     config = dataclasses.replace(VARIANTS[name], gate_offset=0)
-    model, (inputs, attend) = LoopedTransformer(config), inputs_for(config)
-    states = model(inputs, attend=attend, trajectory=True).trajectory
+    model, (inputs, attention_mask) = LoopedTransformer(config), inputs_for(config)
+    states = model(inputs, attention_mask=attention_mask, loop_states=True).loop_states
     embedded = model.embedding(inputs) + model.positions[: inputs.shape[1]]
     assert embedded.abs().max() > 0
     assert all(torch.equal(state, embedded) for state in states)
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
-    model(inputs, attend=attend).logits.square().sum().backward()
+    model(inputs, attention_mask=attention_mask).logits.square().sum().backward()
     optimizer.step()
-    states = model(inputs, attend=attend, trajectory=True).trajectory
+    states = model(inputs, attention_mask=attention_mask, loop_states=True).loop_states
     assert all((a - b).norm() > 0 for a, b in itertools.pairwise(states))
 
 
 def test_gate_offset_one_starts_as_the_plain_model():
     plain = LoopedTransformer(TINY, seed=3)
-    gated = LoopedTransformer(dataclasses.replace(TINY, modulation="gain_gate", gate_offset=1), seed=3)
+    gated = LoopedTransformer(dataclasses.replace(TINY, modulation="scale_gate", gate_offset=1), seed=3)
     gated.load_state_dict({**gated.state_dict(), **plain.state_dict()})
-    inputs, attend = inputs_for(TINY)
-    assert torch.equal(plain(inputs, attend=attend).logits, gated(inputs, attend=attend).logits)
+    inputs, attention_mask = inputs_for(TINY)
+    assert torch.equal(
+        plain(inputs, attention_mask=attention_mask).logits, gated(inputs, attention_mask=attention_mask).logits
+    )
 
 
 def test_weights_depend_on_the_seed_alone():
@@ -146,12 +152,12 @@ def test_weights_depend_on_the_seed_alone():
 
 
 def test_padding_does_not_reach_real_positions():
-    model, (inputs, attend) = build(TINY), inputs_for(TINY)
+    model, (inputs, attention_mask) = build(TINY), inputs_for(TINY)
     changed = inputs.clone()
     changed[1, -1] = (changed[1, -1] + 1) % 11
-    a, b = model(inputs, attend=attend).logits, model(changed, attend=attend).logits
+    a, b = model(inputs, attention_mask=attention_mask).logits, model(changed, attention_mask=attention_mask).logits
     assert (a[1, -1] - b[1, -1]).abs().max() > 1e-3
-    assert_close(a[attend], b[attend])
+    assert_close(a[attention_mask], b[attention_mask])
 
 
 def test_causal_model_does_not_look_ahead():
@@ -166,42 +172,42 @@ def test_causal_model_does_not_look_ahead():
 
 def test_exit_freezes_finished_examples():
     config = dataclasses.replace(TINY, num_loops=8)
-    model, (inputs, attend) = build(config), inputs_for(config)
-    states = model(inputs, attend=attend, trajectory=True).trajectory
+    model, (inputs, attention_mask) = build(config), inputs_for(config)
+    states = model(inputs, attention_mask=attention_mask, loop_states=True).loop_states
     previous = torch.cat([(model.embedding(inputs) + model.positions[:6])[None], states[:-1]])
-    change = ((states - previous).norm(dim=3) / previous.norm(dim=3)).where(attend, 0).amax(2)
+    change = ((states - previous).norm(dim=3) / previous.norm(dim=3)).where(attention_mask, 0).amax(2)
     threshold = change[4].median().item() * 1.001
     first = [next((t + 1 for t in range(8) if change[t, i] <= threshold), 8) for i in range(3)]
     assert len(set(first)) > 1, "examples must leave at different loops"
-    output = model(inputs, attend=attend, exit_rule=StateChange(threshold=threshold))
-    assert output.exits.tolist() == [[loops] * 6 for loops in first]
+    output = model(inputs, attention_mask=attention_mask, exit_rule=StateChange(threshold=threshold))
+    assert output.loops_taken.tolist() == [[loops] * 6 for loops in first]
     assert output.num_loops == max(first)
     for i, loops in enumerate(first):
         assert_close(output.state[i], states[loops - 1, i])
-    everyone = model(inputs, attend=attend, exit_rule=StateChange(threshold=1e9))
+    everyone = model(inputs, attention_mask=attention_mask, exit_rule=StateChange(threshold=1e9))
     assert everyone.num_loops == 1
     assert_close(everyone.state, states[0])
-    assert everyone.readouts.shape[0] == 1
+    assert everyone.loop_logits.shape[0] == 1
 
 
-@pytest.mark.parametrize("name", ["gain_gate", "plain"])
+@pytest.mark.parametrize("name", ["scale_gate", "plain"])
 def test_compiled_equals_eager_at_any_loop_count(name):
     import jaxtyping
 
     jaxtyping.config.update("jaxtyping_disable", True)
     try:
         config = VARIANTS[name]
-        model, (inputs, attend) = build(config), inputs_for(config)
-        expected = {n: model(inputs, attend=attend, num_loops=n) for n in (2, 5, 11)}
+        model, (inputs, attention_mask) = build(config), inputs_for(config)
+        expected = {n: model(inputs, attention_mask=attention_mask, num_loops=n) for n in (2, 5, 11)}
         gradient = gradients(model, expected[5].logits.square().sum())
         torch._dynamo.reset()
         model.compile_core()
         # The first loops may meet a new kind of input (no gradient yet), later ones must not.
-        model(inputs, attend=attend, num_loops=3).logits.sum().backward()
+        model(inputs, attention_mask=attention_mask, num_loops=3).logits.sum().backward()
         with torch._dynamo.config.patch(error_on_recompile=True):
             for n in (2, 5, 11):
-                assert_close(model(inputs, attend=attend, num_loops=n).logits, expected[n].logits)
-            compiled = gradients(model, model(inputs, attend=attend, num_loops=5).logits.square().sum())
+                assert_close(model(inputs, attention_mask=attention_mask, num_loops=n).logits, expected[n].logits)
+            compiled = gradients(model, model(inputs, attention_mask=attention_mask, num_loops=5).logits.square().sum())
         for key, value in gradient.items():
             assert_close(compiled[key], value)
     finally:
@@ -214,8 +220,8 @@ def test_compiled_equals_eager_at_any_loop_count(name):
         ({"num_loops": 0}, ["num_loops=0", "at least 1"]),
         ({"num_grad_loops": 6}, ["num_grad_loops=6", "1 to"]),
         ({"num_grad_loops": 0}, ["num_grad_loops=0"]),
-        ({"readouts": (6,)}, ["readouts=(6,)"]),
-        ({"readouts": ()}, ["readouts=()"]),
+        ({"loop_logits": (6,)}, ["loop_logits=(6,)"]),
+        ({"loop_logits": ()}, ["loop_logits=()"]),
         ({"exit_rule": StateChange(threshold=0.1), "recompute": "loop"}, ["exit_rule", "recompute"]),
     ],
 )
@@ -239,16 +245,16 @@ def test_impossible_models_are_named():
 def test_what_each_query_sees_can_be_told():
     """The same padding, once for all queries and once for each; and a graph in which information moves."""
     model = build(VARIANTS["plain"])
-    inputs, attend = inputs_for(VARIANTS["plain"])
-    each = attend[:, None, :].expand(-1, inputs.shape[1], -1)
-    assert not torch.equal(model(inputs).logits, model(inputs, attend=attend).logits)
-    assert_close(model(inputs, attend=each).logits, model(inputs, attend=attend).logits)
+    inputs, attention_mask = inputs_for(VARIANTS["plain"])
+    each = attention_mask[:, None, :].expand(-1, inputs.shape[1], -1)
+    assert not torch.equal(model(inputs).logits, model(inputs, attention_mask=attention_mask).logits)
+    assert_close(model(inputs, attention_mask=each).logits, model(inputs, attention_mask=attention_mask).logits)
     chain = torch.eye(6, dtype=torch.bool) | torch.eye(6, dtype=torch.bool).roll(-1, dims=0)
     other = inputs.clone()
     other[:, 0] = (other[:, 0] + 1) % 11
     seen = [
-        (model(inputs, attend=chain.expand(3, 6, 6), num_loops=n).state
-         - model(other, attend=chain.expand(3, 6, 6), num_loops=n).state).abs().sum(-1) > 0 for n in (1, 3)
+        (model(inputs, attention_mask=chain.expand(3, 6, 6), num_loops=n).state
+         - model(other, attention_mask=chain.expand(3, 6, 6), num_loops=n).state).abs().sum(-1) > 0 for n in (1, 3)
     ]  # fmt: skip
     assert [int(s[0].sum()) for s in seen] != [6, 6]
     assert seen[1].sum() > seen[0].sum()

@@ -8,10 +8,10 @@ import torch
 from tolerance import assert_close
 
 from looped.config import ModelConfig
-from looped.nn.attention import attend
+from looped.nn.attention import dot_product_attention
 from looped.nn.block import TransformerBlock
+from looped.nn.modulation import LAYER_SIGNALS, TimestepModulation
 from looped.nn.positions import rotate, rotation, sinusoid
-from looped.nn.timestep import LAYER_SIGNALS, TimestepModulation
 
 TINY = ModelConfig(d_model=8, num_heads=2)
 
@@ -74,7 +74,7 @@ def test_gradcheck_with_each_modulation(modulation):
 
 
 def test_modulation_is_the_published_formula():
-    config = ModelConfig(d_model=12, num_heads=2, modulation="gain_gate", gate_offset=0)
+    config = ModelConfig(d_model=12, num_heads=2, modulation="scale_gate", gate_offset=0)
     time = TimestepModulation(config).double()
     torch.manual_seed(0)
     with torch.no_grad():
@@ -96,7 +96,7 @@ def test_modulation_is_the_published_formula():
 
 @pytest.mark.parametrize("kind", ["index", "fraction", "both"])
 def test_timestep_kinds(kind):
-    time = TimestepModulation(dataclasses.replace(TINY, modulation="gain_gate", timestep=kind))
+    time = TimestepModulation(dataclasses.replace(TINY, modulation="scale_gate", timestep=kind))
     short, long = time.encoding(4, torch.device("cpu")), time.encoding(8, torch.device("cpu"))
     index, fraction = torch.equal(short[:4, :256], long[:4, :256]), torch.equal(short[:, -256:], long[::2, -256:])
     assert (index, fraction) == {"index": (True, False), "fraction": (False, True), "both": (True, True)}[kind]
@@ -109,8 +109,8 @@ def test_attention_equals_torch_with_any_mask():
     mask = torch.rand(2, 1, 5, 5) > 0.4
     mask[..., 0] = True
     expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-    assert_close(attend(q, k, v, mask), expected)
-    nothing = attend(q, k, v, torch.zeros(1, 1, 5, 5, dtype=torch.bool))
+    assert_close(dot_product_attention(q, k, v, mask), expected)
+    nothing = dot_product_attention(q, k, v, torch.zeros(1, 1, 5, 5, dtype=torch.bool))
     assert nothing.isfinite().all()
 
 
@@ -120,7 +120,7 @@ def test_hardmax_and_linear_attention_by_hand():
     v = torch.randint(-9, 10, (2, 2, 5, 4), dtype=torch.float64)
     mask = torch.rand(2, 1, 5, 5) > 0.3
     mask[..., 0] = True
-    hard, linear = attend(q, k, v, mask, "hardmax"), attend(q, k, v, mask, "linear")
+    hard, linear = dot_product_attention(q, k, v, mask, "hardmax"), dot_product_attention(q, k, v, mask, "linear")
     ties = 0
     for b, h, i in torch.cartesian_prod(torch.arange(2), torch.arange(2), torch.arange(5)).tolist():
         seen = [j for j in range(5) if mask[b, 0, i, j]]
@@ -130,7 +130,7 @@ def test_hardmax_and_linear_attention_by_hand():
         assert torch.equal(hard[b, h, i], v[b, h, best].sum(0) / len(best))
         assert_close(linear[b, h, i], torch.stack([scores[j] * v[b, h, j] for j in seen]).sum(0))
     assert ties > 0
-    soft = [(attend(scale * q, k, v, mask) - hard).abs().max() for scale in (1, 10, 100)]
+    soft = [(dot_product_attention(scale * q, k, v, mask) - hard).abs().max() for scale in (1, 10, 100)]
     assert soft[0] > soft[1] > soft[2]
     assert soft[2] < 1e-9
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from looped.config import RunConfig
-from looped.evaluation.cost import effective_depth, flops, parameters
+from looped.costs.count import effective_depth, flops, parameters
 from looped.models.transformer import LoopedTransformer
 from looped.recipes import RECIPES, complete, recipe
 from looped.strict import from_dict, to_dict
@@ -186,7 +186,7 @@ def test_complete_fills_what_the_task_decides(name: str, texts: dict[str, Any]):
     run = named(recipe(name), texts)
     if run.task.name == "text":  # the test's own text is short; GPT-2's context would not fit
         run = dataclasses.replace(run, task=dataclasses.replace(run.task, context=64))
-    done, needed = complete(run), TASKS[run.task.name](run.task).interface
+    done, needed = complete(run), TASKS[run.task.name](run.task).spec
     width = "vocab_size" if needed.inputs == "tokens" else "input_dim"
     for field in (width, "output_size", "max_seq_len"):
         given, filled = getattr(run.model, field), getattr(done.model, field)
@@ -241,7 +241,7 @@ def test_demo_recipes_see_the_same_data():
     for run in runs:
         assert (run.task, run.optim, run.train) == (runs[0].task, runs[0].optim, runs[0].train)
     assert [run.model.num_loops for run in runs] == [1, 2, 4, 4]
-    assert [run.model.modulation for run in runs] == ["none", "none", "none", "gain_gate"]
+    assert [run.model.modulation for run in runs] == ["none", "none", "none", "scale_gate"]
 
 
 def test_language_recipes_see_the_same_data():

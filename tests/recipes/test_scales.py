@@ -2,9 +2,9 @@
 
 import pytest
 
-from looped.evaluation.cost import flops, parameters
+from looped.costs.count import flops, parameters
+from looped.paper.tables import TASKS, paper_table
 from looped.recipes import RECIPES, complete, recipe
-from looped.recipes.paper import TASKS, paper_table
 from looped.recipes.scales import SIZES
 from looped.strict import to_dict
 

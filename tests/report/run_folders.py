@@ -96,7 +96,7 @@ def write_run(
         })  # fmt: skip
         write_lines(folder / "eval.jsonl", rows)
     if examples:
-        write_json(folder / "thinking.json", {"trained_loops": trained, "examples": list(examples)})
+        write_json(folder / "answers_by_loop.json", {"trained_loops": trained, "examples": list(examples)})
     return folder
 
 
@@ -172,13 +172,13 @@ def write_all(root: Path) -> Path:
                 write_run(
                     root / "strings" / f"{recipe}-lr{rate:g}-seed{seed}", recipe=recipe, task=EDIT, trained=trained,
                     rows=eval_rows(groups, LOOPS, trained), validation=at_trained, learning_rate=rate, seed=seed,
-                    modulation="gain_gate" if "tmlt" in recipe else "none",
+                    modulation="scale_gate" if "tmlt" in recipe else "none",
                     note="One layer, d=64: a small relative of the published experiment." if "tmlt" in recipe else "",
                     examples=[distribution_picture(answer, seed + answer) for answer in (7, 9)],
                 )  # fmt: skip
     write_run(
         root / "strings" / "demo_tmlt_4-lr0.004-seed0", recipe="demo_tmlt_4", task=EDIT, trained=4, rows=[],
-        validation=0.9, learning_rate=4e-3, finished=False, modulation="gain_gate",
+        validation=0.9, learning_rate=4e-3, finished=False, modulation="scale_gate",
     )  # fmt: skip
     sudoku = eval_rows({"rating 0-1": (0.1, 0.6, 0.93), "rating 1-2": (0.0, 0.3, 0.71), "rating 2+": (0, 0.05, 0.22)},
                        (4, 8, 16), 16, "board_accuracy", 400)  # fmt: skip

@@ -32,12 +32,12 @@ os.execvp(sys.argv[3], sys.argv[3:])
 """
 MEASURE = """(() => {
   const box = e => { const r = e.getBoundingClientRect(); return [r.left, r.top, r.right, r.bottom]; };
-  const pictures = '.charts svg, .board:not(.key), table.heat, table.slots';
+  const visualisations = '.charts svg, .board:not(.key), table.heat, table.slots';
   return {
     inner: innerWidth, scroll: document.documentElement.scrollWidth,
     dark: matchMedia('(prefers-color-scheme: dark)').matches,
     ground: getComputedStyle(document.body).backgroundColor, ink: getComputedStyle(document.body).color,
-    pictures: [...document.querySelectorAll(pictures)].map(
+    visualisations: [...document.querySelectorAll(visualisations)].map(
       e => [e.tagName + '.' + e.className, box(e), e.checkVisibility()]),
     texts: [...document.querySelectorAll('.charts svg')].map(svg => [...svg.querySelectorAll('text')].map(
       t => [t.textContent, box(t), getComputedStyle(t).fill])),
@@ -150,12 +150,12 @@ def test_everything_is_seen_and_nothing_is_too_wide(browser: Browser, page: Path
     assert [e["request"]["url"] for e in browser.found("Network.requestWillBeSent")] == [page.as_uri()]
 
     assert seen["scroll"] <= width
-    kinds = [kind for kind, _, _ in seen["pictures"]]
+    kinds = [kind for kind, _, _ in seen["visualisations"]]
     # 4 figures for each of 3 problems; of 2 puzzles the board with a slider and those of loops 1, 2, 4, 8, 12.
     assert sum("svg" in kind for kind in kinds) == 12
     assert sum(kind.startswith("DIV.board") for kind in kinds) == 12
     assert (kinds.count("TABLE.heat"), kinds.count("TABLE.slots")) == (2, 1)
-    for kind, (left, top, right, bottom), visible in seen["pictures"]:
+    for kind, (left, top, right, bottom), visible in seen["visualisations"]:
         assert visible, kind
         assert right - left > 80, kind
         assert bottom - top > 80, kind
@@ -192,5 +192,5 @@ def test_the_page_is_complete_without_scripts(browser: Browser, page: Path) -> N
     browser.open(page, width=360, script=False)
     assert browser.value("document.querySelectorAll('.player').length") == 2
     assert not browser.value("[...document.querySelectorAll('.player')].some(p => p.checkVisibility())")
-    seen = [visible for kind, _, visible in browser.value(MEASURE)["pictures"] if kind.startswith("DIV.board")]
+    seen = [visible for kind, _, visible in browser.value(MEASURE)["visualisations"] if kind.startswith("DIV.board")]
     assert seen.count(True) == 10

@@ -10,10 +10,10 @@ import pytest
 from run_folders import eval_rows, write_lines, write_run
 
 from looped.report import figures, report
-from looped.report.page import number
-from looped.report.runs import load_run, load_runs
-from looped.report.tables import Problem, problems
-from looped.report.thinking import thinking
+from looped.report.answers_by_loop import thinking
+from looped.report.comparison import Problem, problems
+from looped.report.content import number
+from looped.report.read import load_run, load_runs
 
 TASK = {"name": "in_context", "dim": 3, "points": 4}
 
@@ -64,7 +64,7 @@ def test_intervals_have_no_upper_bound_and_shifted_groups_do_not_count(tmp_path:
 
 def test_sentences_praise_the_lowest(tmp_path: Path) -> None:
     write(tmp_path, "good", [0.5, 0.51, 0.52])
-    write(tmp_path, "bad", [2.5, 2.51, 2.52], modulation="gain_gate")
+    write(tmp_path, "bad", [2.5, 2.51, 2.52], modulation="scale_gate")
     text = text_of(tmp_path)
     for expected in (
         "good has the lowest mean error, 0.510",

@@ -15,11 +15,11 @@ import pytest
 from run_folders import EDIT, LOOPS, SCORES, board_picture, eval_rows, write_lines, write_run
 
 from looped.report import report
-from looped.report.page import build, sentence
-from looped.report.runs import load_run, load_runs
-from looped.report.tables import Problem, problems, run_score, t_interval, t_quantile
-from looped.report.thinking import milestones, thinking
-from looped.report.words import amount, duration
+from looped.report.answers_by_loop import milestones, thinking
+from looped.report.comparison import Problem, problems, run_score, t_interval, t_quantile
+from looped.report.content import build, sentence
+from looped.report.number_format import amount, duration
+from looped.report.read import load_run, load_runs
 
 
 def write_variant(root: Path, recipe: str, scores: Sequence[float], trained: int = 4, **settings: Any) -> None:
@@ -129,7 +129,7 @@ def test_a_difference_is_claimed_only_where_intervals_part(
     tmp_path: Path, plain: Sequence[float], modulated: Sequence[float], start: str
 ) -> None:
     write_variant(tmp_path, "plain", plain)
-    write_variant(tmp_path, "modulated", modulated, modulation="gain_gate")
+    write_variant(tmp_path, "modulated", modulated, modulation="scale_gate")
     (difference,) = only_problem(tmp_path).differences
     assert (difference.first.name, difference.second.name) == ("plain", "modulated")
     assert sentence(difference).startswith(start)
@@ -143,7 +143,7 @@ def test_a_difference_is_claimed_only_where_intervals_part(
 def test_differences_are_paired_by_seed(tmp_path: Path) -> None:
     # The seeds vary far more than the difference, which is 0.04, 0.05 and 0.06.
     write_variant(tmp_path, "plain", (0.5, 0.6, 0.7))
-    write_variant(tmp_path, "modulated", (0.54, 0.65, 0.76), modulation="gain_gate")
+    write_variant(tmp_path, "modulated", (0.54, 0.65, 0.76), modulation="scale_gate")
     (difference,) = only_problem(tmp_path).differences
     half = 4.30265 * 0.01 / math.sqrt(3)
     assert (difference.low, difference.high) == pytest.approx((0.05 - half, 0.05 + half), abs=1e-6)
@@ -324,8 +324,8 @@ def test_milestones_are_powers_of_two_and_the_last() -> None:
         ("eval.jsonl", lambda text: text.replace("0.8,", '"0.8",'), "eval.jsonl:1: value='0.8': expected a number"),
         ("summary.json", lambda text: "", "summary.json:1: not JSON"),
         ("summary.json", lambda text: "{}", "summary.json:1: missing best, "),
-        ("thinking.json", lambda text: text.replace('"cells"', '"cell"'), "thinking.json:1: example 1 is malformed"),
-        ("thinking.json", lambda text: text.replace("board", "bored"), "thinking.json:1: example 1 is malformed"),
+        ("answers_by_loop.json", lambda text: text.replace('"cells"', '"cell"'), ".json:1: example 1 is malformed"),
+        ("answers_by_loop.json", lambda text: text.replace("board", "bored"), ".json:1: example 1 is malformed"),
     ],
 )  # fmt: skip
 def test_malformed_files_are_named_with_their_line(tmp_path: Path, file: str, change: Any, message: str) -> None:

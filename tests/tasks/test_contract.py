@@ -60,7 +60,7 @@ def perfect(task, batch: Batch) -> torch.Tensor:
     """Outputs that are right everywhere; their negative is right nowhere."""
     if batch.targets.is_floating_point():
         return batch.targets[..., None]
-    return 20 * torch.nn.functional.one_hot(batch.targets, task.interface.output_size).float()
+    return 20 * torch.nn.functional.one_hot(batch.targets, task.spec.output_size).float()
 
 
 def test_every_task_is_tried():
@@ -92,23 +92,23 @@ def test_splits_are_disjoint(task):
 
 
 def test_batches_fit_the_interface(task):
-    interface = task.interface
+    spec = task.spec
     for group in (None, *task.groups):
         batch = task.batch("test", 0, 8, seed=0, group=group)
-        assert batch.targets.shape == batch.mask.shape == batch.attend.shape == batch.inputs.shape[:2]
+        assert batch.targets.shape == batch.mask.shape == batch.attention_mask.shape == batch.inputs.shape[:2]
         assert len(batch.inputs) == 8
-        assert batch.inputs.shape[1] <= interface.max_seq_len
-        assert (batch.mask.dtype, batch.attend.dtype) == (torch.bool, torch.bool)
+        assert batch.inputs.shape[1] <= spec.max_seq_len
+        assert (batch.mask.dtype, batch.attention_mask.dtype) == (torch.bool, torch.bool)
         assert batch.mask.any(1).all()
-        assert not (batch.mask & ~batch.attend).any()
-        if interface.inputs == "vectors":
+        assert not (batch.mask & ~batch.attention_mask).any()
+        if spec.inputs == "vectors":
             assert (batch.inputs.dtype, batch.targets.dtype) == (torch.float32, torch.float32)
-            assert batch.inputs.shape[2] == interface.input_dim
+            assert batch.inputs.shape[2] == spec.input_dim
             assert batch.inputs.isfinite().all()
             continue
         assert (batch.inputs.dtype, batch.targets.dtype) == (torch.int64, torch.int64)
-        assert 0 <= batch.inputs.min() <= batch.inputs.max() < interface.vocab_size
-        assert 0 <= batch.targets.min() <= batch.targets.max() < interface.output_size
+        assert 0 <= batch.inputs.min() <= batch.inputs.max() < spec.vocab_size
+        assert 0 <= batch.targets.min() <= batch.targets.max() < spec.output_size
 
 
 def test_scores(task):
@@ -137,6 +137,6 @@ def test_a_person_can_look_at_it(task):
     assert said["valid"] is not False
     assert said["confidence"] is None or said["confidence"] > 0.99
     assert task.describe(problems[0], logits) != task.describe(problems[0])
-    picture = json.loads(json.dumps(task.picture(problems[0], torch.stack([0 * logits, logits]))))
+    picture = json.loads(json.dumps(task.visualise(problems[0], torch.stack([0 * logits, logits]))))
     assert picture["kind"] in ("board", "distribution", "slots", "points")
     assert [loop["loop"] for loop in picture["loops"]] == [1, 2]

@@ -77,7 +77,7 @@ def test_the_public_generator_agrees():
     assert [texts(p.steps) for p in problems] == [row["solution"] for row in rows]
     # It was made from the training targets of seed 4.
     assert {p.target for p in problems} == set(task.targets["seen"])
-    assert (task.encode(problems).targets < task.interface.output_size).all()
+    assert (task.encode(problems).targets < task.spec.output_size).all()
 
 
 def test_targets_are_held_out_and_splits_disjoint():
@@ -147,9 +147,9 @@ def test_encoding():
     assert batch.inputs.tolist() == [[39, 24, 47, 12, 33] + [0] * 15, [6, 6, 6, 6, 104] + [0] * 15]
     assert batch.targets.tolist() == [[0] * 5 + TOKENS, [0] * 20]
     assert batch.mask.tolist() == [[False] * 5 + [True] * 15] * 2
-    assert batch.attend.all()
-    assert (task.interface.vocab_size, task.interface.output_size) == (106, 9906)
-    assert make(numbers=6).interface.max_seq_len == 32
+    assert batch.attention_mask.all()
+    assert (task.spec.vocab_size, task.spec.output_size) == (106, 9906)
+    assert make(numbers=6).spec.max_seq_len == 32
 
 
 def plainly_valid(numbers: tuple[int, ...], target: int, slots: list[int]) -> bool:
@@ -211,7 +211,7 @@ def test_scores_answer_and_picture():
     said = batch.targets.clone()
     said[1, 5], said[1, 7] = 47, 39  # 42 + 34: valid, not canonical
     said[2, 19] = 34  # wrong
-    logits = 20 * torch.nn.functional.one_hot(said, task.interface.output_size).float()
+    logits = 20 * torch.nn.functional.one_hot(said, task.spec.output_size).float()
     scores = task.score(batch, logits)
     assert scores["exact"].tolist() == [1, 0, 0]
     assert scores["valid"].tolist() == [1, 1, 0]
@@ -220,7 +220,7 @@ def test_scores_answer_and_picture():
     assert 0.99 < answer["confidence"] < 1
     assert "prediction: 34+42=76, 76/19=4, 7*4=29 (not valid, 100%)" in task.describe(PROBLEM, logits[2])
     assert "answer: none" in task.describe(PROBLEM._replace(steps=None))
-    picture = json.loads(json.dumps(task.picture(PROBLEM, logits)))
+    picture = json.loads(json.dumps(task.visualise(PROBLEM, logits)))
     assert (picture["kind"], len(picture["loops"])) == ("slots", 3)
     assert picture["loops"][0]["slots"] == picture["answer"]
     assert " ".join(picture["answer"]) == "34 + 42 = 76 76 / 19 = 4 7 * 4 = 28"

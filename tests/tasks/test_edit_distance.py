@@ -133,13 +133,13 @@ def test_corrected_encoding(answer_at, inputs, at):
     assert batch.targets[0, at] == 5
     assert batch.mask[:, at].all()
     assert batch.targets.sum() == 5
-    assert torch.equal(batch.attend, batch.inputs != 0)
-    assert (task.interface.vocab_size, task.interface.output_size) == (29, 17)
+    assert torch.equal(batch.attention_mask, batch.inputs != 0)
+    assert (task.spec.vocab_size, task.spec.output_size) == (29, 17)
 
 
 def test_published_encoding():
     task = make(length=60, version="published")
-    assert (task.interface.vocab_size, task.interface.output_size, task.interface.max_seq_len) == (211, 211, 126)
+    assert (task.spec.vocab_size, task.spec.output_size, task.spec.max_seq_len) == (211, 211, 126)
     batch = task.encode([Pair("ab", "azz", 5), Pair("ab", "azz")])
     row = [5, 6, 3, 5, 30, 30, 1, 36, 2]
     assert batch.inputs[0].tolist() == row + [0] * 117
@@ -169,14 +169,14 @@ def test_batches_are_as_wide_as_their_length():
 def test_answer_and_picture():
     task = make(length=6)
     pair = Pair("kitten", "sitting", 8)
-    logits = torch.zeros(2, 15, task.interface.output_size)
+    logits = torch.zeros(2, 15, task.spec.output_size)
     logits[0, 14, 3], logits[1, 14, 8] = 4.0, 9.0
     said = task.answer(pair, logits[1])
     assert (said["answer"], said["valid"]) == (8, None)
     assert 0.99 < said["confidence"] < 1
     assert "kitten | sitting" in task.describe(pair)
     assert "prediction: 8 (100%)" in task.describe(pair, logits[1])
-    picture = json.loads(json.dumps(task.picture(pair, logits)))
+    picture = json.loads(json.dumps(task.visualise(pair, logits)))
     assert (picture["kind"], picture["answer"], len(picture["loops"])) == ("distribution", "8", 2)
     labels = [[label for label, _ in loop["probabilities"]] for loop in picture["loops"]]
     assert labels[0] == labels[1] == sorted(labels[0], key=int)

@@ -155,7 +155,7 @@ def test_prompts_interleave_points_and_values():
     torch.testing.assert_close(batch.inputs[:, 1::2, 0], batch.targets[:, ::2])
     assert (batch.inputs[:, 1::2, 1:] == 0).all()
     assert batch.inputs[:, ::2].std() > 0.5
-    assert batch.attend.all()
+    assert batch.attention_mask.all()
 
 
 def test_scores_by_hand():

@@ -77,11 +77,11 @@ def test_pairs_keep_the_rules_of_the_samplers():
 
 
 def test_vocabularies():
-    interface = make().interface
-    assert (interface.vocab_size, interface.output_size, interface.max_seq_len) == (29, 102, 204)
-    interface = make(version="published").interface
-    assert (interface.vocab_size, interface.output_size, interface.max_seq_len) == (204, 204, 209)
-    assert make(version="published", length=8).interface.vocab_size == 40  # the public formula says 20
+    spec = make().spec
+    assert (spec.vocab_size, spec.output_size, spec.max_seq_len) == (29, 102, 204)
+    spec = make(version="published").spec
+    assert (spec.vocab_size, spec.output_size, spec.max_seq_len) == (204, 204, 209)
+    assert make(version="published", length=8).spec.vocab_size == 40  # the public formula says 20
     batch = make(version="published").encode([Pair("ab", "zb", 1)])
     assert batch.inputs[0, :8].tolist() == [4, 5, 3, 29, 5, 1, 31, 2]
     assert batch.targets[0, 4:8].tolist() == [0, 31, 2, 0]

@@ -191,10 +191,10 @@ def test_encoding(loss):
     batch = task.encode(problems)
     assert (batch.inputs.numpy() == np.stack([p.given for p in problems])).all()
     assert (batch.targets.numpy() == np.stack([p.solution for p in problems])).all()
-    assert batch.attend.all()
+    assert batch.attention_mask.all()
     assert (batch.mask == ((batch.inputs == 0) | (loss == "all"))).all()
     assert 0 < (batch.inputs == 0).sum() < batch.inputs.numel()
-    assert (task.interface.vocab_size, task.interface.output_size, task.interface.max_seq_len) == (5, 5, 16)
+    assert (task.spec.vocab_size, task.spec.output_size, task.spec.max_seq_len) == (5, 5, 16)
 
 
 def test_scores_of_known_answers():
@@ -243,7 +243,7 @@ def test_answer_and_picture(loss):
     assert task.answer(problem, unsure)["confidence"] == pytest.approx(0.25)  # the least certain cell
     assert task.answer(problem, wrong)["valid"] is False
 
-    picture = task.picture(problem, torch.stack([wrong, right]).bfloat16())
+    picture = task.visualise(problem, torch.stack([wrong, right]).bfloat16())
     assert json.loads(json.dumps(picture)) == picture
     loops = picture.pop("loops")
     assert picture == {

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from looped.config import ModelConfig
-from looped.evaluation.evaluate import evaluate
+from looped.evaluation.scores import evaluate
 from looped.models import LoopedTransformer
 from looped.task_config import TextConfig
 from looped.tasks.base import SPLITS, Batch
@@ -33,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def small(task: Text, **options) -> LoopedTransformer:
-    size = task.interface.vocab_size
+    size = task.spec.vocab_size
     config = ModelConfig(
         vocab_size=size, output_size=size, max_seq_len=task.config.context, causal=True, d_model=16, num_heads=2,
         num_loops=2, **options,
@@ -132,13 +132,13 @@ def test_prompts_of_different_lengths_do_not_disturb_each_other(folder: Path):
     assert not batch.targets.any()
     assert not batch.mask.any()
     with torch.no_grad():
-        together = model(batch.inputs, attend=batch.attend).logits
+        together = model(batch.inputs, attention_mask=batch.attention_mask).logits
         for prompt, logits in zip(prompts, together, strict=True):
             alone = model(torch.from_numpy(prompt.inputs)[None]).logits[0]
             said, expected = task.answer(prompt, logits), task.answer(prompt, alone)
             assert said["answer"] == expected["answer"] == task.tokenizer.decode([int(alone[-1].argmax())])
             assert said["confidence"] == pytest.approx(expected["confidence"])
-    assert task.plain(prompts[0]) == {"input": "abc", "expected": ""}
+    assert task.to_text(prompts[0]) == {"input": "abc", "expected": ""}
 
 
 def test_padded_vocabulary_is_never_an_answer(folder: Path):
@@ -147,7 +147,9 @@ def test_padded_vocabulary_is_never_an_answer(folder: Path):
     logits = torch.zeros(2, 3, 300)
     logits[:, -1, 299], logits[:, -1, 97] = 9.0, 1.0
     assert task.answer(prompt, logits[0])["answer"] == "a"
-    assert ["'a'", pytest.approx(math.e / (math.e + 256))] in task.picture(prompt, logits)["loops"][0]["probabilities"]
+    assert ["'a'", pytest.approx(math.e / (math.e + 256))] in task.visualise(prompt, logits)["loops"][0][
+        "probabilities"
+    ]
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ def test_linear_attention_is_gradient_descent_after_every_loop(preconditioned):
     tokens[:, -1, dim] = 0
     model = gradient_descent(step, examples, loops)
     assert sum(p.count_nonzero() for p in model.core.parameters()) <= 2 * (dim + 1) ** 2
-    out = model(tokens, attend=query_unseen(3, examples), readouts="all").readouts[:, :, -1, 0]
+    out = model(tokens, attention_mask=query_unseen(3, examples), loop_logits="all").loop_logits[:, :, -1, 0]
     w = torch.zeros(3, dim, dtype=torch.float64)
     for t in range(loops):
         residual = y[:, :-1] - torch.einsum("bnd,bd->bn", x[:, :-1], w)
@@ -37,7 +37,7 @@ def test_newton_schulz_inverts():
     root = torch.randn(6, 6, generator=generator, dtype=torch.float64)
     s = root @ root.T + torch.eye(6, dtype=torch.float64)
     tokens = newton_tokens(s)
-    result = newton_schulz(6, 25)(tokens, readouts="all").readouts[:, 0].mT
+    result = newton_schulz(6, 25)(tokens, loop_logits="all").loop_logits[:, 0].mT
     x = s / (s.abs().sum(0).max() * s.abs().sum(1).max())
     for t in range(25):
         x = 2 * x - x @ s @ x
@@ -58,7 +58,7 @@ def test_breadth_first_search_equals_networkx():
             seen[0, target, source] = True
         start = torch.zeros(1, nodes, 1, dtype=torch.float64)
         start[0, 0] = 1
-        reached, distance = models[nodes](start, attend=seen).logits[0].detach().unbind(-1)
+        reached, distance = models[nodes](start, attention_mask=seen).logits[0].detach().unbind(-1)
         lengths = networkx.single_source_shortest_path_length(graph, 0)
         assert reached.tolist() == [float(i in lengths) for i in range(nodes)]
         assert distance.tolist() == [max(lengths[i] - 1, 0) if i in lengths else loops for i in range(nodes)]

@@ -8,7 +8,7 @@ from looped.training.optim import WeightAverage, make_optimizers
 
 CONFIG = ModelConfig(
     vocab_size=5, output_size=3, max_seq_len=4, d_model=16, num_heads=2, num_loops=2,
-    norm="layer", bias=True, modulation="gain_gate",
+    norm="layer", bias=True, modulation="scale_gate",
 )  # fmt: skip
 
 

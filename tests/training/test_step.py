@@ -12,7 +12,7 @@ from looped.tasks.base import Batch
 from looped.training import NonFiniteError
 from looped.training.devices import make_fabric
 from looped.training.optim import make_optimizers
-from looped.training.step import Scored, train_step, validate
+from looped.training.step import ModelWithLoss, train_step, validate
 
 
 def batch_of(run: RunConfig, step: int = 0) -> Batch:
@@ -21,7 +21,7 @@ def batch_of(run: RunConfig, step: int = 0) -> Batch:
 
 def one_step(run: RunConfig, model: LoopedTransformer, batch: Batch, loops: tuple[int, int] = (3, 3)):
     fabric = make_fabric(run)
-    scored = fabric.setup_module(Scored(model, run.train))
+    scored = fabric.setup_module(ModelWithLoss(model, run.train))
     return train_step(fabric, scored, make_optimizers(model, run.optim), batch, run, 37, loops)
 
 
@@ -54,13 +54,13 @@ def test_loss_is_the_mean_over_scored_loops_and_masked_positions(config, scored)
     run = tiny(**config)
     batch = batch_of(run)
     model = LoopedTransformer(run.model, seed=1)
-    readouts = model(batch.inputs, attend=batch.attend, readouts="all").readouts.detach()
+    loop_logits = model(batch.inputs, attention_mask=batch.attention_mask, loop_logits="all").loop_logits.detach()
     naive, right = [], []
     for example, position in batch.mask.nonzero().tolist():
         target = batch.targets[example, position]
         for loop in scored:
-            naive.append(F.cross_entropy(readouts[loop - 1, example, position], target))
-        right.append(readouts[-1, example, position].argmax() == target)
+            naive.append(F.cross_entropy(loop_logits[loop - 1, example, position], target))
+        right.append(loop_logits[-1, example, position].argmax() == target)
     values = one_step(run, model, batch)
     assert len(right) == 16
     assert values["loss"] == pytest.approx(torch.stack(naive).mean().item(), rel=1e-5)
@@ -109,7 +109,7 @@ def test_validation_does_not_depend_on_its_parts(part_size):
     task = TASKS["edit_distance"](run.task)
     batch = task.batch("validation", 0, 24, seed=0)
     model = LoopedTransformer(run.model)
-    naive = task.score(batch, model(batch.inputs, attend=batch.attend, num_loops=5).logits.detach())
+    naive = task.score(batch, model(batch.inputs, attention_mask=batch.attention_mask, num_loops=5).logits.detach())
     scores = validate(make_fabric(run), model, task, batch, 5, part_size)
     assert scores == pytest.approx({name: values.mean().item() for name, values in naive.items()})
 

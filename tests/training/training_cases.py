@@ -25,7 +25,7 @@ TIMING = {"seconds", "examples_per_s", "tokens_per_s", "matmul_share", "data_wai
 def tiny(*, model: dict[str, Any] | None = None, optim: dict[str, Any] | None = None, schedule: Any = None, **config):
     """A run of a model of width 16 on strings of 4 letters; `config` are fields of TrainConfig."""
     task = EditDistanceConfig(length=4, max_letters=3)
-    sizes = dataclasses.asdict(TASKS["edit_distance"](task).interface)
+    sizes = dataclasses.asdict(TASKS["edit_distance"](task).spec)
     of_model: dict[str, Any] = {"d_model": 16, "num_heads": 2, "num_loops": 3, **sizes, **(model or {})}
     of_optim: dict[str, Any] = {"warmup_steps": 2, **(optim or {})}
     of_train: dict[str, Any] = {

@@ -1,0 +1,188 @@
+"""What happens inside the loop, as tensors: states, answers, attention and modulation, loop by loop.
+
+Loops are numbered from 1 in what is returned by loop (entry 0 is loop 1); t = 0 .. num_loops-1 is the timestep, as
+elsewhere. `attention_mask` is True at real positions: only these count in norms, cosines and principal components.
+`looped/evaluation/stability.py` has what compares or differentiates trajectories.
+"""
+
+import inspect
+from collections.abc import Callable, Collection
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from looped.models.iterate import iterate
+from looped.models.transformer import Loop, LoopedTransformer
+from looped.nn.attention import Attention
+from looped.nn.attention import dot_product_attention as attention
+from looped.nn.positions import Rotation, rotate
+
+
+@torch.no_grad()
+def states(loop: Loop, num_loops: int, start: Tensor | None = None) -> Float[Tensor, "states batch seq d_model"]:
+    """The state before the first loop and after each: (num_loops + 1, batch, seq, d_model).
+
+    Args:
+        loop: `model.loop(inputs, attention_mask=attention_mask, num_loops=num_loops)`.
+        start: the state before the first loop; None is the model's own.
+
+    Raises:
+        ValueError: for fewer loops than one.
+    """
+    start = loop.state if start is None else start
+    return torch.stack([start, *iterate(loop.step, start, num_loops, keep=range(1, num_loops + 1)).kept.values()])
+
+
+class Lens(NamedTuple):
+    """What each position would answer after each loop, for answers that are classes."""
+
+    entropy: Float[Tensor, "loops batch seq"]
+    """Of the distribution over classes, in nats."""
+    final: Float[Tensor, "loops batch seq"]
+    """Probability of the answer of the last loop."""
+    target: Float[Tensor, "loops batch seq"]
+    """Probability of the right answer."""
+    agrees: Bool[Tensor, "loops batch seq"]
+    """Whether the most probable answer is that of the last loop."""
+
+
+def logit_lens(loop_logits: Float[Tensor, "loops batch seq output"], targets: Int[Tensor, "batch seq"]) -> Lens:
+    """The loop_logits of all loops (`loop_logits="all"`) as distributions.
+
+    Source: the logit lens (nostalgebraist, 2020), over loops instead of layers.
+    """
+    log_p = loop_logits.log_softmax(-1)
+    answers = log_p.argmax(-1)
+
+    def probability(of: Tensor) -> Tensor:
+        return log_p.gather(-1, of.expand_as(answers)[..., None]).squeeze(-1).exp()
+
+    entropy = -torch.special.xlogy(log_p.exp(), log_p.exp()).sum(-1)
+    return Lens(entropy, probability(answers[-1]), probability(targets), answers == answers[-1])
+
+
+class Motion(NamedTuple):
+    """How far and which way each loop moves an example's state."""
+
+    change: Float[Tensor, "loops batch"]
+    """|h_{t+1} - h_t| / |h_t|; infinite where h_t is zero, as before loop 1 with input injection."""
+    cosine: Float[Tensor, "loops batch"]
+    """Cosine between h_t and h_{t+1}; NaN where one of them is zero."""
+    turn: Float[Tensor, "turns batch"]
+    """Cosine between a loop's step h_{t+1} - h_t and the next one's, for all loops but the last: 1 goes straight on,
+    -1 back; NaN where the state does not move."""
+
+
+def motion(states: Float[Tensor, "states batch seq d_model"], attention_mask: Bool[Tensor, "batch seq"]) -> Motion:
+    """Norms and cosines of an example's whole state, over all its attended positions at once."""
+    flat = (states * attention_mask[..., None]).flatten(2)
+    steps = flat.diff(dim=0)
+    return Motion(
+        steps.norm(dim=-1) / flat[:-1].norm(dim=-1), cosine(flat[:-1], flat[1:]), cosine(steps[:-1], steps[1:])
+    )
+
+
+def cosine(a: Float[Tensor, "*batch n"], b: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch"]:
+    """Cosine of the angle between vectors; NaN where one is zero."""
+    return (a * b).sum(-1) / (a.norm(dim=-1) * b.norm(dim=-1))
+
+
+class Components(NamedTuple):
+    """States in the plane (or space) in which they vary most."""
+
+    coordinates: Float[Tensor, "states batch seq components"]
+    """In units of the state; at padding too, which had no part in the choice of the components."""
+    explained: Float[Tensor, " components"]
+    """Share of the variance along each component."""
+
+
+def principal_components(
+    states: Float[Tensor, "states batch seq d_model"], attention_mask: Bool[Tensor, "batch seq"], components: int = 2
+) -> Components:
+    """Principal components of the states of all loops, examples and attended positions taken together.
+
+    A component's largest entry is positive, so that equal states give equal coordinates.
+    """
+    real = states[:, attention_mask].flatten(0, 1).double()
+    centre = real.mean(0)
+    variances, axes = torch.linalg.eigh((real - centre).T @ (real - centre))
+    axes = axes[:, -components:].flip(-1)
+    axes = axes * axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()
+    coordinates = ((states.double() - centre) @ axes).to(states.dtype)
+    return Components(coordinates, (variances[-components:].flip(0) / variances.sum()).to(states.dtype))
+
+
+@torch.no_grad()
+def attention_maps(
+    model: LoopedTransformer,
+    inputs: Tensor,
+    *,
+    attention_mask: Bool[Tensor, "batch seq"] | Bool[Tensor, "batch seq seq"] | None = None,
+    num_loops: int | None = None,
+    keep: Collection[int] | None = None,
+) -> Float[Tensor, "loops layers batch heads seq seq"]:
+    """How much each query (fifth axis) takes of each key (sixth), in the layers of the core, by loop.
+
+    Rows sum to 1, but for linear attention, where they are the scores themselves. The loop runs as ever; the maps are
+    computed beside it, from the inputs that each attention gets.
+
+    Args:
+        keep: loop numbers, from 1, in ascending order; None is all. Maps are large.
+
+    Raises:
+        ValueError: as `LoopedTransformer.loop` does, and for loop numbers out of range.
+    """
+    loops = model.config.num_loops if num_loops is None else num_loops
+    kept = list(range(1, loops + 1)) if keep is None else list(keep)
+    if loops >= 1 and (not kept or min(kept) < 1 or max(kept) > loops):
+        raise ValueError(f"keep={kept}: expected loop numbers from 1 to num_loops={loops}")
+    maps: list[Tensor] = []
+    calls = [0] * len(model.core)
+
+    def hook_of(layer: int) -> Callable[[Attention, tuple[Any, ...], dict[str, Any]], None]:
+        def hook(module: Attention, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            calls[layer] += 1
+            if calls[layer] in kept:
+                given = inspect.signature(module.forward).bind(*args, **kwargs).arguments
+                maps.append(_attention_weights(module, given["x"], given["mask"], given["by"]))
+
+        return hook
+
+    attentions = [module for module in model.core.modules() if isinstance(module, Attention)]
+    hooks = [a.register_forward_pre_hook(hook_of(i), with_kwargs=True) for i, a in enumerate(attentions)]
+    try:
+        states(model.loop(inputs, attention_mask=attention_mask, num_loops=loops), loops)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return torch.stack(maps).unflatten(0, (len(kept), len(model.core)))
+
+
+def _attention_weights(
+    module: Attention, x: Tensor, mask: Tensor | None, by: Rotation | None
+) -> Float[Tensor, "batch heads seq seq"]:
+    projected = F.linear(x, module.qkv.weight, module.qkv.bias)
+    q, k, _ = projected.unflatten(-1, (3, module.num_heads, -1)).permute(2, 0, 3, 1, 4)
+    if by is not None:
+        q, k = rotate(q, by), rotate(k, by)
+    # What attention makes of values that are the identity matrix is its weights, whatever its kind.
+    identity = torch.eye(x.shape[1], dtype=x.dtype, device=x.device).expand(*q.shape[:2], -1, -1)
+    return attention(q, k, identity, mask, module.kind)
+
+
+@torch.no_grad()
+def layer_signals(model: LoopedTransformer, num_loops: int) -> Float[Tensor, "loops layers signals d_model"] | None:
+    """The gains, gates and shifts that each layer of the core is told in each loop; None where it is told none.
+
+    The third axis is in the order of `model.modulation.names`. Gains and gates are the factors themselves, with their
+    offsets. The sinusoid of modulation=additive acts on the state, and is no signal of a layer.
+
+    Raises:
+        ValueError: for more loops than a learned table has.
+    """
+    names = model.modulation.names
+    signals = model.modulation(num_loops, next(model.parameters()).device)
+    return signals.unflatten(1, (-1, len(names))) if names else None

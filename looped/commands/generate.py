@@ -1,0 +1,126 @@
+"""Commands for language models."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+import tyro
+
+from looped.config import CachePolicy
+from looped.models.generation import Sampling, stream
+from looped.runs import loop_setting
+from looped.tasks.text import Text
+from looped.tasks.tokenizer import Tokenizer
+from looped.training.checkpoint import load_run
+from looped.training.devices import Device, find_device
+from looped.training.run_folder import read_config
+
+
+def generate(
+    run: tyro.conf.Positional[Path],
+    *,
+    prompt: tuple[str, ...],
+    tokens: int = 100,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    stop: tuple[str, ...] = (),
+    seed: int = 0,
+    num_loops: int | None = None,
+    exit_rule: str | None = None,
+    cache: CachePolicy | None = None,
+    cache_loops: int | None = None,
+    checkpoint: Literal["best", "last"] = "best",
+    device: Device = "auto",
+) -> None:
+    """Let a trained language model continue texts: looped generate runs/mine --prompt "Once upon a time".
+
+    One text is printed while it is written; several as one JSON object a line, when each of them ends.
+
+    Args:
+        run: the run folder, of a recipe on text.
+        prompt: the beginning of a document, or of several.
+        tokens: to write, at most; an end of text ends it.
+        temperature: below 1 keeps closer to the most probable; 0 always takes that.
+        top_k: choose among so many of the most probable tokens; none is all.
+        top_p: choose among the most probable tokens that together have this probability; none is all.
+        stop: end a text once it has written one of these.
+        seed: another one, another text.
+        num_loops: none is as recommended by `looped calibrate`, or as trained.
+        exit_rule: lets each token leave the loop, such as kl:0.01, change:0.1, entropy:0.1, unchanged:2 or none; none
+            given is as recommended.
+        cache: which loops' keys and values are kept (all, first, last or ring); none is as trained. Less memory than
+            in training, another text.
+        cache_loops: how many loops that keeps; none is as trained, or 1.
+        checkpoint: the best by validation, or the last.
+        device: where to compute; auto is the fastest kind at hand.
+    """
+    config = read_config(run)
+    if config.task.name != "text":
+        raise ValueError(f"{run}: trained on {config.task.name}; expected a run on text")
+    if not prompt:
+        raise ValueError("--prompt: expected at least one text to continue")
+    if num_loops is not None and num_loops < 1:
+        raise ValueError(f"num_loops={num_loops}: expected at least 1")
+    config, model, step = load_run(run, checkpoint)
+    model.to(find_device(device))
+    depth = loop_setting(run, config.model, step, num_loops, exit_rule)
+    assert config.task.name == "text"
+    task = Text(config.task)
+    texts = [Typed(task.tokenizer, text, stop) for text in prompt]
+    for token in stream(
+        model,
+        [torch.from_numpy(task.prompt(text)) for text in prompt],
+        count=tokens,
+        sampling=Sampling(temperature=temperature, top_k=top_k, top_p=top_p),
+        stop=lambda written: written[-1] == task.tokenizer.end or (bool(stop) and texts[0].has_stop(written)),
+        seed=seed,
+        vocab_size=task.tokenizer.vocab_size,
+        num_loops=depth.num_loops,
+        exit_rule=depth.exit_rule,
+        policy=cache,
+        cache_loops=cache_loops,
+    ):
+        text = texts[token.row]
+        if token.token != task.tokenizer.end:
+            text.ids.append(token.token)
+        text.loops.append(token.loops)
+        if len(prompt) == 1:
+            print(text.new(token.last), end="\n" if token.last else "", flush=True)
+        elif token.last:
+            mean = sum(text.loops) / len(text.loops)
+            print(
+                json.dumps({"prompt": text.prompt, "text": text.whole(), "tokens": len(text.ids), "mean_loops": mean})
+            )
+    sys.stdout.flush()
+
+
+class Typed:
+    """A text on its way to the screen."""
+
+    def __init__(self, tokenizer: Tokenizer, prompt: str, stop: Sequence[str]) -> None:
+        self.tokenizer, self.prompt, self.stop = tokenizer, prompt, stop
+        self.ids: list[int] = []
+        self.loops: list[int] = []
+        self.shown = ""
+
+    def has_stop(self, written: Sequence[int]) -> bool:
+        text = self.tokenizer.decode(written)
+        return any(word in text for word in self.stop)
+
+    def whole(self) -> str:
+        """The prompt and what was written, up to where it was to stop."""
+        text = self.tokenizer.decode(self.ids)
+        ends = [text.index(word) + len(word) for word in self.stop if word in text]
+        return self.prompt + text[: min(ends, default=None)]
+
+    def new(self, last: bool) -> str:
+        """What can be shown now that was not shown before; not yet half a character, unless it is the last."""
+        text = self.whole()
+        if text.endswith("\ufffd") and not last:
+            return ""
+        fresh, self.shown = text[len(self.shown) :], text
+        return fresh

@@ -1,0 +1,76 @@
+"""Standard transformers that cost as much as a looped one: the baselines of equal parameters and of equal FLOPs."""
+
+import dataclasses
+import math
+from bisect import bisect_left
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+from looped.config import ModelConfig
+from looped.costs.count import flops, parameters
+
+MAX_LAYERS = 64
+TOLERANCE = 0.02  # candidates whose cost is that near are told apart by their shape
+ASPECT = 64  # d_model / layers of GPT-2 small, whose loss changes little with the shape around it
+
+
+class Match(NamedTuple):
+    """A standard transformer, and its cost divided by that of the looped one."""
+
+    config: ModelConfig
+    ratio: float
+
+
+def standard(looped: ModelConfig, layers: int, d_model: int) -> ModelConfig:
+    """The looped model's settings with `layers` layers that are applied once, without anything that loops."""
+    return dataclasses.replace(
+        looped,
+        d_model=d_model,
+        d_ff=None if looped.d_ff is None else max(1, looped.d_ff * d_model // looped.d_model),
+        prelude_layers=0,
+        core_layers=layers,
+        coda_layers=0,
+        num_loops=1,
+        max_loops=None,
+        modulation="none",
+        gate_offset=0,
+        timestep="index",
+        input_injection="none",
+        positions_every_loop=False,
+        loop_norm=False,
+        initialisation_depth=None,
+    )
+
+
+def match(looped: ModelConfig, by: Literal["parameters", "flops"]) -> Match:
+    """The standard transformer that costs as much as `looped`, over up to 64 layers and widths up to 4 * d_model.
+
+    Widths are multiples of num_heads, which stays. For each number of layers the width of the nearest cost is
+    found (the cost grows with it); among the candidates within 2% of the cost, or else the nearest alone, the one
+    is taken whose d_model / layers is closest to GPT-2 small's 64 (Kaplan et al. 2020, section 3.1: at equal cost
+    the loss depends only weakly on the shape).
+
+    Args:
+        looped: with all sizes.
+        by: all trained weights; or the FLOPs of a sequence of max_seq_len.
+
+    Raises:
+        ValueError: for sizes that are None.
+    """
+    cost: Callable[[ModelConfig], int] = parameters if by == "parameters" else _flops
+    aim = cost(looped)
+    even = looped.positions in ("sinusoidal", "rotary")
+    widths = range(looped.num_heads * (1 + even), 4 * looped.d_model + 1, looped.num_heads * (1 + even))
+    candidates = []
+    for layers in range(1, MAX_LAYERS + 1):
+        at = bisect_left(widths, aim, key=lambda d: cost(standard(looped, layers, d)))
+        for d_model in widths[max(0, at - 1) : at + 1]:
+            config = standard(looped, layers, d_model)
+            candidates.append(Match(config, cost(config) / aim))
+    nearest = min(abs(math.log(found.ratio)) for found in candidates)
+    near = [found for found in candidates if abs(math.log(found.ratio)) <= max(nearest, TOLERANCE)]
+    return min(near, key=lambda found: abs(math.log(found.config.d_model / found.config.core_layers / ASPECT)))
+
+
+def _flops(config: ModelConfig) -> int:
+    return flops(config, config.max_seq_len or 0)

@@ -1,0 +1,250 @@
+"""Choosing depth: scores by loop count and by exit rule, and the cheapest that is as good as the best."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from looped.config import ModelConfig
+from looped.evaluation.scores import (
+    PART,
+    check_loops,
+    counting,
+    draw,
+    leave_early,
+    loop_logits,
+    part_size,
+    parts,
+    row_of,
+)
+from looped.models.early_exit import Exits
+from looped.models.exit_rules import ExitRule, Observation, parse_rule
+from looped.models.iterate import iterate
+from looped.models.transformer import LoopedTransformer
+from looped.tasks.base import Batch, Split, Task
+
+GRID = {
+    "change": (0.02, 0.05, 0.1, 0.2, 0.3, 0.5),
+    "kl": (1e-4, 1e-3, 1e-2, 0.1),
+    "entropy": (0.01, 0.03, 0.1, 0.3, 0.5),
+    "unchanged": (1, 2, 3),
+    "gate": (0.3, 0.5, 0.7, 0.9, 0.95),
+    "act": ("",),
+}
+REPEATS = 5
+
+
+def rules_for(config: ModelConfig) -> list[ExitRule]:
+    """The rules of the grid that a model of this configuration can follow: of causal models each token for itself."""
+    per = "/token" if config.causal else ""
+    rules = [parse_rule(f"{name}:{value}{per}") for name, values in GRID.items() for value in values]
+    return [rule for rule in rules if _suits(rule, config)]
+
+
+def _suits(rule: ExitRule, config: ModelConfig) -> bool:
+    try:
+        rule.check(config)
+    except ValueError:
+        return False
+    return True
+
+
+def calibrate(
+    model: LoopedTransformer,
+    task: Task,
+    *,
+    loops: Sequence[int],
+    examples: int,
+    split: Split = "validation",
+    tolerance: float = 0.005,
+) -> dict[str, Any]:
+    """Rows for every loop count and exit rule, what they recommend, and a warning or None (see docs/design.md).
+
+    Recommended is the fewest mean loops at a score within `tolerance` of that of the best loop count, which also is
+    the most loops that the exit rules have; for errors, whose scale is the task's, it is a share of that score.
+
+    Args:
+        loops: loop counts, ascending; those of training are among them.
+
+    Raises:
+        ValueError: as `evaluate` does.
+    """
+    check_loops(model.config, loops)
+    batch = draw(task, split, examples, None)
+    sign = -1 if task.lower_is_better else 1
+
+    def allowance(score: float) -> float:
+        return tolerance * (score if task.lower_is_better else 1.0)
+
+    rows = fixed_rows(model, task, batch, loops, split)
+    best = max(rows, key=lambda row: (sign * row["value"], -row["num_loops"]))
+    rows += rule_rows(model, task, batch, best["num_loops"], split)
+    good = [row for row in rows if sign * (row["value"] - best["value"]) >= -allowance(best["value"])]
+    chosen = min(good, key=lambda row: (row["mean_loops"], -sign * row["value"]))
+    rule = None if chosen["exit_rule"] is None else parse_rule(chosen["exit_rule"])
+    seconds, full = wall_times(model, batch, [(chosen["num_loops"], rule), (best["num_loops"], None)])
+    return {
+        "metric": task.metric,
+        "lower_is_better": task.lower_is_better,
+        "split": split,
+        "examples": len(batch.inputs),
+        "tolerance": tolerance,
+        "trained_loops": model.config.num_loops,
+        "rows": rows,
+        "best": best,
+        "recommendation": chosen | {"seconds": seconds, "seconds_of_best": full},
+        "warning": overthinking(rows, model.config.num_loops, task, allowance),
+    }
+
+
+def overthinking(rows: Sequence[dict[str, Any]], trained: int, task: Task, allowance: Any) -> str | None:
+    """A sentence where more loops than those of training make the score worse, by more than is tolerated."""
+    sign = -1 if task.lower_is_better else 1
+    fixed = {row["num_loops"]: row["value"] for row in rows if row["exit_rule"] is None}
+    worst = min((n for n in fixed if n > trained), key=lambda n: sign * fixed[n], default=trained)
+    if sign * (fixed[trained] - fixed[worst]) <= allowance(fixed[trained]):
+        return None
+    verb = "rises" if task.lower_is_better else "falls"
+    return (
+        f"overthinking: {task.metric} {verb} from {fixed[trained]:.4g} at the {trained} loops of training "
+        f"to {fixed[worst]:.4g} at {worst}"
+    )
+
+
+def fixed_rows(
+    model: LoopedTransformer, task: Task, batch: Batch, loops: Sequence[int], split: Split
+) -> list[dict[str, Any]]:
+    """A row for each loop count."""
+    scores: dict[int, list[dict[str, Tensor]]] = {n: [] for n in loops}
+    for part in _parts(model, batch, len(loops)):
+        for n, logits in zip(loops, loop_logits(model, part, loops), strict=True):
+            scores[n].append(task.score(part, logits))
+    return [_row(task, batch, found, split, None, n, float(n)) for n, found in scores.items()]
+
+
+def rule_rows(model: LoopedTransformer, task: Task, batch: Batch, num_loops: int, split: Split) -> list[dict[str, Any]]:
+    """A row for each rule that the model can follow, with at most `num_loops`."""
+    rules = rules_for(model.config)
+    scores: list[list[dict[str, Tensor]]] = [[] for _ in rules]
+    loops: list[list[Tensor]] = [[] for _ in rules]
+    for part in _parts(model, batch, 2 * num_loops):
+        for i, (logits, ran) in enumerate(exits_of(model, part, rules, num_loops)):
+            scores[i].append(task.score(part, logits))
+            loops[i].append(ran.cpu())
+    weights = task.weights(batch)
+    means = [((torch.cat(ran) * weights).sum() / weights.sum()).item() for ran in loops]
+    return [
+        _row(task, batch, found, split, str(rule), num_loops, mean)
+        for rule, found, mean in zip(rules, scores, means, strict=True)
+    ]
+
+
+def _parts(model: LoopedTransformer, batch: Batch, reads: int) -> Iterator[Batch]:
+    return parts(batch, part_size(model, batch, reads), next(model.parameters()).device)
+
+
+def _row(
+    task: Task,
+    batch: Batch,
+    scores: Sequence[dict[str, Tensor]],
+    split: Split,
+    rule: str | None,
+    num_loops: int,
+    mean_loops: float,
+) -> dict[str, Any]:
+    """One row: of the task's own metric."""
+    for name in scores[0]:
+        values = torch.cat([part[name].cpu() for part in scores])
+        found = row_of(task, name, values, task.weights(batch), split, None)
+        if task.metric in found:
+            return {
+                "exit_rule": rule, "num_loops": num_loops, "mean_loops": mean_loops, **found[task.metric],
+            }  # fmt: skip
+    raise AssertionError(f"{task.metric} is not among the scores")
+
+
+# --- Exits -----------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def exits_of(
+    model: LoopedTransformer, batch: Batch, rules: Sequence[ExitRule], num_loops: int
+) -> Iterator[tuple[Float[Tensor, "batch seq output"], Float[Tensor, " batch"]]]:
+    """What `leave_early` gives for each rule; where sequences leave as a whole, from a single pass.
+
+    Nobody else notices that a sequence has left, so that a pass in which all stay shows what every rule would do. A
+    token that leaves changes what the others see, and a mean of states is none of them: these rules are run.
+    """
+    if model.config.causal or model.config.halting == "act":
+        yield from (leave_early(model, batch, num_loops, rule) for rule in rules)
+        return
+    attention_mask, inputs = batch.attention_mask, batch.inputs
+    record = Record()
+    looks = record.looks
+    model(
+        inputs,
+        attention_mask=None if bool(attention_mask.all()) else attention_mask,
+        num_loops=num_loops,
+        exit_rule=record,
+    )
+    for rule in rules:
+        ran = replay(model, looks, rule, attention_mask if rule.sees == "halting" else attention_mask & counting(batch))
+        logits = [looks[n - 1].logits[i] for i, n in enumerate(ran.long().tolist())]
+        yield torch.stack(logits).float(), ran
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Record(ExitRule):
+    """Lets nobody leave, and remembers what it saw."""
+
+    looks: list[Observation] = field(default_factory=list)
+    sees: ClassVar[Literal["logits"]] = "logits"
+
+    def check(self, config: ModelConfig) -> None:
+        """Every model can be looked at."""
+
+    def __call__(self, look: Observation) -> tuple[Tensor, None]:
+        self.looks.append(look)
+        return torch.zeros(look.after.shape[:2], dtype=torch.bool, device=look.after.device), None
+
+
+def replay(
+    model: LoopedTransformer, looks: Sequence[Observation], rule: ExitRule, exit_mask: Bool[Tensor, "batch seq"]
+) -> Float[Tensor, " batch"]:
+    """The loops that each sequence would take with the rule, from those that were recorded."""
+    exits: Exits
+
+    def of_active(whole: Tensor | None) -> Tensor:
+        assert whole is not None
+        return whole if exits.rows is None else whole[exits.rows]
+
+    exits = Exits(
+        rule,
+        looks[0].before,
+        exit_mask=exit_mask,
+        read=lambda state, n: of_active(looks[n - 1].logits),
+        halting=model.halting,
+    )
+    iterate(lambda state, t: of_active(looks[t].after), looks[0].before, len(looks), exits=exits)
+    return exits.loops[:, 0].double()
+
+
+def wall_times(model: LoopedTransformer, batch: Batch, ways: Sequence[tuple[int, ExitRule | None]]) -> list[float]:
+    """Seconds that all examples take with so many loops and a rule, really run, with what has left not computed.
+
+    The ways take turns, and each one's fastest of several turns counts, so that a busy machine is no advantage to any.
+    """
+    pieces = list(parts(batch, min(PART, part_size(model, batch, 1)), next(model.parameters()).device))
+    best = [float("inf")] * len(ways)
+    for turn in range(1 + REPEATS):
+        for i, (num_loops, rule) in enumerate(ways):
+            began = time.perf_counter()
+            for part in pieces:
+                leave_early(model, part, num_loops, rule)[0].sum().item()  # waits for a GPU
+            if turn:
+                best[i] = min(best[i], time.perf_counter() - began)
+    return best

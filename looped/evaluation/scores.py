@@ -1,0 +1,175 @@
+"""What a trained model can do: scores by group and loop count, answers, and visualisations of the thinking."""
+
+import itertools
+import math
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from looped.config import ModelConfig
+from looped.costs.count import flops
+from looped.intervals import interval
+from looped.models.exit_rules import ExitRule
+from looped.models.transformer import LoopedTransformer
+from looped.tasks.base import Batch, Split, Task
+
+EVALUATION_SEED = 0  # the same examples for every model
+PART = 128  # examples in a forward pass, at most,
+LOGITS = 1 << 28  # and so many numbers that it may read out
+
+
+@torch.no_grad()
+def loop_logits(
+    model: LoopedTransformer, batch: Batch, loops: Collection[int]
+) -> Float[Tensor, "loops batch seq output"]:
+    """Logits after each of `loops` (distinct, ascending), on the model's device: one pass reads out all.
+
+    Where the modulation sees the fraction of the loops, each loop count is a computation of its own. With halting="act"
+    these are the most loops, which not all need.
+    """
+    device = next(model.parameters()).device
+    attention_mask = None if bool(batch.attention_mask.all()) else batch.attention_mask.to(device)
+    # What act reads out depends on where it ends, too.
+    own_pass = model.config.halting == "act" or (model.config.modulation != "none" and model.config.timestep != "index")
+    asked = [(n,) for n in loops] if own_pass else [tuple(loops)]
+    inputs = batch.inputs.to(device)
+    outputs = [
+        model(inputs, attention_mask=attention_mask, num_loops=counts[-1], loop_logits=counts) for counts in asked
+    ]
+    return torch.cat([output.loop_logits for output in outputs]).float()
+
+
+def counting(batch: Batch) -> Bool[Tensor, "batch seq"]:
+    """The positions that an exit rule looks at: those that count, for only there loop_logits are trained."""
+    return batch.mask | ~batch.mask.any(1, keepdim=True)
+
+
+@torch.no_grad()
+def leave_early(
+    model: LoopedTransformer, batch: Batch, num_loops: int, rule: ExitRule | None
+) -> tuple[Float[Tensor, "batch seq output"], Float[Tensor, " batch"]]:
+    """Last logits, and the mean loops of each example at the positions that count."""
+    attention_mask = None if bool(batch.attention_mask.all()) else batch.attention_mask
+    exit_mask = counting(batch)
+    output = model(
+        batch.inputs, attention_mask=attention_mask, num_loops=num_loops, exit_rule=rule, exit_mask=exit_mask
+    )
+    if output.loops_taken is None:
+        return output.logits.float(), torch.full((len(batch.inputs),), float(num_loops), dtype=torch.double)
+    return output.logits.float(), (output.loops_taken * exit_mask).sum(1).double() / exit_mask.sum(1)
+
+
+def evaluate(
+    model: LoopedTransformer,
+    task: Task,
+    *,
+    loops: Sequence[int],
+    examples: int,
+    groups: Sequence[str] | None = None,
+    split: Split = "test",
+    early: tuple[int, ExitRule] | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Rows over groups x loop counts x metrics, with 95% intervals over examples (the rows of eval.jsonl).
+
+    Args:
+        loops: distinct loop counts, ascending; they may lie beyond those trained.
+        examples: drawn in each group, or as many different ones as there are; a group in `task.whole_groups` is
+            always evaluated in full.
+        groups: None is all groups of the task.
+        early: at most so many loops and an exit rule, for further rows that also have `exit_rule` and `mean_loops`.
+
+    Raises:
+        ValueError: for loop counts that the model cannot run, an unknown or empty group.
+    """
+    check_loops(model.config, loops)
+    for group in task.groups if groups is None else groups:
+        batch = draw(task, split, examples, group)
+        scores: dict[tuple[int, str], list[Tensor]] = {}
+        device = next(model.parameters()).device
+        for part in parts(batch, part_size(model, batch, len(loops)), device):
+            for count, logits in zip(loops, loop_logits(model, part, loops), strict=True):
+                for metric, values in task.score(part, logits).items():
+                    scores.setdefault((count, metric), []).append(values.cpu())
+        told = {"n": len(batch.inputs), "split": split, "trained_loops": model.config.num_loops}
+        seq, weights = batch.inputs.shape[1], task.weights(batch)
+        for (count, score), values in scores.items():
+            cost = {"flops_per_example": flops(model.config, seq, count)}
+            for metric, found in row_of(task, score, torch.cat(values), weights, split, group).items():
+                yield {"group": group, "num_loops": count, "metric": metric, **found, **told, **cost}
+        if early is None:
+            continue
+        left: dict[str, list[Tensor]] = {}
+        for part in parts(batch, part_size(model, batch, 1), device):
+            logits, ran = leave_early(model, part, *early)
+            for score, values in (task.score(part, logits) | {"loops": ran}).items():
+                left.setdefault(score, []).append(values.cpu())
+        mean = ((torch.cat(left.pop("loops")) * weights).sum() / weights.sum()).item()
+        one, two = (flops(model.config, seq, n) for n in (1, 2))
+        cost = {"flops_per_example": round(one + (two - one) * (mean - 1))}
+        rule = {"exit_rule": str(early[1]), "mean_loops": mean}
+        for score, values in left.items():
+            for metric, found in row_of(task, score, torch.cat(values), weights, split, group).items():
+                yield {"group": group, "num_loops": early[0], "metric": metric, **found, **told, **cost, **rule}
+
+
+def check_loops(config: ModelConfig, loops: Sequence[int]) -> None:
+    """Raises ValueError for loop counts that the model cannot run, or not distinct and ascending."""
+    most = config.max_loops
+    if not loops or list(loops) != sorted(set(loops)) or loops[0] < 1 or (most and loops[-1] > most):
+        limit = f"1 to {most}, the rows of the learned table" if most else "1 or more"
+        raise ValueError(f"loops={list(loops)}: expected different loop counts in ascending order, {limit}")
+
+
+def row_of(
+    task: Task, score: str, values: Float[Tensor, " n"], weights: Float[Tensor, " n"], split: Split, group: str | None
+) -> dict[str, dict[str, float]]:
+    """Value, low and high of what the task reports of a score, by metric."""
+    ends = interval(values, math.inf if task.lower_is_better else 1.0, weights)
+    value, low, high = (task.reported(score, end, split, group) for end in ends)
+    return {metric: {"value": value[metric], "low": low[metric], "high": high[metric]} for metric in value}
+
+
+def part_size(model: LoopedTransformer, batch: Batch, reads: int) -> int:
+    """Examples that a forward pass can take which reads out so many loops."""
+    return min(PART, LOGITS // (batch.inputs.shape[1] * (model.config.output_size or 1) * reads) or 1)
+
+
+def parts(batch: Batch, size: int, device: torch.device) -> Iterator[Batch]:
+    """The batch in parts of at most `size` examples, on the device."""
+    for start in range(0, len(batch.inputs), size):
+        yield Batch(*(tensor[start : start + size].to(device) for tensor in batch))
+
+
+def draw(task: Task, split: Split, examples: int, group: str | None) -> Batch:
+    """Examples for evaluation, always the same ones; None is the distribution of training."""
+    different = task.available(split, group)
+    size = examples if different is None else different if group in task.whole_groups else min(examples, different)
+    return task.batch(split, 0, size, seed=EVALUATION_SEED, group=group)
+
+
+def visualisations(model: LoopedTransformer, task: Task, *, loops: int, count: int = 6) -> list[dict[str, Any]]:
+    """What the model thinks after each of 1 .. loops, for `count` test problems taken from all groups in turn."""
+    groups = list(itertools.islice(itertools.cycle(task.groups), count))
+    drawn = [
+        task.sample("test", 1, task.rng("test", 1 + i, EVALUATION_SEED, group), group)[0]
+        for i, group in enumerate(groups)
+    ]
+    return [
+        task.visualise(problem, loop_logits(model, task.encode([problem]), range(1, loops + 1))[:, 0].cpu())
+        for problem in drawn
+    ]
+
+
+def solve(
+    model: LoopedTransformer, task: Task, problems: Sequence[Any], *, num_loops: int, exit_rule: ExitRule | None = None
+) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """Each problem with the model's answer to it (see `Task.answer`)."""
+    for start in range(0, len(problems), PART):
+        part = problems[start : start + PART]
+        batch = next(parts(task.encode(part), PART, next(model.parameters()).device))
+        logits, _ = leave_early(model, batch, num_loops, exit_rule)
+        for problem, row in zip(part, logits.cpu(), strict=True):
+            yield problem, task.answer(problem, row)

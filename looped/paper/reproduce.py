@@ -1,0 +1,96 @@
+"""The paper's tables again: estimate, train what is missing, evaluate, and report beside the paper's numbers."""
+
+import contextlib
+import dataclasses
+import io
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from looped.config import RunConfig, ScheduleConfig
+from looped.costs.count import training_flops
+from looped.files import write_atomic
+from looped.paper.tables import PaperTable, Words
+from looped.report.reproduction import TABLE
+from looped.training import LoopSchedule, train
+
+Work = list[tuple[Path, list[list[str]]]]
+
+
+def all_runs(table: PaperTable) -> dict[Words, tuple[int, ...]]:
+    """Every run of the table once, a recipe and its options, with the loop counts to evaluate it at."""
+    return {words: row.loops for row in table.rows for words in (row.published, row.corrected) if words}
+
+
+def work_for(table: PaperTable, out: Path, seeds: Sequence[int], options: Sequence[str]) -> Work:
+    """For every run of the table its folder and the commands that fill it; they may be repeated at will."""
+    work: Work = []
+    for words, loops in all_runs(table).items():
+        for seed in seeds:
+            folder = str(out / folder_name(words, seed))
+            settings = [*words[1:], *options, "--train.seed", str(seed)]
+            train = ["looped", "train", words[0], "--out", folder, "--resume", *settings]
+            work.append((Path(folder), [train, ["looped", "evaluate", folder, "--loops", *map(str, loops)]]))
+    return work
+
+
+def folder_name(words: Words, seed: int) -> str:
+    """`lcs-looped@cpu-num-loops2-seed0` for the recipe lcs-looped@cpu with --model.num-loops 2."""
+    options = [word.rpartition(".")[2] for word in words[1:]]
+    changed = "".join(f"-{name}{value}" for name, value in zip(options[::2], options[1::2], strict=True))
+    return f"{words[0]}{changed}-seed{seed}"
+
+
+def write_table(table: PaperTable, scale: str, command: str, out: Path, seeds: Sequence[int]) -> None:
+    """table.json, from which the report knows what belongs where (see docs/design.md)."""
+
+    def names(words: Words | None) -> list[str]:
+        return [folder_name(words, seed) for seed in seeds] if words else []
+
+    rows = [
+        {"task": row.task, "model": row.model, "paper": row.paper, "published": names(row.published),
+         "corrected": names(row.corrected)}
+        for row in table.rows
+    ]  # fmt: skip
+    claims = [
+        {"task": claim.task, "says": claim.says, "first": names(claim.first), "second": names(claim.second)}
+        for claim in table.claims
+    ]
+    content: dict[str, Any] = {
+        "title": table.title, "scale": scale, "command": command, "rows": rows, "claims": claims,
+        "differs": list(table.differs),
+    }  # fmt: skip
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomic(out / TABLE, json.dumps(content, indent=2) + "\n")
+
+
+def estimate(run: RunConfig) -> tuple[int, float]:
+    """FLOPs of a whole training, and the seconds that it would take, judged by the best of three steps.
+
+    The steps see at most 4,096 positions each, and all the loops that the run ends with.
+
+    Args:
+        run: complete.
+    """
+    seq = run.model.max_seq_len
+    assert seq is not None
+    config = run.train
+    loops = LoopSchedule(run.schedule, run.model.num_loops, 0).last
+    window = min(loops, run.schedule.num_grad_loops or loops)
+    reads = {"last": 1, "all": loops, "window": config.loss_window or 0}[config.loss]
+    flops = config.steps * config.batch_size * training_flops(run.model, seq, loops, window, reads)
+    schedule = ScheduleConfig(num_grad_loops=run.schedule.num_grad_loops)
+    short = dataclasses.replace(
+        config, batch_size=max(1, min(config.batch_size, 4096 // seq)), accumulation=1, steps=3, workers=0, target=None,
+        compile=False, log_every=1, eval_every=3, eval_examples=1, save_every=3,
+    )  # fmt: skip
+    optim = dataclasses.replace(run.optim, warmup_steps=0)
+    model = dataclasses.replace(run.model, num_loops=loops)
+    trial = dataclasses.replace(run, model=model, train=short, schedule=schedule, optim=optim)
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):  # not a run to exit_mask
+        train(trial, Path(folder) / "run")
+        lines = [json.loads(line) for line in (Path(folder) / "run/metrics.jsonl").read_text().splitlines()]
+    rate = max(line["examples_per_s"] for line in lines if line["kind"] == "train")
+    return flops, config.steps * config.batch_size / rate

@@ -1,0 +1,274 @@
+"""Pictures of the thinking: what the model would answer after each loop, as plain HTML.
+
+Colour is never alone: wrong cells also carry a filled corner or a cross, undecided ones a ring or a
+question mark, so that the visualisations read without colour and in print.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+from looped.report.read import Row, Run
+
+UNDECIDED = 0.5
+"""An answer with less confidence than this counts as undecided."""
+MOST_EXAMPLES = 6
+MOST_ROWS = 16
+
+
+@dataclass(frozen=True)
+class Thinking:
+    """The visualisations of one run."""
+
+    html: str
+    examples: int
+    solved: int
+    """Examples that are answered right after the loops of training."""
+    kinds: tuple[str, ...]
+
+
+def thinking(run: Run) -> Thinking | None:
+    """The visualisations of a run's first examples; None where it has none.
+
+    Raises:
+        ValueError: for a picture that is malformed (names the file and the example).
+    """
+    if run.thinking is None or not run.thinking["examples"]:
+        return None
+    trained = run.thinking["trained_loops"]
+    examples = run.thinking["examples"][:MOST_EXAMPLES]
+    parts, solved = [], 0
+    for number, picture in enumerate(examples, 1):
+        try:
+            draw, right_after = KINDS[picture["kind"]]
+            parts.append(draw(picture, trained))
+            solved += right_after(picture, _frame_at(picture["loops"], trained))
+        except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+            where = f"{run.folder / 'answers_by_loop.json'}:1: example {number}"
+            raise ValueError(f"{where} is malformed ({type(error).__name__}: {error})") from None
+    html = f'<div class="thoughts thoughts-{examples[0]["kind"]}">{"".join(parts)}</div>'
+    return Thinking(html, len(examples), solved, tuple(dict.fromkeys(p["kind"] for p in examples)))
+
+
+def milestones(loops: Sequence[int]) -> list[int]:
+    """Loops 1, 2, 4, 8, ... of those there are, and the last."""
+    return [loop for loop in loops if loop & (loop - 1) == 0 or loop == loops[-1]]
+
+
+def _frame_at(loops: Sequence[Row], trained: int) -> Row:
+    return next((frame for frame in loops if frame["loop"] == trained), loops[-1])
+
+
+# A board: one grid per chosen loop, and with JavaScript one more with a slider over all loops.
+
+BOARD_STATES = {"g": "given", "r": "right", "w": "wrong", "u": "undecided"}
+
+
+def _board_states(picture: Row, frame: Row) -> str:
+    """One letter per cell: given, right, wrong or undecided."""
+    cells = zip(picture["given"], picture["solution"], frame["cells"], frame["confidence"], strict=True)
+    return "".join(
+        "g" if given else "u" if confidence < UNDECIDED else "r" if cell == solution else "w"
+        for given, solution, cell, confidence in cells
+    )
+
+
+def _board_right(picture: Row, frame: Row) -> bool:
+    cells = zip(picture["given"], picture["solution"], frame["cells"], strict=True)
+    return all(given or cell == solution for given, solution, cell in cells)
+
+
+def _count_text(states: str) -> str:
+    blanks = len(states) - states.count("g")
+    return f"{states.count('r')} of {blanks} right, {states.count('w')} wrong, {states.count('u')} undecided"
+
+
+def _board_grid(picture: Row, digits: Sequence[int], states: str, label: str) -> str:
+    side, box = picture["side"], picture["box"]
+    if len(digits) != side * side:
+        raise ValueError(f"{len(digits)} cells on a board of side {side}")
+    cells = []
+    for i, (digit, state) in enumerate(zip(digits, states, strict=True)):
+        row, column = divmod(i, side)
+        right = " edge-right" if (column + 1) % box == 0 and column + 1 < side else ""
+        bottom = " edge-bottom" if (row + 1) % box == 0 and row + 1 < side else ""
+        cells.append(f'<i class="{state}{right}{bottom}">{int(digit)}</i>')
+    text = escape(f"{label}: {_count_text(states)}")
+    return f'<div class="board" style="--side:{int(side)}" role="img" aria-label="{text}">{"".join(cells)}</div>'
+
+
+def _board(picture: Row, trained: int) -> str:
+    loops = [frame["loop"] for frame in picture["loops"]]
+    frames = []
+    for frame in picture["loops"]:
+        digits = [given or cell for given, cell in zip(picture["given"], frame["cells"], strict=True)]
+        frames.append((frame["loop"], digits, _board_states(picture, frame)))
+    chosen = milestones(loops)
+    boards = []
+    for loop, digits, states in frames:
+        if loop in chosen:
+            mark = " (as trained)" if loop == trained else ""
+            grid = _board_grid(picture, digits, states, f"Board after loop {loop}")
+            caption = f"<b>Loop {loop}</b>{mark}<br>{_count_text(states)}"
+            boards.append(f'<div class="frame">{grid}<p class="caption">{caption}</p></div>')
+    player = ""
+    if len(loops) > len(chosen):  # every loop, also those left out: a slider, shown by the page's script
+        data = [[loop, "".join(map(str, digits)), states, _count_text(states)] for loop, digits, states in frames]
+        last = frames[-1]
+        grid = _board_grid(picture, last[1], last[2], "Board after the loop on the slider")
+        player = (
+            f'<div class="frame player" hidden data-frames="{escape(json.dumps(data))}">{grid}'
+            f'<p class="caption"><label><b>Loop <output>{last[0]}</output></b> '
+            f'<input type="range" min="0" max="{len(data) - 1}" value="{len(data) - 1}"></label>'
+            f"<br><span>{_count_text(last[2])}</span></p></div>"
+        )
+    rating = f" Rating {escape(str(picture['rating']))}." if picture.get("rating") is not None else ""
+    clues = sum(1 for given in picture["given"] if given)
+    return (
+        f'<figure class="thought"><figcaption>A board with {clues} clues.{rating}</figcaption>'
+        f'<div class="frames">{player}{"".join(boards)}</div></figure>'
+    )
+
+
+# A distribution: a heat map, rows are loops and columns are labels.
+
+
+def _likeliest(frame: Row) -> str:
+    return str(max(frame["probabilities"], key=lambda pair: pair[1])[0])
+
+
+def _distribution_right(picture: Row, frame: Row) -> bool:
+    return _likeliest(frame) == str(picture["answer"])
+
+
+def _distribution(picture: Row, trained: int) -> str:
+    answer = str(picture["answer"])
+    labels = [str(label) for label, _ in picture["loops"][0]["probabilities"]]
+    head = "".join(
+        f'<th scope="col" class="answer">{escape(label)}</th>' if label == answer else
+        f'<th scope="col">{escape(label)}</th>' for label in labels
+    )  # fmt: skip
+    rows = []
+    for frame in _rows(picture["loops"], trained):
+        cells = []
+        for label, p in frame["probabilities"]:
+            percent = round(100 * p)
+            kind = ("answer " if str(label) == answer else "") + ("hot" if percent >= 70 else "")
+            text = str(percent) if percent >= 1 else ""
+            cells.append(f'<td class="{kind.strip()}" style="--p:{percent}%">{text}</td>')
+        rows.append(_loop_row(frame, trained, cells, _distribution_right(picture, frame)))
+    table = _loop_table(f'<th scope="col">loop</th>{head}<th scope="col"></th>', rows, "heat")
+    return _thought(picture, answer, table)
+
+
+# Slots: a sequence that is answered in parallel, rows are loops and columns are slots.
+
+
+def _slots_right(picture: Row, frame: Row) -> bool:
+    return list(map(str, frame["slots"])) == list(map(str, picture["answer"]))
+
+
+def _slots(picture: Row, trained: int) -> str:
+    answer = [str(slot) for slot in picture["answer"]]
+    rows = []
+    for frame in _rows(picture["loops"], trained):
+        cells = []
+        for right, slot, confidence in zip(answer, frame["slots"], frame["confidence"], strict=True):
+            state = "u" if confidence < UNDECIDED else "r" if str(slot) == right else "w"
+            cells.append(
+                f'<td class="{state}" title="{BOARD_STATES[state]}, {confidence:.0%} sure">{escape(str(slot))}</td>'
+            )
+        rows.append(_loop_row(frame, trained, cells, _slots_right(picture, frame)))
+    cells = "".join(f"<td>{escape(slot)}</td>" for slot in answer)
+    rows.append(f'<tr class="solution"><th scope="row">answer</th>{cells}<td></td></tr>')
+    head = '<th scope="col">loop</th>' + f'<th scope="col" colspan="{len(answer)}">slots</th><th scope="col"></th>'
+    return _thought(picture, " ".join(answer), _loop_table(head, rows, "slots"))
+
+
+# Points: real values one after another, rows are loops and columns are points.
+
+
+def _points_right(picture: Row, frame: Row) -> bool:
+    return abs(frame["predictions"][-1] - picture["truth"][-1]) <= picture["tolerance"]
+
+
+def _points(picture: Row, trained: int) -> str:
+    truth = picture["truth"]
+    shown = milestones(range(1, len(truth) + 1))
+    spread = max(map(abs, truth)) or 1.0
+    rows = []
+    for frame in _rows(picture["loops"], trained):
+        cells = []
+        for point in shown:
+            value = frame["predictions"][point - 1]
+            percent = min(100, round(100 * abs(value - truth[point - 1]) / spread))
+            kind = "hot" if percent >= 70 else ""
+            cells.append(f'<td class="{kind}" style="--p:{percent}%">{value:.2f}</td>')
+        rows.append(_loop_row(frame, trained, cells, _points_right(picture, frame)))
+    rows.append(
+        '<tr><th scope="row">truth</th>' + "".join(f"<td>{truth[p - 1]:.2f}</td>" for p in shown) + "<td></td></tr>"
+    )
+    head = "".join(f'<th scope="col">{point}</th>' for point in shown)
+    table = _loop_table(f'<th scope="col">loop</th>{head}<th scope="col"></th>', rows, "heat")
+    return _thought({**picture, "input": f"{len(truth)} points"}, f"{truth[-1]:.3g}", table)
+
+
+def _rows(frames: Sequence[Row], trained: int) -> list[Row]:
+    """The loops that get a row: all, or where they are many the milestones and the loops of training."""
+    shown = [frame["loop"] for frame in frames]
+    if len(shown) > MOST_ROWS:
+        shown = [*milestones(shown), trained]
+    return [frame for frame in frames if frame["loop"] in shown]
+
+
+def _loop_row(frame: Row, trained: int, cells: Sequence[str], right: bool) -> str:
+    mark = '<td class="verdict right">✓ right</td>' if right else '<td class="verdict">✗ wrong</td>'
+    star = ' class="trained"' if frame["loop"] == trained else ""
+    return f'<tr{star}><th scope="row">{int(frame["loop"])}</th>{"".join(cells)}{mark}</tr>'
+
+
+def _loop_table(head: str, rows: Sequence[str], kind: str) -> str:
+    body = "".join(rows)
+    return f'<div class="scroll" tabindex="0"><table class="{kind}"><tr>{head}</tr>{body}</table></div>'
+
+
+def _thought(picture: Row, answer: str, table: str) -> str:
+    title, shown, answer = escape(picture["title"]), escape(picture["input"]), escape(answer)
+    caption = f"{title[:1].upper()}{title[1:]}: <code>{shown}</code>, answer <code>{answer}</code>"
+    return f'<figure class="thought"><figcaption>{caption}</figcaption>{table}</figure>'
+
+
+Draw = Callable[[Row, int], str]
+Right = Callable[[Row, Row], bool]
+KINDS: dict[Any, tuple[Draw, Right]] = {
+    "board": (_board, _board_right),
+    "distribution": (_distribution, _distribution_right),
+    "slots": (_slots, _slots_right),
+    "points": (_points, _points_right),
+}
+
+LEGENDS = {
+    "board": (
+        '<p class="legend"><span class="board key"><i class="g">5</i></span> given '
+        '<span class="board key"><i class="r">5</i></span> right '
+        '<span class="board key"><i class="w">5</i></span> wrong (corner) '
+        '<span class="board key"><i class="u">5</i></span> undecided (ring): confidence below 0.5</p>'
+    ),
+    "distribution": (
+        '<p class="legend">Numbers are probabilities in percent; <span class="answer-key">▾ framed</span>: the right '
+        "answer; ▸: the loop count in training.</p>"
+    ),
+    "slots": (
+        '<p class="legend"><span class="slots key"><span class="r">5</span></span> right '
+        '<span class="slots key"><span class="w">5</span></span> wrong '
+        '<span class="slots key"><span class="u">5</span></span> undecided: confidence below 0.5; '
+        "▸: the loop count in training.</p>"
+    ),
+    "points": (
+        '<p class="legend">Columns: the first, second, fourth, ... and last point, whose value is predicted from all '
+        "points before it; the darker, the farther from the truth. ✓: the last one is within the tolerance (a tenth of "
+        "the spread of the values; for classes the right sign); ▸: the loop count in training.</p>"
+    ),
+}

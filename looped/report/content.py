@@ -1,0 +1,382 @@
+"""The content of the report: sections of sentences, tables, figures and visualisations, computed from the problems."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from looped.report import figures
+from looped.report.answers_by_loop import LEGENDS, thinking
+from looped.report.comparison import (
+    Difference,
+    Estimate,
+    Problem,
+    Variant,
+    exit_score,
+    rank,
+    run_score,
+    validation_mean,
+)
+from looped.report.figures import Picture, spaced
+from looped.report.number_format import amount, duration, interval, number, signed
+from looped.report.read import Run
+
+TITLES = {
+    "edit_distance": "Edit distance", "lcs": "Longest common subsequence", "in_context": "In-context learning",
+    "tables": "Tables in context",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells are plain text; what follows a line break in a cell is secondary."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Chart:
+    picture: Picture
+    caption: str
+
+
+@dataclass(frozen=True)
+class Sentences:
+    items: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Html:
+    """Finished HTML (texts escaped), which only the page shows."""
+
+    html: str
+
+
+Block = Table | Chart | Sentences | Html
+
+
+@dataclass(frozen=True)
+class Section:
+    title: str
+    takeaway: str
+    """One sentence, computed from the data."""
+    blocks: Sequence[Block] = ()
+    parts: Sequence["Section"] = field(default_factory=tuple)
+
+
+def build(problems: Sequence[Problem], runs: Sequence[Run]) -> tuple[str, str, list[Section]]:
+    """Title, lead sentence and sections of the report."""
+    titles = list(dict.fromkeys(task_title(problem.task) for problem in problems))
+    names = list(dict.fromkeys(run.config.recipe for run in runs))
+    title = (
+        f"{', '.join(titles)}: {', '.join(names)}" if len(names) <= 4 else f"{', '.join(titles)}: {len(names)} recipes"
+    )
+    done = sum(run.finished for run in runs)
+    lead = f"{_count(len(runs), 'run')} of {_count(len(names), 'recipe')}, {done} of them finished."
+    sections, used = [], []
+    for problem in problems:
+        used.append(problem.task)
+        again = used.count(problem.task)
+        sections.append(_problem(problem, problem.task if again == 1 else f"{problem.task}_{again}"))
+    return title, lead, [*sections, _provenance(runs)]
+
+
+def task_title(task: str) -> str:
+    return TITLES.get(task, spaced(task).capitalize())
+
+
+def _problem(problem: Problem, slug: str) -> Section:
+    parts = [_unfinished(problem)] if problem.unfinished or problem.unevaluated else []
+    if problem.variants:
+        curves = [
+            Chart(picture, caption)
+            for picture, caption in (
+                (figures.validation_curves(problem, f"{slug}_validation"), "Validation score while training."),
+                (figures.loss_curves(problem, f"{slug}_loss"), "Training loss."),
+            )
+            if picture
+        ]
+        several = any(len(variant.runs) > 1 for variant in problem.variants)
+        lines = (
+            ["Lines: mean over seeds at the chosen learning rate; bands: lowest to highest seed."] if several else []
+        )
+        parts = [
+            _scores(problem), _differences(problem), _by_loops(problem, slug), _leaving(problem),
+            Section("Learning curves", _curves_takeaway(problem), [*curves, Sentences(lines)]) if curves else None,
+            _by_group(problem, slug), _by_context(problem, slug), _thinking(problem),
+            _grid(problem) if _has_grid(problem) else None, *parts,
+        ]  # fmt: skip
+    settings = f"Settings other than the defaults: {problem.settings}." if problem.settings else "Default settings."
+    return Section(task_title(problem.task), settings, (), [part for part in parts if part])
+
+
+def _scores(problem: Problem) -> Section:
+    others = [metric for metric in problem.metrics if metric != problem.metric]
+    rows = []
+    for variant in problem.variants:
+        rows.append([
+            variant.name,
+            _score_cell(problem.headline(variant)),
+            str(variant.trained_loops),
+            f"{variant.mean_of('effective_depth'):g}",
+            amount(variant.mean_of("parameters")),
+            amount(variant.mean_of("flops_per_example")),
+            duration(variant.mean_of("seconds")),
+            *(_score_cell(problem.estimate(variant, metric, variant.trained_loops)) for metric in others),
+        ])  # fmt: skip
+    columns = [
+        "variant", f"test {spaced(problem.metric)}", "loops", "effective depth", "parameters", "FLOPs per example",
+        "training time", *(f"test {spaced(metric)}" for metric in others),
+    ]  # fmt: skip
+    groups = f" Scores are means over all test examples of: {', '.join(map(str, problem.groups))}." * (
+        len(problem.all_groups) > 1
+    )
+    rate = ", at the learning rate with the best mean validation score" if _has_grid(problem) else ""
+    caption = f"Scores at the number of loops in training{rate}. {interval_text(problem)}{groups}"
+    notes = [f"{v.name}: {v.runs[0].config.note}" for v in problem.variants if v.runs[0].config.note]
+    return Section("Scores", _scores_takeaway(problem), [Table(columns, rows, caption), Sentences(notes)])
+
+
+def interval_text(problem: Problem) -> str:
+    """What the 95% intervals are over."""
+    seeds = {estimate.seeds for variant in problem.variants if (estimate := problem.headline(variant))}
+    over_seeds = "95% intervals are Student's t over seeds."
+    over_examples = "95% intervals are over the test examples of one seed; they say nothing about other seeds."
+    if seeds == {1}:
+        return over_examples
+    return over_seeds if 1 not in seeds else f"{over_seeds} Where there is one seed, they are over its test examples."
+
+
+def _scores_takeaway(problem: Problem) -> str:
+    scored = {v.name: e for v in problem.variants if (e := problem.headline(v))}
+    if not scored:
+        return "No finished run has been evaluated yet."
+    best = max(scored, key=lambda name: problem.rank(scored[name].value))
+    top = scored.pop(best)
+    near = [name for name, e in scored.items() if e.low <= top.high and top.low <= e.high]
+    most = "lowest mean error" if problem.lower_is_better else "highest mean"
+    text = f"{best} has the {most}, {interval(top)}" if scored else f"{best} scores {interval(top)}"
+    if near:
+        return f"{text}, but its interval overlaps with that of {_and(near)}."
+    return f"{text}; its interval lies apart from all others." if scored else f"{text}."
+
+
+def _differences(problem: Problem) -> Section | None:
+    if len(problem.variants) < 2:
+        return None
+    found = problem.differences
+    if not found:
+        return Section("Differences at equal loops", "No two variants were trained for an equal number of loops.")
+    claimed = sum(difference.claimed for difference in found)
+    takeaway = f"A difference can be claimed in {claimed or 'none'} of {_count(len(found), 'pair')} with equal loops."
+    sentences = [sentence(difference, problem.lower_is_better) for difference in found]
+    if len(found) == 1:
+        takeaway, sentences = sentences[0], []
+    rows = [[f"{d.second.name} − {d.first.name}", str(d.first.trained_loops), signed(d), str(d.seeds)] for d in found]
+    caption = (
+        "Difference of the test scores, paired by seed where there are two or more, with its 95% interval. It is "
+        "claimed only where the intervals of both scores lie apart and that of the difference excludes zero."
+    )
+    table = Table(["difference", "loops", f"test {spaced(problem.metric)}", "seeds"], rows, caption)
+    return Section("Differences at equal loops", takeaway, [Sentences(sentences), table])
+
+
+def sentence(difference: Difference, lower_is_better: bool = False) -> str:
+    """What may be said about two variants; a difference is claimed only where the intervals part."""
+    pair = zip((difference.first, difference.second), difference.scores, strict=True)
+    (better, a), (worse, b) = sorted(pair, key=lambda p: -rank(p[1].value, lower_is_better))
+    loops = _count(better.trained_loops, "loop")
+    scores = f"{interval(a)} against {interval(b)}"
+    if difference.claimed:
+        beats = "has a lower error" if lower_is_better else "scores higher"
+        return f"{better.name} {beats} than {worse.name} at {loops}: {scores}, over {difference.seeds} paired seeds."
+    names = f"{difference.first.name} and {difference.second.name} at {loops}"
+    if difference.seeds < 2:
+        return f"No claim about {names}: without two seeds in common, another seed may turn it around ({scores})."
+    why = "their intervals overlap" if difference.overlap else "the paired difference may be zero"
+    return f"The seeds drown the difference between {names}: {why} ({scores}; difference {signed(difference, ' ')})."
+
+
+def _by_loops(problem: Problem, slug: str) -> Section | None:
+    picture = figures.score_by_loops(problem, f"{slug}_score_by_loops")
+    if picture is None:
+        return None
+    climbs: list[tuple[float, str]] = []
+    for variant in problem.variants:
+        counts = problem.loops(variant) or [variant.trained_loops]
+        first, last = counts[0], counts[-1]
+        start, trained, end = (
+            problem.estimate(variant, problem.metric, n) for n in (first, variant.trained_loops, last)
+        )
+        if first < variant.trained_loops and start and trained and end:
+            text = f"{variant.name} goes from {number(start.value)} after {_count(first, 'loop')} "
+            text += f"to {number(trained.value)} "
+            text += f"after the {variant.trained_loops} of its training"
+            text += f", and to {number(end.value)} after {last}." if last > variant.trained_loops else "."
+            climbs.append((problem.rank(trained.value) - problem.rank(start.value), text))
+    takeaway = max(climbs)[1] if climbs else "No variant was evaluated below the number of loops in its training."
+    caption = f"Test {spaced(problem.metric)} when the model stops after so many loops. Bands: 95% intervals, as above."
+    return Section("Score by number of loops", takeaway, [Chart(picture, caption)])
+
+
+def _leaving(problem: Problem) -> Section | None:
+    runs = [(variant, run) for variant in problem.variants for run in variant.runs]
+    left = [(v, run, found) for v, run in runs if (found := exit_score(run, problem.metric, problem.groups))]
+    if not left:
+        return None
+    rows = [
+        [v.name, str(run.seed), rule, f"{loops:.2f}", interval(score), str(v.trained_loops), _full(problem, v, run)]
+        for v, run, (rule, loops, score) in left
+    ]
+    variant, _, (rule, loops, score) = left[0]
+    takeaway = f"{variant.name} leaves after {loops:.2f} loops on average by the rule {rule}, with {interval(score)}."
+    columns = ["variant", "seed", "exit rule", "mean loops", "score", "loops in training", "score there"]
+    caption = f"Test {spaced(problem.metric)} of each run that was evaluated with an exit rule; 95% over examples."
+    return Section("Leaving early", takeaway, [Table(columns, rows, caption)])
+
+
+def _full(problem: Problem, variant: Variant, run: Run) -> str:
+    score = run_score(run, problem.metric, variant.trained_loops, problem.groups)
+    return "–" if score is None else interval(Estimate(*score, seeds=1))
+
+
+def _curves_takeaway(problem: Problem) -> str:
+    best = {v.name: mean for v in problem.variants if (mean := validation_mean(v.runs)) is not None}
+    if len(best) < len(problem.variants):
+        return "Not every run has a validation score."
+    order = sorted(best, key=lambda name: -problem.rank(best[name]))
+    ends = ("the lowest", "the highest") if problem.lower_is_better else ("the highest", "the lowest")
+    score = "error" if problem.lower_is_better else "score"
+    text = f"Best validation {score}, mean over seeds: {number(best[order[0]])} for {order[0]}"
+    if len(order) == 1:
+        return f"{text}."
+    return f"{text}, {ends[0]}, and {number(best[order[-1]])} for {order[-1]}, {ends[1]}."
+
+
+def _by_group(problem: Problem, slug: str) -> Section | None:
+    picture = figures.score_by_group(problem, f"{slug}_score_by_group")
+    scored = [v for v in problem.variants if problem.headline(v)]
+    if picture is None or not scored:
+        return None
+    best = max(scored, key=lambda v: problem.rank(e.value if (e := problem.headline(v)) else None))
+    estimates = {g: problem.estimate(best, problem.metric, best.trained_loops, groups=[g]) for g in problem.all_groups}
+    by_group = {group: estimate.value for group, estimate in estimates.items() if estimate}
+    hard, *_, easy = sorted(by_group, key=lambda group: problem.rank(by_group[group]))
+    takeaway = f"{best.name} scores {number(by_group[easy])} on {easy}, its easiest group, "
+    takeaway += f"and {number(by_group[hard])} on {hard}, its hardest."
+    caption = f"Test {spaced(problem.metric)} by group at the loops in training. Bars: 95% intervals, as above."
+    return Section("Score by group", takeaway, [Chart(picture, caption)])
+
+
+def _by_context(problem: Problem, slug: str) -> Section | None:
+    picture = figures.score_by_context(problem, f"{slug}_score_by_context")
+    if picture is None:
+        return None
+    curves = problem.context_curves
+    last = max(points[-1][0] for points in curves.values())
+    ends = {method: points[-1][1] for method, points in curves.items() if points[-1][0] == last}
+    mine = {variant.name for variant in problem.variants} & ends.keys()
+    model = max(mine, key=lambda name: problem.rank(ends[name]))
+    base = max(ends.keys() - mine, key=lambda name: problem.rank(ends[name]))
+    takeaway = f"With {last} points in context {model} scores {number(ends[model])}; "
+    takeaway += f"the best baseline, {base}, {number(ends[base])}."
+    caption = (
+        f"Test {spaced(problem.metric)} by number of points in context, at the loops in training, for the first seed; "
+        "bands: 95% intervals over prompts. Baselines see the same prompts, or where they are slow the first of them; "
+        "what is exact leaves the figure."
+    )
+    return Section("Score by points in context", takeaway, [Chart(picture, caption)])
+
+
+def _thinking(problem: Problem) -> Section | None:
+    runs = [run for variant in problem.variants for run in variant.runs if run.thinking]
+    if not runs:
+        return None
+    run = max(runs, key=lambda r: problem.rank(r.best_validation))
+    visualisations = thinking(run)
+    if visualisations is None:
+        return None
+    name = next(v.name for v in problem.variants if run in v.runs)
+    shown = _count(visualisations.examples, "example")
+    takeaway = (
+        f"Of {shown}, {name} answers {visualisations.solved} right after the {run.trained_loops} loops of its training."
+    )
+    note = "Shown: the run with the best validation score at the chosen learning rate, "
+    note += f"{run.name} (seed {run.seed}, learning rate {run.learning_rate:g})."
+    legend = "".join(LEGENDS[kind] for kind in visualisations.kinds)
+    return Section("The thinking, loop by loop", takeaway, [Html(legend + visualisations.html), Sentences([note])])
+
+
+def _grid(problem: Problem) -> Section:
+    rows = []
+    for variant in problem.variants:
+        for rate, runs in variant.grid.items():
+            validation = validation_mean(runs)
+            rows.append([
+                variant.name, f"{rate:g}", "✓" if rate == variant.learning_rate else "", str(len(runs)),
+                "–" if validation is None else number(validation),
+                _score_cell(problem.estimate(variant, problem.metric, variant.trained_loops, rate)),
+            ])  # fmt: skip
+    rates = sorted({len(variant.grid) for variant in problem.variants})
+    tried = f"{rates[0]}" if len(rates) == 1 else f"{rates[0]} to {rates[-1]}"
+    takeaway = f"Each variant had {tried} learning rates to choose from; test scores played no part in the choice."
+    columns = ["variant", "learning rate", "chosen", "seeds", "best validation", f"test {spaced(problem.metric)}"]
+    caption = (
+        "All that was tried. Validation: mean over seeds of each run's best score. Intervals as in the first table."
+    )
+    return Section("All learning rates", takeaway, [Table(columns, rows, caption)])
+
+
+def _has_grid(problem: Problem) -> bool:
+    return any(len(variant.grid) > 1 for variant in problem.variants)
+
+
+def _unfinished(problem: Problem) -> Section:
+    rows = []
+    for run in (*problem.unfinished, *problem.unevaluated):
+        best = run.best_validation
+        state = "finished, not evaluated" if run.finished else f"step {run.last_step:,} of {run.config.train.steps:,}"
+        score = "–" if best is None else number(best)
+        rows.append([run.name, problem.names[id(run)], str(run.seed), f"{run.learning_rate:g}", state, score])
+    takeaway = f"{_count(len(problem.unfinished), 'run')} unfinished, {len(problem.unevaluated)} not evaluated; "
+    columns = ["run", "variant", "seed", "learning rate", "state", "best validation so far"]
+    return Section("Not complete", takeaway + "they count in no test score above.", [Table(columns, rows)])
+
+
+def _provenance(runs: Sequence[Run]) -> Section:
+    kept = {"machine": "Machine", "device": "Device", "precision": "Precision", "threads": "Threads",
+            "python": "Python", "torch": "PyTorch", "looped": "looped"}  # fmt: skip
+    settings: dict[str, int] = {}
+    rows = []
+    for run in runs:
+        known = [f"{label} {run.environment[key]}" for key, label in kept.items() if key in run.environment]
+        text = ", ".join(known) or "not recorded"
+        settings[text] = settings.get(text, 0) + 1
+        ended = run.summary["finished"] if run.summary else "interrupted"
+        state = {"steps": "finished", "target": "target reached"}.get(ended, "unfinished")
+        steps = run.summary["steps"] if run.summary else run.last_step
+        command = str(run.environment.get("command", "command not recorded"))
+        date = str(run.environment.get("date", "not recorded"))
+        rate = f"{run.learning_rate:g}"
+        rows.append(
+            [f"{run.name}\n{command}", run.config.recipe, str(run.seed), rate, f"{state}\nstep {steps:,}", date]
+        )
+    takeaway = f"{_count(len(runs), 'run')} in {_count(len(settings), 'setting')}; the same command repeats a run."
+    where = [f"{_count(count, 'run')}: {text}." for text, count in settings.items()]
+    table = Table(["run", "recipe", "seed", "learning rate", "state", "date"], rows)
+    return Section("How these were run", takeaway, [Sentences(where), table])
+
+
+def _score_cell(estimate: Estimate | None) -> str:
+    if estimate is None:
+        return "–"
+    seeds = _count(estimate.seeds, "seed")
+    return f"{interval(estimate).replace(' ', chr(10), 1)}, {seeds}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _and(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))

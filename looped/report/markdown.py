@@ -1,0 +1,63 @@
+"""report.md and results.csv."""
+
+import csv
+import io
+import re
+from collections.abc import Sequence
+
+from looped.report.comparison import Problem
+from looped.report.content import Block, Chart, Section, Sentences, Table
+
+COLUMNS: tuple[str, ...] = (
+    "task", "variant", "run", "seed", "learning_rate", "chosen", "split", "group", "num_loops", "trained_loops",
+    "metric", "value", "low", "high", "n", "step", "flops_per_example",
+)  # fmt: skip
+
+
+def results_csv(problems: Sequence[Problem]) -> str:
+    """One row per run, group, number of loops and metric; `chosen` tells the learning rate of the tables."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n", extrasaction="ignore")
+    writer.writeheader()
+    for problem in problems:
+        for variant in problem.variants:
+            for rate, runs in variant.grid.items():
+                same = {"task": problem.task, "variant": variant.name, "learning_rate": rate}
+                same["chosen"] = "yes" if rate == variant.learning_rate else "no"
+                for run in runs:
+                    for row in run.rows:
+                        writer.writerow({**row, **same, "run": run.name, "seed": run.seed})
+    return buffer.getvalue()
+
+
+def markdown(title: str, lead: str, sections: Sequence[Section], note: str = "") -> str:
+    """The report for places that show Markdown, without what only HTML can show; a note may say so."""
+    parts = [f"# {_text(title)}", _text(lead), *([note] if note else [])]
+    return "\n\n".join(parts + [_section(section, 2) for section in sections]) + "\n"
+
+
+def _section(section: Section, level: int) -> str:
+    blocks = [text for block in section.blocks if (text := _block(block))]
+    parts = [_section(part, level + 1) for part in section.parts]
+    return "\n\n".join([f"{'#' * level} {_text(section.title)}", _text(section.takeaway), *blocks, *parts])
+
+
+def _block(block: Block) -> str:
+    if isinstance(block, Table):
+        lines = [block.columns, ["---"] + ["---:"] * (len(block.columns) - 1), *block.rows]
+        table = "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines)
+        return f"{table}\n\n{_text(block.caption)}" if block.caption else table
+    if isinstance(block, Chart):
+        return f"![{_text(block.caption)}](figures/{block.picture.name}.png)\n\n{_text(block.caption)}"
+    if isinstance(block, Sentences):
+        return "\n".join(f"- {_text(item)}" for item in block.items)
+    return ""
+
+
+def _cell(text: str) -> str:
+    return text if set(text) <= set("-:") else _text(text.replace("\n", " "))
+
+
+def _text(text: str) -> str:
+    """`text` with Markdown's own characters made harmless."""
+    return re.sub(r"([\\`*_|<>\[\]#])", r"\\\1", text)

@@ -1,0 +1,33 @@
+"""Numbers as a reader of the report wants them."""
+
+from looped.report.comparison import Difference, Estimate
+
+
+def number(value: float, sign: str = "") -> str:
+    """Three decimals, or where these would hide a small error two digits."""
+    return f"{value:{sign}.2g}" if 0 < abs(value) < 0.01 else f"{value:{sign}.3f}"
+
+
+def interval(estimate: Estimate) -> str:
+    return f"{number(estimate.value)} [{number(estimate.low)}, {number(estimate.high)}]"
+
+
+def signed(difference: Difference, separator: str = "\n") -> str:
+    value, low, high = (number(v, "+") for v in (difference.value, difference.low, difference.high))
+    return f"{value}{separator}[{low}, {high}]".replace("-", "−")
+
+
+def amount(value: float) -> str:
+    """A count to three digits, with k, M, G, T or P."""
+    for unit in ("", " k", " M", " G", " T"):
+        if value < 999.5:
+            return f"{value:.3g}{unit}"
+        value /= 1000
+    return f"{value:.3g} P"
+
+
+def duration(seconds: float) -> str:
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    return f"{whole // 60} min {whole % 60:02} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60:02} min"
