@@ -1,7 +1,7 @@
 """The paper's block as its public code computes it: the baseline of every speed figure.
 
 Attention written out, the modulation computed again for every loop and every example of the batch, float32.
-It shares no code with the library; `tests/test_reference.py` checks that both compute the same function.
+It shares no code with the library; `tests/test_benchmarks.py` checks that both compute the same function.
 """
 
 import math

@@ -109,10 +109,12 @@ CASES = {
     # Loops and exit rules
     "no loops to solve with": Case("solve strings in.txt --num-loops 0", ("num_loops=0", "at least 1"), lines("ab ba")),
     "loops beyond the table": Case("solve strings in.txt --num-loops 4", ("num_loops=4", "3 rows"), lines("ab ba")),
-    "depth without loops": Case("depth strings --loops 0 1", ("loops=[0, 1,", "1 to 3, the rows of the learned table")),
-    "depth beyond the table": Case("depth strings --loops 4", ("loops=[2, 4]", "1 to 3, the rows")),
-    "tolerance": Case("depth strings --tolerance -1", ("tolerance=-1.0", "at least 0")),
-    "examples of depth": Case("depth strings --examples 0", ("examples=0", "at least 1")),
+    "calibrate without loops": Case(
+        "calibrate strings --loops 0 1", ("loops=[0, 1,", "1 to 3, the rows of the learned table")
+    ),
+    "calibrate beyond the table": Case("calibrate strings --loops 4", ("loops=[2, 4]", "1 to 3, the rows")),
+    "tolerance": Case("calibrate strings --tolerance -1", ("tolerance=-1.0", "at least 0")),
+    "examples of calibrate": Case("calibrate strings --examples 0", ("examples=0", "at least 1")),
     "unknown exit rule": Case("evaluate strings --exit-rule entropie:1", ("'entropie:1'", "did you mean 'entropy'")),
     "exit rule's threshold": Case("evaluate strings --exit-rule kl:-1", ("'kl:-1'", "threshold=-1.0", "positive")),
     "exit rule without training": Case(
@@ -222,7 +224,9 @@ CASES = {
     "summary cut short": Case("show strings", ("strings/summary.json", "not JSON"), cut("strings/summary.json")),
     "best cut short": Case("evaluate strings", ("strings/best.json", "not JSON"), cut("strings/best.json")),
     "best of no checkpoint": Case(
-        "evaluate strings", ("strings", "no checkpoint of step 3", "4"), put("strings/best.json", '{"step": 3}')
+        "evaluate strings",
+        ("strings", "no checkpoint of step 3", "4"),
+        put("strings/best.json", '{"step": 3, "metric": "accuracy", "value": 0.5}'),
     ),
     "architecture": Case(
         "evaluate strings",

@@ -41,7 +41,7 @@ PUZZLES = ["31.22....21..32.", "3142243142131.2."]
 # Whoever changes a command or an option changes it for all scripts of all users: then also here.
 OPTIONS = {
     "evaluate": {"loops", "exit-rule", "examples", "groups", "split", "checkpoint", "device"},
-    "depth": {"loops", "examples", "split", "tolerance", "checkpoint", "device"},
+    "calibrate": {"loops", "examples", "split", "tolerance", "checkpoint", "device"},
     "compare": {"out", "seeds", "learning-rates", "jobs", "dry-run", "override"},
     "reproduce": {"scale", "out", "seeds", "jobs", "override", "dry-run"},
     "report": {"out"},
@@ -173,10 +173,10 @@ def test_solve_answers_what_is_most_probable(strings: Path, tmp_path: Path, caps
     assert [row["confidence"] for row in rows] == answers[3] != answers[1]  # as trained
 
 
-def test_what_depth_recommends_is_used_by_default(boards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_what_calibrate_recommends_is_used_by_default(boards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     folder = shutil.copytree(boards, tmp_path / "boards")
     (tmp_path / "in.txt").write_text("\n".join(PUZZLES))
-    run("depth", folder, "--loops", "1", "4", "--examples", "12", "--tolerance", "0.1")
+    run("calibrate", folder, "--loops", "1", "4", "--examples", "12", "--tolerance", "0.1")
     out = capsys.readouterr().out
     found = json.loads((folder / "calibration.json").read_text())
     rows, chosen = found["rows"], found["recommendation"]
