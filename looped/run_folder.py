@@ -6,13 +6,13 @@ by whole lines), and what is read is checked: each class is the schema of one fi
 
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
 from looped.config import RunConfig
-from looped.files import write_atomic
+from looped.files import parse_object, read_lines, read_object, write_atomic, write_json
 from looped.strict import check, from_dict, frozen, to_dict
 
 CONFIG, METRICS, CHECKPOINTS, LOG = "config.json", "metrics.jsonl", "checkpoints", "log.txt"
@@ -252,42 +252,37 @@ class RunTable(InFile):
 # --- Reading and writing -------------------------------------------------------------------------------------
 
 
-def read_object(folder: Path, kind: type[F]) -> F | None:
+def read_file(folder: Path, kind: type[F]) -> F | None:
     """The content of the kind's file in a folder; None where there is no such file.
 
     Raises:
-        ValueError: one line, for a malformed file (names file and line, or file and field).
+        ValueError: one line, for a malformed file (names file, line and field).
     """
     path = folder / kind.file
-    return _checked(kind, _object(_read_text(path), path), f"{path}:1") if path.exists() else None
+    return _checked(kind, read_object(path), f"{path}:1") if path.exists() else None
 
 
 def read_rows(folder: Path, kind: type[F]) -> list[F]:
-    """The rows of the kind's file in a folder; none where there is no such file. Raises as `read_object`."""
+    """The rows of the kind's file in a folder; none where there is no such file. Raises as `read_file`."""
     path = folder / kind.file
-    return [_checked(kind, _object(line, path, number), f"{path}:{number}") for number, line in _lines(path)]
+    return [_checked(kind, row, where) for row, where in _objects(path)]
 
 
 def read_metrics(folder: Path) -> tuple[list[TrainRow], list[ValidationRow]]:
-    """The lines of metrics.jsonl; none where there is no such file. Raises as `read_object`."""
-    training, validation = [], []
-    for number, line in _lines(folder / METRICS):
-        row, where = _object(line, folder / METRICS, number), f"{folder / METRICS}:{number}"
-        if row.get("kind") == "validation":
-            validation.append(_checked(ValidationRow, row, where))
-        else:
-            training.append(_checked(TrainRow, row, where))
-    return training, validation
+    """The lines of metrics.jsonl; none where there is no such file. Raises as `read_file`."""
+    rows = list(_objects(folder / METRICS))
+    training = [_checked(TrainRow, row, where) for row, where in rows if row.get("kind") != "validation"]
+    return training, [_checked(ValidationRow, row, where) for row, where in rows if row.get("kind") == "validation"]
 
 
-def write_object(folder: Path, kind: type[InFile], content: dict[str, Any], *, indent: int | None = 2) -> None:
+def write_file(folder: Path, kind: type[InFile], content: dict[str, Any], *, indent: int | None = 2) -> None:
     """Write the kind's file, whole or not at all.
 
     Args:
         indent: None writes one line.
 
     Raises:
-        ValueError: for what `read_object` would refuse.
+        ValueError: for what `read_file` would refuse.
         OSError: where it cannot be written; the file is then as it was.
     """
     _checked(kind, content, str(folder / kind.file))
@@ -295,7 +290,7 @@ def write_object(folder: Path, kind: type[InFile], content: dict[str, Any], *, i
 
 
 def write_rows(folder: Path, kind: type[InFile], rows: Iterable[dict[str, Any]]) -> None:
-    """Write the rows into the kind's file, whole or not at all. Raises as `write_object`."""
+    """Write the rows into the kind's file, whole or not at all. Raises as `write_file`."""
     lines = []
     for row in rows:
         _checked(kind, row, f"{folder / kind.file}:{len(lines) + 1}")
@@ -311,7 +306,7 @@ def read_config(folder: Path) -> RunConfig:
     """
     if not (folder / CONFIG).is_file():
         raise ValueError(f"{folder}: not a run folder (no {CONFIG})")
-    data = _object(_read_text(folder / CONFIG), folder / CONFIG)
+    data = read_object(folder / CONFIG)
     return _checked(RunConfig, data.get("run"), str(folder / CONFIG), "run")
 
 
@@ -319,8 +314,7 @@ def write_config(run: RunConfig, folder: Path) -> None:
     """Make `folder` a run folder, unless it is one already."""
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / CONFIG).exists():
-        content = {"looped": version("looped"), "run": to_dict(run)}
-        write_atomic(folder / CONFIG, json.dumps(content, indent=2) + "\n")
+        write_json(folder / CONFIG, {"looped": version("looped"), "run": to_dict(run)})
 
 
 def open_run(run: RunConfig, folder: Path, resume: bool) -> Summary | None:
@@ -339,7 +333,7 @@ def open_run(run: RunConfig, folder: Path, resume: bool) -> Summary | None:
         raise ValueError(f"{folder}: cannot be resumed with another configuration: {difference}")
     for leftover in (*folder.glob(".*.tmp"), *(folder / CHECKPOINTS).glob("*.tmp")):  # of a killed process
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-    summary = read_object(folder, Summary)
+    summary = read_file(folder, Summary)
     return summary if summary and summary.finished != "interrupted" else None
 
 
@@ -352,26 +346,10 @@ def _difference(stored: Any, asked: Any, path: str = "") -> str:
     return "" if stored == asked else f"{path}={asked!r}, but the folder has {stored!r}"
 
 
-def _lines(path: Path) -> Iterable[tuple[int, str]]:
-    lines = _read_text(path).removesuffix("\n").split("\n") if path.exists() else [""]
-    return enumerate([] if lines == [""] else lines, 1)
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 text (byte {error.start})") from None
-
-
-def _object(text: str, path: Path, number: int | None = None) -> dict[str, Any]:
-    try:
-        data = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}:{number or error.lineno}: not JSON, is the file cut short? ({error.msg})") from None
-    if not isinstance(data, dict):
-        raise ValueError(f"{path}:{number or 1}: expected an object, not {type(data).__name__}")
-    return data
+def _objects(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
+    """The object in each line of a file, and where it stands."""
+    for number, line in enumerate(read_lines(path) if path.exists() else [], 1):
+        yield parse_object(line, path, number), f"{path}:{number}"
 
 
 def _checked(kind: type[T], data: Any, where: str, name: str = "row") -> T:

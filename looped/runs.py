@@ -15,7 +15,7 @@ from looped.evaluation.scores import evaluate, solve, visualisations
 from looped.files import read_text
 from looped.models.exit_rules import ExitRule, learned_rule, parse_rule
 from looped.models.transformer import LoopedTransformer
-from looped.run_folder import AnswersByLoop, Calibration, EvalRow, InContextRow, read_object, write_object, write_rows
+from looped.run_folder import AnswersByLoop, Calibration, EvalRow, InContextRow, read_file, write_file, write_rows
 from looped.tasks import TASKS
 from looped.tasks.base import SPLITS, Split, Task
 from looped.tasks.prompts import PromptTask
@@ -39,7 +39,7 @@ def recommended_setting(folder: Path, step: int) -> LoopSetting | None:
         ValueError: where calibration.json is malformed.
     """
     try:
-        stored = read_object(folder, Calibration)
+        stored = read_file(folder, Calibration)
         if stored is None:
             return None
         chosen = stored.recommendation
@@ -97,7 +97,7 @@ def calibrate_run(
     with console.status(f"{folder}: {task.metric} by loop count and exit rule, up to {counts[-1]} loops"):
         found = calibrate(model, task, loops=counts, examples=examples, split=split, tolerance=tolerance)
     found |= {"step": step, "device": next(model.parameters()).device.type, "threads": torch.get_num_threads()}
-    write_object(folder, Calibration, found)
+    write_file(folder, Calibration, found)
     return found
 
 
@@ -154,7 +154,7 @@ def evaluate_run(
             some = [n for n in counts if n in (1, trained // 2, trained, 2 * trained)] or counts
             curves = errors_by_context(model, task, loops=some, split=split, group=rows[0]["group"])
             write_rows(folder, InContextRow, (row | {"step": step} for row in curves))
-    write_object(folder, AnswersByLoop, answers, indent=None)
+    write_file(folder, AnswersByLoop, answers, indent=None)
     write_rows(folder, EvalRow, rows)
     return rows
 

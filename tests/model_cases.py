@@ -38,7 +38,7 @@ VARIANTS = {
 def build(config: ModelConfig, seed: int = 0) -> LoopedTransformer:
     """A float64 model whose every weight is away from its initial value, so that states move in every loop."""
     model = LoopedTransformer(config, seed=seed).double()
-    generator = torch.Generator().manual_seed(seed + 1)
+    generator = torch.Generator().manual_seed(seed + 2)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.3 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)

@@ -6,7 +6,7 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from looped.commands.arguments import command
-from looped.run_folder import Summary, read_config, read_object
+from looped.run_folder import Summary, read_config, read_file
 from looped.strict import to_dict
 from looped.training.checkpoint import saved_steps
 
@@ -18,7 +18,7 @@ def show(run: Positional[Path]) -> None:
         run: the run folder.
     """
     config = read_config(run)
-    summary = read_object(run, Summary)
+    summary = read_file(run, Summary)
     end = to_dict(summary) if summary else "not finished"
     print(json.dumps(to_dict(config), indent=2))
     print(f"checkpoints: {', '.join(map(str, saved_steps(run))) or 'none yet'}")

@@ -8,7 +8,7 @@ import torch
 
 from looped.config import ModelConfig, RunConfig
 from looped.models.transformer import LoopedTransformer
-from looped.nn.modulation import ENCODING_WIDTH, LAYER_SIGNALS
+from looped.nn.modulation import ENCODING_WIDTH, LAYER_NAMES
 
 
 def _sizes(config: ModelConfig) -> tuple[int, int, int]:
@@ -71,7 +71,7 @@ def flops(config: ModelConfig, seq_len: int, num_loops: int | None = None, loop_
     modulation = 0
     if config.modulation in ("scale_gate", "adaln_zero"):
         width = ENCODING_WIDTH * (2 if config.timestep == "both" else 1)
-        signals = config.core_layers * len(LAYER_SIGNALS[config.modulation])
+        signals = config.core_layers * len(LAYER_NAMES[config.modulation])
         modulation = loops * (width * d + d * d + d * signals * d)
     return 2 * (token * seq_len + modulation)
 
@@ -85,18 +85,18 @@ def training_flops(config: ModelConfig, seq_len: int, num_loops: int, num_grad_l
 
 
 def exit_flops(
-    config: ModelConfig, seq_len: int, mean_loops: float, sees: Literal["states", "logits", "halting"]
+    config: ModelConfig, seq_len: int, mean_loops: float, needs: Literal["states", "logits", "halting"]
 ) -> float:
     """FLOPs of a forward pass with an exit rule: `flops` at the mean loops, between whole numbers in proportion.
 
     Args:
-        sees: what the rule looks at after every loop (`ExitRule.sees`): logits cost the coda and the output matrix each
-            time, a learned halting of halting="gate" one product with a vector.
+        needs: what the rule looks at after every loop (`ExitRule.needs`): logits cost the coda and the output matrix
+            each time, a learned halting of halting="gate" one product with a vector.
     """
 
     def at(loops: int) -> int:
-        gate = 2 * config.d_model * seq_len * loops * (sees == "halting" and config.halting == "gate")
-        return gate + flops(config, seq_len, loops, loops if sees == "logits" else 1)
+        gate = 2 * config.d_model * seq_len * loops * (needs == "halting" and config.halting == "gate")
+        return gate + flops(config, seq_len, loops, loops if needs == "logits" else 1)
 
     low = math.floor(mean_loops)
     return at(low) + (mean_loops - low) * (at(low + 1) - at(low))

@@ -112,7 +112,7 @@ def evaluate(
             for score, values in (task.score(part, logits) | {"loops": ran}).items():
                 exited.setdefault(score, []).append(values.cpu())
         mean = ((torch.cat(exited.pop("loops")) * weights).sum() / weights.sum()).item()
-        cost = {"flops_per_example": round(exit_flops(model.config, seq, mean, rule.sees))}
+        cost = {"flops_per_example": round(exit_flops(model.config, seq, mean, rule.needs))}
         exits = {"exit_rule": str(rule), "mean_loops": mean}
         for score, values in exited.items():
             for metric, found in row_of(task, score, torch.cat(values), weights, split, group).items():

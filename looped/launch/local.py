@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from looped.run_folder import LOG, EvalRow, Summary, read_object
+from looped.run_folder import LOG, EvalRow, Summary, read_file
 
 Work = Sequence[tuple[Path, list[list[str]]]]
 """For each run its folder and the commands (lists of words) that fill it one after another."""
@@ -66,7 +66,7 @@ def _evaluated(folder: Path) -> bool:
 
 
 def _score(folder: Path) -> str:
-    summary = read_object(folder, Summary)
+    summary = read_file(folder, Summary)
     if summary is None:
         return "no summary"
     best = f"{summary.best.metric} {summary.best.value:.3f}" if summary.best else f"{summary.metric} nan"

@@ -12,7 +12,7 @@ from looped.config import RunConfig, ScheduleConfig
 from looped.costs.count import logits_in_training, training_flops
 from looped.launch.local import Work
 from looped.paper.tables import PaperTable, Words
-from looped.run_folder import RunTable, read_metrics, write_object
+from looped.run_folder import RunTable, read_metrics, write_file
 from looped.training import LoopSchedule, train
 
 
@@ -60,7 +60,7 @@ def write_table(table: PaperTable, scale: str, command: str, out: Path, seeds: S
         "differs": list(table.differs),
     }  # fmt: skip
     out.mkdir(parents=True, exist_ok=True)
-    write_object(out, RunTable, content)
+    write_file(out, RunTable, content)
 
 
 def estimate(run: RunConfig) -> tuple[int, float]:

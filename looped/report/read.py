@@ -16,8 +16,8 @@ from looped.run_folder import (
     TrainRow,
     ValidationRow,
     read_config,
+    read_file,
     read_metrics,
-    read_object,
     read_rows,
 )
 
@@ -127,7 +127,7 @@ def read_run(folder: Path, name: str | None = None) -> Run:
     rows = read_rows(folder, EvalRow)
     if not rows and (folder / EvalRow.file).exists():
         raise ValueError(f"{folder / EvalRow.file}:1: the file is empty; evaluate the run again")
-    summary = read_object(folder, Summary)
+    summary = read_file(folder, Summary)
     return Run(
         folder=folder,
         name=name or folder.resolve().name,
@@ -138,7 +138,7 @@ def read_run(folder: Path, name: str | None = None) -> Run:
         exit_rows=tuple(row for row in rows if row.exit_rule is not None),
         in_context=tuple(read_rows(folder, InContextRow)),
         summary=summary,
-        best=summary.best if summary else read_object(folder, Best),
-        answers=read_object(folder, AnswersByLoop),
-        environment=read_object(folder, Environment),
+        best=summary.best if summary else read_file(folder, Best),
+        answers=read_file(folder, AnswersByLoop),
+        environment=read_file(folder, Environment),
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 from looped.report.comparison import Estimate, paired, rank, run_score, t_interval
 from looped.report.content import Section, Sentences, Table, amount, duration, interval, number
 from looped.report.read import Run
-from looped.run_folder import RunTable, TableClaim, TableRow, read_object
+from looped.run_folder import RunTable, TableClaim, TableRow, read_file
 
 
 def load_tables(folders: Iterable[Path]) -> list[RunTable]:
@@ -15,7 +15,7 @@ def load_tables(folders: Iterable[Path]) -> list[RunTable]:
     Raises:
         ValueError: one line, where such a file is malformed.
     """
-    found = [read_object(Path(folder), RunTable) for folder in folders]
+    found = [read_file(Path(folder), RunTable) for folder in folders]
     return [table for table in found if table]
 
 

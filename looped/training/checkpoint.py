@@ -21,7 +21,7 @@ from torch import Tensor
 from looped.config import RunConfig
 from looped.files import sync
 from looped.models.transformer import LoopedTransformer
-from looped.run_folder import CHECKPOINTS, Best, read_config, read_object
+from looped.run_folder import CHECKPOINTS, Best, read_config, read_file
 
 WEIGHTS, AVERAGE, STATE = "model.safetensors", "average.safetensors", "trainer.pt"
 
@@ -138,7 +138,7 @@ def load_run(
     if not steps:
         raise ValueError(f"{folder}: no checkpoint yet")
     step = steps[-1] if isinstance(checkpoint, str) else checkpoint
-    if checkpoint == "best" and (best := read_object(folder, Best)):
+    if checkpoint == "best" and (best := read_file(folder, Best)):
         step = best.step
     if step not in steps:
         raise ValueError(f"{folder}: no checkpoint of step {step}; there are {', '.join(map(str, steps))}")

@@ -24,7 +24,7 @@ from looped.costs.count import (
     training_flops,
 )
 from looped.models.transformer import LoopedTransformer
-from looped.run_folder import METRICS, Best, Environment, Summary, open_run, write_config, write_object
+from looped.run_folder import METRICS, Best, Environment, Summary, open_run, write_config, write_file
 from looped.tasks import TASKS
 from looped.tasks.base import Batch, Task
 from looped.training import checkpoint
@@ -139,7 +139,7 @@ class Trainer:
         if fabric.is_global_zero:  # from here on there is a run folder; what could be wrong with the run has been seen
             write_config(run, folder)
             made_on = environment(precision, fabric.device) | {"matmul_peak": self.matmul_peak}
-            write_object(folder, Environment, made_on)
+            write_file(folder, Environment, made_on)
             self.metrics = Metrics(folder / METRICS, self.progress.metrics_bytes)
 
     def run_to_end(self, interrupt: Interrupt) -> dict[str, Any]:
@@ -253,7 +253,7 @@ class Trainer:
     def _point_to_best(self) -> None:
         best = self.progress.best
         if best is not None:
-            write_object(self.folder, Best, best)
+            write_file(self.folder, Best, best)
         checkpoint.prune(self.folder, self.run.train.keep_last, best["step"] if best else None)
 
     def _summarise(self, finished: str) -> dict[str, Any]:
@@ -274,7 +274,7 @@ class Trainer:
         }
         if self.fabric.is_global_zero:
             self._point_to_best()  # a kill between the last checkpoint and best.json left an old one
-            write_object(self.folder, Summary, summary)
+            write_file(self.folder, Summary, summary)
         return summary
 
     def _seconds(self) -> float:
