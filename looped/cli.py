@@ -47,8 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  the reader has closed the pipe, and nothing can be written
         return 0
     except (ValueError, OSError) as error:
-        named = isinstance(error, OSError) and error.filename and error.strerror
-        text = f"{error.filename}: {error.strerror}" if named else str(error)
+        text = str(error)
+        if isinstance(error, OSError) and error.filename and error.strerror:
+            text = f"{error.filename}: {error.strerror}"
         print(f"looped: error: {' '.join(text.split())}", file=sys.stderr)
         return 2
     except RuntimeError as error:

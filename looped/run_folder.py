@@ -6,16 +6,16 @@ by whole lines), and what is read is checked: each class is the schema of one fi
 
 import json
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
 from looped.config import RunConfig
 from looped.files import parse_object, read_lines, read_object, write_atomic, write_json
-from looped.strict import check, from_dict, frozen, to_dict
+from looped.strict import from_dict, frozen, to_dict
 
-CONFIG, METRICS, CHECKPOINTS, LOG = "config.json", "metrics.jsonl", "checkpoints", "log.txt"
+CONFIG, CHECKPOINTS, LOG = "config.json", "checkpoints", "log.txt"
 
 
 class InFile:
@@ -23,6 +23,11 @@ class InFile:
 
     __slots__ = ()
     file: ClassVar[str]
+
+    @classmethod
+    def kind_of(cls, row: dict[str, Any]) -> type["InFile"]:
+        """The class of a row, in a file whose rows are of several."""
+        return cls
 
 
 T = TypeVar("T")
@@ -50,9 +55,20 @@ class Environment(InFile):
     """Measured FLOPs a second of a large matrix product, on all devices together."""
 
 
+class MetricsRow(InFile):
+    """A line of metrics.jsonl, which grows while a run is trained."""
+
+    __slots__ = ()
+    file: ClassVar[str] = "metrics.jsonl"
+
+    @classmethod
+    def kind_of(cls, row: dict[str, Any]) -> type[InFile]:
+        return ValidationRow if row.get("kind") == "validation" else TrainRow
+
+
 @frozen
-class TrainRow:
-    """A line of metrics.jsonl: means over the steps since the line before."""
+class TrainRow(MetricsRow):
+    """Means over the training steps since the line before."""
 
     kind: Literal["train"]
     step: int
@@ -79,8 +95,8 @@ class TrainRow:
 
 
 @frozen
-class ValidationRow:
-    """A line of metrics.jsonl."""
+class ValidationRow(MetricsRow):
+    """Mean scores over the validation examples."""
 
     kind: Literal["validation"]
     step: int
@@ -121,12 +137,11 @@ class Summary(InFile):
 
 @frozen
 class EvalRow(InFile):
-    """A score on one group, at a loop count or with an exit rule."""
+    """A score on one group at a loop count."""
 
     file: ClassVar[str] = "eval.jsonl"
     group: str
     num_loops: int
-    """With an exit rule the most loops."""
     metric: str
     value: float
     low: float
@@ -138,12 +153,19 @@ class EvalRow(InFile):
     trained_loops: int
     step: int
     flops_per_example: int
-    exit_rule: str | None = None
-    mean_loops: float | None = None
 
-    def __post_init__(self) -> None:
-        if self.exit_rule is not None:
-            check(self.mean_loops is not None, "mean_loops", self.mean_loops, "a number beside exit_rule")
+    @classmethod
+    def kind_of(cls, row: dict[str, Any]) -> type[InFile]:
+        return ExitRow if "exit_rule" in row else EvalRow
+
+
+@frozen
+class ExitRow(EvalRow):
+    """A score with an exit rule; `num_loops` is the most loops."""
+
+    exit_rule: str
+    mean_loops: float
+    """Mean over examples of the loops taken."""
 
 
 @frozen
@@ -265,14 +287,9 @@ def read_file(folder: Path, kind: type[F]) -> F | None:
 def read_rows(folder: Path, kind: type[F]) -> list[F]:
     """The rows of the kind's file in a folder; none where there is no such file. Raises as `read_file`."""
     path = folder / kind.file
-    return [_checked(kind, row, where) for row, where in _objects(path)]
-
-
-def read_metrics(folder: Path) -> tuple[list[TrainRow], list[ValidationRow]]:
-    """The lines of metrics.jsonl; none where there is no such file. Raises as `read_file`."""
-    rows = list(_objects(folder / METRICS))
-    training = [_checked(TrainRow, row, where) for row, where in rows if row.get("kind") != "validation"]
-    return training, [_checked(ValidationRow, row, where) for row, where in rows if row.get("kind") == "validation"]
+    lines = read_lines(path) if path.exists() else []
+    objects = ((parse_object(line, path, number), number) for number, line in enumerate(lines, 1))
+    return [_checked(kind.kind_of(row), row, f"{path}:{number}") for row, number in objects]  # type: ignore[misc]
 
 
 def write_file(folder: Path, kind: type[InFile], content: dict[str, Any], *, indent: int | None = 2) -> None:
@@ -293,7 +310,7 @@ def write_rows(folder: Path, kind: type[InFile], rows: Iterable[dict[str, Any]])
     """Write the rows into the kind's file, whole or not at all. Raises as `write_file`."""
     lines = []
     for row in rows:
-        _checked(kind, row, f"{folder / kind.file}:{len(lines) + 1}")
+        _checked(kind.kind_of(row), row, f"{folder / kind.file}:{len(lines) + 1}")
         lines.append(json.dumps(row) + "\n")
     write_atomic(folder / kind.file, "".join(lines))
 
@@ -324,7 +341,7 @@ def open_run(run: RunConfig, folder: Path, resume: bool) -> Summary | None:
         ValueError: resume=False and the folder holds a run already; resume=True and it holds none or another one.
     """
     if not resume:
-        for name in (CONFIG, METRICS, Summary.file, CHECKPOINTS):
+        for name in (CONFIG, MetricsRow.file, Summary.file, CHECKPOINTS):
             if (folder / name).exists():
                 raise ValueError(f"{folder}: already holds a run ({name}); resume it or choose another folder")
         return None
@@ -344,12 +361,6 @@ def _difference(stored: Any, asked: Any, path: str = "") -> str:
         inner = (_difference(stored.get(key), asked.get(key), f"{path}.{key}".lstrip(".")) for key in keys)
         return next(filter(None, inner), "")
     return "" if stored == asked else f"{path}={asked!r}, but the folder has {stored!r}"
-
-
-def _objects(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
-    """The object in each line of a file, and where it stands."""
-    for number, line in enumerate(read_lines(path) if path.exists() else [], 1):
-        yield parse_object(line, path, number), f"{path}:{number}"
 
 
 def _checked(kind: type[T], data: Any, where: str, name: str = "row") -> T:

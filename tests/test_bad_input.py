@@ -81,6 +81,9 @@ def lines(*rows: str) -> Callable[[], object]:
     return put("in.txt", "".join(row + "\n" for row in rows))
 
 
+NO_CHECKPOINT = put("strings/best.json", '{"step": 3, "metric": "accuracy", "value": 0.5}')
+
+
 def no_checkpoint() -> None:
     shutil.rmtree("strings/checkpoints")
 
@@ -109,9 +112,7 @@ CASES = {
     # Loops and exit rules
     "no loops to solve with": Case("solve strings in.txt --num-loops 0", ("num_loops=0", "at least 1"), lines("ab ba")),
     "loops beyond the table": Case("solve strings in.txt --num-loops 4", ("num_loops=4", "3 rows"), lines("ab ba")),
-    "calibrate without loops": Case(
-        "calibrate strings --loops 0 1", ("loops=[0, 1,", "1 to 3, the rows of the learned table")
-    ),
+    "calibrate no loops": Case("calibrate strings --loops 0 1", ("loops=[0, 1,", "1 to 3, the rows of the learned")),
     "calibrate beyond the table": Case("calibrate strings --loops 4", ("loops=[2, 4]", "1 to 3, the rows")),
     "tolerance": Case("calibrate strings --tolerance -1", ("tolerance=-1.0", "at least 0")),
     "examples of calibrate": Case("calibrate strings --examples 0", ("examples=0", "at least 1")),
@@ -204,9 +205,7 @@ CASES = {
     "config no object": Case("show strings", ("strings/config.json", "an object"), put("strings/config.json", "[1]")),
     "config not UTF-8": Case("show strings", ("strings/config.json",), put("strings/config.json", b"\xff{}")),
     "config key": Case(
-        "show strings",
-        ("strings/config.json", "run.model.d_modle", "'d_model'"),
-        config("strings", "d_model", "d_modle"),
+        "show strings", ("config.json", "run.model.d_modle", "'d_model'"), config("strings", "d_model", "d_modle")
     ),
     "config value": Case(
         "show boards",
@@ -223,11 +222,7 @@ CASES = {
     ),
     "summary cut short": Case("show strings", ("strings/summary.json", "not JSON"), cut("strings/summary.json")),
     "best cut short": Case("evaluate strings", ("strings/best.json", "not JSON"), cut("strings/best.json")),
-    "best of no checkpoint": Case(
-        "evaluate strings",
-        ("strings", "no checkpoint of step 3", "4"),
-        put("strings/best.json", '{"step": 3, "metric": "accuracy", "value": 0.5}'),
-    ),
+    "best of no checkpoint": Case("evaluate strings", ("strings", "no checkpoint of step 3", "4"), NO_CHECKPOINT),
     "architecture": Case(
         "evaluate strings",
         (STEP, "of another architecture", "(12, 16) here and (12, 32) in the model"),

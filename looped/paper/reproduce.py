@@ -12,7 +12,7 @@ from looped.config import RunConfig, ScheduleConfig
 from looped.costs.count import logits_in_training, training_flops
 from looped.launch.local import Work
 from looped.paper.tables import PaperTable, Words
-from looped.run_folder import RunTable, read_metrics, write_file
+from looped.run_folder import MetricsRow, RunTable, TrainRow, read_rows, write_file
 from looped.training import LoopSchedule, train
 
 
@@ -88,6 +88,6 @@ def estimate(run: RunConfig) -> tuple[int, float]:
     trial = dataclasses.replace(run, model=model, train=short, schedule=schedule, optim=optim)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):  # not a run to watch
         train(trial, Path(folder) / "run")
-        rows, _ = read_metrics(Path(folder) / "run")
-    rate = max(row.examples_per_s for row in rows)
+        rows = read_rows(Path(folder) / "run", MetricsRow)
+    rate = max(row.examples_per_s for row in rows if isinstance(row, TrainRow))
     return flops, config.steps * config.batch_size / rate

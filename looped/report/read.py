@@ -11,13 +11,14 @@ from looped.run_folder import (
     Best,
     Environment,
     EvalRow,
+    ExitRow,
     InContextRow,
+    MetricsRow,
     Summary,
     TrainRow,
     ValidationRow,
     read_config,
     read_file,
-    read_metrics,
     read_rows,
 )
 
@@ -33,7 +34,7 @@ class Run:
     validations: tuple[ValidationRow, ...]
     rows: tuple[EvalRow, ...]
     """The rows of eval.jsonl by loop count; empty before the evaluation."""
-    exit_rows: tuple[EvalRow, ...]
+    exit_rows: tuple[ExitRow, ...]
     """Those of an exit rule, if there was one."""
     in_context: tuple[InContextRow, ...]
     """The rows of in_context.jsonl; empty but for in-context learning."""
@@ -123,7 +124,7 @@ def read_run(folder: Path, name: str | None = None) -> Run:
         ValueError: one line, where `folder` is no run folder or a file in it is malformed.
     """
     config = read_config(folder)
-    training, validations = read_metrics(folder)
+    metrics = read_rows(folder, MetricsRow)
     rows = read_rows(folder, EvalRow)
     if not rows and (folder / EvalRow.file).exists():
         raise ValueError(f"{folder / EvalRow.file}:1: the file is empty; evaluate the run again")
@@ -132,10 +133,10 @@ def read_run(folder: Path, name: str | None = None) -> Run:
         folder=folder,
         name=name or folder.resolve().name,
         config=config,
-        training=tuple(training),
-        validations=tuple(validations),
-        rows=tuple(row for row in rows if row.exit_rule is None),
-        exit_rows=tuple(row for row in rows if row.exit_rule is not None),
+        training=tuple(row for row in metrics if isinstance(row, TrainRow)),
+        validations=tuple(row for row in metrics if isinstance(row, ValidationRow)),
+        rows=tuple(row for row in rows if not isinstance(row, ExitRow)),
+        exit_rows=tuple(row for row in rows if isinstance(row, ExitRow)),
         in_context=tuple(read_rows(folder, InContextRow)),
         summary=summary,
         best=summary.best if summary else read_file(folder, Best),

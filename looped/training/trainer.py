@@ -24,7 +24,7 @@ from looped.costs.count import (
     training_flops,
 )
 from looped.models.transformer import LoopedTransformer
-from looped.run_folder import METRICS, Best, Environment, Summary, open_run, write_config, write_file
+from looped.run_folder import Best, Environment, MetricsRow, Summary, open_run, write_config, write_file
 from looped.tasks import TASKS
 from looped.tasks.base import Batch, Task
 from looped.training import checkpoint
@@ -140,7 +140,7 @@ class Trainer:
             write_config(run, folder)
             made_on = environment(precision, fabric.device) | {"matmul_peak": self.matmul_peak}
             write_file(folder, Environment, made_on)
-            self.metrics = Metrics(folder / METRICS, self.progress.metrics_bytes)
+            self.metrics = Metrics(folder / MetricsRow.file, self.progress.metrics_bytes)
 
     def run_to_end(self, interrupt: Interrupt) -> dict[str, Any]:
         """Train until the last step, the target or an interrupt; returns the summary."""
