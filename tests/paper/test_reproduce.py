@@ -59,6 +59,18 @@ def test_estimate_counts_what_a_training_does():
     assert 0.1 < seconds < 1000
 
 
+@pytest.mark.parametrize("halting", ["gate", "act"])
+def test_estimate_of_learned_halting(halting):
+    run = complete(recipe("lcs-looped@demo"))
+    learned = dataclasses.replace(
+        run,
+        model=dataclasses.replace(run.model, halting=halting),
+        train=dataclasses.replace(run.train, loss="halting"),
+    )
+    share = estimate(learned)[0] / estimate(run)[0]
+    assert 1.0 < share < 1.1 if halting == "gate" else 1.0 < share < 1.001, "a gate reads the logits of all loops"
+
+
 def test_writes_the_table_runs_and_reports(tmp_path, monkeypatch, capsys):
     """The real thing, on the smallest table, with all of its eight runs."""
     monkeypatch.chdir(tmp_path)
