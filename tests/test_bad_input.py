@@ -122,7 +122,7 @@ CASES = {
         "solve strings in.txt --exit-rule gate:0.5", ("gate:0.5", "model.halting='gate'", "'none'"), lines("ab ba")
     ),
     "halting without its loss": Case(DEMO + "--model.halting act", ("train.loss='last'", "'halting'")),
-    "loss without halting": Case(DEMO + "--train.loss ponder", ("train.loss='halting'", "model.halting='none'")),
+    "loss without halting": Case(DEMO + "--train.loss halting", ("train.loss='halting'", "model.halting='none'")),
     "recommendation": Case(
         "evaluate strings", ("strings/calibration.json", "looped calibrate"), put("strings/calibration.json", "{}")
     ),
@@ -225,7 +225,7 @@ CASES = {
     "best of no checkpoint": Case("evaluate strings", ("strings", "no checkpoint of step 3", "4"), NO_CHECKPOINT),
     "architecture": Case(
         "evaluate strings",
-        (STEP, "of another architecture", "(12, 16) here and (12, 32) in the model"),
+        (STEP, "of another architecture", "(29, 16) here and (29, 32) in the model"),
         config("strings", '"d_model": 16', '"d_model": 32'),
     ),
     "metrics of the report": Case(

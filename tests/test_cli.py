@@ -1,7 +1,10 @@
 """The command line as a newcomer uses it: from training to the report."""
 
+import ast
 import csv
 import dataclasses
+import importlib
+import inspect
 import io
 import json
 import os
@@ -15,8 +18,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from looped import runs
+from looped import cli, runs
 from looped.cli import COMMANDS, main
+from looped.commands import choice
 from looped.config import RunConfig
 from looped.evaluation.scores import loop_logits
 from looped.recipes import RECIPES
@@ -339,3 +343,22 @@ def test_commands(capsys: pytest.CaptureFixture[str]):
         assert [line.split()[0] for line in out.splitlines()[2:]] == list(COMMANDS)
     assert main(["train"]) == 0
     assert f"recipes: {', '.join(RECIPES)}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_says_what_the_command_says(name: str):
+    module = importlib.import_module(f"looped.commands.{name}")
+    documented = module.main if name == "theory" else getattr(module, name)
+    assert COMMANDS[name] == (inspect.getdoc(documented) or "").partition("\n")[0]
+
+
+def test_no_command_is_imported_before_it_is_chosen():
+    """Without the package's own imports, which are another test's, as one sees from the module alone."""
+    known = {"importlib", "os", "signal", "sys", "warnings", "collections", "difflib", "dataclasses", "json"}
+    for module in (cli, choice):
+        tree = ast.parse(Path(str(module.__file__)).read_text())
+        names = [n.module for n in tree.body if isinstance(n, ast.ImportFrom)]
+        names += [alias.name for n in tree.body if isinstance(n, ast.Import) for alias in n.names]
+        assert names
+        assert {str(name).partition(".")[0] for name in names} <= known | {"looped"}
+        assert {name for name in names if str(name).startswith("looped")} <= {"looped.commands.choice", "looped.strict"}
