@@ -1,21 +1,31 @@
 """The looped transformer and the recurrence that it stands on."""
 
-from typing import TYPE_CHECKING
+from looped.models.exit_rules import (
+    Act,
+    Entropy,
+    ExitRule,
+    Fixed,
+    Gate,
+    KLDivergence,
+    StateChange,
+    Unchanged,
+    parse_rule,
+)
+from looped.models.kv_cache import Cache
+from looped.models.parts import LoopedOutput
+from looped.models.transformer import LoopedTransformer
 
-from looped.lazy import lazy_names
-
-if TYPE_CHECKING:
-    from looped.models.exit_rules import Act as Act
-    from looped.models.exit_rules import Entropy as Entropy
-    from looped.models.exit_rules import ExitRule as ExitRule
-    from looped.models.exit_rules import Fixed as Fixed
-    from looped.models.exit_rules import Gate as Gate
-    from looped.models.exit_rules import KLDivergence as KLDivergence
-    from looped.models.exit_rules import StateChange as StateChange
-    from looped.models.exit_rules import Unchanged as Unchanged
-    from looped.models.exit_rules import parse_rule as parse_rule
-    from looped.models.kv_cache import Cache as Cache
-    from looped.models.parts import LoopedOutput as LoopedOutput
-    from looped.models.transformer import LoopedTransformer as LoopedTransformer
-else:
-    __getattr__, __dir__, __all__ = lazy_names(__name__, __file__)
+__all__ = [
+    "Act",
+    "Cache",
+    "Entropy",
+    "ExitRule",
+    "Fixed",
+    "Gate",
+    "KLDivergence",
+    "LoopedOutput",
+    "LoopedTransformer",
+    "StateChange",
+    "Unchanged",
+    "parse_rule",
+]

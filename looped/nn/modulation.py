@@ -87,7 +87,7 @@ class TimestepModulation(nn.Module):
             self.table = nn.Parameter(torch.zeros(config.max_loops, count, self.d_model))
         elif self.kind == "rezero":
             self.scalars = nn.Parameter(torch.zeros(count))
-        offsets = [1.0 if "gain" in n else float(config.gate_offset) if "gate" in n else 0.0 for n in self.names]
+        offsets = [1.0 if "scale" in n else float(config.gate_offset) if "gate" in n else 0.0 for n in self.names]
         self.register_buffer("offsets", torch.tensor(offsets).repeat(self.layers)[:, None], persistent=False)
         self.offsets: Tensor
 
