@@ -71,6 +71,7 @@ class Half(nn.Module):
         return embedded
 
     def forward(self, state, context: Context):
+        assert context.embedded is not None
         return state + 0.5 * context.embedded
 
 
@@ -98,9 +99,10 @@ TOKENS = torch.tensor([[3, 1, 4, 1, 5], [9, 2, 6, 5, 3]])
 def test_own_block_modulation_and_injection_equal_a_loop_written_out():
     model = model_of(ConvBlock(), modulation=Decaying(), injection=Half())
     embedded = state = model.embed(TOKENS)
+    conv = model.core[0].get_submodule("conv")
     for t in range(4):
         state = state + 0.5 * embedded
-        state = state + (-model.modulation.rate * t).exp() * model.core[0].conv(state.mT).mT.tanh()
+        state = state + (-model.modulation.rate * t).exp() * conv(state.mT).mT.tanh()
     expected = model.head(state)
     expected.square().sum().backward()
     gradient = {name: p.grad for name, p in model.named_parameters()}
@@ -111,7 +113,7 @@ def test_own_block_modulation_and_injection_equal_a_loop_written_out():
         assert_close(output.logits, expected)
         output.logits.square().sum().backward()
         for name, p in model.named_parameters():
-            assert_close(p.grad, gradient[name])
+            torch.testing.assert_close(p.grad, gradient[name])
 
 
 def test_block_that_cannot_be_cached_is_refused_a_cache_and_token_exits():

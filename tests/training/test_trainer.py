@@ -1,4 +1,6 @@
 import dataclasses
+import functools
+import inspect
 import json
 import os
 import signal
@@ -49,12 +51,15 @@ def whole(tmp_path_factory):
 def interrupt_at(monkeypatch, step: int, number: int = signal.SIGTERM) -> None:
     """The process gets a signal while it computes that step."""
 
-    def train_step(*arguments):
-        if arguments[5] + 1 == step:
-            os.kill(os.getpid(), number)
-        return real(*arguments)
-
     real = trainer.train_step
+    signature = inspect.signature(real)
+
+    @functools.wraps(real)
+    def train_step(*arguments, **named):
+        if signature.bind(*arguments, **named).arguments["step"] + 1 == step:
+            os.kill(os.getpid(), number)
+        return real(*arguments, **named)
+
     monkeypatch.setattr(trainer, "train_step", train_step)
 
 

@@ -7,7 +7,7 @@ import torch
 from tolerance import assert_close
 from torch import nn
 
-from looped.models.iterate import iterate
+from looped.models.iteration import iterate
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 MODES = ["none", "loop", "nested"]
