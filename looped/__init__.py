@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # the public names, one a line: `import looped` loads nothing
     from looped.models.generation import generate as generate
     from looped.models.generation import stream as stream
     from looped.models.kv_cache import Cache as Cache
-    from looped.models.parts import LoopedOutput as LoopedOutput
+    from looped.models.looped_model import LoopedOutput as LoopedOutput
     from looped.models.transformer import LoopedTransformer as LoopedTransformer
     from looped.recipes import RECIPES as RECIPES
     from looped.recipes import complete as complete
