@@ -320,7 +320,7 @@ def test_no_such_device(tmp_path):
 
 def test_two_devices_compute_what_one_does(tmp_path):
     train(tiny(accumulation=2), tmp_path / "one")
-    assert start(tmp_path / "two", tiny(accumulation=2, devices=2)).wait(60) == 0
+    assert start(tmp_path / "two", tiny(accumulation=2, devices=2)).wait(180) == 0
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-4)
     assert len(metrics(tmp_path / "two")) == len(metrics(tmp_path / "one"))
 
