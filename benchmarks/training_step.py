@@ -21,7 +21,7 @@ from torch._inductor.utils import fresh_cache
 from benchmarks.reference import PublishedTMLT, copy_weights
 from looped.config import ModelConfig
 from looped.models import LoopedTransformer
-from looped.models.iterate import Recompute
+from looped.models.iteration import Recompute
 from looped.training.devices import computes_in_bf16, should_compile
 
 D_MODEL, HEADS, LOOPS, SEQ, BATCH, VOCAB = 256, 4, 16, 126, 16, 211

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Sequence
 
 from looped.commands.choice import choose
+from looped.training.errors import NonFiniteError
 
 # What `looped --help` says of each command: the first line of its own help, here so that no command is imported for it.
 # Each is a module of its name in looped/commands.
@@ -52,11 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             text = f"{error.filename}: {error.strerror}"
         print(f"looped: error: {' '.join(text.split())}", file=sys.stderr)
         return 2
-    except RuntimeError as error:
-        from looped.training import NonFiniteError  # here, where a command has imported it already
-
-        if not isinstance(error, NonFiniteError):
-            raise
+    except NonFiniteError as error:
         print(f"looped: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -85,7 +85,7 @@ def test_strings(capsys: pytest.CaptureFixture[str]):
     change = motion(h, batch.attention_mask).change
     assert change.min() > 0
     assert found["motion"]["change"]["middle"] == pytest.approx(change.median(1).values.tolist(), rel=0.02)
-    logits = torch.stack([loop.read(state)[batch.mask] for state in h[1:]])
+    logits = torch.stack([loop.decode(state)[batch.mask] for state in h[1:]])
     same = (logits.argmax(-1) == logits[-1].argmax(-1)).double().mean(1)
     assert found["answers"]["agrees"] == pytest.approx(same.tolist())
     right = logits.softmax(-1)[:, range(40), batch.targets[batch.mask]].mean(1)
@@ -115,7 +115,7 @@ def test_other_initial_states_only_with_input_injection():
     loop = sample.loop(sample.batch)
     usual = states(loop, 8)
     other = states(loop, 8, usual[-1].roll(1, 0))
-    mine, others = (loop.read(h[1])[sample.batch.mask][:, 0] for h in (usual, other))
+    mine, others = (loop.decode(h[1])[sample.batch.mask][:, 0] for h in (usual, other))
     expected = (mine - others).norm() / mine.norm()
     assert expected > 0
     assert found["starts"]["rows"][1]["answers"][0] == pytest.approx(expected.item(), rel=1e-3)

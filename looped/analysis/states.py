@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from looped.models.iterate import iterate
+from looped.models.iteration import iterate
 from looped.models.looped_model import Loop, LoopedModel
 from looped.nn.attention import Attention, dot_product_attention
 from looped.nn.positions import rotate

@@ -2,6 +2,7 @@
 
 import inspect
 import tempfile
+from pathlib import Path
 
 from looped.commands.arguments import command
 from looped.task_config import (
@@ -19,8 +20,9 @@ from looped.tasks import TASKS
 def tasks() -> None:
     """List the tasks, with an example of each."""
     with tempfile.TemporaryDirectory() as cache:
-        # The text that is always at hand: this file.
-        text = TextConfig(train_files=(__file__,), document="paragraph", context=24, cache=cache)
+        # The text that is always at hand: this package.
+        sources = tuple(map(str, sorted(Path(__file__).parents[1].glob("*.py"))))
+        text = TextConfig(train_files=sources, document="paragraph", context=24, cache=cache)
         strings = [EditDistanceConfig(length=12), LCSConfig(length=12)]
         small = [
             *strings,

@@ -2,9 +2,10 @@
 
 import functools
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from looped.config import ModelConfig, RunConfig
 from looped.models.transformer import LoopedTransformer
@@ -19,11 +20,21 @@ def _sizes(config: ModelConfig) -> tuple[int, int, int]:
     return inputs, outputs, seq
 
 
+class _WithoutValues(TorchFunctionMode):
+    """Draws no random numbers: weights without memory need none, and torch would load its compiler for them."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func.__name__ in ("normal_", "uniform_", "kaiming_uniform_"):  # of tensors, or of torch.nn.init
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
 @functools.cache
 def parameters(config: ModelConfig) -> int:
     """All trained weights, of the model built without memory; shared ones count once."""
     _sizes(config)
-    with torch.device("meta"):
+    with torch.device("meta"), _WithoutValues():
         return sum(parameter.numel() for parameter in LoopedTransformer(config).parameters())
 
 

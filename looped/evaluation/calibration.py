@@ -23,7 +23,7 @@ from looped.evaluation.scores import (
 )
 from looped.models.early_exit import Active, EarlyExit, ExitState
 from looped.models.exit_rules import ExitRule, Halting, Observation, parse_rule
-from looped.models.iterate import iterate
+from looped.models.iteration import iterate
 from looped.models.transformer import LoopedTransformer
 from looped.tasks.base import Batch, Split, Task
 

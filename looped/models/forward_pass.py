@@ -9,7 +9,7 @@ from torch import Tensor
 
 from looped.models.early_exit import Active, EarlyExit, ExitState
 from looped.models.exit_rules import ActCarry, ExitRule
-from looped.models.iterate import iterate
+from looped.models.iteration import iterate
 from looped.models.kv_cache import Cache, CachedPass, PassKV
 from looped.nn.attention import causal_mask, combined_mask
 from looped.nn.modulation import by_layer

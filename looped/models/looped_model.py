@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from looped.models.exit_rules import ExitRule, learned_rule
 from looped.models.forward_pass import Pass
-from looped.models.iterate import Recompute
+from looped.models.iteration import Recompute
 from looped.models.kv_cache import Cache, CachedPass
 from looped.models.weights import load_weights, save_weights
 from looped.nn.injection import NoInjection
@@ -67,6 +67,15 @@ class LoopedModel(nn.Module):
     Example: `LoopedModel(embed=nn.Embedding(50, 32), core=[MyBlock()], head=nn.Linear(32, 50), num_loops=4)`, where
     `MyBlock()(x, context)` maps (batch, seq, 32) to the same shape; see `looped.nn.protocols.Block`.
     """
+
+    # Any module may stand here, so a type checker cannot know its attributes.
+    embed: Any
+    positions: Any
+    rotary: Any
+    head: Any
+    halt: Any
+    injection: Any
+    modulation: Any
 
     def __init__(
         self,
@@ -116,8 +125,8 @@ class LoopedModel(nn.Module):
         self.embed, self.positions, self.rotary = embed, positions, rotary
         self.embed_norm = embed_norm or nn.Identity()
         self.prelude, self.core, self.coda = nn.ModuleList(prelude), nn.ModuleList(core), nn.ModuleList(coda)
-        self.injection: Any = injection or NoInjection()
-        self.modulation: Any = modulation
+        self.injection = injection or NoInjection()
+        self.modulation = modulation
         self.norm = norm or nn.Identity()
         self.head = head
         if halt is not None:

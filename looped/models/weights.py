@@ -36,7 +36,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
     wrong = [name for name, tensor in model.state_dict().items() if shapes.get(name, tensor.shape) != tensor.shape]
     if not wrong:
         missing, unexpected = load_model(model, str(path), strict=False)
-        wrong = [*missing, *unexpected]
+        wrong = sorted([*missing, *unexpected])
     if wrong:
         built = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
         here, there = (sizes.get(wrong[0], "absent") for sizes in (shapes, built))

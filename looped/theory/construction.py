@@ -26,7 +26,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from looped.config import ModelConfig
-from looped.models.iterate import Iterated, iterate
+from looped.models.iteration import Iterated, iterate
 from looped.models.transformer import LoopedTransformer
 from looped.nn.block import TransformerBlock
 from looped.theory.cells import Cells, Function, multisets

@@ -50,10 +50,11 @@ def naive(model, inputs, attention_mask, num_loops, grad_loops=None):
         if config.positions_every_loop:
             state = state + model.positions.table[:seq]
         if config.modulation == "additive":
+            assert vectors is not None
             state = state + vectors[t, 0]
         for i, block in enumerate(model.core):
             names = NAMES[config.modulation]
-            factors = {n: vectors[t, i * len(names) + k] for k, n in enumerate(names)}
+            factors = {} if vectors is None else {n: vectors[t, i * len(names) + k] for k, n in enumerate(names)}
             state = block(state, Context(mask, modulation=factors))
         if config.loop_norm:
             state = model.norm(state)

@@ -54,10 +54,12 @@ def test_gradcheck_with_each_modulation(modulation):
     """The gradients of the input and of every weight, in a loop after the first."""
     options = {"table": {"max_loops": 3}}.get(modulation, {})
     torch.manual_seed(0)
-    config = dataclasses.replace(TINY, modulation=modulation, **options)
+    config: ModelConfig = dataclasses.replace(TINY, modulation=modulation, **options)
     parts = torch.nn.ModuleDict({"block": TransformerBlock(config)})
-    if modulation != "none":
-        parts["modulation"] = make_modulation(config)
+    modulated = make_modulation(config)
+    if modulated is not None:
+        assert isinstance(modulated, torch.nn.Module)
+        parts["modulation"] = modulated
     parts.double()
     weights = {name: (p + 0.2 * torch.randn_like(p)).detach().requires_grad_() for name, p in parts.named_parameters()}
     x = torch.randn(1, 3, 8, dtype=torch.float64, requires_grad=True)
@@ -70,9 +72,9 @@ def test_gradcheck_with_each_modulation(modulation):
 
         def forward(self, x):
             factors = {}
-            if modulation != "none":
-                names = parts["modulation"].names
-                factors = by_layer(parts["modulation"](3, x.device)[2], names)[0]
+            if modulated is not None:
+                names = modulated.names
+                factors = by_layer(modulated(3, x.device)[2], names)[0]
             return parts["block"](x, Context(mask, modulation=factors))
 
     def run(x, *values):

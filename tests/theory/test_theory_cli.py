@@ -1,14 +1,22 @@
 """`looped theory` as a reader of the paper uses it, and as one who makes mistakes."""
 
+import itertools
 import json
+import math
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from looped.cli import main
 from looped.commands.theory import COMMANDS
+from looped.theory import continuity, rates
+from looped.theory.cells import Cells
+from looped.theory.functions import waves
+from looped.training import load_run
 
 OPTIONS = {
     "approximate": {"dim", "seq", "cells", "loops", "samples", "slope", "radix-bits", "paper-size", "max-loops",
@@ -89,34 +97,77 @@ def test_memorise(folder: Path, capsys: pytest.CaptureFixture[str]):
     assert "said before it ran" in capsys.readouterr().out
 
 
-def test_moduli_of_functions_and_of_a_run(folder: Path, capsys: pytest.CaptureFixture[str]):
-    assert theory("moduli waves --deltas 0.1 --grid 10 --out o") == 0
-    rows = json.loads((folder / "o/moduli.json").read_text())["rows"]
-    assert {row["side"] for row in rows} == {"lower bound", "exact on the grid"}
+@pytest.fixture
+def short_search(monkeypatch: pytest.MonkeyPatch) -> Callable[..., continuity.Modulus]:
+    """The search for moduli, with few pairs and steps wherever it is called."""
+    search = continuity.search
+
+    def short(*arguments: Any, **options: Any) -> continuity.Modulus:
+        return search(*arguments, **{**options, "samples": 128, "steps": 10})
+
+    monkeypatch.setattr(continuity, "search", short)
+    return short
+
+
+def test_moduli_of_functions(folder: Path, short_search, capsys: pytest.CaptureFixture[str]):
+    assert theory("moduli waves --deltas 0.1 0.2 --grid 10 --p 1 --out o") == 0
     assert "(lower bound)" in capsys.readouterr().out
+    content = json.loads((folder / "o/moduli.json").read_text())
+    values = {(row["side"], row["kind"], row["delta"]): row["value"] for row in content["rows"]}
+    assert len(values) == len(content["rows"]) == 2 * 3 * 2
+    for kind, delta in itertools.product(continuity.KINDS, (0.1, 0.2)):
+        found = short_search(waves, kind, delta, seq=2, dim=1, p=1.0).value
+        grid = continuity.on_grid(waves, kind, delta, seq=2, dim=1, p=1.0, grid=10).value
+        assert values["lower bound", kind, delta] == found >= 0.99 * grid
+        assert values["exact on the grid", kind, delta] == grid
+        assert values["lower bound", kind, 0.1] < values["lower bound", kind, 0.2]
+    assert theory("moduli f.py:good --seq 1 --deltas 0.1") == 0
+    assert "no other token" in capsys.readouterr().out
+
+
+def test_moduli_of_a_run(folder: Path, short_search):
     settings = (
         "--task.length 4 --model.d-model 8 --model.num-heads 2 --optim.warmup-steps 1 --train.steps 2 "
         "--train.batch-size 4 --train.eval-examples 4 --train.device cpu --train.precision fp32 "
         "--train.compile False --train.workers 0"
     )
     assert main(["train", "demo-looped-2", "--out", "run", *settings.split()]) == 0
-    assert theory("moduli run --deltas 0.1 --seq 3 --out o") == 0
-    rows = json.loads((folder / "o/moduli.json").read_text())
-    assert rows["dim"] > 10
-    assert all(row["value"] > 0 for row in rows["rows"])
-    assert theory("moduli f.py:good --seq 1 --deltas 0.1") == 0
-    assert "no other token" in capsys.readouterr().out
+    model = load_run(Path("run"))[1]
+    dim, values = model.config.vocab_size or 0, {}
+    assert dim > 10
+    for loops, words in ((2, ""), (1, "--num-loops 1")):
+        assert theory(f"moduli run --deltas 0.1 --seq 3 {words} --out o") == 0
+        content = json.loads((folder / "o/moduli.json").read_text())
+        assert (content["dim"], content["seq"]) == (dim, 3)
+        values[loops] = {row["kind"]: row["value"] for row in content["rows"]}
+        assert values[loops] == {
+            kind: short_search(rates.function_of(model, loops), kind, 0.1, seq=3, dim=dim).value
+            for kind in continuity.KINDS
+        }
+    assert all(0 < values[1][kind] != values[2][kind] for kind in continuity.KINDS)
 
 
-def test_rate_and_roughness(folder: Path, capsys: pytest.CaptureFixture[str]):
-    assert theory("rate f.py:good --cells 2 4 --kinds plain modulated --samples 500 --out o") == 0
+def test_rate_and_roughness(folder: Path, short_search, capsys: pytest.CaptureFixture[str]):
+    assert theory("rate waves --cells 2 4 --kinds plain modulated --samples 500 --out o") == 0
+    out = capsys.readouterr().out
     content = json.loads((folder / "o/rate.json").read_text())
-    assert len(content["rows"]) == 4
-    assert set(content["slopes"]) == {"plain", "modulated"}
-    assert "error falls as loops^" in capsys.readouterr().out
+    rows = {(row["cells"], row["kind"]): row for row in content["rows"]}
+    assert len(rows) == len(content["rows"]) == 4
+    expected = [
+        row for n in (2, 4) for row in rates.measure(waves, Cells(1, 2, n), kinds=("plain", "modulated"), samples=500)
+    ]
+    assert content["rows"] == json.loads(json.dumps(expected))
+    for kind, value in content["slopes"].items():
+        assert rows[4, kind]["error"] < rows[2, kind]["error"]
+        fallen = math.log(rows[4, kind]["error"] / rows[2, kind]["error"])
+        assert value == pytest.approx(fallen / math.log(rows[4, kind]["loops"] / rows[2, kind]["loops"]))
+        assert f"{kind}: error falls as loops^{value:.3f}" in out
     svg(folder / "o/error.svg")
     assert theory("roughness --cells 3 --samples 50 --out o") == 0
-    assert len(json.loads((folder / "o/roughness.json").read_text())["rows"]) == 4
+    rough = json.loads((folder / "o/roughness.json").read_text())["rows"]
+    assert rough == json.loads(json.dumps(rates.roughness(cells=3, samples=50)))
+    assert [row["roughness"] for row in rough] == [0, 0.25, 0.5, 1]
+    assert rough[-1]["plain"] > 2 * rough[-1]["modulated"]
     svg(folder / "o/stall.svg")
 
 
