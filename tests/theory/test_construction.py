@@ -31,7 +31,7 @@ def test_three_levels_agree_on_all_sequences(size, kind):
     # Independent of the labels' line: at a centre the answer is f, but for half a step or a rounding.
     steps = 0.0
     if kind != "modulated":
-        steps = np.array([float(form[f"a{i}"]) for i, form in enumerate(construction.program.last)])
+        steps = np.array([float(form[f"a{i}"]) for i, form in enumerate(construction.program.output_map)])
     if kind != "tuned":  # which may arrive late after a jump
         assert (np.abs(meant - evaluate(waves, x.astype(float))) <= steps / 2 + 1e-12).all()
 
