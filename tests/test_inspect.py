@@ -95,7 +95,7 @@ def test_strings(capsys: pytest.CaptureFixture[str]):
 
     wanted = f"In loop 3, the last of training, the state still moves by {found['motion']['change']['middle'][2]:.0%}"
     assert wanted in text
-    for part in ("group 4: 40 examples", "A disturbed input", "with noise of 0.1 ", "Gains and gates over t"):
+    for part in ("group 4: 40 examples", "A disturbed input", "with noise of 0.1 ", "Modulation by loop"):
         assert part in text
 
 
@@ -139,7 +139,7 @@ def test_boards_and_one_example():
     assert 2 in found["jacobian"]["loop"]
     assert len(found["components"]["paths"]) == 6
     assert found["score"]["beyond"] == [None, None]
-    assert "these examples leave open" in text
+    assert "these examples do not show whether" in text
 
 
 def test_text_and_a_single_loop():
