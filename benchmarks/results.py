@@ -1,7 +1,7 @@
 """Write docs/results.md from the reports under results/: `python -m benchmarks.results`.
 
-Each folder contributes its handwritten notes.md (what was run, what it means) and the tables of its report.md that
-support it. Nothing is computed here.
+Each folder contributes its handwritten notes.md (what was run, what it means) and those tables of its report.md that
+support the notes. Nothing is computed here.
 """
 
 import re

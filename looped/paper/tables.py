@@ -103,9 +103,8 @@ MORE = {
 }
 DIFFERS = {
     2: (
-        "The paper has one seed and test sets of 1,000 examples. It never published its timestep-modulated runs of"
-        " these tasks, nor any Sudoku and Countdown run; `as published` combines the parts that the public code "
-        "has.",
+        "The paper has one seed and test sets of 1,000 examples. It never published its timestep-modulated runs of "
+        "these tasks, nor any Sudoku or Countdown run; `as published` combines the parts that the public code has.",
         "Every training batch here is new, or for Sudoku drawn from a pool; the public code repeated a fixed set.",
         "The published edit distance counts leading gaps at half their cost, so the scores of its two columns are "
         "not comparable.",

@@ -1,7 +1,7 @@
 """Recipes for the paper's reasoning tasks.
 
-Each `(task, variant)` pair exists as published (the settings and quirks of the public code, if it has a settings
-file) and as corrected. If the public record lacks a setting, `note` gives the choice made here.
+Each `(task, variant)` pair exists as published and as corrected. Published means the settings and quirks of the public
+code, as far as it has a file of settings. If the public record lacks a setting, `note` gives the choice made here.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ Variant = Literal["standard", "looped", "timestep"]
 
 
 def demo(variant: Variant, num_loops: int = 4) -> RunConfig:
-    """Edit distance of strings of 6 letters from 3: small enough for a CPU, and too hard for one layer.
+    """Edit distance of 6 letters from an alphabet of 3: small enough for a CPU, and too hard for one layer.
 
     All variants get the same examples in the same order. The model is bidirectional; its answer is the output at
     <sep>. With embeddings of unit size it learns this task in far fewer steps than with initialisation=gpt2.

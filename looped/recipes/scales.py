@@ -49,7 +49,7 @@ def cpu(share: float = 1.0) -> dict[str, Size]:
     """Sizes for two cores, meant for 45 minutes per table with two seeds; docs/results.md has the runs.
 
     Width 64 and 4 loops against 4 layers: a run takes about a minute on one core. The reasoning problems are the
-    smallest on which one layer fails and four loops do not: strings of 6 to 8 letters from 3, 4x4 Sudoku, Countdown
+    smallest on which one layer fails and four loops do not: strings of 6 to 8 from 3 letters, 4x4 Sudoku, Countdown
     with three numbers. Trees split on 3 coordinates instead of 20, with 21 points instead of 101, in 2,000 steps. With
     4 coordinates, 31 points and 1,250 steps, most models had not begun to learn them. Text uses a BPE of 2,048
     tokens, because with a larger one most weights would be embeddings; this vocabulary needs width 128. Models this

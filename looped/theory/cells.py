@@ -3,9 +3,9 @@
 The function f: [0, 1]^(N x d) -> R^(N x d) is permutation-equivariant. Every axis is cut into n cells, so a token has
 one of T = n^d token IDs. The output for a token depends only on that token and on the multiset of all tokens. A
 table with one entry for each such pair is therefore f at the resolution of the cells. Xu & Sato (ICML 2025) number
-the entries by contextual IDs. If a loop is to follow the labels with bounded steps, neighbouring IDs must have
-similar labels: `gap=True` leaves gaps between IDs for this. `gap=False` has none, for memories that need none
-(radix, modulated).
+the entries by contextual IDs. A loop that follows the labels in bounded steps needs similar labels at neighbouring
+IDs. `gap=True` ensures this by gaps between IDs. Memories that do not follow the labels (radix, modulated) use
+`gap=False`.
 """
 
 import itertools

@@ -1,8 +1,8 @@
 """A weight-tied transformer block as named registers, heads and units, and its execution in any arithmetic.
 
 The state of a token is a list of named registers. A linear form over registers is a dict:
-{"s": 2, "c": -1, ONE: -1} is 2 s - c - 1. A block is a list of attention heads and a list of ReLU units; each of
-them is a few forms. A construction can therefore be written as its derivation. This module executes a block exactly
+{"s": 2, "c": -1, ONE: -1} is 2 s - c - 1. A block is a list of attention heads and a list of ReLU units, each made
+of a few forms. The code of a construction therefore reads like its derivation. This module executes a block exactly
 or in a floating-point type; `looped.theory.construction` writes the same block into a `LoopedTransformer`.
 """
 

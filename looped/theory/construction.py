@@ -6,11 +6,11 @@ computes three stages, one after another:
 1. Loops 1 .. n-1 quantise every token (`quantization`). The stage ends by itself.
 2. Loops n .. n-1+N map tokens to contextual IDs k (`contextual_mapping`). The stage begins when J, which starts at
    -(n-1), reaches 0. It switches itself off.
-3. The remaining loops recall label k (`memorization`). The stage begins after the leading zero digits of the code.
-   By then s = s0 + k has counted down from n-1+N+k to k.
+3. The remaining loops recall label k (`memorization`). The code begins with zero digits, and the stage begins
+   after them. By then s = s0 + k has counted down from n-1+N+k to k.
 
-The block's weights depend only on (d, N, n, slope). The function determines the code in L1, and L2; with modulation
-it determines eta(t). Three levels agree: `Construction.semantics` (sort and look up), `Construction.exact` (the
+The block's weights depend only on (d, N, n, slope). The function determines L1 (through the code) and L2, or with
+modulation eta(t). Three levels agree: `Construction.semantics` (sort and look up), `Construction.exact` (the
 weights in exact arithmetic) and `Construction.__call__` (a `LoopedTransformer` that runs its own loops).
 """
 
@@ -124,7 +124,7 @@ class Construction:
     def exact_codes(self) -> Float[Tensor, "loops dim"]:
         """(loops, d) the exact value of theta_i before each loop, rounded to float64.
 
-        Only the units that read no_input but theta and c are run, in integers.
+        Only the units that read nothing but theta and c are run, in integers.
         """
         rows, d = code_rows(self.program, self.cells.d), self.cells.d
         no_input = np.empty((1, 1, 0), dtype=object)
@@ -271,7 +271,7 @@ def write(program: Program, seq: int, *, inverse_temperature: float | None = Non
     """The program as a float64 `LoopedTransformer` for sequences of at most `seq` tokens.
 
     L1, the block and L2 become its weights, and eta(t) the table of feed-forward gates. With an inverse temperature,
-    attention is a softmax of scores multiplied by it instead of hardmax.
+    attention is softmax instead of hardmax, and all scores are multiplied by it.
     """
     circuit = program.circuit
     names, heads = circuit.registers, max(len(circuit.heads), 1)

@@ -37,7 +37,7 @@ def contextual_parts(
     """Hidden units, heads and output bias of the stage. N loops after J = 0, every token has acc = T + ... + T^N - A.
 
     `z` is the token ID as a form over registers. w is the largest token not yet processed, cnt the number processed.
-    With e = cnt - J, e >= 1 means that a copy of the current token v must still be counted; with e = 0, v becomes w.
+    Let e = cnt - J. If e >= 1, a copy of the current token v must still be counted. If e = 0, v becomes w.
     The register vh holds T - v. Before the stage J is negative, and every unit is off without a gate. After N loops
     D becomes 1 and J stays constant, which switches the stage off permanently.
     """

@@ -57,7 +57,7 @@ def search(
         seq: N.
         dim: d.
         p: the norm of output changes.
-        token: the token of the contextual and token moduli; all give the same if f is permutation-equivariant.
+        token: the token of the contextual and token moduli. If f is permutation-equivariant, all are equivalent.
         samples: number of random pairs.
         steps: number of ascent steps, and of random moves.
         seed: of the search.

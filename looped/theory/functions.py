@@ -35,7 +35,7 @@ def plateaus(roughness: float, *, n: int = 8, width: float = 0.02, seed: int = 1
     therefore continuous, and constant nearly everywhere.
 
     Raises:
-        ValueError: roughness is outside 0 to 1; from f, for inputs of another shape than (batch, 2, 1).
+        ValueError: roughness is outside 0 to 1. The function itself raises it for shapes other than (batch, 2, 1).
     """
     if not 0 <= roughness <= 1:
         raise ValueError(f"roughness={roughness}: expected 0 to 1")

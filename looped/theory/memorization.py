@@ -2,8 +2,8 @@
 
 Lemma 4.1 of Xu & Sato (ICML 2025) concerns weight-tied layers: their error is at most the largest jump between
 neighbouring labels. Theorem 4.2 removes this error by factors eta(t) on the layer's output. `plain` and `modulated`
-are explicit layers for these two results, smaller than the paper's. `radix` and the options of `plain` have a smaller
-error than the lemma without modulation, by more loops or more width. A weight-tied layer stores all labels in the
+are explicit layers for these two results, smaller than the paper's. Without modulation, `radix` and the options of
+`plain` reduce the error of the lemma by more loops or more width. A weight-tied layer stores all labels in the
 digits of d real numbers. Exact arithmetic therefore needs about two bits per label; see `significant_bits`.
 """
 
@@ -49,7 +49,7 @@ class Code(NamedTuple):
 
 @dataclass(frozen=True)
 class Memory:
-    """A layer that memorises labels, on its own (without the other stages)."""
+    """A layer that memorises labels, without the other stages of the construction."""
 
     program: Program
     labels: Array
@@ -89,8 +89,8 @@ def predict(program: Program, codes: Sequence[Code], dtype: str) -> str:
     """Predict whether a program recalls the labels in these codes correctly in a precision, and say why.
 
     A floating-point number holds as many bits of a code as its significand has. Reading a digit forms sums such as
-    16 theta - 3 theta, which are five bits longer; if these fit, nothing is rounded. Otherwise only theta and c, which
-    do not depend on the input, are run in that precision to find the first digit that is read wrong.
+    16 theta - 3 theta, which are five bits longer; if these fit, nothing is rounded. Otherwise theta and
+    c are run alone in that precision to find the first digit that is read wrong. They do not depend on the input.
 
     Args:
         program: the memory or the whole construction.

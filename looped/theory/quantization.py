@@ -14,7 +14,7 @@ from looped.theory.circuit import ONE, Array, Circuit, Form, Number, Program, Un
 
 
 def cell_of(x: Shaped[Array, "*shape"], n: int) -> Shaped[Array, "*shape"]:
-    """The exact cell of every coordinate: ceil(n x) - 1, and 0 at x = 0. Any shape, whole numbers of that shape.
+    """The exact cell of every coordinate: ceil(n x) - 1, and 0 at x = 0. The result has the shape of `x`.
 
     The borders b/n are rounded to the dtype of `x`. A float that equals a rounded border therefore lies on it.
     """

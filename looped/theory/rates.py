@@ -150,8 +150,8 @@ def roughness(
 ) -> list[Row]:
     """Errors of the real model on functions with growing jumps, for which plain looping stalls.
 
-    Section 7 of docs/theory.md: two tokens of dimension 1, and `plateaus` on the cells of the construction. Apart from
-    the memory's error, all error lies on narrow ramps.
+    See section 7 of docs/theory.md. Sequences have two tokens of dimension 1. The functions are `plateaus` on the cells
+    of the construction, so that all error except the memory's lies on narrow ramps.
     """
     x = np.random.default_rng(seed).random((samples, 2, 1))
     rows = []
