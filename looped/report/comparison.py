@@ -104,8 +104,8 @@ class Problem:
     """Whether the scores are errors: at least 0, without an upper bound."""
     variants: tuple[Variant, ...]
     groups: tuple[str, ...]
-    """The groups whose examples enter the scores. All groups with test rows in every evaluated run; for errors, which
-    may differ in scale between groups, only the first of these."""
+    """The groups whose examples enter the scores: all groups with test rows in every evaluated run. For errors, whose
+    scale may differ between groups, only the first of them."""
     unfinished: tuple[Run, ...]
     unevaluated: tuple[Run, ...]
     """Finished runs without eval.jsonl."""

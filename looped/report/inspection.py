@@ -43,8 +43,8 @@ def _answers(n: Row) -> Section:
         charts += [
             Chart(
                 figures.lines_by_loop("lens", n, lines, "mean over positions", limits=(-0.03, 1.03)),
-                "Logit lens over loops. Once the share of same answers reaches 1, the answers are final. If the last "
-                "answer is much more probable than the correct one, the model is confident but wrong.",
+                "Logit lens over loops. Once all answers are the same as in the last loop (1), they are final. If the "
+                "last answer is much more probable than the correct one, the model is confident but wrong.",
             ),
             Chart(
                 figures.lines_by_loop("entropy", n, {"entropy": {"middle": answers["entropy"]}}, "entropy in nats"),
