@@ -75,7 +75,7 @@ def measure(vocab: int, count: int, batch: int, repeats: int, device: torch.devi
     prompt = torch.randint(vocab, (batch, PROMPT), device=device)
 
     def cached(n: int) -> None:
-        texts = generate(model, list(prompt), count=n, sampling=GREEDY)
+        texts = generate(model, list(prompt), max_new_tokens=n, sampling=GREEDY)
         assert {len(text) for text in texts} == {n}
 
     def theirs(n: int) -> None:
@@ -88,7 +88,9 @@ def measure(vocab: int, count: int, batch: int, repeats: int, device: torch.devi
     if batch == 1:
         versions["without cache"] = lambda n: without_cache(model, prompt, n)
         few = min(count, 32)
-        assert without_cache(model, prompt, few) == generate(model, list(prompt), count=few, sampling=GREEDY)[0]
+        assert (
+            without_cache(model, prompt, few) == generate(model, list(prompt), max_new_tokens=few, sampling=GREEDY)[0]
+        )
     seconds: dict[str, list[float]] = {name: [] for name in versions}
     for write in versions.values():
         write(min(count, 8))

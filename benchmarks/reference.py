@@ -66,8 +66,8 @@ def rms(x: Tensor) -> Tensor:
 def copy_weights(reference: PublishedTMLT, model: nn.Module) -> None:
     """Copy the reference's weights into a library model of the same sizes."""
     pairs = {
-        "embedding.weight": reference.embedding.weight,
-        "positions": reference.positions,
+        "embed.weight": reference.embedding.weight,
+        "positions.table": reference.positions,
         "core.0.attention.qkv.weight": reference.block.qkv.weight,
         "core.0.attention.project.weight": reference.block.project.weight,
         "core.0.feedforward.up.weight": reference.block.up.weight,
@@ -76,9 +76,9 @@ def copy_weights(reference: PublishedTMLT, model: nn.Module) -> None:
         "modulation.hidden.bias": reference.hidden.bias,
         "modulation.embed.weight": reference.embed.weight,
         "modulation.embed.bias": reference.embed.bias,
-        "modulation.signals.weight": reference.block.modulation.weight,
-        "modulation.signals.bias": reference.block.modulation.bias,
-        "final_norm.weight": reference.gain,
+        "modulation.output.weight": reference.block.modulation.weight,
+        "modulation.output.bias": reference.block.modulation.bias,
+        "norm.weight": reference.gain,
         "head.weight": reference.head.weight,
     }
     model.load_state_dict({name: weight.detach().clone() for name, weight in pairs.items()})

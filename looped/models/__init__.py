@@ -1,4 +1,4 @@
-"""The looped transformer and the recurrence that it stands on."""
+"""Looped models, the loop that they stand on, exit rules, caches and generation."""
 
 from looped.models.exit_rules import (
     Act,
@@ -7,12 +7,14 @@ from looped.models.exit_rules import (
     Fixed,
     Gate,
     KLDivergence,
+    Observation,
     StateChange,
     Unchanged,
     parse_rule,
 )
+from looped.models.iterate import Iterated, iterate
 from looped.models.kv_cache import Cache
-from looped.models.parts import LoopedOutput
+from looped.models.looped_model import Loop, LoopedModel, LoopedOutput
 from looped.models.transformer import LoopedTransformer
 
 __all__ = [
@@ -22,10 +24,15 @@ __all__ = [
     "ExitRule",
     "Fixed",
     "Gate",
+    "Iterated",
     "KLDivergence",
+    "Loop",
+    "LoopedModel",
     "LoopedOutput",
     "LoopedTransformer",
+    "Observation",
     "StateChange",
     "Unchanged",
+    "iterate",
     "parse_rule",
 ]

@@ -1,40 +1,27 @@
-"""The one place where a core is applied repeatedly.
-
-The gradient window, recomputation, exits and the states that are kept all live here, so that there is one
-loop to understand and to test.
-"""
+"""The one place where a core is applied repeatedly: gradient window, recomputation, kept states, early end."""
 
 import math
 from collections.abc import Callable, Collection
-from typing import Any, Literal, NamedTuple
+from typing import Any, Generic, Literal, TypeVar
 
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from looped.models.early_exit import Exits
-
-State = Float[Tensor, "_ seq d_model"]
-"""Of the examples that are in the loop, which may leave it."""
+State = TypeVar("State")
+"""Tensors of any shape, alone or in tuples."""
 Recompute = Literal["none", "loop", "nested"]
 
 
-class Iterated(NamedTuple):
-    """What looping gave."""
+class Iterated(Generic[State]):
+    """The result of `iterate`."""
 
-    state: State
-    """After the last loop, of those that left early after theirs."""
-    num_loops: int
-    """Loops that were run: fewer than asked for if every example left early."""
-    kept: dict[int, State]
-    """The state after each loop that was asked for, by loop number 1 .. num_loops."""
-    exits: Int[Tensor, "batch seq"] | None = None
-    """Loops that each token took part in, with exits."""
-    logits: Float[Tensor, "batch seq output"] | None = None
-    """Readouts of the last loop that each took part in, where the exits read them anyway."""
-    ponder: Float[Tensor, "batch seq"] | None = None
-    """Each token's ponder cost, with adaptive computation time."""
+    def __init__(self, state: State, num_loops: int, kept: dict[int, State]) -> None:
+        self.state = state
+        """After the last loop."""
+        self.num_loops = num_loops
+        """Loops that were run; fewer than asked for if `until` ended the loop."""
+        self.kept = kept
+        """The state after each loop in `keep`, by loop number 1 .. num_loops."""
 
 
 def iterate(
@@ -45,30 +32,32 @@ def iterate(
     num_grad_loops: int | None = None,
     recompute: Recompute = "none",
     keep: Collection[int] = (),
-    exits: Exits | None = None,
-) -> Iterated:
+    until: Callable[[], bool] | None = None,
+) -> Iterated[State]:
     """Apply `step(state, t)` for t = 0 .. num_loops-1.
 
+    Example: gradient descent on x^2 from x = 1, `iterate(lambda x, t: x - 0.1 * 2 * x, torch.ones(()), 50).state`.
+
     Args:
-        step: one application of the core, to the examples that are still in the loop.
-        state: (batch, seq, d_model).
+        step: one loop. It may be random (dropout): recomputation repeats the same draws.
+        state: a tensor of any shape, or tuples of tensors.
         num_loops: at least 1.
         num_grad_loops: trailing loops that carry gradient; None is all.
-        recompute: what is kept for the backward pass: all activations (none), the state before each loop
-            (loop), or about 2 sqrt(num_loops) of those states (nested).
+        recompute: what is kept for the backward pass: all activations (none), the state before each loop (loop), or
+            about 2 sqrt(num_loops) of those states (nested).
         keep: loop numbers, from 1, whose states are returned.
-        exits: lets examples leave the loop, and tokens stand still.
+        until: asked after each loop; True ends the loop early.
 
     Raises:
-        ValueError: for counts out of range, or exits together with a gradient window or recomputation.
+        ValueError: for counts out of range, or `until` together with a gradient window or recomputation.
     """
     window = num_loops if num_grad_loops is None else num_grad_loops
     if num_loops < 1:
         raise ValueError(f"num_loops={num_loops}: expected at least 1")
     if not 1 <= window <= num_loops:
         raise ValueError(f"num_grad_loops={window}: expected 1 to num_loops={num_loops}")
-    if exits is not None and (window < num_loops or recompute != "none"):
-        raise ValueError("exit_rule: expected neither num_grad_loops nor recompute beside it")
+    if until is not None and (window < num_loops or recompute != "none"):
+        raise ValueError("until: expected neither num_grad_loops nor recompute beside it")
     kept: list[State] = []
     loops = num_loops
 
@@ -76,12 +65,10 @@ def iterate(
         nonlocal loops
         outputs = []
         for t in range(first, last):
-            before, state = state, one(state, t)
-            if exits is not None:
-                state = exits.leave(before, state, t + 1)
+            state = one(state, t)
             if t + 1 in keep:
-                outputs.append(state if exits is None else exits.outputs(state))
-            if exits is not None and exits.all_left:
+                outputs.append(state)
+            if until is not None and until():
                 loops = t + 1
                 break
         return (state, *outputs)
@@ -104,11 +91,8 @@ def iterate(
         for first in range(start, num_loops, segment):
             state = advance(_recomputed(run, state, first, min(first + segment, num_loops), one))
     numbers = sorted(n for n in keep if n <= loops)
-    by_number = dict(zip(numbers, kept, strict=True))
-    if exits is None:
-        return Iterated(state, loops, by_number)
-    return Iterated(exits.outputs(state), loops, by_number, exits.loops, exits.whole_logits(), exits.ponder())
+    return Iterated(state, loops, dict(zip(numbers, kept, strict=True)))
 
 
 def _recomputed(function: Callable[..., Any], *args: Any) -> Any:
-    return checkpoint(function, *args, use_reentrant=False, preserve_rng_state=False)
+    return checkpoint(function, *args, use_reentrant=False)

@@ -84,7 +84,7 @@ def breadth_first(nodes: int, loops: int) -> LoopedTransformer:
         # reached <- min(reached + tmp, 1); the distance grows until then; tmp <- 0.
         feedforward.down.weight[:] = torch.stack([reached - distance, distance - reached, -tmp, -reached], dim=1)
         feedforward.down.bias[:] = distance
-        _linear_map(model.embedding)[:, 0] = reached
+        _linear_map(model.embed)[:, 0] = reached
         _linear_map(model.head)[:] = torch.stack([reached, distance])
     return model
 
@@ -117,7 +117,7 @@ def _linear(
         for parameter in model.parameters():
             parameter.zero_()
         if inputs is None:
-            _linear_map(model.embedding).copy_(torch.eye(width))
+            _linear_map(model.embed).copy_(torch.eye(width))
     return model
 
 

@@ -119,7 +119,7 @@ class Construction:
             state[..., columns] = codes[t]
             return self.model.core[0](state)
 
-        return iterate(step, self.model.embedding(inputs), loops, keep=keep)
+        return iterate(step, self.model.embed(inputs), loops, keep=keep)
 
     def exact_codes(self) -> Float[Tensor, "loops dim"]:
         """(loops, d) the exact value of theta_i before each loop, rounded to float64.
@@ -287,7 +287,7 @@ def write(program: Program, seq: int, *, inverse_temperature: float | None = Non
         parameter.zero_()
     block = model.core[0]
     assert isinstance(block, TransformerBlock)
-    _assign(model.embedding, *circuit.matrix([program.input_map.get(name, {}) for name in names], program.inputs))
+    _assign(model.embed, *circuit.matrix([program.input_map.get(name, {}) for name in names], program.inputs))
     _assign(model.head, *circuit.matrix(program.output_map))
     _assign(block.feedforward.up, *circuit.matrix([unit.reads for unit in circuit.units]))
     down = circuit.matrix([unit.writes for unit in circuit.units])[0].T
@@ -308,7 +308,7 @@ def life(construction: Construction, x: Shaped[Array, "seq dim"], token: int = 0
     """(loops + 1, registers) the registers of one token of a sequence x (seq, d), after L1 and after every loop."""
     result = construction.simulate(x[None], every_state=True)
     with torch.no_grad():
-        start = construction.model.embedding(torch.from_numpy(x[None]))
+        start = construction.model.embed(torch.from_numpy(x[None]))
     return torch.stack([start, *result.kept.values()])[:, 0, token].numpy()
 
 

@@ -59,7 +59,7 @@ class ModelWithLoss(nn.Module):
         targets = batch.targets[mask]
         if gate:
             assert output.loop_states is not None
-            p = exit_distribution(self.model.halting(output.loop_states, attention_mask)[:, mask].float())
+            p = exit_distribution(self.model.halting_probability(output.loop_states, attention_mask)[:, mask].float())
             loss = (p * losses(output.loop_logits[:, mask], targets)).sum(0)
             price = divergence_from_geometric(p, self.config.ponder_prior)
             loops = (p * torch.arange(1, num_loops + 1, device=p.device)[:, None]).sum(0)

@@ -49,7 +49,7 @@ def test_tied_weights_survive(tmp_path):
     run = tiny(model={"tie_embeddings": True, "vocab_size": 40, "output_size": 40}, steps=2, eval_every=2)
     train(run, tmp_path / "run")
     model = load_run(tmp_path / "run")[1]
-    assert model.head.weight is model.embedding.weight
+    assert model.head.weight is model.embed.weight
     saved = weights(tmp_path / "run", 2)
     assert ("head.weight" in saved) != ("embedding.weight" in saved)
     assert torch.equal(model.head.weight, saved.get("head.weight", saved.get("embedding.weight")))  # type: ignore
