@@ -206,7 +206,7 @@ def test_what_depth_recommends_is_used_by_default(boards: Path, tmp_path: Path, 
     assert all(2 <= row["mean_loops"] <= 5 for row in early)
     assert "unchanged:1" in told
     run("report", folder, "--out", tmp_path / "report")
-    assert "Leaving early" in (tmp_path / "report/report.md").read_text()
+    assert "Early exit" in (tmp_path / "report/report.md").read_text()
     run("evaluate", folder, "--examples", "12", "--loops", "1", "2")
     assert not any("exit_rule" in row for row in rows_of(folder))
 
