@@ -27,15 +27,6 @@ from looped.commands.reproduce import reproduce
 from looped.recipes import RECIPES, recipe
 from looped.report import report as write_report
 from looped.strict import nearest, to_dict
-from looped.task_config import (
-    CountdownConfig,
-    EditDistanceConfig,
-    InContextConfig,
-    LCSConfig,
-    SudokuConfig,
-    TablesConfig,
-    TextConfig,
-)
 from looped.tasks import TASKS
 from looped.training import NonFiniteError, train
 from looped.training.checkpoint import saved_steps
@@ -220,24 +211,12 @@ def recipes() -> None:
 
 def tasks() -> None:
     """List the tasks, with an example of each."""
-    with tempfile.TemporaryDirectory() as cache:
-        # The text that is always at hand: this file.
-        text = TextConfig(train_files=(__file__,), document="paragraph", context=24, cache=cache)
-        strings = [EditDistanceConfig(length=12), LCSConfig(length=12)]
-        small = [
-            *strings,
-            SudokuConfig(pool=64),
-            CountdownConfig(),
-            InContextConfig(dim=4, points=6),
-            TablesConfig(),
-            text,
-        ]
-        for config in small:
-            kind = TASKS[config.name]
-            task = kind(config)
+    with tempfile.TemporaryDirectory() as folder:
+        for name, kind in TASKS.items():
+            task = kind(kind.example_config(Path(folder)))
             problem = task.sample("train", 1, task.rng("train", 0, 0), None)[0]
             doc = (inspect.getdoc(kind) or "").partition("\n")[0]
-            print(f"{config.name}: {doc}\n\n{task.describe(problem)}\n")
+            print(f"{name}: {doc}\n\n{task.describe(problem)}\n")
 
 
 def command_theory(arguments: Sequence[str]) -> None:

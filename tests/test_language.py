@@ -12,7 +12,7 @@ from looped.cli import main
 from looped.models import parse_rule
 from looped.models.generation import Sampling, generate
 from looped.tasks.text import Text
-from looped.tasks.tokenizer import trained_bpe
+from looped.tasks.text.tokenizer import trained_bpe
 from looped.training import load_run
 
 SMALL = (

@@ -13,7 +13,7 @@ from looped.config import CachePolicy
 from looped.models.generation import Sampling, stream
 from looped.runs import loop_setting
 from looped.tasks.text import Text
-from looped.tasks.tokenizer import Tokenizer
+from looped.tasks.text.tokenizer import Tokenizer
 from looped.training.checkpoint import load_run
 from looped.training.devices import Device, find_device
 from looped.training.run_folder import read_config

@@ -1,22 +1,21 @@
-"""The tasks by the name that their configuration carries."""
+"""Tasks: each folder is one, with its settings, sampler, solver, encoding and files. Users register their own."""
 
-from looped.tasks.base import Batch, Task
-from looped.tasks.countdown import Countdown
-from looped.tasks.edit_distance import EditDistance
-from looped.tasks.in_context import InContext
-from looped.tasks.lcs import LongestCommonSubsequence
-from looped.tasks.sudoku import Sudoku
-from looped.tasks.tables import Tables
-from looped.tasks.text import Text
+import importlib
+from typing import TYPE_CHECKING, Any
 
-TASKS: dict[str, type[Task]] = {
-    "edit_distance": EditDistance,
-    "lcs": LongestCommonSubsequence,
-    "sudoku": Sudoku,
-    "countdown": Countdown,
-    "in_context": InContext,
-    "tables": Tables,
-    "text": Text,
-}
+from looped.strict import frozen
+from looped.tasks.registry import TASKS, TaskConfig, register
 
-__all__ = ["TASKS", "Batch", "Task"]
+if TYPE_CHECKING:
+    from looped.tasks.base import Batch, Task, TaskSpec, split_of
+    from looped.tasks.sequence import SequenceTask
+
+__all__ = ["TASKS", "Batch", "SequenceTask", "Task", "TaskConfig", "TaskSpec", "frozen", "register", "split_of"]
+
+
+def __getattr__(name: str) -> Any:
+    """The names that need torch, imported when they are first used: settings need none."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = "sequence" if name == "SequenceTask" else "base"
+    return getattr(importlib.import_module(f"{__name__}.{module}"), name)

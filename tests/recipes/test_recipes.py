@@ -15,7 +15,7 @@ from looped.recipes import RECIPES, complete, recipe
 from looped.strict import from_dict, to_dict
 from looped.tasks import TASKS
 from looped.tasks.base import SPLITS
-from looped.tasks.tokenizer import trained_bpe
+from looped.tasks.text.tokenizer import trained_bpe
 from looped.training import load_run, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")

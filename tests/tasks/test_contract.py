@@ -8,25 +8,21 @@ import numpy as np
 import pytest
 import torch
 
-from looped.task_config import (
-    CountdownConfig,
-    EditDistanceConfig,
-    InContextConfig,
-    LCSConfig,
-    SudokuConfig,
-    TablesConfig,
-    TextConfig,
-)
 from looped.tasks import TASKS, Batch
 from looped.tasks.base import SPLITS
+from looped.tasks.countdown import CountdownConfig
+from looped.tasks.edit_distance import EditDistanceConfig
+from looped.tasks.in_context import InContextConfig
+from looped.tasks.lcs import LCSConfig
+from looped.tasks.sudoku import SudokuConfig
+from looped.tasks.tables import TablesConfig
+from looped.tasks.text import TextConfig
 
 CONFIGS = {
     "edit_distance": EditDistanceConfig(length=8, eval_lengths=(12,)),
     "edit_distance, published": EditDistanceConfig(length=8, version="published"),
-    "edit_distance, class token": EditDistanceConfig(length=8, answer_at="class"),
     "lcs": LCSConfig(length=8),
     "lcs, published": LCSConfig(length=8, version="published"),
-    "lcs, published_v1": LCSConfig(length=8, version="published_v1"),
     "sudoku": SudokuConfig(box=2, pool=300),
     "countdown": CountdownConfig(),
     "countdown, 3 numbers": CountdownConfig(numbers=3),
