@@ -31,6 +31,7 @@ from looped.tasks import TASKS
 from looped.training import NonFiniteError, train
 from looped.training.checkpoint import saved_steps
 from looped.training.run_folder import CONFIG, SUMMARY, read_config, read_json
+from looped.user_code import import_code, import_words
 
 Positional = tyro.conf.Positional
 
@@ -51,7 +52,7 @@ def command_train(arguments: Sequence[str]) -> None:
         score = f", best validation {best['metric']} {best['value']:.4f} at step {best['step']}" if best else ""
         print(f"{out}: {summary['finished']} after {summary['steps']} steps{score}")
         if summary["finished"] == "interrupted":
-            again = ["looped", "train", *arguments, *([] if resume else ["--resume"])]
+            again = ["looped", *import_words(), "train", *arguments, *([] if resume else ["--resume"])]
             print(f"continue with: {shlex.join(again)}")
 
 
@@ -134,7 +135,7 @@ def compare(
         training_run(lines[0][2], lines[0][3:])
     if dry_run:
         for _, lines in work:
-            print(" && ".join(map(shlex.join, lines)))
+            print(" && ".join(map(runs.shown, lines)))
         return
     failed = runs.run_commands(work, jobs)
     if failed:
@@ -250,8 +251,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for remark in ("The .grad attribute of a Tensor that is not a leaf", "Detected pickle protocol"):
         warnings.filterwarnings("ignore", remark)
     try:
+        while words and words[0] == "--import":
+            if len(words) < 2:
+                raise ValueError("--import: expected a Python file or the name of a module")
+            import_code(words[1])
+            words = words[2:]
         if not words or words[0] in ("-h", "--help"):
-            print("usage: looped COMMAND [...]; `looped COMMAND --help` tells more\n")
+            print("usage: looped [--import FILE_OR_MODULE] COMMAND [...]; `looped COMMAND --help` tells more\n")
             for name, function in COMMANDS.items():
                 print(f"  {name:10}{(inspect.getdoc(function) or '').partition(chr(10))[0]}")
             return 0

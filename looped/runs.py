@@ -5,6 +5,7 @@ import io
 import itertools
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -26,6 +27,7 @@ from looped.tasks.base import SPLITS, Split, Task
 from looped.training.checkpoint import load_run
 from looped.training.devices import Device, find_device
 from looped.training.run_folder import SUMMARY, read_json, write_json
+from looped.user_code import import_words
 
 EVAL, ANSWERS_BY_LOOP, CALIBRATION = "eval.jsonl", "answers_by_loop.json", "calibration.json"
 console = Console(stderr=True)
@@ -234,6 +236,11 @@ def commands(
         )
 
 
+def shown(line: Sequence[str]) -> str:
+    """A command `looped ...` as it is typed, with the user's code that it needs."""
+    return shlex.join([line[0], *import_words(), *line[1:]])
+
+
 def run_commands(work: Sequence[tuple[Path, list[list[str]]]], jobs: int) -> list[str]:
     """Run the commands of each folder, `jobs` folders at a time, with the cores divided among them.
 
@@ -251,7 +258,7 @@ def run_commands(work: Sequence[tuple[Path, list[list[str]]]], jobs: int) -> lis
             with (folder / "log.txt").open("a") as log:
                 # A session of its own: Ctrl-C comes to this process alone, which passes it on once.
                 running[folder] = subprocess.Popen(
-                    [sys.executable, "-m", "looped.cli", *line[1:]],
+                    [sys.executable, "-m", "looped.cli", *import_words(), *line[1:]],
                     stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True,
                 )  # fmt: skip
             failed = running[folder].wait()

@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -53,6 +53,25 @@ class TaskSpec:
     """Whether a position must not see those after it, because they hold its answer."""
 
 
+@runtime_checkable
+class Tokenizer(Protocol):
+    """Text to ids and back. No text is ever encoded as `end`."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Ids are from 0 to vocab_size - 1."""
+        ...
+
+    @property
+    def end(self) -> int:
+        """The id of the end of a text."""
+        ...
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]: ...
+
+    def decode(self, ids: Sequence[int]) -> str: ...
+
+
 Predict = Callable[[Batch, Sequence[int]], Float[Tensor, "loops batch seq output"]]
 """A model's logits for a batch after each of some loop counts (ascending), on the CPU."""
 
@@ -83,8 +102,8 @@ class Task(ABC):
     distribution with group=None."""
     whole_groups: tuple[str, ...] = ()
     """Groups that are evaluated on all their examples, however many are asked for."""
-    tokenizer: Any = None
-    """Text to tokens and back, for tasks whose models continue text (see `looped.tasks.text`)."""
+    tokenizer: Tokenizer | None = None
+    """Of tasks whose models continue text, by `prompt`."""
     spec: TaskSpec
 
     def __init__(self, config: Any) -> None:
@@ -172,6 +191,14 @@ class Task(ABC):
                 default for any file.
         """
         raise ValueError(f"{source}: the task {self.name} reads no files (its class has no method `read`)")
+
+    def prompt(self, text: str) -> Int[np.ndarray, " seq"]:
+        """The tokens of the beginning of a text that a model is to continue.
+
+        Raises:
+            ValueError: for a text that cannot be continued; by default for any.
+        """
+        raise ValueError(f"the task {self.name} continues no text (its class has no method `prompt`)")
 
     def describe(self, problem: Any, logits: Float[Tensor, "seq output"] | None = None) -> str:
         """Input, answer and (with logits) prediction, as text for a person."""

@@ -11,14 +11,19 @@ class TextConfig(TaskConfig):
     """Predict every next token of a text."""
 
     train_files: tuple[str, ...] = ()
-    """Files of text, plain or .xz, .gz, .zst, or folders with *.txt files (also compressed)."""
+    """Files of text or .jsonl, plain or .xz, .gz, .zst, or folders with *.txt and *.jsonl files (also compressed)."""
     validation_files: tuple[str, ...] = ()
     test_files: tuple[str, ...] = ()
     """Without these two, each document of train_files belongs to the split that its content says."""
+    text_field: str | None = None
+    """The field of .jsonl files that holds the text, or the column of a data set (where None is `text`). Each object
+    of a .jsonl file counts as a file, each row of a data set as a line."""
     dataset: str | None = None
-    """Instead of files: a data set of the Hugging Face hub with a column `text`, as NAME or NAME:CONFIGURATION."""
+    """Instead of files: a data set of the Hugging Face hub, as NAME or NAME:CONFIGURATION, or a folder that
+    `save_to_disk` wrote."""
     tokenizer: str = "bytes"
-    """bytes; bpe (trained on the training text); a folder with encoder.json and vocab.bpe; a tokenizers JSON."""
+    """bytes; bpe (trained on the training text); a tokenizers JSON; a folder with one, as `save_pretrained` writes it,
+    or with encoder.json and vocab.bpe."""
     bpe_size: int = 4096
     """Tokens of a trained BPE, the 256 bytes and the end of text among them (tokenizer=bpe)."""
     end_token: str = "<|endoftext|>"
@@ -37,6 +42,7 @@ class TextConfig(TaskConfig):
     def __post_init__(self) -> None:
         positive(self, "context", "stride")
         check((self.stride or 1) <= self.context, "stride", self.stride, f"at most context={self.context}")
+        check(self.text_field != "", "text_field", self.text_field, "the name of a field")
         check(bool(self.tokenizer), "tokenizer", self.tokenizer, "bytes, bpe, or a file or folder")
         check(257 <= self.bpe_size <= 1_000_000, "bpe_size", self.bpe_size, "257 to 1000000")
         separate = bool(self.validation_files), bool(self.test_files)

@@ -6,12 +6,11 @@ settings, the sha256 of each source and of the tokenizer, and what each split co
 """
 
 import contextlib
-import hashlib
 import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,12 +19,19 @@ import numpy as np
 from jaxtyping import UInt
 
 from looped.files import read_text, sync
-from looped.task_config import TextConfig
-from looped.tasks.base import SPLITS, split_of
-from looped.tasks.text.tokenizer import BPETokenizer, ByteTokenizer, Tokenizer, read_bpe, tokenizer_files, trained_bpe
+from looped.tasks.base import SPLITS, Tokenizer
+from looped.tasks.text.config import TextConfig
+from looped.tasks.text.sources import by_content, check_splits, named, read_documents, resolved, sha256, source_hashes
+from looped.tasks.text.tokenizer import (
+    BPETokenizer,
+    ByteTokenizer,
+    as_tokenizer,
+    read_bpe,
+    tokenizer_files,
+    trained_bpe,
+)
 
 MANIFEST, TOKENIZER = "manifest.json", "tokenizer.json"
-SUFFIXES = ("", ".xz", ".gz", ".zst")
 PIECE = 1 << 16  # characters that are encoded at a time
 PIECES = 256  # of which so many go to the processor's cores together
 # Long documents are cut between a word and white space, where GPT-2's tokenizer and its successors end a word anyway.
@@ -35,7 +41,8 @@ CUT = re.compile(r"(?<=[^\W_])\s")
 class Corpus(NamedTuple):
     """Tokens of each split, and what they stand for."""
 
-    folder: Path
+    folder: Path | None
+    """Where they are prepared; None where they are in memory alone."""
     tokenizer: Tokenizer
     tokens: dict[str, UInt[np.ndarray, " tokens"]]
     counts: dict[str, dict[str, int]]
@@ -51,136 +58,49 @@ def open_corpus(config: TextConfig) -> Corpus:
     """
     if not (config.train_files or config.dataset):
         raise ValueError("task.train_files=(): expected files or folders of text, or a --task.dataset")
-    sources = _sources(config)
+    sources = source_hashes(config)
     settings = {
-        "train_files": _resolved(config.train_files),
-        "validation_files": _resolved(config.validation_files),
-        "test_files": _resolved(config.test_files),
+        "train_files": resolved(config.train_files),
+        "validation_files": resolved(config.validation_files),
+        "test_files": resolved(config.test_files),
+        "text_field": config.text_field,
         "dataset": config.dataset,
-        "tokenizer": config.tokenizer if config.tokenizer in ("bytes", "bpe") else _resolved([config.tokenizer])[0],
+        "tokenizer": config.tokenizer if config.tokenizer in ("bytes", "bpe") else resolved([config.tokenizer])[0],
         "bpe_size": config.bpe_size,
         "end_token": config.end_token,
         "document": config.document,
         "version": config.version,
     }
-    folder = Path(config.cache).expanduser() / f"text-{_sha256(json.dumps(settings).encode())[:16]}"
+    folder = Path(config.cache).expanduser() / f"text-{sha256(json.dumps(settings).encode())[:16]}"
     if not folder.exists():
         _prepare(config, settings, sources, folder)
     return _load(config, sources, folder)
 
 
-# Sources
+def corpus_in_memory(config: TextConfig, texts: Mapping[str, Iterable[str]] | Iterable[str], tokenizer: Any) -> Corpus:
+    """The corpus of documents that a program holds, prepared nowhere.
 
+    Args:
+        texts: documents by split (train, validation, test); or all of them, each for the split that its content says.
+        tokenizer: an object (see `as_tokenizer`); None is that of the settings.
 
-def _resolved(names: Sequence[str]) -> list[str]:
-    return [str(Path(name).expanduser().resolve()) for name in names]
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-def _files(field: str, names: Sequence[str]) -> list[Path]:
-    """The files that are named, and the text files in the folders that are."""
-    files = []
-    for name in names:
-        path = Path(name).expanduser()
-        if path.is_dir():
-            inside = [file for end in SUFFIXES for file in path.rglob(f"*.txt{end}") if file.is_file()]
-            if not inside:
-                raise ValueError(f"task.{field}: no *.txt file (or .xz, .gz, .zst of one) in the folder {name}")
-            files += sorted(inside)
-        elif path.is_file():
-            files.append(path)
-        else:
-            raise ValueError(f"task.{field}: no such file or folder: {name}")
-    return files
-
-
-def _sources(config: TextConfig) -> dict[str, dict[str, str]]:
-    """The sha256 of each file that the tokens depend on, by split and path."""
-    parts = {split: _files(f"{split}_files", getattr(config, f"{split}_files")) for split in SPLITS}
-    found = {
-        split: {str(file.resolve()): _sha256(file.read_bytes()) for file in files} for split, files in parts.items()
-    }
-    owner: dict[str, str] = {}
-    for split in SPLITS:
-        for path, digest in found[split].items():
-            if owner.setdefault(digest, split) != split:
-                raise ValueError(f"task.{split}_files: {path} is also among the {owner[digest]} files")
-    if config.tokenizer not in ("bytes", "bpe"):
-        files = tokenizer_files(config.tokenizer)
-        found["tokenizer"] = {str(file.resolve()): _sha256(file.read_bytes()) for file in files}
-    return found
-
-
-def documents(lines: Sequence[str], config: TextConfig) -> Iterator[str]:
-    """The documents in the lines (with their ends) of one file, or in the rows of a data set.
-
-    Published: every line is one, and a blank one is empty, as the rows of the public data set are.
+    Raises:
+        ValueError: for settings that name a text, too little text, or an object that is no tokenizer.
     """
-    if config.version == "published":
-        yield from (line if line.strip() else "" for line in lines)
-    elif config.document == "line":
-        yield from (line for line in lines if line.strip())
+    if config.train_files or config.dataset:
+        raise ValueError(f"task.train_files, task.dataset: {named(config)}; expected none beside documents in memory")
+    if isinstance(texts, Mapping):
+        found = {split: list(texts.get(split, ())) for split in SPLITS}
     else:
-        text = "".join(lines)
-        parts = [text] if config.document == "file" else re.split(r"\n(?:[^\S\n]*\n)+", text.strip("\n"))
-        yield from (part for part in parts if part.strip())
-
-
-def _documents(config: TextConfig) -> dict[str, list[str]]:
-    """The documents of each split."""
-    if config.dataset:
-        texts = {split: [rows] for split, rows in _rows(config.dataset, config.version == "published").items()}
+        found = by_content(list(texts))
+    check_splits(found, "documents")
+    if tokenizer is not None:
+        tokenizer = as_tokenizer(tokenizer, config.end_token)
+    elif (inner := _tokenizer_json(config, found["train"])) is None:
+        tokenizer = ByteTokenizer()
     else:
-        names = {split: _files(f"{split}_files", getattr(config, f"{split}_files")) for split in SPLITS}
-        # Not splitlines: a line ends at a line feed and nowhere else.
-        texts = {
-            s: [re.findall(r"[^\n]*\n|[^\n]+", read_text(f)) for f in files] for s, files in names.items() if files
-        }
-    found = {split: [d for lines in files for d in documents(lines, config)] for split, files in texts.items()}
-    if "validation" not in found:
-        every, found = found["train"], {split: [] for split in SPLITS}
-        for document in every:
-            found[split_of(document.encode())].append(document)
-    for split in SPLITS:
-        if not any(found[split]):
-            total = sum(map(len, found.values()))
-            raise ValueError(
-                f"{_named(config)}: no text in the {split} split; expected more than {total} documents, a smaller "
-                "task.document, or task.validation_files and task.test_files"
-            )
-    return found
-
-
-def _named(config: TextConfig) -> str:
-    return config.dataset or ", ".join(config.train_files)
-
-
-def _rows(name: str, as_they_are: bool) -> dict[str, list[str]]:
-    """The rows of a Hugging Face data set by split; all in `train` unless it has the three splits."""
-    path, _, configuration = name.partition(":")
-    try:
-        import datasets  # pyright: ignore[reportMissingImports]: an extra
-    except ImportError:
-        raise ValueError(f"task.dataset={name!r}: needs the package datasets: pip install 'looped[datasets]'") from None
-    try:
-        loaded = datasets.load_dataset(path, configuration or None)
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"task.dataset={name!r}: cannot be loaded ({' '.join(str(error).split())}); download its text from "
-            f"https://huggingface.co/datasets/{path} where there is a connection, and name the files with "
-            "--task.train-files, --task.validation-files and --task.test-files"
-        ) from None
-    wanted: tuple[str, ...] = SPLITS if {"validation", "test"} <= set(loaded) else ("train",)
-    found: dict[str, list[str]] = {}
-    for split in wanted:
-        if split not in loaded or "text" not in loaded[split].column_names:
-            raise ValueError(f"task.dataset={name!r}: no column text in a split {split}; expected one")
-        rows = list(map(str, loaded[split]["text"]))
-        found[split] = rows if as_they_are else [row if row.endswith("\n") else f"{row}\n" for row in rows]
-    return found
+        tokenizer = BPETokenizer(inner, config.end_token, config.tokenizer)
+    return Corpus(None, tokenizer, *_encoded(found, tokenizer, config.context, "documents"))
 
 
 # Preparation
@@ -188,28 +108,15 @@ def _rows(name: str, as_they_are: bool) -> dict[str, list[str]]:
 
 def _prepare(config: TextConfig, settings: dict[str, Any], sources: dict[str, dict[str, str]], folder: Path) -> None:
     """Write the prepared folder, whole or not at all."""
-    texts = _documents(config)
-    inner = None
-    if config.tokenizer == "bpe":
-        inner = trained_bpe((piece for text in texts["train"] for piece, _ in _pieces(text)), config.bpe_size)
-    elif config.tokenizer != "bytes":
-        inner = read_bpe(tokenizer_files(config.tokenizer))
+    texts = read_documents(config)
+    inner = _tokenizer_json(config, texts["train"])
     tokenizer = ByteTokenizer() if inner is None else BPETokenizer(inner, config.end_token, config.tokenizer)
-    tokens = {split: encode(texts[split], tokenizer) for split in SPLITS}
-    _check_lengths({split: len(ids) for split, ids in tokens.items()}, config)
+    tokens, counts = _encoded(texts, tokenizer, config.context, named(config))
     manifest = {
         "settings": settings,
         "sources": sources,
-        "tokenizer": {"sha256": inner and _sha256(inner.encode()), "vocab_size": tokenizer.vocab_size},
-        "splits": {
-            split: {
-                "tokens": len(tokens[split]) - 1,
-                "documents": len(texts[split]),
-                "words": sum(len(text.split()) for text in texts[split]),
-                "bytes": sum(len(text.encode()) for text in texts[split]),
-            }
-            for split in SPLITS
-        },
+        "tokenizer": {"sha256": inner and sha256(inner.encode()), "vocab_size": tokenizer.vocab_size},
+        "splits": counts,
     }
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
@@ -226,6 +133,33 @@ def _prepare(config: TextConfig, settings: dict[str, Any], sources: dict[str, di
         sync(folder.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _tokenizer_json(config: TextConfig, train: Sequence[str]) -> str | None:
+    """The tokenizer as JSON; None for bytes."""
+    if config.tokenizer == "bytes":
+        return None
+    if config.tokenizer == "bpe":
+        return trained_bpe((piece for text in train for piece, _ in _pieces(text)), config.bpe_size)
+    return read_bpe(tokenizer_files(config.tokenizer))
+
+
+def _encoded(
+    texts: dict[str, list[str]], tokenizer: Tokenizer, context: int, name: str
+) -> tuple[dict[str, UInt[np.ndarray, " tokens"]], dict[str, dict[str, int]]]:
+    """The tokens of each split, and what it counts (see `Corpus`)."""
+    tokens = {split: encode(texts[split], tokenizer) for split in SPLITS}
+    _check_lengths({split: len(ids) for split, ids in tokens.items()}, context, name)
+    counts = {
+        split: {
+            "tokens": len(tokens[split]) - 1,
+            "documents": len(texts[split]),
+            "words": sum(len(text.split()) for text in texts[split]),
+            "bytes": sum(len(text.encode()) for text in texts[split]),
+        }
+        for split in SPLITS
+    }
+    return tokens, counts
 
 
 def encode(texts: Sequence[str], tokenizer: Tokenizer) -> UInt[np.ndarray, " tokens"]:
@@ -251,12 +185,11 @@ def _pieces(text: str) -> Iterator[tuple[str, bool]]:
     yield text[start:], True
 
 
-def _check_lengths(lengths: dict[str, int], config: TextConfig) -> None:
+def _check_lengths(lengths: dict[str, int], context: int, name: str) -> None:
     for split, length in lengths.items():
-        if length <= config.context:
+        if length <= context:
             raise ValueError(
-                f"{_named(config)}: {length - 1} tokens in the {split} split; expected at least "
-                f"task.context={config.context}, one window"
+                f"{name}: {length - 1} tokens in the {split} split; expected at least task.context={context}, a window"
             )
 
 
@@ -281,12 +214,12 @@ def _load(config: TextConfig, sources: dict[str, dict[str, str]], folder: Path) 
     if digest is not None:
         path = folder / TOKENIZER
         inner = read_text(path)
-        if _sha256(inner.encode()) != digest:
+        if sha256(inner.encode()) != digest:
             raise ValueError(f"{path}: not the tokenizer that made these tokens (another sha256); {again}")
         tokenizer = BPETokenizer(inner, config.end_token, str(path))
     if tokenizer.vocab_size != vocab_size:
         raise ValueError(f"{folder / MANIFEST}: {vocab_size} tokens; expected the tokenizer's {tokenizer.vocab_size}")
-    _check_lengths(lengths, config)
+    _check_lengths(lengths, config.context, named(config))
     tokens = {split: _mapped(folder / f"{split}.npy", lengths[split], vocab_size, again) for split in SPLITS}
     return Corpus(folder, tokenizer, tokens, counts)
 

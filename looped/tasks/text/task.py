@@ -1,7 +1,8 @@
 """Language modelling: predict every next token of a text."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -10,10 +11,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from looped.tasks.base import Batch, Split, Task, TaskSpec
+from looped.tasks.base import Batch, Split, Task, TaskSpec, Tokenizer
 from looped.tasks.registry import register
 from looped.tasks.text.config import TextConfig
-from looped.tasks.text.corpus import open_corpus
+from looped.tasks.text.corpus import Corpus, corpus_in_memory, open_corpus
 
 SHOWN = 8  # tokens in a picture
 
@@ -55,17 +56,41 @@ class Text(Task):
     groups = ("sliding", "published")
     whole_groups = ("sliding",)
 
-    def __init__(self, config: TextConfig) -> None:
+    @classmethod
+    def example_config(cls, folder: Path) -> TextConfig:
+        """The text that is always at hand: this file."""
+        return TextConfig(train_files=(__file__,), document="paragraph", context=24, cache=str(folder))
+
+    @classmethod
+    def from_documents(
+        cls, config: TextConfig, documents: Mapping[str, Iterable[str]] | Iterable[str], tokenizer: Any = None
+    ) -> "Text":
+        """The task on documents that a program holds, such as a column of a data set, for a training loop of one's own.
+
+        >>> Text.from_documents(TextConfig(context=64), dataset["text"], hugging_face_tokenizer)  # doctest: +SKIP
+
+        Args:
+            config: settings that name no text.
+            documents: by split (train, validation, test); or all, each for the split that its content says.
+            tokenizer: a fast tokenizer of transformers, a `tokenizers.Tokenizer`, or an object like
+                `looped.tasks.base.Tokenizer`; None is that of the settings.
+
+        Raises:
+            ValueError: for settings that name a text, too little text, or an object that is no tokenizer.
+        """
+        return cls(config, corpus_in_memory(config, documents, tokenizer))
+
+    def __init__(self, config: TextConfig, corpus: Corpus | None = None) -> None:
         super().__init__(config)
-        self.corpus = open_corpus(config)
-        self.tokenizer = self.corpus.tokenizer
+        self.corpus = corpus or open_corpus(config)
+        self.tokenizer: Tokenizer = self.corpus.tokenizer
         self.stride = config.stride or max(1, config.context // 2)
         size = self.tokenizer.vocab_size
-        self.spec = TaskSpec(vocab_size=size, output_size=size, max_seq_len=config.context)
+        self.spec = TaskSpec(vocab_size=size, output_size=size, max_seq_len=config.context, causal=True)
 
-    def __reduce__(self) -> tuple[type["Text"], tuple[TextConfig]]:
+    def __reduce__(self) -> tuple[type["Text"], tuple[TextConfig, Corpus | None]]:
         # Another process opens the token files itself; copied, they would become memory.
-        return Text, (self.config,)
+        return Text, (self.config, None if self.corpus.folder else self.corpus)
 
     def available(self, split: Split, group: str | None = None) -> int | None:
         """Windows that the sliding window needs; random ones have no end."""

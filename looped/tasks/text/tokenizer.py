@@ -3,6 +3,9 @@
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
+
+from looped.tasks.base import Tokenizer
 
 END_TOKEN = "<|endoftext|>"
 GPT2_FILES = "encoder.json", "vocab.bpe"
@@ -60,8 +63,28 @@ class BPETokenizer:
         return self._inner.decode(ids, skip_special_tokens=False)
 
 
-Tokenizer = ByteTokenizer | BPETokenizer
-"""Ids from 0 to vocab_size - 1, of which `end` is the end of text. No text is ever encoded as `end`."""
+def as_tokenizer(given: Any, end_token: str) -> Tokenizer:
+    """A tokenizer object as the library uses it.
+
+    Args:
+        given: a fast tokenizer of transformers, whose `eos_token` is the end of text; a `tokenizers.Tokenizer`, where
+            that is `end_token`; or an object with the methods and attributes of `looped.tasks.base.Tokenizer`.
+
+    Raises:
+        ValueError: for any other object, or one without an end of text.
+    """
+    if (inner := getattr(given, "backend_tokenizer", None)) is not None:
+        if given.eos_token is None:
+            raise ValueError("tokenizer: has no eos_token; expected one, the end of text")
+        return BPETokenizer(inner.to_str(), given.eos_token, "tokenizer")
+    if hasattr(given, "to_str"):
+        return BPETokenizer(given.to_str(), end_token, "tokenizer")
+    if missing := [name for name in ("encode", "decode", "vocab_size", "end") if not hasattr(given, name)]:
+        raise ValueError(
+            f"tokenizer: a {type(given).__name__} without {', '.join(missing)}; expected a fast tokenizer of "
+            "transformers, a tokenizers.Tokenizer, or what looped.tasks.base.Tokenizer describes"
+        )
+    return given
 
 
 def trained_bpe(texts: Iterable[str], size: int) -> str:
@@ -74,17 +97,20 @@ def trained_bpe(texts: Iterable[str], size: int) -> str:
 
 
 def tokenizer_files(name: str) -> list[Path]:
-    """The files that a tokenizer comes from: a tokenizers JSON, or GPT-2's pair in a folder.
+    """The files that a tokenizer comes from: a tokenizers JSON, or a folder with one or with GPT-2's pair.
 
     Raises:
         ValueError: where they are absent.
     """
     path = Path(name).expanduser()
-    files = [path / file for file in GPT2_FILES] if path.is_dir() else [path]
+    files = [path]
+    if path.is_dir():
+        saved = path / "tokenizer.json"  # of `save_pretrained`
+        files = [saved] if saved.is_file() else [path / file for file in GPT2_FILES]
     if missing := [file for file in files if not file.is_file()]:
         raise ValueError(
-            f"task.tokenizer={name!r}: no file {missing[0]}; expected bytes, bpe, a tokenizers JSON, or a folder with "
-            f"{' and '.join(GPT2_FILES)} (GPT-2's are at {GPT2_ADDRESS})"
+            f"task.tokenizer={name!r}: no file {missing[0]}; expected bytes, bpe, a tokenizers JSON, a folder with "
+            f"tokenizer.json, or one with {' and '.join(GPT2_FILES)} (GPT-2's are at {GPT2_ADDRESS})"
         )
     return files
 

@@ -10,7 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from looped.tasks.countdown import Countdown, CountdownConfig, Problem, Step, canonical_solutions, obeys_rules
+from looped.tasks.countdown import Countdown, CountdownConfig
+from looped.tasks.countdown.solver import Step, canonical_solutions, obeys_rules
+from looped.tasks.countdown.task import Problem
 
 FILE = Path(__file__).resolve().parents[3] / "shared/data/countdown/countdown4_3000.json.xz"
 PROBLEM = Problem((34, 19, 42, 7), 28, (Step(34, "+", 42, 76), Step(76, "/", 19, 4), Step(7, "*", 4, 28)))
