@@ -11,7 +11,7 @@ import torch
 from looped.cli import main
 from looped.models import parse_rule
 from looped.models.generation import Sampling, generate
-from looped.tasks.text import Text
+from looped.tasks.text import Text, TextConfig
 from looped.tasks.text.tokenizer import trained_bpe
 from looped.training import load_run
 
@@ -80,7 +80,7 @@ def test_generate_prints_what_the_model_writes(options: str, capsys: pytest.Capt
     assert main(shlex.split(f"generate run --prompt 'é men' --tokens 30 {options}")) == 0
     out, err = capsys.readouterr()
     config, model, _ = load_run(Path("run"))
-    assert config.task.name == "text"
+    assert isinstance(config.task, TextConfig)
     task = Text(config.task)
     words = shlex.split(options)
     given = dict(zip(words[::2], words[1::2], strict=True))

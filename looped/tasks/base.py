@@ -173,7 +173,7 @@ class Task(ABC):
         `valid` tells whether the answer keeps the rules of the task; None where any answer would.
         `confidence` is from 0 to 1; None where the answer is a number without one.
         """
-        words, confidence = self._said(problem, logits)
+        words, confidence = self._words_said(problem, logits)
         sure = None if confidence is None else float(confidence.prod())
         return {"answer": " ".join(words), "valid": None, "confidence": sure}
 
@@ -181,7 +181,7 @@ class Task(ABC):
         """The problem as text: its input, and the answer expected ('' where none is known)."""
         batch = self.encode([problem])
         shown = batch.inputs[0][batch.attention_mask[0]].tolist()
-        return {"input": " ".join(map(str, shown)), "expected": " ".join(self._expected(batch))}
+        return {"input": " ".join(map(str, shown)), "expected": " ".join(self._words_expected(batch))}
 
     def read(self, lines: Sequence[str], source: str, on_bad_row: Literal["stop", "skip"]) -> tuple[Sequence[Any], int]:
         """The user's own problems, and how many rows were skipped.
@@ -229,14 +229,14 @@ class Task(ABC):
             }
         frames = []
         for loop, row in zip(loops, logits, strict=True):
-            words, confidence = self._said(problem, row)
+            words, confidence = self._words_said(problem, row)
             assert confidence is not None
             frames.append({"loop": loop, "slots": words, "confidence": confidence.tolist()})
         return {
             "kind": "slots",
             "title": title,
             "input": self.to_text(problem)["input"],
-            "answer": self._expected(batch),
+            "answer": self._words_expected(batch),
             "loops": frames,
         }
 
@@ -244,7 +244,7 @@ class Task(ABC):
         """The name of a class of the output, as a person reads it."""
         return str(output)
 
-    def _said(
+    def _words_said(
         self, problem: Any, logits: Float[Tensor, "seq output"]
     ) -> tuple[list[str], Float[Tensor, " masked"] | None]:
         """The answer at each masked position, and for classes its probability there."""
@@ -255,7 +255,7 @@ class Task(ABC):
         confidence, said = masked.softmax(-1).max(-1)
         return list(map(self.word, said.tolist())), confidence
 
-    def _expected(self, batch: Batch) -> list[str]:
+    def _words_expected(self, batch: Batch) -> list[str]:
         """The right answer at each masked position of one example."""
         values = batch.targets[batch.mask].tolist()
         return [f"{v:.4g}" if isinstance(v, float) else self.word(v) for v in values]

@@ -69,8 +69,11 @@ class SequenceTask(Task):
         """A random input of so many symbols."""
 
     @abstractmethod
-    def solve(self, symbols: Sequence[str]) -> Sequence[str]:
+    def solve(self, symbols: Any) -> Sequence[str]:
         """The answer to an input.
+
+        Args:
+            symbols: a text where every symbol of the vocabulary is one character, else a tuple of symbols.
 
         Raises:
             ValueError: for an input that has no answer.
@@ -132,7 +135,7 @@ class SequenceTask(Task):
 
     def answer(self, problem: Example, logits: Float[Tensor, "seq output"]) -> dict[str, Any]:
         """The symbols before the first end; the confidence is the probability of all slots together."""
-        words, confidence = self._said(problem, logits)
+        words, confidence = self._words_said(problem, logits)
         assert confidence is not None
         output = words[: words.index(END)] if END in words else words
         return {"answer": self.joint.join(output), "valid": None, "confidence": float(confidence.prod())}

@@ -56,11 +56,11 @@ class Countdown(Task):
         self.targets = {"seen": targets[held_out:], "held_out": targets[:held_out]}
         high = max(config.max_number, config.max_target)
         self.largest = config.max_number * high
-        self.prompt = config.numbers + 1
+        self.prompt_length = config.numbers + 1
         self.spec = TaskSpec(
             vocab_size=high + OFFSET + 1,
             output_size=self.largest + OFFSET + 1,
-            max_seq_len=self.prompt + STEP * (config.numbers - 1),
+            max_seq_len=self.prompt_length + STEP * (config.numbers - 1),
         )
 
     # Drawing
@@ -110,25 +110,25 @@ class Countdown(Task):
         inputs = np.full((len(problems), self.spec.max_seq_len), BLANK)
         targets = np.zeros_like(inputs)
         mask = np.zeros(inputs.shape, bool)
-        mask[:, self.prompt :] = True
+        mask[:, self.prompt_length :] = True
         for row, problem in enumerate(problems):
-            inputs[row, : self.prompt] = np.array([*problem.numbers, problem.target]) + OFFSET
+            inputs[row, : self.prompt_length] = np.array([*problem.numbers, problem.target]) + OFFSET
             if problem.steps is not None:
-                targets[row, self.prompt :] = _tokens(problem.steps)
+                targets[row, self.prompt_length :] = _tokens(problem.steps)
         attention_mask = np.ones(inputs.shape, bool)
         return Batch(*map(torch.from_numpy, (inputs, targets, mask, attention_mask)))
 
     def score(self, batch: Batch, logits: Float[Tensor, "batch seq output"]) -> dict[str, Float[Tensor, " batch"]]:
         """exact: every slot equals the canonical solution (published). valid: the slots are some solution."""
-        said = logits[:, self.prompt :].argmax(-1)
-        exact = (said == batch.targets[:, self.prompt :]).all(1)
-        prompt = batch.inputs[:, : self.prompt].cpu().numpy() - OFFSET
+        said = logits[:, self.prompt_length :].argmax(-1)
+        exact = (said == batch.targets[:, self.prompt_length :]).all(1)
+        prompt = batch.inputs[:, : self.prompt_length].cpu().numpy() - OFFSET
         valid = obeys_rules(prompt[:, :-1], prompt[:, -1], said.cpu().numpy())
         return {"exact": exact.float(), "valid": torch.from_numpy(valid).to(exact.device).float()}
 
     def answer(self, problem: Problem, logits: Float[Tensor, "seq output"]) -> dict[str, Any]:
         """The steps as text; the confidence is the probability of all slots together."""
-        probabilities, said = logits[self.prompt :].double().softmax(-1).max(-1)
+        probabilities, said = logits[self.prompt_length :].double().softmax(-1).max(-1)
         slots = said.cpu().numpy()
         valid = obeys_rules(np.array([problem.numbers]), np.array([problem.target]), slots[None])
         words = _words(slots)
@@ -151,7 +151,7 @@ class Countdown(Task):
         return "\n".join(lines)
 
     def visualise(self, problem: Problem, logits: Float[Tensor, "loops seq output"]) -> dict[str, Any]:
-        confidence, said = logits[:, self.prompt :].double().softmax(-1).max(-1)
+        confidence, said = logits[:, self.prompt_length :].double().softmax(-1).max(-1)
         return {
             "kind": "slots",
             "title": self.title.lower(),

@@ -9,8 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from looped.tasks import in_context
-from looped.tasks.in_context import InContext, InContextConfig, skew
+from looped.tasks.in_context import InContext, InContextConfig
+from looped.tasks.in_context import task as in_context
+from looped.tasks.in_context.task import skew
 
 FUNCTIONS = ("linear", "noisy_linear", "sparse_linear", "decision_tree", "relu")
 

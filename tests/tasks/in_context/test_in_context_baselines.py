@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from looped.config import ModelConfig
+from looped.evaluation.scores import predictor
 from looped.models import LoopedTransformer
 from looped.tasks.in_context import InContext, InContextConfig
 from looped.tasks.in_context.baselines import (
@@ -15,7 +16,6 @@ from looped.tasks.in_context.baselines import (
     SLOW_PROMPTS,
     baselines,
     context_counts,
-    errors_by_context,
     predictions,
 )
 from looped.tasks.in_context.prompts import PromptTask
@@ -33,6 +33,12 @@ def model_for(task: PromptTask) -> LoopedTransformer:
         for i, p in enumerate(model.parameters()):
             p += 0.3 * torch.randn(p.shape, generator=torch.Generator().manual_seed(i))
     return model
+
+
+def rows_of(model: LoopedTransformer, task: PromptTask, loops: list[int]) -> list[dict[str, Any]]:
+    """What an evaluation writes, by way of the task's own hook."""
+    extra = task.extra_evaluation(predictor(model), loops=loops, split="test", group=task.groups[0], seed=0)
+    return list(extra["in_context.jsonl"])
 
 
 def by_hand(solve: Any, points: int) -> list[float]:
@@ -81,7 +87,7 @@ def test_trees_repeat_what_they_saw_and_learn_a_step():
 
 def test_rows_of_the_model_are_its_errors():
     model = model_for(TASK)
-    rows = [row for row in errors_by_context(model, TASK, loops=[1, 4]) if row["method"] == "model"]
+    rows = [row for row in rows_of(model, TASK, [1, 4]) if row["method"] == "model"]
     assert [(row["num_loops"], row["points"]) for row in rows] == [(n, k) for n in (1, 4) for k in range(POINTS)]
     batch = TASK.batch("test", 0, 256, seed=0, group="standard")
     for loops in (1, 4):
@@ -94,7 +100,7 @@ def test_rows_of_the_model_are_its_errors():
 
 
 def test_rows_of_the_baselines_are_theirs_on_the_same_prompts():
-    rows = [row for row in errors_by_context(model_for(TASK), TASK, loops=[1]) if row["method"] != "model"]
+    rows = [row for row in rows_of(model_for(TASK), TASK, [1]) if row["method"] != "model"]
     assert {row["method"] for row in rows} == set(baselines())
     assert {row["points"] for row in rows} == set(context_counts(POINTS)) == {1, 2, 5, 10, 11}
     batch = TASK.batch("test", 0, 256, seed=0, group="standard")
@@ -107,7 +113,7 @@ def test_rows_of_the_baselines_are_theirs_on_the_same_prompts():
 
 def test_classes_are_scored_by_accuracy():
     task = Tables(TablesConfig(points=12))
-    rows = list(errors_by_context(model_for(task), task, loops=[2]))
+    rows = rows_of(model_for(task), task, [2])
     assert {(row["metric"], row["group"]) for row in rows} == {("accuracy", "wine")}
     last = {row["method"]: row["value"] for row in rows if row["points"] == 11}
     assert last["zero"] == 0, "zero has no sign"

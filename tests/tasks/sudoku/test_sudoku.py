@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from looped.tasks import sudoku
 from looped.tasks.base import SPLITS, Split
-from looped.tasks.sudoku import Puzzle, Sudoku, SudokuConfig
+from looped.tasks.sudoku import Sudoku, SudokuConfig
+from looped.tasks.sudoku import task as sudoku
 from looped.tasks.sudoku.board import canonical, generate, invariant, valid
+from looped.tasks.sudoku.task import Puzzle
 
 RATINGS = ("5.0", "5.9", "7.2", "10.4", "Expert", "Easy", "")
 

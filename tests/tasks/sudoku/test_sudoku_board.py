@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from looped.tasks import sudoku_board
+from looped.tasks.sudoku import board as sudoku_board
 from looped.tasks.sudoku.board import canonical, generate, invariant, solve, split_key, symmetry, valid
 
 WIKIPEDIA = (

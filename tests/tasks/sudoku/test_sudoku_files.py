@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from looped.tasks import sudoku_files
+from looped.tasks.sudoku import files as sudoku_files
 from looped.tasks.sudoku.board import generate, valid
 from looped.tasks.sudoku.files import read_file, read_lines
 

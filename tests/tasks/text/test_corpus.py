@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from looped.tasks.base import SPLITS, split_of
 from looped.tasks.text import TextConfig, corpus
-from looped.tasks.text.corpus import documents, encode, open_corpus
+from looped.tasks.text.corpus import encode, open_corpus
+from looped.tasks.text.sources import documents
 from looped.tasks.text.tokenizer import END_TOKEN, BPETokenizer, ByteTokenizer, read_bpe, tokenizer_files, trained_bpe
 
 DATA = Path(__file__).resolve().parents[3] / "shared/data"
@@ -41,6 +42,12 @@ def config(tmp_path: Path) -> TextConfig:
         (tmp_path / f"{split}.txt").write_text(story(number), encoding="utf-8")
         names[f"{split}_files"] = (str(tmp_path / f"{split}.txt"),)
     return TextConfig(**names, context=16, cache=str(tmp_path / "cache"))
+
+
+def folder_of(config: TextConfig) -> Path:
+    folder = open_corpus(config).folder
+    assert folder is not None
+    return folder
 
 
 @given(TEXT)
@@ -101,8 +108,9 @@ def test_what_a_document_is():
 @pytest.mark.parametrize("tokenizer", ["bytes", "bpe"])
 def test_prepared_tokens_are_the_text(config: TextConfig, tokenizer: str):
     size = {} if tokenizer == "bytes" else {"bpe_size": 300}
-    prepared = open_corpus(dataclasses.replace(config, tokenizer=tokenizer, **size))
-    manifest = json.loads((prepared.folder / "manifest.json").read_text())
+    config = dataclasses.replace(config, tokenizer=tokenizer, **size)
+    prepared = open_corpus(config)
+    manifest = json.loads((folder_of(config) / "manifest.json").read_text())
     for split in SPLITS:
         path = Path(getattr(config, f"{split}_files")[0])
         text, tokens = path.read_text(encoding="utf-8"), prepared.tokens[split]
@@ -148,13 +156,13 @@ def test_one_corpus_is_split_by_content(tmp_path: Path):
 
 
 def test_prepared_once(config: TextConfig):
-    folder = open_corpus(config).folder
+    folder = folder_of(config)
     before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
-    assert open_corpus(config).folder == folder
+    assert folder_of(config) == folder
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]  # nothing temporary is left
-    assert open_corpus(dataclasses.replace(config, document="line")).folder != folder
-    assert open_corpus(dataclasses.replace(config, context=8)).folder == folder  # tokens are tokens
+    assert folder_of(dataclasses.replace(config, document="line")) != folder
+    assert folder_of(dataclasses.replace(config, context=8)) == folder  # tokens are tokens
 
 
 def test_a_failure_leaves_nothing(config: TextConfig, monkeypatch: pytest.MonkeyPatch):
@@ -175,7 +183,7 @@ def test_a_failure_leaves_nothing(config: TextConfig, monkeypatch: pytest.Monkey
 
 def damage(config: TextConfig, name: str) -> str:
     """Do what `name` says to a prepared corpus; returns what the complaint has to say."""
-    folder = open_corpus(config).folder
+    folder = folder_of(config)
     train = folder / "train.npy"
     if name == "source changed":
         Path(config.train_files[0]).write_text(story(9), encoding="utf-8")

@@ -13,7 +13,8 @@ from looped.config import ModelConfig
 from looped.evaluation.scores import evaluate
 from looped.models import LoopedTransformer
 from looped.tasks.base import SPLITS, Batch
-from looped.tasks.text import Text, TextConfig, Window
+from looped.tasks.text import Text, TextConfig
+from looped.tasks.text.task import Window
 
 
 def make(folder: Path, length: int = 150, **options) -> Text:
