@@ -62,6 +62,17 @@ def test_imports_go_down(path):
         assert not name.startswith("matplotlib") or path.stem.endswith("figures"), f"{path}: imports {name}"
 
 
+HEAVY = {"rapidfuzz", "tokenizers", "sklearn", "scipy", "datasets", "transformers"}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "looped/tasks").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
+def test_tasks_import_heavy_libraries_where_they_are_used(path):
+    for node in ast.parse(path.read_text()).body:
+        names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        assert not {name.partition(".")[0] for name in names} & HEAVY, f"{path}: imports {names} when it is imported"
+
+
 def test_files_are_short():
     assert len(PYTHON) > 50
     long = {str(p.relative_to(ROOT)): n for p in PYTHON if (n := p.read_text().count("\n")) > 400}
