@@ -55,7 +55,6 @@ class Text(Task):
     lower_is_better = True
     groups = ("sliding", "published")
     whole_groups = ("sliding",)
-    tokenizer: Tokenizer  # pyright: ignore[reportIncompatibleVariableOverride]: a text always has one
 
     @classmethod
     def example_config(cls, folder: Path) -> TextConfig:
@@ -84,7 +83,7 @@ class Text(Task):
     def __init__(self, config: TextConfig, corpus: Corpus | None = None) -> None:
         super().__init__(config)
         self.corpus = corpus or open_corpus(config)
-        self.tokenizer = self.corpus.tokenizer
+        self.tokenizer: Tokenizer = self.corpus.tokenizer  # pyright: ignore[reportIncompatibleVariableOverride]
         self.stride = config.stride or max(1, config.context // 2)
         size = self.tokenizer.vocab_size
         self.spec = TaskSpec(vocab_size=size, output_size=size, max_seq_len=config.context, causal=True)
