@@ -149,7 +149,7 @@ def test_solve_tells_the_next_token(capsys: pytest.CaptureFixture[str]):
 MISTAKES = {
     "no text named": ("train language-looped --out new", ("task.train_files=()", "files or folders of text")),
     "no such text": (TRAIN.replace("text.txt", "absent.txt"), ("task.train_files", "absent.txt", "no such file")),
-    "folder without text": (TRAIN.replace("text.txt", "notes"), ("no *.txt file", "notes")),
+    "folder without text": (TRAIN.replace("text.txt", "notes"), ("no *.txt or *.jsonl file", "notes")),
     "empty corpus": (TRAIN.replace("text.txt", "blank.txt"), ("blank.txt: empty file",)),
     "binary": (TRAIN.replace("text.txt", "binary.txt"), ("binary.txt: not UTF-8 text",)),
     "cut short": (TRAIN.replace("text.txt", "cut.txt.xz"), ("cut.txt.xz", "damaged or cut short")),
