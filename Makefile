@@ -14,8 +14,8 @@ demo-seeds: $(READY)  ## the demo in full: three seeds, 3,000 steps; results/dem
 	$(BIN)/looped compare demo-standard demo-looped-2 demo-looped-4 demo-timestep \
 		--learning-rates 2e-3 4e-3 --seeds 0 1 2 --jobs 2 --out runs/demo-seeds
 
-test: $(READY)  ## all tests
-	$(BIN)/python -m pytest
+test: $(READY)  ## all tests, in two processes
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(READY)  ## lint, format and types
 	$(BIN)/ruff check .

@@ -1,7 +1,7 @@
-"""The paper's block as its public code computes it: the baseline of every speed figure.
+"""The paper's block as its public code computes it: the baseline of all speed measurements.
 
-Attention written out, the modulation computed again for every loop and every example of the batch, float32.
-It shares no code with the library; `tests/test_reference.py` checks that both compute the same function.
+Attention is written out, the modulation is recomputed for every loop and every example, and everything is float32.
+The module shares no code with the library. `tests/test_benchmarks.py` checks that both compute the same function.
 """
 
 import math
@@ -36,7 +36,7 @@ class PublishedBlock(nn.Module):
 
 
 class PublishedTMLT(nn.Module):
-    """Embedding, learned positions, one block looped, norm, output."""
+    """Embedding, learned positions, one looped block, final norm, output."""
 
     def __init__(self, vocab: int, seq: int, d_model: int, num_heads: int, num_loops: int) -> None:
         super().__init__()
@@ -64,10 +64,10 @@ def rms(x: Tensor) -> Tensor:
 
 
 def copy_weights(reference: PublishedTMLT, model: nn.Module) -> None:
-    """Give a library model of the same sizes the reference's weights."""
+    """Copy the reference's weights into a library model of the same sizes."""
     pairs = {
-        "embedding.weight": reference.embedding.weight,
-        "positions": reference.positions,
+        "embed.weight": reference.embedding.weight,
+        "positions.table": reference.positions,
         "core.0.attention.qkv.weight": reference.block.qkv.weight,
         "core.0.attention.project.weight": reference.block.project.weight,
         "core.0.feedforward.up.weight": reference.block.up.weight,
@@ -76,9 +76,9 @@ def copy_weights(reference: PublishedTMLT, model: nn.Module) -> None:
         "modulation.hidden.bias": reference.hidden.bias,
         "modulation.embed.weight": reference.embed.weight,
         "modulation.embed.bias": reference.embed.bias,
-        "modulation.signals.weight": reference.block.modulation.weight,
-        "modulation.signals.bias": reference.block.modulation.bias,
-        "final_norm.weight": reference.gain,
+        "modulation.output.weight": reference.block.modulation.weight,
+        "modulation.output.bias": reference.block.modulation.bias,
+        "norm.weight": reference.gain,
         "head.weight": reference.head.weight,
     }
     model.load_state_dict({name: weight.detach().clone() for name, weight in pairs.items()})

@@ -4,8 +4,8 @@
 effect is an error, so that no run claims what it did not do.
 """
 
-from dataclasses import field
-from typing import Literal
+from dataclasses import field, fields
+from typing import Any, Literal
 
 from looped.strict import check, forbid_unused, fraction, frozen, ordered, positive
 from looped.tasks.registry import TaskConfig
@@ -76,12 +76,11 @@ class ModelConfig:
     """The modulation sees t, t / num_loops, or both."""
     max_loops: int | None = None
     """Number of rows of the learned table (modulation=table)."""
-    cache: CachePolicy = "all"
-    """Whose keys and values attention sees in a loop: those of that loop (all), or only those of the first
-    `cache_loops` loops, of the last, or of so many in turn (ring). Tokens see what earlier tokens left behind, so
-    that with last and ring a forward pass goes token by token; it trains slowly, and decodes like any other."""
+    cache: Literal["all", "first"] = "all"
+    """Which loops have keys and values of their own. all: every loop. first: only the first `cache_loops` loops; later
+    loops attend to the keys and values of the last of these, which makes a cache smaller."""
     cache_loops: int | None = None
-    """Loops that first, last and ring keep; None is 1."""
+    """Loops with keys and values of their own (cache=first); None is 1."""
     halting: Literal["none", "gate", "act"] = "none"
     """A learned probability of leaving after each loop: an exit gate (PonderNet, 2021), or adaptive computation time
     (Graves, 2016), which reads out the mean of the states. Of each token in causal models, else of the sequence."""
@@ -126,14 +125,18 @@ class ModelConfig:
             forbid_unused(self, f"modulation={self.modulation!r}", "max_loops")
         if self.cache == "all":
             forbid_unused(self, "cache='all'", "cache_loops")
-        turns = self.cache in ("last", "ring")
-        check(not turns or self.causal, "cache", self.cache, "'all' or 'first' unless the model is causal")
         if self.tie_embeddings and self.vocab_size and self.output_size:
             check(
                 self.vocab_size == self.output_size, "output_size", self.output_size, "vocab_size when embeddings tie"
             )
         if self.initialisation == "pytorch":
             forbid_unused(self, "initialisation='pytorch'", "initialisation_depth")
+
+    @classmethod
+    def for_task(cls, task: Any, **settings: Any) -> "ModelConfig":
+        """A configuration with the sizes that a task needs: `ModelConfig.for_task(task, d_model=64, num_loops=8)`."""
+        spec = {f.name: getattr(task.spec, f.name) for f in fields(task.spec)}
+        return cls(**{**spec, **settings})
 
     @property
     def head_dim(self) -> int:

@@ -2,10 +2,13 @@
 
 import contextlib
 import gzip
+import json
 import lzma
 import os
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import zstandard
 
@@ -38,17 +41,28 @@ def read_text(path: Path) -> str:
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
-    """Write `content` (text as UTF-8) to a temporary neighbour of `path`, sync it to the disk, and rename it.
+    """Write `content` (text as UTF-8) whole or not at all.
 
     A device or a pipe, which has nothing to lose and must stay what it is, is written directly.
 
     Raises:
-        OSError: where it cannot be written, naming `path`, which is then what it was before.
+        OSError: if it cannot be written, naming `path`, which is then what it was before.
+    """
+    with replacing(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary neighbour to write to. It is synced to the disk and renamed to `path` at the end, if all went well.
+
+    Raises:
+        OSError: naming `path`, which is then what it was before.
     """
     special = path.exists() and not path.is_file()
     temporary = path if special else path.with_name(f".{path.name}.tmp")
     try:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        yield temporary
         if not special:
             sync(temporary)
             temporary.replace(path)
@@ -60,6 +74,23 @@ def write_atomic(path: Path, content: str | bytes) -> None:
         if not special:
             with contextlib.suppress(NotADirectoryError):
                 temporary.unlink(missing_ok=True)
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; ValueError names the file if there is none, or no object in it."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON, is the file cut short? ({error})") from None
+    if not isinstance(data, dict):
+        raise ValueError(f"{path}: expected an object, not {type(data).__name__}")
+    return data
+
+
+def write_json(path: Path, data: dict[str, Any]) -> None:
+    write_atomic(path, json.dumps(data, indent=2) + "\n")
 
 
 def sync(path: Path) -> None:

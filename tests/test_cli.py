@@ -206,7 +206,7 @@ def test_what_depth_recommends_is_used_by_default(boards: Path, tmp_path: Path, 
     assert all(2 <= row["mean_loops"] <= 5 for row in early)
     assert "unchanged:1" in told
     run("report", folder, "--out", tmp_path / "report")
-    assert "Leaving early" in (tmp_path / "report/report.md").read_text()
+    assert "Early exit" in (tmp_path / "report/report.md").read_text()
     run("evaluate", folder, "--examples", "12", "--loops", "1", "2")
     assert not any("exit_rule" in row for row in rows_of(folder))
 
@@ -276,27 +276,29 @@ def test_report_of_both(strings: Path, boards: Path, tmp_path: Path, capsys: pyt
 
 def test_compare_does_all_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     out = tmp_path / "compare"
-    command = ["compare", "demo-standard", "demo-looped-2", "--seeds", "0", "1", "--jobs", "2", "--out", str(out)]
+    command = ["compare", "demo-standard", "demo-looped-2", "--jobs", "2", "--out", str(out)]
     command += ["--override", *SMALL, "task.length=4"]
-    assert main([*command, "--dry-run"]) == 0
+    assert main([*command, "--seeds", "0", "1", "--dry-run"]) == 0
     planned = capsys.readouterr().out.splitlines()
-    folders = [out / f"{name}-seed{seed}" for name in ("demo-standard", "demo-looped-2") for seed in (0, 1)]
-    assert [str(folder) in line for folder, line in zip(folders, planned, strict=True)] == [True] * 4
+    names = [f"{name}-seed{seed}" for name in ("demo-standard", "demo-looped-2") for seed in (0, 1)]
+    assert all(f"--out {out / name} " in line for name, line in zip(names, planned, strict=True))
+    assert all(f"--train.seed {name[-1]} &&" in line for name, line in zip(names, planned, strict=True))
     assert not out.exists()
 
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     environment = os.environ | {"PATH": path, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(planned[2], shell=True, env=environment, capture_output=True, text=True)
+    done = subprocess.run(planned[3], shell=True, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    first = stamps(folders[2])
-    assert str(folders[2] / "eval.jsonl") in first
+    folders = [out / name for name in (names[1], names[3])]
+    first = stamps(folders[1])
+    assert str(folders[1] / "eval.jsonl") in first
     assert not folders[0].exists()
 
+    command += ["--seeds", "1"]
     assert main(command) == 0
     assert (out / "report/report.html").exists()
-    assert stamps(folders[2]) == first
-    seeds = [json.loads((folder / "config.json").read_text())["run"]["train"]["seed"] for folder in folders]
-    assert seeds == [0, 1, 0, 1]
+    assert stamps(folders[1]) == first
+    assert [json.loads((folder / "config.json").read_text())["run"]["train"]["seed"] for folder in folders] == [1, 1]
     assert all(rows_of(folder) for folder in folders)
     results = (out / "report/results.csv").read_text()
     assert "demo-standard" in results

@@ -85,7 +85,7 @@ def test_strings(capsys: pytest.CaptureFixture[str]):
     change = motion(h, batch.attention_mask).change
     assert change.min() > 0
     assert found["motion"]["change"]["middle"] == pytest.approx(change.median(1).values.tolist(), rel=0.02)
-    logits = torch.stack([loop.read(state)[batch.mask] for state in h[1:]])
+    logits = torch.stack([loop.decode(state)[batch.mask] for state in h[1:]])
     same = (logits.argmax(-1) == logits[-1].argmax(-1)).double().mean(1)
     assert found["answers"]["agrees"] == pytest.approx(same.tolist())
     right = logits.softmax(-1)[:, range(40), batch.targets[batch.mask]].mean(1)
@@ -95,7 +95,7 @@ def test_strings(capsys: pytest.CaptureFixture[str]):
 
     wanted = f"In loop 3, the last of training, the state still moves by {found['motion']['change']['middle'][2]:.0%}"
     assert wanted in text
-    for part in ("group 4: 40 examples", "A disturbed input", "with noise of 0.1 ", "Gains and gates over t"):
+    for part in ("group 4: 40 examples", "A disturbed input", "with noise of 0.1, ", "Modulation by loop"):
         assert part in text
 
 
@@ -115,7 +115,7 @@ def test_other_initial_states_only_with_input_injection():
     loop = sample.loop(sample.batch)
     usual = states(loop, 8)
     other = states(loop, 8, usual[-1].roll(1, 0))
-    mine, others = (loop.read(h[1])[sample.batch.mask][:, 0] for h in (usual, other))
+    mine, others = (loop.decode(h[1])[sample.batch.mask][:, 0] for h in (usual, other))
     expected = (mine - others).norm() / mine.norm()
     assert expected > 0
     assert found["starts"]["rows"][1]["answers"][0] == pytest.approx(expected.item(), rel=1e-3)
@@ -139,7 +139,7 @@ def test_boards_and_one_example():
     assert 2 in found["jacobian"]["loop"]
     assert len(found["components"]["paths"]) == 6
     assert found["score"]["beyond"] == [None, None]
-    assert "these examples leave open" in text
+    assert "these examples do not show whether" in text
 
 
 def test_text_and_a_single_loop():
@@ -153,7 +153,7 @@ def test_text_and_a_single_loop():
 def test_fewer_loops_than_in_training_into_the_run_folder():
     assert main(["inspect", "strings", "--loops", "2", "--examples", "9", "--seed", "5"]) == 0
     text = Path("strings/inspect/report.md").read_text()
-    assert "2 loops instead of the 3 of training" in text
+    assert "2 loops (3 in training)" in text
     assert "last of training" not in text
     found = json.loads(Path("strings/inspect/inspect.json").read_text())
     config, model, _ = load_run(Path("strings"))

@@ -87,7 +87,7 @@ def test_generate_prints_what_the_model_writes(options: str, capsys: pytest.Capt
     (ids,) = generate(
         model,
         [torch.from_numpy(task.prompt("é men"))],
-        count=30,
+        max_new_tokens=30,
         seed=int(given.get("--seed", 0)),
         sampling=Sampling(
             temperature=float(given.get("--temperature", 1)),
@@ -96,7 +96,7 @@ def test_generate_prints_what_the_model_writes(options: str, capsys: pytest.Capt
         ),
         stop=[task.tokenizer.end],
         num_loops=int(given["--num-loops"]) if "--num-loops" in given else None,
-        policy="last" if "--cache" in given else None,
+        cache_policy="last" if "--cache" in given else None,
         exit_rule=parse_rule(given["--exit-rule"]) if "--exit-rule" in given else None,
     )
     ids = ids[: ids.index(task.tokenizer.end)] if task.tokenizer.end in ids else ids

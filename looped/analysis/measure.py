@@ -12,7 +12,7 @@ from torch import Tensor
 from looped.analysis.stability import alignment, disturbed_start, gaussian_start, jacobian_spectrum
 from looped.analysis.states import (
     attention_maps,
-    layer_signals,
+    layer_modulation,
     logit_lens,
     motion,
     principal_components,
@@ -20,7 +20,8 @@ from looped.analysis.states import (
 )
 from looped.evaluation.scores import LOGITS, PART, parts
 from looped.intervals import interval
-from looped.models.transformer import Loop, LoopedTransformer
+from looped.models.looped_model import Loop
+from looped.models.transformer import LoopedTransformer
 from looped.tasks.base import Batch, Split, Task
 
 FEW = 8  # examples whose Jacobians and principal components are computed
@@ -120,7 +121,7 @@ def answers(sample: Sample) -> dict[str, Any]:
     for part in parts(sample.batch, sample.size, sample.device):
         loop = sample.loop(part)
         loop_states = states(loop, sample.loops)
-        loop_logits = torch.stack([loop.read(state) for state in loop_states[1:]]).float()
+        loop_logits = torch.stack([loop.decode(state) for state in loop_states[1:]]).float()
         said = logit_lens(loop_logits, part.targets)._asdict() if classes else {"prediction": loop_logits[..., 0]}
         for name, values in said.items():
             lens.setdefault(name, []).append(values[:, part.mask].double())
@@ -190,14 +191,16 @@ def other_starts(sample: Sample) -> dict[str, Any]:
         if len(part.inputs) > 1:
             starts["the last state of another example"] = usual[-1].roll(1, 0)
     else:
-        starts = {f"noise of {size:g}": disturbed_start(loop.state, size, generator) for size in NOISE}
+        starts = {f"noise of {size:g}": disturbed_start(loop.initial, size, generator) for size in NOISE}
     rows = []
     for name, start in starts.items():
         other = states(loop, sample.loops, start)
         found: dict[str, Any] = {
             key: band(values[1:]) for key, values in alignment(usual, other, part.attention_mask)._asdict().items()
         }
-        reads = [(loop.read(a)[part.mask], loop.read(b)[part.mask]) for a, b in zip(usual[1:], other[1:], strict=True)]
+        reads = [
+            (loop.decode(a)[part.mask], loop.decode(b)[part.mask]) for a, b in zip(usual[1:], other[1:], strict=True)
+        ]
         if part.targets.is_floating_point():
             found["answers"] = [distance(b[:, 0], a[:, 0]) for a, b in reads]
         else:
@@ -251,15 +254,14 @@ def attention(sample: Sample) -> dict[str, Any]:
 
 
 def modulation(sample: Sample) -> dict[str, Any]:
-    """Quantiles and size (root mean square) over channels of the signals of each layer, by loop; None without."""
-    signals = layer_signals(sample.model, sample.loops)
-    if signals is None:
+    """Quantiles and size (root mean square) over channels of each layer's modulation, by loop; None without."""
+    found = layer_modulation(sample.model, sample.loops)
+    if found is None:
         return {"modulation": None}
-    by_name = zip(sample.model.modulation.names, signals.unbind(2), strict=True)
     return {
         "modulation": {
             name: [{**band(layer), "size": layer.square().mean(-1).sqrt().tolist()} for layer in values.unbind(1)]
-            for name, values in by_name
+            for name, values in found.items()
         }
     }
 

@@ -14,11 +14,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from looped.models.iterate import iterate
-from looped.models.transformer import Loop, LoopedTransformer
-from looped.nn.attention import Attention
-from looped.nn.attention import dot_product_attention as attention
-from looped.nn.positions import Rotation, rotate
+from looped.models.iteration import iterate
+from looped.models.looped_model import Loop, LoopedModel
+from looped.nn.attention import Attention, dot_product_attention
+from looped.nn.positions import rotate
+from looped.nn.protocols import Context
 
 
 @torch.no_grad()
@@ -32,7 +32,7 @@ def states(loop: Loop, num_loops: int, start: Tensor | None = None) -> Float[Ten
     Raises:
         ValueError: for fewer loops than one.
     """
-    start = loop.state if start is None else start
+    start = loop.initial if start is None else start
     return torch.stack([start, *iterate(loop.step, start, num_loops, keep=range(1, num_loops + 1)).kept.values()])
 
 
@@ -117,7 +117,7 @@ def principal_components(
 
 @torch.no_grad()
 def attention_maps(
-    model: LoopedTransformer,
+    model: LoopedModel,
     inputs: Tensor,
     *,
     attention_mask: Bool[Tensor, "batch seq"] | Bool[Tensor, "batch seq seq"] | None = None,
@@ -133,9 +133,9 @@ def attention_maps(
         keep: loop numbers, from 1, in ascending order; None is all. Maps are large.
 
     Raises:
-        ValueError: as `LoopedTransformer.loop` does, and for loop numbers out of range.
+        ValueError: as `LoopedModel.loop` does, and for loop numbers out of range.
     """
-    loops = model.config.num_loops if num_loops is None else num_loops
+    loops = model.num_loops if num_loops is None else num_loops
     kept = list(range(1, loops + 1)) if keep is None else list(keep)
     if loops >= 1 and (not kept or min(kept) < 1 or max(kept) > loops):
         raise ValueError(f"keep={kept}: expected loop numbers from 1 to num_loops={loops}")
@@ -147,7 +147,7 @@ def attention_maps(
             calls[layer] += 1
             if calls[layer] in kept:
                 given = inspect.signature(module.forward).bind(*args, **kwargs).arguments
-                maps.append(_attention_weights(module, given["x"], given["mask"], given["by"]))
+                maps.append(_attention_weights(module, given["x"], given["context"]))
 
         return hook
 
@@ -162,27 +162,27 @@ def attention_maps(
 
 
 def _attention_weights(
-    module: Attention, x: Tensor, mask: Tensor | None, by: Rotation | None
+    module: Attention, x: Float[Tensor, "batch seq d_model"], context: Context
 ) -> Float[Tensor, "batch heads seq seq"]:
     projected = F.linear(x, module.qkv.weight, module.qkv.bias)
     q, k, _ = projected.unflatten(-1, (3, module.num_heads, -1)).permute(2, 0, 3, 1, 4)
-    if by is not None:
-        q, k = rotate(q, by), rotate(k, by)
-    # What attention makes of values that are the identity matrix is its weights, whatever its kind.
+    if context.rotary is not None:
+        q, k = rotate(q, context.rotary), rotate(k, context.rotary)
+    # With the identity matrix as values, the output of attention is its weights, for every kind of attention.
     identity = torch.eye(x.shape[1], dtype=x.dtype, device=x.device).expand(*q.shape[:2], -1, -1)
-    return attention(q, k, identity, mask, module.kind)
+    return dot_product_attention(q, k, identity, context.mask, module.kind)
 
 
 @torch.no_grad()
-def layer_signals(model: LoopedTransformer, num_loops: int) -> Float[Tensor, "loops layers signals d_model"] | None:
-    """The gains, gates and shifts that each layer of the core is told in each loop; None where it is told none.
+def layer_modulation(model: LoopedModel, num_loops: int) -> dict[str, Float[Tensor, "loops layers d_model"]] | None:
+    """The scales, shifts and gates of the core layers in each loop, by name; None without modulation.
 
-    The third axis is in the order of `model.modulation.names`. Gains and gates are the factors themselves, with their
-    offsets. The sinusoid of modulation=additive acts on the state, and is no signal of a layer.
+    Scales and gates include their offsets. A modulation that differs between layers, as additive does, gives None.
 
     Raises:
         ValueError: for more loops than a learned table has.
     """
-    names = model.modulation.names
-    signals = model.modulation(num_loops, next(model.parameters()).device)
-    return signals.unflatten(1, (-1, len(names))) if names else None
+    if model.modulation is None or len(set(names := model.modulation.names)) > 1 or names[0] == ("input_shift",):
+        return None
+    rows = model.modulation(num_loops, model.device).unflatten(1, (len(names), -1))
+    return dict(zip(names[0], rows.unbind(2), strict=True))

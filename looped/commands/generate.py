@@ -74,14 +74,14 @@ def generate(
     for token in stream(
         model,
         [torch.from_numpy(task.prompt(text)) for text in prompt],
-        count=tokens,
+        max_new_tokens=tokens,
         sampling=Sampling(temperature=temperature, top_k=top_k, top_p=top_p),
         stop=lambda written: written[-1] == tokenizer.end or (bool(stop) and texts[0].has_stop(written)),
         seed=seed,
         vocab_size=task.tokenizer.vocab_size,
         num_loops=depth.num_loops,
         exit_rule=depth.exit_rule,
-        policy=cache,
+        cache_policy=cache,
         cache_loops=cache_loops,
     ):
         text = texts[token.row]

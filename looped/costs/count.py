@@ -1,7 +1,7 @@
 """What a model costs, from its configuration alone. Tested against the built model and torch's own counter."""
 
 from looped.config import ModelConfig
-from looped.nn.modulation import ENCODING_WIDTH, LAYER_SIGNALS
+from looped.nn.modulation import ENCODING_WIDTH, LAYER_NAMES
 
 
 def _sizes(config: ModelConfig) -> tuple[int, int, int]:
@@ -47,7 +47,7 @@ def non_embedding_parameters(config: ModelConfig) -> int:
     count += _norm(config.final_norm or config.norm, d, True, bias) + 2 * d * config.embedding_norm
     count += _linear(2 * d, d, bias) if config.input_injection == "concat" else 0
     count += _linear(d, 1, True) * (config.halting != "none")
-    signals = config.core_layers * len(LAYER_SIGNALS[config.modulation])
+    signals = config.core_layers * len(LAYER_NAMES[config.modulation])
     if config.modulation in ("scale_gate", "adaln_zero"):
         width = ENCODING_WIDTH * (2 if config.timestep == "both" else 1)
         count += _linear(width, d, True) + _linear(d, d, True) + _linear(d, signals * d, True)
@@ -88,7 +88,7 @@ def flops(config: ModelConfig, seq_len: int, num_loops: int | None = None, loop_
     modulation = 0
     if config.modulation in ("scale_gate", "adaln_zero"):
         width = ENCODING_WIDTH * (2 if config.timestep == "both" else 1)
-        signals = config.core_layers * len(LAYER_SIGNALS[config.modulation])
+        signals = config.core_layers * len(LAYER_NAMES[config.modulation])
         modulation = loops * (width * d + d * d + d * signals * d)
     return 2 * (token * seq_len + modulation)
 

@@ -21,9 +21,9 @@ from looped.evaluation.scores import (
     parts,
     row_of,
 )
-from looped.models.early_exit import Exits
-from looped.models.exit_rules import ExitRule, Observation, parse_rule
-from looped.models.iterate import iterate
+from looped.models.early_exit import Active, EarlyExit, ExitState
+from looped.models.exit_rules import ExitRule, Halting, Observation, parse_rule
+from looped.models.iteration import iterate
 from looped.models.transformer import LoopedTransformer
 from looped.tasks.base import Batch, Split, Task
 
@@ -184,7 +184,7 @@ def exits_of(
         return
     attention_mask, inputs = batch.attention_mask, batch.inputs
     record = Record()
-    looks = record.looks
+    seen = record.observations
     model(
         inputs,
         attention_mask=None if bool(attention_mask.all()) else attention_mask,
@@ -192,45 +192,43 @@ def exits_of(
         exit_rule=record,
     )
     for rule in rules:
-        ran = replay(model, looks, rule, attention_mask if rule.sees == "halting" else attention_mask & counting(batch))
-        logits = [looks[n - 1].logits[i] for i, n in enumerate(ran.long().tolist())]
-        yield torch.stack(logits).float(), ran
+        exit_mask = attention_mask if rule.needs == "halting" else attention_mask & counting(batch)
+        taken = replay(model, seen, rule, exit_mask)
+        logits = [seen[n - 1].logits[i] for i, n in enumerate(taken.long().tolist())]
+        yield torch.stack(logits).float(), taken
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Record(ExitRule):
-    """Lets nobody leave, and remembers what it saw."""
+    """Never exits, and records its observations."""
 
-    looks: list[Observation] = field(default_factory=list)
-    sees: ClassVar[Literal["logits"]] = "logits"
+    observations: list[Observation] = field(default_factory=list)
+    needs: ClassVar[Literal["logits"]] = "logits"
 
-    def check(self, config: ModelConfig) -> None:
-        """Every model can be looked at."""
+    def check(self, model: Halting) -> None:
+        """Every model can be observed."""
 
-    def __call__(self, look: Observation) -> tuple[Tensor, None]:
-        self.looks.append(look)
-        return torch.zeros(look.after.shape[:2], dtype=torch.bool, device=look.after.device), None
+    def __call__(self, observation: Observation) -> tuple[Tensor, None]:
+        self.observations.append(observation)
+        after = observation.after
+        return torch.zeros(after.shape[:2], dtype=torch.bool, device=after.device), None
 
 
 def replay(
-    model: LoopedTransformer, looks: Sequence[Observation], rule: ExitRule, exit_mask: Bool[Tensor, "batch seq"]
+    model: LoopedTransformer, seen: Sequence[Observation], rule: ExitRule, exit_mask: Bool[Tensor, "batch seq"]
 ) -> Float[Tensor, " batch"]:
-    """The loops that each sequence would take with the rule, from those that were recorded."""
-    exits: Exits
-
-    def of_active(whole: Tensor | None) -> Tensor:
-        assert whole is not None
-        return whole if exits.rows is None else whole[exits.rows]
-
-    exits = Exits(
+    """The loops that each example would take with the rule, from recorded observations of all loops."""
+    active = Active()
+    exits = EarlyExit(
         rule,
-        looks[0].before,
-        exit_mask=exit_mask,
-        read=lambda state, n: of_active(looks[n - 1].logits),
-        halting=model.halting,
+        active,
+        exit_mask,
+        step=lambda state, t: active.take(seen[t].after),
+        decode=lambda state, t: active.take(seen[t].logits),
+        halting=model.halting_probability,
     )
-    iterate(lambda state, t: of_active(looks[t].after), looks[0].before, len(looks), exits=exits)
-    return exits.loops[:, 0].double()
+    iterate(exits, ExitState(seen[0].before), len(seen), until=active.empty)
+    return exits.loops_taken[:, 0].double()
 
 
 def wall_times(model: LoopedTransformer, batch: Batch, ways: Sequence[tuple[int, ExitRule | None]]) -> list[float]:

@@ -1,117 +1,118 @@
-"""Who is still in the loop: the bookkeeping of the rows and tokens that an exit rule lets go."""
+"""Early exit: which examples and tokens are still in the loop, and one loop followed by an exit rule."""
 
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from looped.models.exit_rules import ExitRule, Observation
-from looped.models.kv_cache import Store
 
 
-class Exits:
-    """Who is still in the loop, and with what everyone else left."""
+class Active:
+    """Which examples and tokens are still in the loop. Only `halt` removes any; everything else reads."""
+
+    def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """The loop is over: the whole batch again."""
+        self.rows: Int[Tensor, " active"] | None = None
+        """Indices of the examples in the loop; None means all."""
+        self.halted: Bool[Tensor, "active seq"] | None = None
+        """Tokens of these examples that have exited, while their example goes on; None means no token."""
+
+    def take(self, whole: Any, dim: int = 0) -> Any:
+        """The rows in the loop, along axis `dim` of a tensor, or of each tensor in a tuple."""
+        return whole if self.rows is None else _map(lambda x: x.index_select(dim, self.rows), whole)
+
+    def put(self, whole: Any, part: Any, dim: int = 0) -> Any:
+        """`whole` with the rows in the loop replaced by `part`; the inverse of `take`."""
+        return part if self.rows is None else _map(lambda x, y: x.index_copy(dim, self.rows, y), whole, part)
+
+    def halt(self, examples: Bool[Tensor, " active"], tokens: Bool[Tensor, "active seq"] | None = None) -> None:
+        """These examples exit, and these tokens; both are counted among the rows in the loop."""
+        if tokens is not None:
+            self.halted = tokens if self.halted is None else self.halted | tokens
+        if bool(examples.any()):
+            rows = torch.arange(len(examples), device=examples.device) if self.rows is None else self.rows
+            self.rows = rows[~examples]
+            self.halted = None if self.halted is None else self.halted[~examples]
+
+    def empty(self) -> bool:
+        """Whether every example has exited."""
+        return self.rows is not None and not len(self.rows)
+
+
+class ExitState(NamedTuple):
+    """The state of a loop with an exit rule, for the whole batch. Rows that have exited keep their last values."""
+
+    hidden: Float[Tensor, "batch seq d_model"]
+    carry: Any = None
+    """What the rule remembers: a tensor, a tuple of tensors, or None."""
+    logits: Float[Tensor, "batch seq output"] | None = None
+    """Logits of the last loop of each token, for rules that need logits."""
+
+
+class EarlyExit:
+    """One loop followed by an exit rule: a step for `iterate` on an `ExitState`. Exited examples are not computed."""
 
     def __init__(
         self,
         rule: ExitRule,
-        state: Float[Tensor, "batch seq d_model"],
+        active: Active,
+        exit_mask: Bool[Tensor, "batch seq"],
         *,
-        exit_mask: Bool[Tensor, "batch seq"] | None,
-        read: Callable[[Tensor, int], Tensor],
+        step: Callable[[Tensor, int], Tensor],
+        decode: Callable[[Tensor, int], Tensor],
         halting: Callable[[Tensor, Tensor], Tensor],
-        stop: Callable[[Tensor, int], None] = lambda tokens, ran: None,
-        store: Store | None = None,
     ) -> None:
-        """Nobody has left.
+        """All examples are in the loop.
 
         Args:
-            exit_mask: the positions that the rule looks at; None is all.
-            read: logits of a state of those in the loop, after loop number n.
-            halting: probability of leaving, from such a state and the positions that are looked at.
-            stop: told which tokens of those in the loop leave, and after how many loops.
-            store: of keys and values, told who goes on.
+            exit_mask: the positions that the rule looks at.
+            step: one loop on the hidden states of the active rows.
+            decode: logits of the active rows from their state after loop t.
+            halting: probability of halting of the active rows, from their state and their exit mask.
         """
-        batch, seq = state.shape[:2]
-        self.rule, self.read, self.halting, self.stop, self.store = rule, read, halting, stop, store
-        self.rows: Tensor | None = None
-        """Numbers of the examples in the loop; None is all."""
-        self.exit_mask = (
-            torch.ones(batch, seq, dtype=torch.bool, device=state.device) if exit_mask is None else exit_mask
-        )
-        self.settled = torch.zeros_like(self.exit_mask)
-        """Tokens of those examples that have left the loop."""
-        self.memory: Tensor | None = None
-        """The rule's, of the examples in the loop."""
-        self.logits: Tensor | None = None
-        """This loop's, of the examples in the loop."""
-        self.loops = torch.zeros(batch, seq, dtype=torch.long, device=state.device)
-        """Loops that each token took part in."""
-        self._final: dict[str, Tensor] = {}
-        """What the examples that have left the loop left with; the rows of the others mean nothing."""
+        self.rule, self.active, self.exit_mask = rule, active, exit_mask
+        self.step, self.decode, self.halting = step, decode, halting
+        self.loops_taken = torch.zeros_like(exit_mask, dtype=torch.long)
+        """(batch, seq) loops that each token took part in."""
 
-    def leave(self, before: Tensor, after: Tensor, loop: int) -> Float[Tensor, "active seq d_model"]:
-        """The states after a loop of the examples that go on; with none left, they have no rows."""
-        rule, rows = self.rule, self._rows()
-        per_token = rule.per == "token"
-        if per_token:
-            after = torch.where(self.settled[..., None], before, after)
-        logits = self.read(after, loop) if rule.sees == "logits" else None
-        halting = self.halting(after, self.exit_mask) if rule.sees == "halting" else None
-        done, memory = rule(Observation(loop, before, after, logits, halting, self.memory))
-        if per_token and loop > 1:  # tokens that have left say no more
-            stay = ~self.settled[..., None]
-            logits = None if logits is None or self.logits is None else torch.where(stay, logits, self.logits)
-            memory = None if memory is None or self.memory is None else torch.where(stay, memory, self.memory)
-        self.loops[rows] += ~self.settled
-        if loop < rule.min_loops:
-            done = torch.zeros_like(done)
-        finished = (self.settled | done | ~self.exit_mask).all(1)
-        leaving = finished[:, None] | (done & self.exit_mask) if per_token else finished[:, None].expand_as(done)
-        leaving = leaving & ~self.settled
-        self.logits, self.memory = logits, memory
-        if not bool(leaving.any()):
-            return after
-        self.stop(leaving, loop)
-        self.settled = self.settled | leaving
-        if bool(finished.any()):
-            for name, value in {"state": rule.output(after, memory), "logits": logits, "memory": memory}.items():
-                if value is not None:
-                    if name not in self._final:
-                        self._final[name] = value.new_zeros(len(self.loops), *value.shape[1:])
-                    self._final[name] = self._final[name].index_copy(0, rows[finished], value[finished])
-            stay = ~finished
-            after, self.exit_mask, self.settled = after[stay], self.exit_mask[stay], self.settled[stay]
-            self.memory = None if memory is None else memory[stay]
-            self.logits = None if logits is None else logits[stay]
-            self.rows = rows[stay]
-            if self.store is not None:
-                self.store.narrow(self.rows, stay)
-        if self.store is not None:
-            self.store.settled = self.settled if per_token else None
-        return after
+    def __call__(self, state: ExitState, t: int) -> ExitState:
+        rule, active = self.rule, self.active
+        rows, halted, mask = active.rows, active.halted, active.take(self.exit_mask)
+        old: ExitState = ExitState(*(active.take(part) for part in state))
+        new = self.step(old.hidden, t)
+        if halted is not None:
+            new = torch.where(halted[..., None], old.hidden, new)
+        logits = self.decode(new, t) if rule.needs == "logits" else None
+        halting = self.halting(new, mask) if rule.needs == "halting" else None
+        done, carry = rule(Observation(t + 1, old.hidden, new, logits, halting, old.carry))
+        if halted is not None:  # a halted token keeps what it had
 
-    @property
-    def all_left(self) -> bool:
-        return self.rows is not None and not len(self.rows)
+            def kept(a: Tensor, b: Tensor) -> Tensor:
+                return torch.where(halted.view(*halted.shape, *[1] * (b.ndim - 2)), a, b)
 
-    def outputs(self, state: Float[Tensor, "active seq d_model"]) -> Float[Tensor, "batch seq d_model"]:
-        """What to read out of all examples if the loop ended here: of the others, what they left with."""
-        return self._whole("state", self.rule.output(state, self.memory))
+            carry, logits = _map(kept, old.carry, carry), _map(kept, old.logits, logits)
+        looped = torch.ones_like(mask) if halted is None else ~halted
+        self.loops_taken[slice(None) if rows is None else rows] += looped
+        result = ExitState(*map(active.put, state, (new, carry, logits)))
+        if t + 1 >= rule.min_loops:
+            done = done | ~mask if halted is None else done | ~mask | halted
+            finished = done.all(1)
+            tokens = (done & mask) | finished[:, None] if rule.per == "token" else None
+            active.halt(finished, tokens)
+        return result
 
-    def whole_logits(self) -> Float[Tensor, "batch seq output"] | None:
-        """Readouts of the last loop that each took part in, if the rule saw loop_logits."""
-        return None if self.logits is None else self._whole("logits", self.logits)
 
-    def ponder(self) -> Float[Tensor, "batch seq"] | None:
-        """With `Act`, the ponder cost N + R of each token: its loops, and what was left for the last of them."""
-        if self.rule.trained != "act" or self.memory is None:
-            return None
-        return self.loops + self._whole("memory", self.memory)[..., -1]
-
-    def _whole(self, name: str, value: Tensor) -> Tensor:
-        return value if self.rows is None else self._final[name].index_copy(0, self.rows, value)
-
-    def _rows(self) -> Int[Tensor, " active"]:
-        return torch.arange(len(self.exit_mask), device=self.exit_mask.device) if self.rows is None else self.rows
+def _map(function: Callable[..., Tensor], first: Any, *others: Any) -> Any:
+    """Apply a function to tensors, or to the tensors of equal tuples; None stays None."""
+    if first is None:
+        return None
+    if isinstance(first, tuple):
+        parts = [_map(function, *those) for those in zip(first, *others, strict=True)]
+        return type(first)(*parts) if hasattr(first, "_fields") else tuple(parts)  # a NamedTuple stays one
+    return function(first, *others)

@@ -1,4 +1,4 @@
-"""Tokens that a causal model writes, for a batch of prompts, one token at a time."""
+"""Generation with a causal model: a batch of prompts, one token at a time."""
 
 import dataclasses
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -13,10 +13,10 @@ from torch.nn.utils.rnn import pad_sequence
 from looped.config import CachePolicy
 from looped.models.exit_rules import ExitRule
 from looped.models.kv_cache import Cache
-from looped.models.transformer import LoopedTransformer
+from looped.models.looped_model import LoopedModel, LoopedOutput
 
 Stop = Collection[int] | Callable[[Sequence[int]], bool]
-"""Tokens after which a text ends, or what tells from the tokens written so far that it does."""
+"""Tokens that end a text, or a function of the tokens written so far that returns True at the end."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,7 +59,7 @@ class Sampling:
         return torch.cat(drawn)
 
 
-class Written(NamedTuple):
+class GeneratedToken(NamedTuple):
     """One token of one text."""
 
     row: int
@@ -73,48 +73,45 @@ class Written(NamedTuple):
 
 @torch.no_grad()
 def stream(
-    model: LoopedTransformer,
+    model: LoopedModel,
     prompts: Sequence[Int[Tensor, " _"]],
     *,
-    count: int,
+    max_new_tokens: int,
     sampling: Sampling | None = None,
     stop: Stop = (),
     seed: int = 0,
     vocab_size: int | None = None,
     num_loops: int | None = None,
     exit_rule: ExitRule | None = None,
-    policy: CachePolicy | None = None,
+    cache_policy: CachePolicy | None = None,
     cache_loops: int | None = None,
     chunk: int = 512,
-) -> Iterator[Written]:
-    """Yield the tokens that continue `prompts`, each drawn given all before it: the next of every text in turn.
+) -> Iterator[GeneratedToken]:
+    """Yield the tokens that continue `prompts`, each drawn given all before it: the next token of every text in turn.
 
-    What a prompt gets does not depend on the others of its batch. Texts that have ended leave the batch. When a text
-    fills the model's positions, its older half is forgotten, and the rest read again.
+    A text does not depend on the other prompts of its batch. Texts that have ended are dropped from the batch. When a
+    text fills the model's positions, its older half is dropped, and the rest is read again.
 
     Args:
-        prompts: of at least one token each; they may differ in length.
-        count: tokens of each text, at most.
+        prompts: at least one token each; their lengths may differ.
+        max_new_tokens: of each text.
         sampling: None is Sampling().
         stop: when a text ends early; the token that ends it is still yielded.
-        seed: of all draws; each row has a stream of its own.
-        vocab_size: the tokens that exist, where the model's outputs are padded; None is all outputs.
-        num_loops: None is the configuration's.
-        exit_rule: lets every token stop looping for itself, those of the prompts too.
-        policy, cache_loops: of the cache, see `Cache`.
-        chunk: tokens of the prompts that are read at a time, which bounds the memory and changes nothing else.
+        seed: for all draws; each row has a random stream of its own.
+        vocab_size: the tokens that exist, if the model's outputs are padded; None is all outputs.
+        num_loops: None is the model's.
+        exit_rule: lets every token exit by itself, those of the prompts too.
+        cache_policy, cache_loops: see `Cache`.
+        chunk: tokens of the prompts that are read at a time. It bounds the memory and changes no text.
 
     Raises:
-        ValueError: for a model that is not causal or reads no tokens, no prompt, an empty one or one longer than
-            max_seq_len, tokens that the model does not know, and settings out of range.
+        ValueError: for a model that is not causal or has no token embedding, no prompt, an empty one or one longer
+            than max_seq_len, unknown tokens, and settings out of range.
     """
-    config = model.config
-    limit, known = config.max_seq_len or 0, config.vocab_size or 0
-    if not config.causal or config.inputs != "tokens":
-        raise ValueError(
-            f"model.causal={config.causal}, model.inputs={config.inputs!r}: expected a causal model of tokens; "
-            "others do not predict what follows"
-        )
+    known = getattr(model.embed, "num_embeddings", None)
+    if not model.causal or known is None:
+        raise ValueError("model: expected a causal model of tokens; others do not predict what follows")
+    limit = model.max_seq_len or max(map(len, prompts), default=0) + max_new_tokens
     if not prompts:
         raise ValueError("prompts: expected at least one")
     for prompt in prompts:
@@ -122,72 +119,76 @@ def stream(
             raise ValueError(f"a prompt of {len(prompt)} tokens: expected 1 to max_seq_len={limit}")
         if not 0 <= int(prompt.min()) <= int(prompt.max()) < known:
             raise ValueError(f"prompt: token {int(prompt.max())}: expected 0 to {known - 1}, the model's vocabulary")
-    for name, value in {"tokens": count, "num_loops": 1 if num_loops is None else num_loops, "chunk": chunk}.items():
+    for name, value in {
+        "max_new_tokens": max_new_tokens,
+        "num_loops": 1 if num_loops is None else num_loops,
+        "chunk": chunk,
+    }.items():
         if value < 1:
             raise ValueError(f"{name}={value}: expected at least 1")
     if exit_rule is not None:
         exit_rule = dataclasses.replace(exit_rule, per="token")
     ended = stop if callable(stop) else lambda written: written[-1] in stop
     sampling = sampling or Sampling()
-    reader = Reader(model, min(limit, max(map(len, prompts)) + count), chunk, num_loops, exit_rule, policy, cache_loops)
+    length = min(limit, max(map(len, prompts)) + max_new_tokens)
+    decoder = Decoder(model, length, chunk, num_loops, exit_rule, cache_policy, cache_loops)
     generators = [torch.Generator().manual_seed((seed + 1_000_003 * row) % 2**63) for row in range(len(prompts))]
     rows = list(range(len(prompts)))
     texts = [prompt.tolist() for prompt in prompts]
     written: list[list[int]] = [[] for _ in prompts]
-    logits, loops = reader.read(texts)
+    logits, loops = decoder.read(texts)
     while rows:
         tokens = sampling.draw(logits[:, :vocab_size], [generators[row] for row in rows])
         staying = []
-        for i, (row, token, taken) in enumerate(zip(rows, tokens.tolist(), loops.tolist(), strict=True)):
+        for i, (row, token, loops_taken) in enumerate(zip(rows, tokens.tolist(), loops.tolist(), strict=True)):
             written[row].append(token)
-            last = len(written[row]) == count or ended(written[row])
-            yield Written(row, token, taken, last)
+            last = len(written[row]) == max_new_tokens or ended(written[row])
+            yield GeneratedToken(row, token, loops_taken, last)
             texts[row].append(token)
             if not last:
                 staying.append(i)
         if len(staying) < len(rows) and staying:
             tokens = tokens[staying]
-            reader.keep(staying)
+            decoder.keep(staying)
         rows = [rows[i] for i in staying]
         if not rows:
             return
-        if reader.full:
+        if decoder.full:
             texts = [text if len(text) <= limit else text[-(limit // 2 + 1) :] for text in texts]
-            logits, loops = reader.read([texts[row] for row in rows])
+            logits, loops = decoder.read([texts[row] for row in rows])
         else:
-            logits, loops = reader.next(tokens)
+            logits, loops = decoder.next(tokens)
 
 
-def generate(model: LoopedTransformer, prompts: Sequence[Int[Tensor, " _"]], **options: Any) -> list[list[int]]:
-    """What `stream` writes, as a list of tokens for each prompt; the arguments and errors are its own."""
+def generate(model: LoopedModel, prompts: Sequence[Int[Tensor, " _"]], **options: Any) -> list[list[int]]:
+    """The tokens that continue each prompt, as lists; options and errors are those of `stream`."""
     texts: list[list[int]] = [[] for _ in prompts]
-    for written in stream(model, prompts, **options):
-        texts[written.row].append(written.token)
+    for generated in stream(model, prompts, **options):
+        texts[generated.row].append(generated.token)
     return texts
 
 
-class Reader:
-    """A model, a cache, and the texts that it has read into it."""
+class Decoder:
+    """A model, a cache, and the texts that were read into it."""
 
     def __init__(
         self,
-        model: LoopedTransformer,
+        model: LoopedModel,
         length: int,
         chunk: int,
         num_loops: int | None,
         exit_rule: ExitRule | None,
-        policy: CachePolicy | None,
+        cache_policy: CachePolicy | None,
         cache_loops: int | None,
     ) -> None:
-        self.model, self.length, self.chunk = model, length, chunk
-        self.how = {"num_loops": num_loops, "exit_rule": exit_rule}
-        self.options = {
+        self.model, self.length, self.chunk, self.device = model, length, chunk, model.device
+        self.loop_options: dict[str, Any] = {"num_loops": num_loops, "exit_rule": exit_rule}
+        self.cache_options: dict[str, Any] = {
             "num_loops": num_loops,
-            "policy": policy,
+            "policy": cache_policy,
             "cache_loops": cache_loops,
-            "every_readout": exit_rule is not None and exit_rule.sees == "logits",
+            "every_loop_logits": exit_rule is not None and exit_rule.needs == "logits",
         }
-        self.device = next(model.parameters()).device
         self.cache: Cache | None = None
 
     @property
@@ -197,26 +198,24 @@ class Reader:
     def read(self, texts: Sequence[Sequence[int]]) -> tuple[Float[Tensor, "rows vocab"], Int[Tensor, " rows"]]:
         """Logits after each of these texts, which replace those read before, and the loops that they took."""
         if self.cache is None or self.cache.batch != len(texts):
-            self.cache = self.model.new_cache(len(texts), self.length, **self.options)
+            self.cache = self.model.new_cache(len(texts), self.length, **self.cache_options)
         self.cache.clear()
         rows = [torch.tensor(text, device=self.device) for text in texts]
         inputs = pad_sequence(rows, batch_first=True, padding_side="left")
-        attention_mask = pad_sequence(
-            [torch.ones_like(row, dtype=torch.bool) for row in rows], True, padding_side="left"
-        )
-        positions = (attention_mask.cumsum(1) - 1).clamp(min=0)
+        real = pad_sequence([torch.ones_like(row, dtype=torch.bool) for row in rows], True, padding_side="left")
+        positions = (real.cumsum(1) - 1).clamp(min=0)
         self.positions = positions[:, -1:]
         padded = len({len(text) for text in texts}) > 1
         output = None
-        for start in range(0, inputs.shape[1], self.chunk):
-            part = slice(start, start + self.chunk)
+        for part in torch.arange(inputs.shape[1]).split(1 if self.cache.one_by_one else self.chunk):
+            span = slice(int(part[0]), int(part[-1]) + 1)
             output = self.model(
-                inputs[:, part],
-                attention_mask=attention_mask[:, part] if padded else None,
-                positions=positions[:, part] if padded else None,
+                inputs[:, span],
+                attention_mask=real[:, span] if padded else None,
+                positions=positions[:, span] if padded else None,
                 cache=self.cache,
                 last_logits=1,
-                **self.how,
+                **self.loop_options,
             )
         assert output is not None
         return self._last(output)
@@ -227,7 +226,7 @@ class Reader:
         self.positions = self.positions + 1
         positions = self.positions if self.cache.padded else None
         inputs = tokens[:, None].to(self.device)
-        return self._last(self.model(inputs, positions=positions, cache=self.cache, last_logits=1, **self.how))
+        return self._last(self.model(inputs, positions=positions, cache=self.cache, last_logits=1, **self.loop_options))
 
     def keep(self, rows: Sequence[int]) -> None:
         """Only these texts go on."""
@@ -236,9 +235,6 @@ class Reader:
         self.cache.keep(chosen)
         self.positions = self.positions[chosen]
 
-    def _last(self, output: Any) -> tuple[Tensor, Tensor]:
-        logits = output.logits[:, -1].float()
-        loops = (
-            torch.full((len(logits),), output.num_loops) if output.loops_taken is None else output.loops_taken[:, -1]
-        )
-        return logits, loops
+    def _last(self, output: LoopedOutput) -> tuple[Tensor, Tensor]:
+        logits, taken = output.logits[:, -1].float(), output.loops_taken
+        return logits, torch.full((len(logits),), output.num_loops) if taken is None else taken[:, -1]

@@ -1,4 +1,4 @@
-"""The initial weights of a model."""
+"""The initial weights of a model: all initialisation, in one place and from one generator."""
 
 import math
 
@@ -6,30 +6,32 @@ import torch
 from torch import nn
 
 from looped.config import ModelConfig
+from looped.models.looped_model import LoopedModel
 from looped.nn.attention import Attention
 from looped.nn.feedforward import FeedForward
-from looped.nn.modulation import TimestepModulation
+from looped.nn.modulation import TimestepNetwork
+from looped.nn.positions import PositionEmbedding
 
 INIT_STD = 0.02
 
 
 @torch.no_grad()
-def initialise(
-    model: nn.Module, config: ModelConfig, modulation: TimestepModulation, generator: torch.Generator
-) -> None:
-    """All initialisation, in one place and from one generator.
+def initialise(model: LoopedModel, config: ModelConfig, generator: torch.Generator) -> None:
+    """Overwrite all weights.
 
     gpt2: matrices N(0, 0.02), projections into the residual stream N(0, 0.02 / sqrt(2 * depth)), biases zero.
     pytorch: linear layers uniform in +-1/sqrt(fan_in), embeddings N(0, 1): the published reasoning code.
-    In both, the timestep network W1, W2 keeps the framework's default and W, b, tables and scalars are zero, and
-    learned halting begins near 1 / num_loops, so that training begins with all loops in use.
+    In both, the timestep network's W1, W2 keep the framework's default, and its W, b, tables and scalars are zero.
+    Learned halting begins near 1 / num_loops, so training begins with all loops in use.
     """
     depth = config.initialisation_depth or (
         config.prelude_layers + config.core_layers * config.num_loops + config.coda_layers
     )
+    unit = 1 if config.initialisation == "pytorch" else INIT_STD
     into_residual = {m.project for m in model.modules() if isinstance(m, Attention)}
     into_residual |= {m.down for m in model.modules() if isinstance(m, FeedForward)}
-    timestep = {m for m in modulation.modules() if isinstance(m, nn.Linear)}
+    network = model.modulation if isinstance(model.modulation, TimestepNetwork) else None
+    timestep = set() if network is None else {network.hidden, network.embed, network.output}
     for module in model.modules():
         if isinstance(module, nn.Linear):
             if config.initialisation == "pytorch" or module in timestep:
@@ -43,11 +45,11 @@ def initialise(
                 if module.bias is not None:
                     module.bias.zero_()
         elif isinstance(module, nn.Embedding) and not config.tie_embeddings:
-            module.weight.normal_(0, 1 if config.initialisation == "pytorch" else INIT_STD, generator=generator)
-    if isinstance(positions := dict(model.named_parameters()).get("positions"), nn.Parameter):
-        positions.normal_(0, 1 if config.initialisation == "pytorch" else INIT_STD, generator=generator)
-    if config.modulation in ("scale_gate", "adaln_zero"):
-        nn.init.zeros_(modulation.signals.weight)
-        nn.init.zeros_(modulation.signals.bias)
+            module.weight.normal_(0, unit, generator=generator)
+    if isinstance(model.positions, PositionEmbedding) and isinstance(model.positions.table, nn.Parameter):
+        model.positions.table.normal_(0, unit, generator=generator)
+    if network is not None:
+        nn.init.zeros_(network.output.weight)
+        nn.init.zeros_(network.output.bias)
     if config.halting != "none":
-        nn.init.constant_(model.halt.bias, -math.log(max(config.num_loops - 1, 1)))  # type: ignore[union-attr, arg-type]
+        nn.init.constant_(model.halt.bias, -math.log(max(config.num_loops - 1, 1)))  # type: ignore[arg-type]

@@ -1,286 +1,247 @@
-"""Keys and values across loops: what attention in one loop sees of other loops and of earlier tokens.
+"""Keys and values across tokens and loops.
 
-A slot holds the keys and values of one layer in one loop. A `CachePolicy` says which slot each loop writes and reads;
-`Cache` keeps slots between forward passes, `Carried` within one.
+A slot holds the keys and values of one layer in one loop. `SlotPolicy` says which slot a loop writes and reads.
+`Cache` keeps slots between forward passes; `PassKV` keeps them within one pass, with gradient.
 """
 
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from looped.config import CachePolicy, ModelConfig
-from looped.nn.attention import KeyValueSlot, causal, visible
-from looped.nn.modulation import TimestepModulation
-
-Section = Literal["prelude", "core", "coda"]
-SECTIONS: tuple[Section, ...] = ("prelude", "core", "coda")
-Key = tuple[Section, int, int]
-"""Section, layer and slot."""
+from looped.config import CachePolicy
+from looped.models.early_exit import Active
+from looped.nn.attention import causal_mask, combined_mask
+from looped.nn.protocols import KVSlot, Section, kv_shape
 
 
 @dataclass(frozen=True, slots=True)
-class Sharing:
-    """A cache policy as numbers: which slot of a core layer belongs to which loop.
+class SlotPolicy:
+    """Which slot of a layer belongs to which loop.
 
-    all: one slot for each loop. first: the first `kept` loops have slots, and later loops see the last of these.
-    last: the last `kept` loops have slots, and earlier loops see the first of these. ring: `kept` slots in turn.
+    all: one slot for each loop. first: the first `slots` loops have slots, and later loops read the last of these.
+    last: the last `slots` loops have slots, and earlier loops use the first of these. ring: `slots` slots in turn.
     """
 
     policy: CachePolicy
-    kept: int
+    slots: int
 
     @classmethod
-    def of(cls, policy: CachePolicy, kept: int | None, num_loops: int) -> "Sharing":
-        """The policy for a cache of up to `num_loops` loops; it never needs more slots than loops.
+    def of(cls, policy: CachePolicy, cache_loops: int | None, num_loops: int) -> "SlotPolicy":
+        """The policy for up to `num_loops` loops; it never needs more slots than loops.
 
         Raises:
-            ValueError: for loops to keep that are below 1, or beside policy=all.
+            ValueError: for cache_loops below 1, or beside policy=all.
         """
-        if policy == "all" and kept is not None:
-            raise ValueError(f"cache_loops={kept}: expected none with cache='all', which keeps every loop")
-        if kept is not None and kept < 1:
-            raise ValueError(f"cache_loops={kept}: expected at least 1")
-        return cls(policy, num_loops if policy == "all" else min(kept or 1, num_loops))
+        if policy == "all" and cache_loops is not None:
+            raise ValueError(f"cache_loops={cache_loops}: expected none with cache='all', which keeps every loop")
+        if cache_loops is not None and cache_loops < 1:
+            raise ValueError(f"cache_loops={cache_loops}: expected at least 1")
+        return cls(policy, num_loops if policy == "all" else min(cache_loops or 1, num_loops))
 
     def slot(self, t: int, num_loops: int) -> int:
         """The slot of loop t = 0 .. num_loops-1."""
         if self.policy == "last":
-            return max(t - max(num_loops - self.kept, 0), 0)
-        return t % self.kept if self.policy == "ring" else min(t, self.kept - 1)
+            return max(t - max(num_loops - self.slots, 0), 0)
+        return t % self.slots if self.policy == "ring" else min(t, self.slots - 1)
 
     def computes(self, t: int) -> bool:
         """Whether loop t has keys and values of its own."""
-        return self.policy != "first" or t < self.kept
-
-
-@runtime_checkable
-class Store(Protocol):
-    """Where the layers of a forward pass find the keys and values that they do not compute."""
-
-    def slot(self, section: Section, layer: int, t: int, num_loops: int, span: slice) -> KeyValueSlot: ...
-
-    def stop(self, tokens: Bool[Tensor, "active new"], ran: int, num_loops: int, span: slice) -> None:
-        """These tokens leave the loop after `ran` of `num_loops`; in later loops the others see their last keys."""
-        ...
-
-    def narrow(self, rows: Int[Tensor, " staying"], stay: Bool[Tensor, " active"]) -> None:
-        """Only these examples go on."""
-        ...
-
-    settled: Bool[Tensor, "active new"] | None
-    """The tokens of this pass that have left the loop while their example goes on."""
+        return self.policy != "first" or t < self.slots
 
 
 class Cache:
-    """Keys and values of the tokens so far, in static tensors that are allocated once.
+    """Keys and values of the tokens so far. The tensors are allocated once; each call writes its own tokens' part.
 
-    Passed to a model again and again, it makes a causal model read each token once: the next call's inputs follow
-    those of the calls before. Tokens that ran fewer loops than others keep their last keys in the later loops.
+    Pass the same cache to a causal model again and again: each token is then read once, and the next call's inputs
+    follow those of earlier calls. A token that ran fewer loops than others shows its last keys in the later loops. A
+    cache is written in place, carries no gradient, and serves one model at a time.
     """
 
     def __init__(
         self,
-        config: ModelConfig,
+        model: Any,
         batch: int,
         length: int,
         *,
         num_loops: int | None = None,
         policy: CachePolicy | None = None,
         cache_loops: int | None = None,
-        every_readout: bool = False,
+        every_loop_logits: bool = False,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> None:
-        """An empty cache.
+        """An empty cache; `model.new_cache(batch, length)` also chooses dtype and device.
 
         Args:
+            model: a `LoopedModel`.
             batch: sequences.
             length: tokens of each, padding included.
-            num_loops: the most that a call will run; None is the configuration's.
-            policy: which loops are kept; None is what the model was trained with (`config.cache`). Another one saves
-                memory at the price of another answer.
-            cache_loops: how many loops first, last or ring keep; None is the configuration's, or else 1.
-            every_readout: whether coda layers will read out every loop, as exit rules that look at logits want.
+            num_loops: the most that a call will run; None is the model's.
+            policy: which loops keep keys and values; None is what the model was trained with. Another policy saves
+                memory and gives another answer. With last and ring, a call takes one token at a time, because a
+                token attends to what earlier tokens stored in their last loops.
+            cache_loops: how many loops first, last or ring keep; None is the model's, or else 1.
+            every_loop_logits: whether coda layers will decode every loop, as exit rules that need logits do.
             dtype: of keys and values; under autocast, its type.
 
         Raises:
-            ValueError: for a model that is not causal, sizes out of range, or a policy that contradicts itself.
+            ValueError: for a model that is not causal or has a block that cannot be cached, sizes out of range, or a
+                policy that contradicts itself.
         """
-        if not config.causal:
+        if not model.causal:
             raise ValueError("model.causal=False: expected a causal model; in others every token changes all keys")
-        limit = config.max_seq_len or 0
-        if not 1 <= length <= limit:
+        model.check_kv("a cache")
+        limit = model.max_seq_len
+        if length < 1 or (limit is not None and length > limit):
             raise ValueError(f"length={length}: expected 1 to max_seq_len={limit}")
-        for name, value in {"batch": batch, "num_loops": config.num_loops if num_loops is None else num_loops}.items():
+        for name, value in {"batch": batch, "num_loops": model.num_loops if num_loops is None else num_loops}.items():
             if value < 1:
                 raise ValueError(f"{name}={value}: expected at least 1")
-        self.config, self.length = config, length
-        self.num_loops = num_loops or config.num_loops
-        if policy is None:
-            policy, cache_loops = config.cache, cache_loops or config.cache_loops
-        self.sharing = Sharing.of(policy, cache_loops, self.num_loops)
-        reads = self.num_loops if every_readout else 1
-        sizes = {
-            "prelude": (config.prelude_layers, 1),
-            "core": (config.core_layers, self.sharing.kept),
-            "coda": (config.coda_layers, reads),
+        self.model, self.batch, self.length = model, batch, length
+        self.num_loops = num_loops or model.num_loops
+        if policy is None and model.kv_loops is not None:
+            policy, cache_loops = "first", cache_loops or model.kv_loops
+        self.every_loop_logits = every_loop_logits
+        self.policies: dict[Section, SlotPolicy] = {
+            "prelude": SlotPolicy("all", 1),
+            "core": SlotPolicy.of(policy or "all", cache_loops, self.num_loops),
+            "coda": SlotPolicy("all", self.num_loops if every_loop_logits else 1),
         }
-        shape = (2, batch, config.num_heads, length, config.head_dim)
-        self.slots = {name: torch.zeros(*sizes[name], *shape, dtype=dtype, device=device) for name in SECTIONS}
-        self.every_readout = every_readout
+        self.slots: dict[Section, list[Float[Tensor, "slots two batch heads length head_dim"]]] = {}
+        for section, blocks in model.sections.items():
+            self.slots[section] = []
+            for heads, head_dim in filter(None, map(kv_shape, blocks)):
+                shape = (self.policies[section].slots, 2, batch, heads, length, head_dim)
+                self.slots[section].append(torch.zeros(shape, dtype=dtype, device=device))
         self.attention_mask = torch.zeros(batch, length, dtype=torch.bool, device=device)
         self.clear()
 
     def clear(self) -> None:
         """Forget all tokens, and what was computed from the weights; the memory stays."""
-        self._signals: dict[int, Tensor | None] = {}
+        self._modulation: dict[int, Tensor] = {}
         self.used = 0
         """Tokens in the cache, padding included."""
         self.padded = False
-        self.begin()
 
     @property
-    def batch(self) -> int:
-        return len(self.attention_mask)
+    def one_by_one(self) -> bool:
+        """Whether a call takes one token at a time."""
+        return self.policies["core"].policy in ("last", "ring")
 
     @property
     def bytes(self) -> int:
         """Memory of the keys and values."""
-        return sum(slots.nbytes for slots in self.slots.values())
+        return sum(tensor.nbytes for tensors in self.slots.values() for tensor in tensors)
 
     def keep(self, rows: Int[Tensor, " rows"]) -> None:
         """Keep only these sequences, as when others have ended."""
-        self.slots = {name: self.slots[name].index_select(3, rows) for name in SECTIONS}
+        self.slots = {name: [t.index_select(2, rows) for t in tensors] for name, tensors in self.slots.items()}
         self.attention_mask = self.attention_mask[rows]
-
-    def begin(self) -> None:
-        """A new forward pass: all sequences, nobody has left the loop."""
-        self.rows: Tensor | None = None
-        self.settled: Tensor | None = None
+        self.batch = len(rows)
 
     def mask(
         self, attention_mask: Bool[Tensor, "batch new"] | None, span: slice
     ) -> Bool[Tensor, "#batch 1 #new keys"] | None:
-        """Take note of the padding among new tokens; which keys each of them sees, None when all see all."""
+        """Note the padding among new tokens; returns which keys each of them attends to, None for all."""
         self.attention_mask[:, span] = True if attention_mask is None else attention_mask
         self.padded = self.padded or (attention_mask is not None and not bool(attention_mask.all()))
         new = span.stop - span.start
-        below = None if new == 1 else causal(new, span.start, self.attention_mask.device)
-        return visible(self.attention_mask[:, : span.stop] if self.padded else None, below)
+        causal = None if new == 1 else causal_mask(new, span.start, self.attention_mask.device)
+        return combined_mask(self.attention_mask[:, : span.stop] if self.padded else None, causal)
 
-    def signals(self, modulation: TimestepModulation, num_loops: int) -> Tensor | None:
+    def modulation(self, num_loops: int) -> Float[Tensor, "loops rows d_model"]:
         """The modulation of all loops, which depends on no token: computed once."""
-        if num_loops not in self._signals:
-            self._signals[num_loops] = modulation(num_loops, self.attention_mask.device)
-        return self._signals[num_loops]
+        if num_loops not in self._modulation:
+            assert self.model.modulation is not None
+            self._modulation[num_loops] = self.model.modulation(num_loops, self.attention_mask.device)
+        return self._modulation[num_loops]
 
-    def sharing_of(self, section: Section) -> Sharing:
-        return self.sharing if section == "core" else Sharing("all", self.slots[section].shape[1])
 
-    def slot(self, section: Section, layer: int, t: int, num_loops: int, span: slice) -> "StaticSlot":
-        sharing = self.sharing_of(section)
-        held = self.slots[section][layer, sharing.slot(t, num_loops)]
-        return StaticSlot(held, span, self.rows, self.settled if section != "prelude" else None, sharing.computes(t))
+class CachedPass:
+    """A cache as one forward pass uses it."""
 
-    def stop(self, tokens: Bool[Tensor, "active new"] | None, ran: int, num_loops: int, span: slice) -> None:
-        rows = slice(None) if self.rows is None else self.rows
-        for section in SECTIONS:
-            held, sharing = self.slots[section], self.sharing_of(section)
-            filled = {sharing.slot(t, num_loops) for t in range(ran)}
-            kept = held[:, sharing.slot(ran - 1, num_loops)][:, :, rows, :, span]
-            for empty in set(range(sharing.kept)) - filled:
-                target = held[:, empty]
-                old = target[:, :, rows, :, span]
-                target[:, :, rows, :, span] = (
-                    kept if tokens is None else torch.where(tokens[:, None, :, None], kept, old)
-                )
+    def __init__(self, cache: Cache, span: slice, num_loops: int, active: Active) -> None:
+        self.cache, self.span, self.num_loops, self.active = cache, span, num_loops, active
 
-    def narrow(self, rows: Int[Tensor, " staying"], stay: Bool[Tensor, " active"]) -> None:
-        self.rows = rows
+    def slot(self, section: Section, layer: int, t: int) -> KVSlot:
+        policy = self.cache.policies[section]
+        slots = self.cache.slots[section][layer]
+        earlier = slots[policy.slot(t - 1, self.num_loops)] if t else None
+        return CacheSlot(slots[policy.slot(t, self.num_loops)], earlier, self.span, self.active, policy.computes(t))
+
+    def close(self, loops_taken: Int[Tensor, "batch seq"] | None) -> None:
+        """The pass is over: tokens show their last keys in the slots of the loops that their example did not run."""
+        self.cache.used = self.span.stop
+        ran = torch.tensor([self.num_loops]) if loops_taken is None else loops_taken.amax(1)
+        for n in ran.unique().tolist():
+            rows = slice(None) if loops_taken is None else (ran == n).nonzero()[:, 0]
+            for section in ("core", "coda"):
+                policy = self.cache.policies[section]
+                written = {policy.slot(t, self.num_loops) for t in range(n)}
+                for slots in self.cache.slots[section]:
+                    last = slots[policy.slot(n - 1, self.num_loops)][:, rows, :, self.span]
+                    for empty in set(range(policy.slots)) - written:
+                        slots[empty][:, rows, :, self.span] = last
 
 
 @dataclass(slots=True)
-class StaticSlot:
-    """One slot of a `Cache`, seen from one pass."""
+class CacheSlot:
+    """One slot of a `Cache` in one pass."""
 
     held: Float[Tensor, "two batch heads length head_dim"]
+    earlier: Float[Tensor, "two batch heads length head_dim"] | None
+    """The slot of the previous loop, which holds the last keys of halted tokens."""
     span: slice
-    """Where this pass's tokens are."""
-    rows: Int[Tensor, " active"] | None
-    settled: Bool[Tensor, "active new"] | None
+    """The positions of this pass's tokens."""
+    active: Active
     computes: bool
 
-    def extend(self, new: Float[Tensor, "two active heads new d"]) -> Float[Tensor, "two active heads keys d"]:
-        rows, span = self.rows, self.span
-        if rows is None and self.settled is None:
-            self.held[:, :, :, span] = new
-            return self.held[:, :, :, : span.stop]
-        held = self.held if rows is None else self.held[:, rows]
-        if self.settled is not None:
-            new = torch.where(self.settled[:, None, :, None], held[:, :, :, span], new)
-        held[:, :, :, span] = new
-        if rows is not None:
-            self.held[:, rows, :, span] = new
-        return held[:, :, :, : span.stop]
+    def write(self, new: Float[Tensor, "two active heads new d"]) -> Float[Tensor, "two active heads keys d"]:
+        rows, halted, span = self.active.rows, self.active.halted, self.span
+        if halted is not None:
+            assert self.earlier is not None
+            last = self.active.take(self.earlier[:, :, :, span], dim=1)
+            new = torch.where(halted[:, None, :, None], last, new)
+        self.held[:, slice(None) if rows is None else rows, :, span] = new
+        return self.read()
 
     def read(self) -> Float[Tensor, "two active heads keys d"]:
-        held = self.held if self.rows is None else self.held[:, self.rows]
-        return held[:, :, :, : self.span.stop]
+        return self.active.take(self.held[:, :, :, : self.span.stop], dim=1)
 
 
-class Carried:
-    """Keys and values of the core (and coda) within one forward pass, as tensors that carry gradient.
+class PassKV:
+    """Keys and values within one forward pass, as tensors that carry gradient.
 
-    For models that share keys across loops, and for tokens that leave the loop before the others of their example.
+    For models whose later loops reuse the keys of the first `kv_loops` loops, and for tokens that exit before other
+    tokens of their example: each layer keeps the latest keys of every token.
     """
 
-    def __init__(self, sharing: Sharing) -> None:
-        self.sharing = sharing
-        self.settled: Tensor | None = None
-        self.past: dict[Key, Tensor] = {}
-        """Of earlier tokens, where a forward pass goes token by token."""
-        self.now: dict[Key, Tensor] = {}
-        """Of those and the tokens at hand."""
-        self.latest: dict[Key, Tensor] = {}
-        """Of the tokens at hand, from the last loop in which each of them took part; keys without their slot."""
+    def __init__(self, active: Active, kv_loops: int | None) -> None:
+        self.active, self.kv_loops = active, kv_loops
+        self.latest: dict[tuple[Section, int], Float[Tensor, "two batch heads seq d"]] = {}
 
-    def slot(self, section: Section, layer: int, t: int, num_loops: int, span: slice) -> "CarriedSlot":
-        core = section == "core"
-        number = self.sharing.slot(t, num_loops) if core else 0
-        return CarriedSlot(self, (section, layer, number), not core or self.sharing.computes(t))
-
-    def stop(self, tokens: Bool[Tensor, "active new"], ran: int, num_loops: int, span: slice) -> None:
-        pass  # `latest` has what the others will see
-
-    def narrow(self, rows: Int[Tensor, " staying"], stay: Bool[Tensor, " active"]) -> None:
-        for tensors in (self.now, self.latest):
-            for key, tensor in tensors.items():
-                tensors[key] = tensor[:, stay]
-
-    def advance(self) -> None:
-        """The tokens at hand become past."""
-        self.past, self.now, self.latest = self.now, {}, {}
+    def slot(self, section: Section, layer: int, t: int) -> KVSlot:
+        computes = section != "core" or self.kv_loops is None or t < self.kv_loops
+        return PassSlot(self, (section, layer), computes)
 
 
 @dataclass(slots=True)
-class CarriedSlot:
-    """One slot of `Carried`."""
+class PassSlot:
+    """One layer of a `PassKV`."""
 
-    store: Carried
-    key: Key
+    store: PassKV
+    key: tuple[Section, int]
     computes: bool
 
-    def extend(self, new: Float[Tensor, "two active heads new d"]) -> Float[Tensor, "two active heads keys d"]:
-        store, who = self.store, (*self.key[:2], 0)
-        if store.settled is not None:
-            new = torch.where(store.settled[:, None, :, None], store.latest[who], new)
-        store.latest[who] = new
-        past = store.past.get(self.key)
-        store.now[self.key] = new if past is None else torch.cat([past, new], dim=3)
-        return store.now[self.key]
+    def write(self, new: Float[Tensor, "two active heads seq d"]) -> Float[Tensor, "two active heads seq d"]:
+        active, latest = self.store.active, self.store.latest.get(self.key)
+        if active.halted is not None:
+            new = torch.where(active.halted[:, None, :, None], active.take(latest, dim=1), new)
+        self.store.latest[self.key] = active.put(latest, new, dim=1)
+        return new
 
-    def read(self) -> Float[Tensor, "two active heads keys d"]:
-        return self.store.now[self.key]
+    def read(self) -> Float[Tensor, "two active heads seq d"]:
+        return self.store.active.take(self.store.latest[self.key], dim=1)

@@ -1,7 +1,5 @@
 """Multi-head attention: softmax, hardmax or linear."""
 
-from typing import Protocol, runtime_checkable
-
 import torch
 from einops import rearrange
 from jaxtyping import Bool, Float
@@ -9,21 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from looped.config import ModelConfig
-from looped.nn.positions import Rotation, rotate, rotation
-
-
-@runtime_checkable
-class KeyValueSlot(Protocol):
-    """Keys and values that this layer shares with other loops or with tokens seen before."""
-
-    computes: bool
-    """Whether it wants this loop's; otherwise it is only read."""
-
-    def extend(self, new: Float[Tensor, "two batch heads new head_dim"]) -> Float[Tensor, "two batch heads keys d"]:
-        """Take the keys and values of the tokens at hand; all that they see is returned."""
-        ...
-
-    def read(self) -> Float[Tensor, "two batch heads keys d"]: ...
+from looped.nn.positions import rotate, rotation
+from looped.nn.protocols import Context
 
 
 class Attention(nn.Module):
@@ -42,17 +27,14 @@ class Attention(nn.Module):
         self,
         x: Float[Tensor, "batch seq d_model"],
         value_input: Float[Tensor, "batch seq d_model"],
-        mask: Bool[Tensor, "#batch 1 #seq keys"] | None,
-        by: Rotation | None = None,
-        slot: KeyValueSlot | None = None,
+        context: Context,
     ) -> Float[Tensor, "batch seq d_model"]:
-        """The weighted values of all keys, projected.
+        """The weighted mean of the values, projected.
 
-        Args:
-            mask: True where a query (third axis) may see a key (fourth); None lets all see all.
-            by: rotary angles; None counts positions from 0. Without effect where positions are not rotary.
-            slot: where keys and values come from and go to; None is the tokens at hand alone.
+        With rotary positions, `context.rotary` holds the angles; None counts positions from 0. `context.kv` holds keys
+        and values of other tokens or loops; None attends to the current tokens alone.
         """
+        slot = context.kv
         own = slot is None or slot.computes
         if own and value_input is x:
             projected = self.qkv(x)
@@ -64,13 +46,14 @@ class Attention(nn.Module):
         parts = rearrange(projected, "b s (n h d) -> n b h s d", h=self.num_heads, d=self.head_dim)
         q, *kv = parts.unbind(0)
         if self.rotary:
-            by = rotation(torch.arange(x.shape[1], device=x.device), self.head_dim) if by is None else by
-            q = rotate(q, by)
-            kv[:1] = [rotate(k, by) for k in kv[:1]]
+            angles = context.rotary or rotation(torch.arange(x.shape[1], device=x.device), self.head_dim)
+            q = rotate(q, angles)
+            kv[:1] = [rotate(k, angles) for k in kv[:1]]
         if slot is not None:
-            kv = (slot.extend(torch.stack(kv) if self.rotary else parts[1:]) if own else slot.read()).unbind(0)
+            kv = (slot.write(torch.stack(kv) if self.rotary else parts[1:]) if own else slot.read()).unbind(0)
         k, v = kv
-        return self.project(rearrange(dot_product_attention(q, k, v, mask, self.kind), "b h s d -> b s (h d)"))
+        mixed = dot_product_attention(q, k, v, context.mask, self.kind)
+        return self.project(rearrange(mixed, "b h s d -> b s (h d)"))
 
     def _weights_for(self, first: int) -> tuple[tuple[Tensor, Tensor | None], tuple[Tensor, Tensor | None]]:
         """The fused projection as (weight, bias) of its first parts and of the rest."""
@@ -108,27 +91,27 @@ def dot_product_attention(
     return scores.softmax(dim=-1, dtype=exact).to(v.dtype) @ v
 
 
-def causal(seq: int, past: int, device: torch.device) -> Bool[Tensor, "1 1 seq keys"]:
-    """True where each of `seq` tokens sees the `past` tokens before them all, those before it, and itself."""
+def causal_mask(seq: int, past: int, device: torch.device) -> Bool[Tensor, "1 1 seq keys"]:
+    """True where each of `seq` tokens may attend: to itself, to those before it, and to all `past` earlier tokens."""
     return torch.ones(1, 1, seq, past + seq, dtype=torch.bool, device=device).tril(past)
 
 
-def visible(
+def combined_mask(
     attention_mask: Bool[Tensor, "batch keys"] | Bool[Tensor, "batch seq keys"] | None,
-    below: Bool[Tensor, "1 1 seq keys"] | None,
+    causal: Bool[Tensor, "1 1 seq keys"] | None,
 ) -> Bool[Tensor, "#batch 1 #seq keys"] | None:
-    """True where a query (third axis) may see a key (fourth); None when all see all.
+    """True where a query (third axis) may attend to a key (fourth axis); None allows every pair.
 
     Args:
-        attention_mask: which keys are real, or which each query sees.
-        below: what `causal` allows, if the model is causal. Padding on the left, which would then see nothing, sees
-            itself: some kernels make NaN of nothing.
+        attention_mask: which keys are real, or which keys each query may attend to.
+        causal: from `causal_mask`, for causal models. A query with no key left, such as padding on the left, attends
+            to itself, because some kernels return NaN for a query without keys.
     """
     if attention_mask is None:
-        return below
+        return causal
     mask = attention_mask[:, None, None, :] if attention_mask.ndim == 2 else attention_mask[:, None]
-    if below is None:
+    if causal is None:
         return mask
-    seq, keys = below.shape[2:]
-    mask, itself = mask & below, below & ~below.tril(keys - seq - 1)
+    seq, keys = causal.shape[2:]
+    mask, itself = mask & causal, causal & ~causal.tril(keys - seq - 1)
     return mask | (itself & ~mask.any(-1, keepdim=True))

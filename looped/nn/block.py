@@ -1,21 +1,27 @@
 """One pre-norm transformer layer, with the modulation of the loop that it runs in."""
 
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from looped.config import ModelConfig
-from looped.nn.attention import Attention, KeyValueSlot
+from looped.nn.attention import Attention
 from looped.nn.feedforward import FeedForward
-from looped.nn.modulation import NO_SIGNALS, LayerSignals
 from looped.nn.norms import make_norm
-from looped.nn.positions import Rotation
+from looped.nn.protocols import Context
+
+ALONE = Context()
 
 
 class TransformerBlock(nn.Module):
-    """x += gate_a * Attention(norm(x) * gain_a + shift_a); x += gate_m * FeedForward(norm(x) * gain_m + shift_m).
+    """x += gate_a * Attention(norm(x) * scale_a + shift_a); x += gate_f * FeedForward(norm(x) * scale_f + shift_f).
 
-    Without signals the gains and gates are one and the shifts zero.
+    Without modulation the scales and gates are one and the shifts zero. `input_shift` is added to x at the start.
     """
+
+    modulation_names = (
+        "input_shift", "attention_scale", "attention_shift", "attention_gate",
+        "feedforward_scale", "feedforward_shift", "feedforward_gate",
+    )  # fmt: skip
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -25,28 +31,24 @@ class TransformerBlock(nn.Module):
         self.feedforward_norm = make_norm(kind, config.d_model, gain=config.norm_gain, bias=config.bias)
         self.feedforward = FeedForward(config)
         self.values_from_state = config.values == "state"
+        self.kv_shape = (config.num_heads, config.head_dim)
 
     def forward(
-        self,
-        x: Float[Tensor, "batch seq d_model"],
-        mask: Bool[Tensor, "#batch 1 #seq keys"] | None = None,
-        signals: LayerSignals = NO_SIGNALS,
-        by: Rotation | None = None,
-        slot: KeyValueSlot | None = None,
+        self, x: Float[Tensor, "batch seq d_model"], context: Context = ALONE
     ) -> Float[Tensor, "batch seq d_model"]:
-        """The state after the layer; for `mask`, `by` and `slot` see `Attention.forward`."""
-        s = signals
-        normed = _scale_and_shift(self.attention_norm(x), s.attention_scale, s.attention_shift)
-        attended = self.attention(normed, x if self.values_from_state else normed, mask, by, slot)
-        x = x + _gate(attended, s.attention_gate)
-        normed = _scale_and_shift(self.feedforward_norm(x), s.feedforward_scale, s.feedforward_shift)
-        return x + _gate(self.feedforward(normed), s.feedforward_gate)
+        """The state after the layer."""
+        m = context.modulation
+        x = _shift(x, m.get("input_shift"))
+        normed = _shift(_scale(self.attention_norm(x), m.get("attention_scale")), m.get("attention_shift"))
+        attended = self.attention(normed, x if self.values_from_state else normed, context)
+        x = x + _scale(attended, m.get("attention_gate"))
+        normed = _shift(_scale(self.feedforward_norm(x), m.get("feedforward_scale")), m.get("feedforward_shift"))
+        return x + _scale(self.feedforward(normed), m.get("feedforward_gate"))
 
 
-def _scale_and_shift(x: Tensor, gain: Tensor | None, shift: Tensor | None) -> Tensor:
-    x = x if gain is None else x * gain
-    return x if shift is None else x + shift
+def _scale(x: Tensor, factor: Tensor | None) -> Tensor:
+    return x if factor is None else x * factor
 
 
-def _gate(x: Tensor, gate: Tensor | None) -> Tensor:
-    return x if gate is None else x * gate
+def _shift(x: Tensor, offset: Tensor | None) -> Tensor:
+    return x if offset is None else x + offset

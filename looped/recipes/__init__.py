@@ -1,4 +1,4 @@
-"""Named runs. A recipe is a function without arguments that returns a complete `RunConfig`."""
+"""Named runs. A recipe is a function without arguments that returns a `RunConfig`."""
 
 import contextlib
 import dataclasses
@@ -60,7 +60,7 @@ def register_recipe(name: str) -> Callable[[Callable[[], RunConfig]], Callable[[
 
 
 def _matched(by: Literal["parameters", "flops"], scale: str = "") -> RunConfig:
-    """At a scale the looped model is scaled first, and the standard one then chosen to cost as much."""
+    """The looped model is scaled first. The standard model is then chosen to have the same cost."""
     return language.matched(recipe(f"wikitext-looped{scale}"), by)
 
 
@@ -72,12 +72,12 @@ RECIPES.update(MATCHED)
 
 
 def recipe(name: str) -> RunConfig:
-    """The run of that name, `NAME` or `NAME@SCALE`; sizes that the task decides are still None (see `complete`).
+    """The run with this name, `NAME` or `NAME@SCALE`. Sizes that depend on the task are still None (see `complete`).
 
     The name of a task without a recipe of this name gives one layer, looped four times, on the task's default settings.
 
     Raises:
-        ValueError: for an unknown name, with the nearest known one, or a scale that the recipe does not have.
+        ValueError: the name is unknown (names the nearest one), or the recipe does not have the scale.
     """
     base, at, scale = name.partition("@")
     if base in MATCHED:
@@ -106,10 +106,10 @@ def _default(name: str) -> RunConfig:
 
 
 def complete(run: RunConfig) -> RunConfig:
-    """The run with the sizes that its task decides filled in.
+    """The run with the sizes that depend on its task filled in.
 
     Raises:
-        ValueError: where a size that was set is too small for the task, or no score could reach the target.
+        ValueError: a given size is too small for the task, or no score can reach the target.
     """
     task, target = TASKS[run.task.name](run.task), run.train.target
     if target is not None and target > 1 and not task.lower_is_better:

@@ -1,21 +1,18 @@
 """Tasks: each folder is one, with its settings, sampler, solver, encoding and files. Users register their own."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from looped.strict import frozen
-from looped.tasks.registry import TASKS, TaskConfig, register
+from looped.lazy import lazy_names
 
-if TYPE_CHECKING:
-    from looped.tasks.base import Batch, Task, TaskSpec, split_of
-    from looped.tasks.sequence import SequenceTask
-
-__all__ = ["TASKS", "Batch", "SequenceTask", "Task", "TaskConfig", "TaskSpec", "frozen", "register", "split_of"]
-
-
-def __getattr__(name: str) -> Any:
-    """The names that need torch, imported when they are first used: settings need none."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = "sequence" if name == "SequenceTask" else "base"
-    return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+if TYPE_CHECKING:  # the public names, one a line: settings need no torch, so nothing is loaded before a name is used
+    from looped.strict import frozen as frozen
+    from looped.tasks.base import Batch as Batch
+    from looped.tasks.base import Task as Task
+    from looped.tasks.base import TaskSpec as TaskSpec
+    from looped.tasks.base import split_of as split_of
+    from looped.tasks.registry import TASKS as TASKS
+    from looped.tasks.registry import TaskConfig as TaskConfig
+    from looped.tasks.registry import register as register
+    from looped.tasks.sequence import SequenceTask as SequenceTask
+else:
+    __getattr__, __dir__, __all__ = lazy_names(__name__, __file__)

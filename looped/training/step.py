@@ -7,19 +7,15 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from lightning.fabric import Fabric
-from lightning.fabric.wrappers import _FabricModule
+from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from looped.config import RunConfig, TrainConfig
 from looped.models.exit_rules import learned_rule
 from looped.models.transformer import LoopedTransformer
 from looped.tasks.base import Batch, Task, means
+from looped.training.errors import NonFiniteError
 from looped.training.halting_loss import divergence_from_geometric, exit_distribution, losses
-
-
-class NonFiniteError(RuntimeError):
-    """A loss or gradient was not finite; the weights are those before this step."""
 
 
 class ModelWithLoss(nn.Module):
@@ -59,7 +55,7 @@ class ModelWithLoss(nn.Module):
         targets = batch.targets[mask]
         if gate:
             assert output.loop_states is not None
-            p = exit_distribution(self.model.halting(output.loop_states, attention_mask)[:, mask].float())
+            p = exit_distribution(self.model.halting_probability(output.loop_states, attention_mask)[:, mask].float())
             loss = (p * losses(output.loop_logits[:, mask], targets)).sum(0)
             price = divergence_from_geometric(p, self.config.ponder_prior)
             loops = (p * torch.arange(1, num_loops + 1, device=p.device)[:, None]).sum(0)
@@ -90,7 +86,7 @@ def masked_sums(
 
 def train_step(
     fabric: Fabric,
-    scored: _FabricModule,
+    scored: nn.Module,
     optimizers: Sequence[torch.optim.Optimizer],
     batch: Batch,
     run: RunConfig,
@@ -121,7 +117,8 @@ def train_step(
     parts = run.train.accumulation * fabric.world_size
     mine = split(batch, parts)[fabric.global_rank :: fabric.world_size]
     for number, part in enumerate(mine, 1):
-        with fabric.no_backward_sync(scored, enabled=number < len(mine)):
+        last = number == len(mine)
+        with fabric.no_backward_sync(scored, enabled=not last):  # pyright: ignore[reportArgumentType]: a private type
             loss, others = scored(to_device(part, fabric.device), padded, *loops)
             fabric.backward(loss / count * fabric.world_size)  # gradients are averaged over the devices
         sums += torch.cat([loss.detach()[None], others.detach()])

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 from torch.utils.data import DataLoader, Dataset
 
 from looped.config import RunConfig, TrainConfig
@@ -23,16 +23,17 @@ from looped.training import checkpoint
 from looped.training.devices import (
     Interrupt,
     leave_signals_to_parent,
-    make_fabric,
     matmul_peak,
     peak_memory,
     should_compile,
 )
+from looped.training.errors import NonFiniteError
+from looped.training.fabric import make_fabric
 from looped.training.logger import Display, Meter, Metrics, environment
 from looped.training.optim import WeightAverage, make_optimizers
 from looped.training.run_folder import BEST, ENVIRONMENT, METRICS, SUMMARY, open_run, write_config, write_json
 from looped.training.schedule import LoopSchedule, learning_rate_at
-from looped.training.step import ModelWithLoss, NonFiniteError, train_step, validate
+from looped.training.step import ModelWithLoss, train_step, validate
 
 
 def train(run: RunConfig, folder: Path, *, resume: bool = False) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from tolerance import assert_close
 
 from looped.analysis.states import (
     attention_maps,
-    layer_signals,
+    layer_modulation,
     logit_lens,
     motion,
     principal_components,
@@ -19,6 +19,7 @@ from looped.analysis.states import (
 )
 from looped.nn.attention import Attention
 from looped.nn.block import TransformerBlock
+from looped.nn.modulation import by_layer
 
 LOOPS = 5
 
@@ -37,14 +38,14 @@ def test_states_are_those_of_the_forward_pass(name):
     assert (h[1:] - h[:-1]).norm(dim=-1).min() > 1e-3, "every loop must move every position"
     assert output.loop_states is not None
     assert torch.equal(h[1:], output.loop_states)
-    assert torch.equal(torch.stack([loop.read(state) for state in h[1:]]), output.loop_logits)
-    assert torch.equal(h[0], loop.state)
+    assert torch.equal(torch.stack([loop.decode(state) for state in h[1:]]), output.loop_logits)
+    assert torch.equal(h[0], loop.initial)
     assert bool((h[0] == 0).all()) == (VARIANTS[name].input_injection != "none")
 
 
 def test_states_from_another_start():
     _, _, _, loop, h = loop_states("inject_add")
-    start = torch.ones_like(loop.state)
+    start = torch.ones_like(loop.initial)
     one_by_one = [start]
     for t in range(LOOPS):
         one_by_one.append(loop.step(one_by_one[-1], t))
@@ -54,13 +55,12 @@ def test_states_from_another_start():
         states(loop, 0)
 
 
-@pytest.mark.parametrize("policy", ["first", "last"])
-def test_loops_that_share_keys_cannot_be_taken_apart(policy):
-    config = dataclasses.replace(VARIANTS["causal"], cache=policy)
+def test_loops_that_share_keys_cannot_be_taken_apart():
+    config = dataclasses.replace(VARIANTS["causal"], cache="first")
     model, (inputs, _) = build(config), inputs_for(config)
-    with pytest.raises(ValueError, match=f"cache='{policy}': expected 'all'"):
+    with pytest.raises(ValueError, match="kv_loops=1: expected None"):
         model.loop(inputs, num_loops=LOOPS)
-    with pytest.raises(ValueError, match=f"cache='{policy}': expected 'all'"):
+    with pytest.raises(ValueError, match="kv_loops=1: expected None"):
         attention_maps(model, inputs)
 
 
@@ -209,22 +209,23 @@ def test_maps_of_loops_that_are_not_run(keep):
 @pytest.mark.parametrize("name", VARIANTS)
 def test_signals_are_what_the_layers_are_told(name):
     model, loops = build(VARIANTS[name]), 8  # beyond the 5 of the configuration
-    signals = layer_signals(model, loops)
+    found = layer_modulation(model, loops)
     if VARIANTS[name].modulation in ("none", "additive"):
-        assert signals is None
+        assert found is None
         return
-    assert signals is not None
-    names, told = model.modulation.names, model.modulation(loops, torch.device("cpu"))
-    assert signals.shape == (loops, VARIANTS[name].core_layers, len(names), 16)
-    assert names
+    assert found is not None
+    names, rows = model.modulation.names, model.modulation(loops, torch.device("cpu"))
+    assert tuple(found) == names[0]
     for t in range(loops):
-        for layer, signal in enumerate(model.modulation.for_layers(told[t])):
-            for i, kind in enumerate(names):
-                assert torch.equal(signals[t, layer, i], getattr(signal, kind))
+        for layer, vectors in enumerate(by_layer(rows[t], names)):
+            for kind, vector in vectors.items():
+                assert torch.equal(found[kind][t, layer], vector)
     constant = VARIANTS[name].modulation == "rezero"
-    assert bool((signals[0] == signals[-1]).all()) == constant
+    for values in found.values():
+        assert values.shape == (loops, VARIANTS[name].core_layers, 16)
+        assert bool((values[0] == values[-1]).all()) == constant
 
 
-def test_signals_beyond_the_table():
+def test_modulation_beyond_the_table():
     with pytest.raises(ValueError, match="num_loops=10: expected at most the 9 rows"):
-        layer_signals(build(VARIANTS["table"]), 10)
+        layer_modulation(build(VARIANTS["table"]), 10)

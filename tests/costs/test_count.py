@@ -16,9 +16,9 @@ def test_costs_equal_the_built_model(name):
     config = VARIANTS[name]
     model = LoopedTransformer(config)
     assert count.parameters(config) == sum(p.numel() for p in model.parameters())
-    embedding = {id(p): p.numel() for m in (model.embedding, model.head) for p in m.parameters()}
+    embedding = {id(p): p.numel() for m in (model.embed, model.head) for p in m.parameters()}
     if config.positions == "learned":
-        embedding[id(model.positions)] = model.positions.numel()
+        embedding[id(model.positions)] = model.positions.table.numel()
     assert count.embedding_parameters(config) == sum(embedding.values())
     inputs, _ = inputs_for(config, batch=1)
     for loops in (config.num_loops, config.num_loops + 2):

@@ -12,6 +12,7 @@ from tolerance import assert_close
 
 from looped.models import Act, Entropy, Fixed, Gate, KLDivergence, StateChange, Unchanged, parse_rule
 from looped.models.exit_rules import EPSILON
+from looped.nn.protocols import Context
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -102,12 +103,12 @@ def test_sequences_leave_when_all_watched_positions_are_done(name, kind, min_loo
 def embedding_of(model, inputs, attention_mask):
     """The state before the first loop."""
     config = model.config
-    x = model.embedding(inputs)
+    x = model.embed(inputs)
     if config.positions != "none" and not config.positions_every_loop:
-        x = x + model.positions[: inputs.shape[1]]
-    x = model.embedding_norm(x)
+        x = x + model.positions.table[: inputs.shape[1]]
+    x = model.embed_norm(x)
     for block in model.prelude:
-        x = block(x, attention_mask[:, None, None, :])
+        x = block(x, Context(attention_mask[:, None, None, :]))
     return x if config.input_injection == "none" else torch.zeros_like(x)
 
 
@@ -128,7 +129,7 @@ def tokens_by_hand(model, tokens, exit_mask, done, loops):
     """
     config, block, seq = model.config, model.core[0], len(tokens)
     mask = torch.ones(seq, seq).tril().bool() if config.causal else torch.ones(seq, seq).bool()
-    state = model.embedding(tokens) + model.positions[:seq]
+    state = model.embed(tokens) + model.positions.table[:seq]
     states, logits, keys, values = [state], [], None, None
     settled, ran = torch.zeros(seq, dtype=torch.bool), torch.zeros(seq, dtype=torch.long)
     for _ in range(loops):
@@ -141,7 +142,7 @@ def tokens_by_hand(model, tokens, exit_mask, done, loops):
         new = new + block.feedforward(block.feedforward_norm(new)[None])[0]
         state = torch.where(settled[:, None], state, new)
         states.append(state)
-        logits.append(model.head(model.final_norm(state)))
+        logits.append(model.head(model.norm(state)))
         ran += ~settled
         settled = settled | (done(states, logits) & exit_mask)
         if (settled | ~exit_mask).all():
@@ -168,7 +169,7 @@ def test_tokens_that_left_stand_still_and_show_their_last_keys(kind):
         )
         assert torch.equal(output.loops_taken[i, real], ran)
         assert_close(output.state[i, real], state)
-        assert_close(output.logits[i, real], model.head(model.final_norm(state)))
+        assert_close(output.logits[i, real], model.head(model.norm(state)))
         then = plain.loop_states[ran - 1, i, real.nonzero()[:, 0]]
         moved = max(moved, (then - state).abs().max().item())
     assert len(output.loops_taken[attention_mask].unique()) > 2, "tokens must leave at different loops"
@@ -194,7 +195,7 @@ def test_gate_leaves_when_the_chance_of_having_left_is_reached():
     for i in range(6):
         stays, n = 1.0, 0
         while stays > 1 - 0.6 and n < LOOPS:
-            real = model.final_norm(full.loop_states[n, i, attention_mask[i]])
+            real = model.norm(full.loop_states[n, i, attention_mask[i]])
             stays *= 1 - model.halt(real).sigmoid().mean().item()
             n += 1
         expected.append(n)
@@ -231,9 +232,9 @@ def test_act_of_sequences_by_hand_with_every_gradient():
         real = attention_mask[i]
         call = (inputs[i, real][None],), {"loop_states": True}
         state = torch.func.functional_call(plain, own, *call).loop_states[:, 0]
-        chances = model.halt(model.final_norm(state))[..., 0].sigmoid().mean(-1)
+        chances = model.halt(model.norm(state))[..., 0].sigmoid().mean(-1)
         mean, n, ponder = act_by_hand(list(chances), list(state))
-        loss = loss + model.head(model.final_norm(mean)).square().sum() + 0.3 * ponder * real.sum()
+        loss = loss + model.head(model.norm(mean)).square().sum() + 0.3 * ponder * real.sum()
         expected.append((n, mean.detach(), ponder.item()))
     assert len({n for n, *_ in expected}) > 1
     assert max(n for n, *_ in expected) == LOOPS, "some must be stopped by the number of loops"
@@ -257,7 +258,7 @@ def test_act_of_tokens_by_hand_with_every_gradient_and_from_the_cache():
     tokens = inputs_for(TINY)[0][0]
 
     def chance(state):
-        return model.halt(model.final_norm(state))[..., 0].sigmoid()
+        return model.halt(model.norm(state))[..., 0].sigmoid()
 
     def done(states, logits):
         return torch.stack([chance(s) for s in states[1:]]).sum(0) >= 1 - EPSILON
@@ -272,7 +273,7 @@ def test_act_of_tokens_by_hand_with_every_gradient_and_from_the_cache():
         assert count == n
         means.append(mean)
         ponder.append(cost)
-    expected = model.head(model.final_norm(torch.stack(means)))
+    expected = model.head(model.norm(torch.stack(means)))
     wanted = gradients(model, expected.square().sum() + 0.3 * torch.stack(ponder).sum())
     output = model(tokens[None])
     assert torch.equal(output.loops_taken[0], ran)
@@ -304,7 +305,7 @@ def test_act_after_each_loop_is_act_with_so_many_loops():
         ({"halting": "act"}, Entropy(threshold=0.1), "exit_rule=entropy:0.1: expected act"),
         ({"halting": "act"}, Act(per="token"), "exit_rule=act/token: expected per='sequence'"),
         ({"halting": "gate", "causal": True}, Gate(), "exit_rule=gate:0.5: expected per='token'"),
-        ({"output_size": 1}, Unchanged(), "exit_rule=unchanged:1: expected a rule that looks at no classes"),
+        ({"output_size": 1}, Unchanged(), "exit_rule=unchanged:1: expected a rule that needs no classes"),
     ],
 )
 def test_rules_that_the_model_was_not_trained_for(config, rule, says):

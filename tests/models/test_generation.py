@@ -18,7 +18,7 @@ CONFIG = dataclasses.replace(
 VARIANTS = {
     "learned": CONFIG,
     "rotary": dataclasses.replace(CONFIG, positions="rotary", coda_layers=1, prelude_layers=1),
-    "trained_sharing": dataclasses.replace(CONFIG, num_loops=3, cache="ring", cache_loops=2),
+    "trained_sharing": dataclasses.replace(CONFIG, num_loops=3, cache="first", cache_loops=2),
 }
 PROMPT = torch.tensor([3, 1, 4])
 GREEDY = Sampling(temperature=0.0)
@@ -39,7 +39,7 @@ def model() -> LoopedTransformer:
 
 
 def write(model: LoopedTransformer, prompt: torch.Tensor = PROMPT, **options) -> list[int]:
-    return generate(model, [prompt], **{"count": 12, "vocab_size": 11, **options})[0]
+    return generate(model, [prompt], **{"max_new_tokens": 12, "vocab_size": 11, **options})[0]
 
 
 def plainly(model: LoopedTransformer, prompt: torch.Tensor, count: int, **how) -> list[int]:
@@ -70,13 +70,23 @@ def test_a_text_does_not_depend_on_the_others_of_its_batch(name: str, sampling: 
     """Prompts of different lengths, that end at different times, and fill the positions at different times."""
     model = built(VARIANTS[name])
     prompts = [torch.tensor(ids) for ids in ([3, 1, 4], [1, 5, 9, 2, 6, 5], [3], [5, 8])]
-    options = {"count": 14, "sampling": sampling, "vocab_size": 11, "stop": [7, 8], "seed": 1}
+    options = {"max_new_tokens": 14, "sampling": sampling, "vocab_size": 11, "stop": [7, 8], "seed": 1}
     together = generate(model, prompts, **options)
     assert len({len(text) for text in together}) > 1, "some must end early"
     assert max(map(len, together)) > 6, "some must fill the positions"
     for row, text in enumerate(together):
         before = [torch.tensor([0])] * row  # a row of the same number has the same draws
         assert generate(model, [*before, prompts[row]], **options)[row] == text
+
+
+@pytest.mark.parametrize("policy", ["first", "last", "ring"])
+def test_a_text_depends_neither_on_chunks_nor_on_its_batch_with_any_cache_policy(policy: str):
+    model = built(dataclasses.replace(CONFIG, max_seq_len=24, num_loops=4))
+    prompts = [torch.arange(n) % 11 for n in (2, 7, 1, 12)]
+    options = {"max_new_tokens": 30, "sampling": GREEDY, "vocab_size": 11}
+    texts = [generate(model, prompts, **options, cache_policy=policy, chunk=chunk) for chunk in (1, 4, 99)]
+    assert texts[0] == texts[1] == texts[2] != generate(model, prompts, **options), "the policy must matter"
+    assert texts[0] == [generate(model, [prompt], **options, cache_policy=policy)[0] for prompt in prompts]
 
 
 @pytest.mark.parametrize("name", ["learned", "rotary"])
@@ -92,7 +102,7 @@ def test_exits_decide_each_token(name: str, rule):
         seen.append(expected[-1][0])
     assert len({loops for _, loops in expected}) > 1, "tokens must differ in their loops"
     prompts = [PROMPT, torch.tensor([9, 9, 1, 2])]
-    options = {"count": 10, "sampling": GREEDY, "vocab_size": 11, "num_loops": 8, "exit_rule": rule}
+    options = {"max_new_tokens": 10, "sampling": GREEDY, "vocab_size": 11, "num_loops": 8, "exit_rule": rule}
     written = [w for w in stream(model, prompts, **options) if w.row == 0]
     assert [(w.token, w.loops) for w in written] == expected
     assert [w.last for w in written] == [False] * 9 + [True]
@@ -124,7 +134,7 @@ def test_draws_follow_the_distribution(model: LoopedTransformer, sampling: Sampl
         kept = order[: int((total < 0.8).sum()) + 1]
     chances = torch.zeros(11, dtype=torch.double)
     chances[kept] = (logits[kept] / 0.7).softmax(-1)
-    drawn = [write(model, count=1, seed=seed, sampling=sampling)[0] for seed in range(800)]
+    drawn = [write(model, max_new_tokens=1, seed=seed, sampling=sampling)[0] for seed in range(800)]
     shares = torch.bincount(torch.tensor(drawn), minlength=11) / 800
     assert (chances > 0.05).sum() > 1  # there is something to choose
     assert len(kept) < 11
@@ -139,14 +149,14 @@ def test_draws_follow_the_distribution(model: LoopedTransformer, sampling: Sampl
         ({"prompts": [torch.zeros(0, dtype=torch.long)]}, "a prompt of 0 tokens: expected 1 to max_seq_len=6"),
         ({"prompts": [torch.zeros(7, dtype=torch.long)]}, "a prompt of 7 tokens: expected 1 to max_seq_len=6"),
         ({"prompts": [torch.tensor([3, 11])]}, "token 11: expected 0 to 10"),
-        ({"count": 0}, "tokens=0: expected at least 1"),
+        ({"max_new_tokens": 0}, "max_new_tokens=0: expected at least 1"),
         ({"num_loops": 0}, "num_loops=0: expected at least 1"),
         ({"chunk": 0}, "chunk=0: expected at least 1"),
-        ({"cache_loops": 2, "policy": "all"}, "cache_loops=2"),
+        ({"cache_loops": 2, "cache_policy": "all"}, "cache_loops=2"),
     ],
 )
 def test_bad_settings(model: LoopedTransformer, options: dict, message: str):
-    settings = {"prompts": [PROMPT], "count": 1, **options}
+    settings = {"prompts": [PROMPT], "max_new_tokens": 1, **options}
     with pytest.raises(ValueError, match=message):
         list(stream(model, settings.pop("prompts"), **settings))
 

@@ -9,7 +9,7 @@ from model_cases import TINY, build, gradients
 from tolerance import assert_close
 
 from looped.models import Cache, Fixed, StateChange, Unchanged
-from looped.models.kv_cache import Sharing
+from looped.models.kv_cache import SlotPolicy
 from looped.nn.block import TransformerBlock
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -89,55 +89,54 @@ def test_cached_equals_full_forward_in_low_precision(dtype):
     (row,) = tokens_of([12])
     with torch.no_grad(), torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
         full, cache = model(row[None]).logits, model.new_cache(1, 12)
-        assert cache.slots["core"].dtype == dtype
+        assert cache.slots["core"][0].dtype == dtype
         cached = torch.cat([model(token[None, None], cache=cache).logits for token in row], dim=1)
     assert_close(cached.to(dtype), full.to(dtype))
 
 
-def shared_by_hand(model, row, loops):
-    """Token by token, with the keys that each leaves behind in a plain dictionary: what cache policies mean."""
-    config, kept = model.config, model.config.cache_loops or 1
+def shared_by_hand(model, row, loops, policy, kept):
+    """Token by token, with the keys of earlier tokens in plain dictionaries: what cache policies mean."""
+    config = model.config
     assert len(model.core) == 1
     assert not config.prelude_layers + config.coda_layers
-    block, left, logits = model.core[0], [], []
+    block, earlier, logits = model.core[0], [], []
     assert isinstance(block, TransformerBlock)
     slot = {
         "first": lambda t: min(t, kept - 1),
         "last": lambda t: max(t - (loops - kept), 0),
         "ring": lambda t: t % kept,
         "all": lambda t: t,
-    }[config.cache]
+    }[policy]
     for i, token in enumerate(row):
-        state = model.embedding(token) + model.positions[i]
+        state = model.embed(token) + model.positions.table[i]
         mine = {}
         for t in range(loops):
             q, k, v = block.attention.qkv(block.attention_norm(state)).view(3, config.num_heads, -1)
-            if config.cache != "first" or t < kept:
+            if policy != "first" or t < kept:
                 mine[slot(t)] = (k, v)
-            keys, values = zip(*[others[slot(t)] for others in left], mine[slot(t)], strict=True)
+            keys, values = zip(*[others[slot(t)] for others in earlier], mine[slot(t)], strict=True)
             keys, values = torch.stack(keys, dim=1), torch.stack(values, dim=1)
             weights = (torch.einsum("hd,hnd->hn", q, keys) / q.shape[-1] ** 0.5).softmax(-1)
             state = state + block.attention.project(torch.einsum("hn,hnd->hd", weights, values).flatten())
             state = state + block.feedforward(block.feedforward_norm(state)[None, None])[0, 0]
-        left.append(mine)
-        logits.append(model.head(model.final_norm(state)))
+        earlier.append(mine)
+        logits.append(model.head(model.norm(state)))
     return torch.stack(logits)
 
 
-POLICIES = [("all", None), ("first", None), ("first", 2), ("last", None), ("last", 2), ("ring", 2), ("ring", 3)]
-
-
-@pytest.mark.parametrize(("policy", "kept"), POLICIES)
-def test_model_trained_with_a_policy_decodes_with_it(policy, kept):
+@pytest.mark.parametrize("kept", [None, 1, 2])
+@pytest.mark.parametrize("recompute", ["none", "loop", "nested"])
+def test_model_whose_later_loops_reuse_keys(kept, recompute):
     """Forward, every gradient, and decoding with the smaller cache, against the definition."""
+    policy = "all" if kept is None else "first"
     config = dataclasses.replace(CAUSAL, num_loops=5, cache=policy, cache_loops=kept)
     model, (row,) = build(config), tokens_of([7])
-    expected = shared_by_hand(model, row, 5)
+    expected = shared_by_hand(model, row, 5, policy, kept)
     every = build(dataclasses.replace(CAUSAL, num_loops=5))(row[None]).logits[0]
     assert policy == "all" or (expected[1:] - every[1:]).abs().amax(1).min() > 1e-4, "sharing must matter"
     weight = torch.randn(expected.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     gradient = gradients(model, (expected * weight).sum())
-    output = model(row[None])
+    output = model(row[None], recompute=recompute)
     assert_close(output.logits[0], expected)
     for name, value in gradients(model, (output.logits[0] * weight).sum()).items():
         assert_close(value, gradient[name])
@@ -146,8 +145,28 @@ def test_model_trained_with_a_policy_decodes_with_it(policy, kept):
         one_pass = model(row[None, :4], cache=cache).logits
         decoded = torch.cat([one_pass, *(model(token[None, None], cache=cache).logits for token in row[4:])], dim=1)
     assert_close(decoded[0], expected)
-    slots = kept or (5 if policy == "all" else 1)
-    assert cache.bytes == slots * 2 * 7 * 16 * 8  # keys and values of 7 tokens, 16 wide, in float64
+    assert cache.bytes == (kept or 5) * 2 * 7 * 16 * 8  # keys and values of 7 tokens, 16 wide, in float64
+
+
+@pytest.mark.parametrize(
+    ("policy", "kept"), [("first", 1), ("first", 2), ("last", 1), ("last", 2), ("ring", 2), ("ring", 3)]
+)
+@torch.no_grad()
+def test_policy_of_a_call_is_exact_and_saves_memory(policy, kept):
+    """Another answer than with all slots, but the one of the definition."""
+    model, (row,) = build(dataclasses.replace(CAUSAL, num_loops=5)), tokens_of([9])
+    expected, full = shared_by_hand(model, row, 5, policy, kept), model(row[None]).logits[0]
+    assert (expected[1:] - full[1:]).abs().amax(1).min() > 1e-3, "the policy must matter"
+    cache, every = model.new_cache(1, 9, policy=policy, cache_loops=kept), model.new_cache(1, 9)
+    assert cache.bytes * 5 == every.bytes * kept
+    decoded = torch.cat([model(token[None, None], cache=cache).logits for token in row], dim=1)
+    assert_close(decoded[0], expected)
+    cache.clear()
+    if policy == "first":
+        assert_close(model(row[None], cache=cache).logits[0], expected)
+    else:  # a token attends to what earlier tokens stored in their last loops, so it comes after them
+        with pytest.raises(ValueError, match=f"9 tokens at once: expected one at a time with policy='{policy}'"):
+            model(row[None], cache=cache)
 
 
 @pytest.mark.parametrize("name", list(MODELS))
@@ -173,7 +192,7 @@ def test_exits_work_with_the_cache(name, rule):
         assert whole.loops_taken is not None
         assert len(whole.loops_taken[attention_mask].unique()) > 1, "tokens must leave at different loops"
         for chunks in ([1] * 9, [5, 1, 1, 2]):
-            cache = model.new_cache(3, 9, every_readout=reads)
+            cache = model.new_cache(3, 9, every_loop_logits=reads)
             cached, exits = read_in_chunks(model, cache, inputs, attention_mask, positions, chunks, exit_rule=exit_rule)
             assert exits is not None
             assert torch.equal(exits[attention_mask], whole.loops_taken[attention_mask])
@@ -195,7 +214,7 @@ def test_token_that_left_shows_the_keys_of_its_last_loop():
     def key_value(state):
         return block.attention.qkv(block.attention_norm(state)).view(3, 2, 8)
 
-    start = model.embedding(row) + model.positions[:2]
+    start = model.embed(row) + model.positions.table[:2]
     with torch.no_grad():
         first = model(row[None, :1], num_loops=1, loop_states=True).loop_states[0, 0, 0]
         _, k, v = key_value(start[0])
@@ -231,25 +250,11 @@ def test_cleared_cache_follows_new_weights():
     cache = model.new_cache(1, 6)
     with torch.no_grad():
         before = model(row[None], cache=cache).logits
-        model.modulation.signals.weight += 0.5
+        model.modulation.output.weight += 0.5
         cache.clear()
         after = model(row[None], cache=cache).logits
         assert (after - before).abs().max() > 1e-2
         assert_close(after, model(row[None]).logits)
-
-
-@pytest.mark.parametrize(("policy", "kept"), [("first", 1), ("last", 1), ("last", 2), ("ring", 2)])
-def test_policy_of_the_call_is_another_answer_from_less_memory(policy, kept):
-    model, (row,) = build(dataclasses.replace(CAUSAL, num_loops=5)), tokens_of([9])
-    with torch.no_grad():
-        full = model(row[None]).logits
-        cache = model.new_cache(1, 9, policy=policy, cache_loops=kept)
-        cached = torch.cat([model(token[None, None], cache=cache).logits for token in row], dim=1)
-        every = model.new_cache(1, 9)
-    assert cache.bytes * 5 == every.bytes * kept
-    if policy != "first":  # whose later loops do not compute keys even of their own token
-        assert_close(cached[:, 0], full[:, 0])
-    assert 1e-3 < (cached - full)[:, 1:].abs().max() < 10
 
 
 @pytest.mark.parametrize(
@@ -264,8 +269,8 @@ def test_policy_of_the_call_is_another_answer_from_less_memory(policy, kept):
         ({"batch": 2}, {}, "expected one for a batch of 1; this holds 2"),
         ({"length": 5}, {}, r"0 \+ 6 tokens: expected at most its length=5"),
         ({}, {"attention_mask": torch.ones(1, 6, 6, dtype=torch.bool)}, r"attention_mask: expected \(batch, seq\)"),
-        ({}, {"loop_logits": "all"}, "every_readout=True"),
-        ({}, {"exit_rule": Unchanged()}, "every_readout=True"),
+        ({}, {"loop_logits": "all"}, "every_loop_logits=True"),
+        ({}, {"exit_rule": Unchanged()}, "every_loop_logits=True"),
     ],
 )
 def test_bad_caches_are_named(make, call, says):
@@ -276,14 +281,19 @@ def test_bad_caches_are_named(make, call, says):
 
 def test_cache_of_another_model_is_refused():
     other = build(MODELS["learned"]).new_cache(1, 6)
-    with pytest.raises(ValueError, match="another configuration"):
+    with pytest.raises(ValueError, match="another model"):
         build(MODELS["rotary"])(torch.zeros(1, 6, dtype=torch.long), cache=other)
     with pytest.raises(ValueError, match="causal=False"):
-        Cache(TINY, 1, 6)
+        Cache(build(TINY), 1, 6)
 
 
 def test_a_policy_never_needs_more_slots_than_loops():
-    assert Sharing.of("ring", 9, 4).kept == Sharing.of("last", 4, 4).kept == Sharing.of("all", None, 4).kept == 4
-    assert [Sharing.of("last", 2, 5).slot(t, 5) for t in range(5)] == [0, 0, 0, 0, 1]
-    assert [Sharing.of("ring", 2, 5).slot(t, 5) for t in range(5)] == [0, 1, 0, 1, 0]
-    assert [Sharing.of("first", 2, 5).slot(t, 5) for t in range(5)] == [0, 1, 1, 1, 1]
+    assert (
+        SlotPolicy.of("ring", 9, 4).slots
+        == SlotPolicy.of("last", 4, 4).slots
+        == SlotPolicy.of("all", None, 4).slots
+        == 4
+    )
+    assert [SlotPolicy.of("last", 2, 5).slot(t, 5) for t in range(5)] == [0, 0, 0, 0, 1]
+    assert [SlotPolicy.of("ring", 2, 5).slot(t, 5) for t in range(5)] == [0, 1, 0, 1, 0]
+    assert [SlotPolicy.of("first", 2, 5).slot(t, 5) for t in range(5)] == [0, 1, 1, 1, 1]

@@ -9,24 +9,36 @@ from model_cases import TINY, VARIANTS, build, gradients, inputs_for
 from tolerance import assert_close
 
 from looped.models import LoopedTransformer, StateChange
-from looped.nn.modulation import LayerSignals
+from looped.nn.protocols import Context
+
+# In the order of the published code, with the two shifts of DiT at the end.
+SCALES_AND_GATES = ["attention_scale", "feedforward_scale", "attention_gate", "feedforward_gate"]
+NAMES = {
+    "none": [],
+    "additive": [],
+    "scale_gate": SCALES_AND_GATES,
+    "adaln_zero": [*SCALES_AND_GATES, "attention_shift", "feedforward_shift"],
+    "table": SCALES_AND_GATES,
+    "rezero": ["attention_gate", "feedforward_gate"],
+}
 
 
 def naive(model, inputs, attention_mask, num_loops, grad_loops=None):
     """The readout and all states, written out without the recurrence: loops as consecutive tied layers."""
     config = model.config
     seq = inputs.shape[1]
-    x = model.embedding(inputs)
+    x = model.embed(inputs)
     if config.positions in ("learned", "sinusoidal") and not config.positions_every_loop:
-        x = x + model.positions[:seq]
-    x = model.embedding_norm(x)
+        x = x + model.positions.table[:seq]
+    x = model.embed_norm(x)
     mask = attention_mask[:, None, None, :]
     if config.causal:
         mask = mask & torch.ones(seq, seq).tril().bool()[None, None]
     for block in model.prelude:
-        x = block(x, mask)
+        x = block(x, Context(mask))
     embedded, state = x, torch.zeros_like(x) if config.input_injection != "none" else x
-    signals = model.modulation(num_loops, x.device)
+    vectors = None if model.modulation is None else model.modulation(num_loops, x.device)
+    injection = model.injection.injection if config.positions_every_loop else model.injection
     states = []
     for t in range(num_loops):
         if grad_loops is not None and t == num_loops - grad_loops:
@@ -34,21 +46,22 @@ def naive(model, inputs, attention_mask, num_loops, grad_loops=None):
         if config.input_injection == "add":
             state = state + embedded
         if config.input_injection == "concat":
-            state = model.inject(torch.cat([state, embedded], -1))
+            state = injection.linear(torch.cat([state, embedded], -1))
         if config.positions_every_loop:
-            state = state + model.positions[:seq]
+            state = state + model.positions.table[:seq]
         if config.modulation == "additive":
-            state = state + signals[t, 0]
+            assert vectors is not None
+            state = state + vectors[t, 0]
         for i, block in enumerate(model.core):
-            names = model.modulation.names
-            told = {n: signals[t, i * len(names) + k] for k, n in enumerate(names)}
-            state = block(state, mask, LayerSignals(**told))
+            names = NAMES[config.modulation]
+            factors = {} if vectors is None else {n: vectors[t, i * len(names) + k] for k, n in enumerate(names)}
+            state = block(state, Context(mask, modulation=factors))
         if config.loop_norm:
-            state = model.final_norm(state)
+            state = model.norm(state)
         states.append(state)
     for block in model.coda:
-        state = block(state, mask)
-    return model.head(state if config.loop_norm else model.final_norm(state)), torch.stack(states)
+        state = block(state, Context(mask))
+    return model.head(state if config.loop_norm else model.norm(state)), torch.stack(states)
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -122,7 +135,7 @@ def test_published_initialisation_is_the_identity_until_a_step(name):
     config = dataclasses.replace(VARIANTS[name], gate_offset=0)
     model, (inputs, attention_mask) = LoopedTransformer(config), inputs_for(config)
     states = model(inputs, attention_mask=attention_mask, loop_states=True).loop_states
-    embedded = model.embedding(inputs) + model.positions[: inputs.shape[1]]
+    embedded = model.embed(inputs) + model.positions.table[: inputs.shape[1]]
     assert embedded.abs().max() > 0
     assert all(torch.equal(state, embedded) for state in states)
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
@@ -174,7 +187,7 @@ def test_exit_freezes_finished_examples():
     config = dataclasses.replace(TINY, num_loops=8)
     model, (inputs, attention_mask) = build(config), inputs_for(config)
     states = model(inputs, attention_mask=attention_mask, loop_states=True).loop_states
-    previous = torch.cat([(model.embedding(inputs) + model.positions[:6])[None], states[:-1]])
+    previous = torch.cat([(model.embed(inputs) + model.positions.table[:6])[None], states[:-1]])
     change = ((states - previous).norm(dim=3) / previous.norm(dim=3)).where(attention_mask, 0).amax(2)
     threshold = change[4].median().item() * 1.001
     first = [next((t + 1 for t in range(8) if change[t, i] <= threshold), 8) for i in range(3)]

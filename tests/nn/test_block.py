@@ -10,8 +10,9 @@ from tolerance import assert_close
 from looped.config import ModelConfig
 from looped.nn.attention import dot_product_attention
 from looped.nn.block import TransformerBlock
-from looped.nn.modulation import LAYER_SIGNALS, TimestepModulation
+from looped.nn.modulation import LAYER_NAMES, TimestepNetwork, by_layer, make_modulation
 from looped.nn.positions import rotate, rotation, sinusoid
+from looped.nn.protocols import Context
 
 TINY = ModelConfig(d_model=8, num_heads=2)
 
@@ -40,7 +41,7 @@ def test_block_equals_torch_encoder_layer(causal, activation):
     x = torch.randn(3, 7, 8, dtype=torch.float64, requires_grad=True)
     mask = torch.ones(7, 7).tril().bool() if causal else None
     expected = theirs(x, src_mask=None if mask is None else ~mask)
-    actual = ours(x, None if mask is None else mask[None, None])
+    actual = ours(x, Context(None if mask is None else mask[None, None]))
     assert (expected - x).abs().max() > 0.1
     assert_close(actual, expected)
     (wanted,) = torch.autograd.grad(expected.square().sum(), x, retain_graph=True)
@@ -48,39 +49,52 @@ def test_block_equals_torch_encoder_layer(causal, activation):
     assert_close(got, wanted)
 
 
-@pytest.mark.parametrize("modulation", [m for m in LAYER_SIGNALS if m != "additive"])
+@pytest.mark.parametrize("modulation", LAYER_NAMES)
 def test_gradcheck_with_each_modulation(modulation):
+    """The gradients of the input and of every weight, in a loop after the first."""
     options = {"table": {"max_loops": 3}}.get(modulation, {})
     torch.manual_seed(0)
-    config = dataclasses.replace(TINY, modulation=modulation, **options)
-    block, time = TransformerBlock(config).double(), TimestepModulation(config).double()
-    parameters = [p for m in (block, time) for p in m.parameters()]
-    with torch.no_grad():
-        for p in parameters:
-            p += 0.2 * torch.randn_like(p)
-    names = [n for m in (block, time) for n, _ in m.named_parameters()]
+    config: ModelConfig = dataclasses.replace(TINY, modulation=modulation, **options)
+    parts = torch.nn.ModuleDict({"block": TransformerBlock(config)})
+    modulated = make_modulation(config)
+    if modulated is not None:
+        assert isinstance(modulated, torch.nn.Module)
+        parts["modulation"] = modulated
+    parts.double()
+    weights = {name: (p + 0.2 * torch.randn_like(p)).detach().requires_grad_() for name, p in parts.named_parameters()}
     x = torch.randn(1, 3, 8, dtype=torch.float64, requires_grad=True)
     mask = torch.ones(3, 3).tril().bool()[None, None]
 
-    def run(x, *parameters):
-        with torch.no_grad():
-            signals = time(3, x.device)
-        signals = time(3, x.device)
-        told = time.for_layers(None if signals is None else signals[2])
-        return block(x, mask, told[0])
+    class Layer(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.parts = parts
 
-    assert torch.autograd.gradcheck(run, (x, *parameters), fast_mode=True)
-    assert len(names) == len(parameters)
+        def forward(self, x):
+            factors = {}
+            if modulated is not None:
+                names = modulated.names
+                factors = by_layer(modulated(3, x.device)[2], names)[0]
+            return parts["block"](x, Context(mask, modulation=factors))
+
+    def run(x, *values):
+        given = {f"parts.{name}": value for name, value in zip(weights, values, strict=True)}
+        return torch.func.functional_call(Layer(), given, (x,))
+
+    changed = {name: w + 0.1 for name, w in weights.items()}
+    assert not torch.equal(run(x, *weights.values()), run(x, *changed.values())), "the weights must matter"
+    assert torch.autograd.gradcheck(run, (x, *weights.values()), fast_mode=True)
 
 
 def test_modulation_is_the_published_formula():
-    config = ModelConfig(d_model=12, num_heads=2, modulation="scale_gate", gate_offset=0)
-    time = TimestepModulation(config).double()
+    time = TimestepNetwork(
+        12, ["attention_scale", "feedforward_scale", "attention_gate", "feedforward_gate"], 1
+    ).double()
     torch.manual_seed(0)
     with torch.no_grad():
         for p in time.parameters():
             p.normal_(0, 0.3)
-    signals = time(5, torch.device("cpu"))
+    found = time(5, torch.device("cpu"))
     for t in range(5):
         p = torch.tensor(
             [math.cos(t * 10000 ** (-k / 128)) for k in range(128)]
@@ -89,14 +103,14 @@ def test_modulation_is_the_published_formula():
         )
         silu = lambda v: v / (1 + (-v).exp())  # noqa: E731
         embedded = time.embed.weight @ silu(time.hidden.weight @ p + time.hidden.bias) + time.embed.bias
-        s_a, s_m, g_a, g_m = (time.signals.weight @ silu(embedded) + time.signals.bias).chunk(4)
-        torch.testing.assert_close(signals[t], torch.stack([1 + s_a, 1 + s_m, g_a, g_m]), rtol=1e-5, atol=1e-5)
-    assert (signals[0] - signals[4]).abs().max() > 0.1
+        s_a, s_m, g_a, g_m = (time.output.weight @ silu(embedded) + time.output.bias).chunk(4)
+        torch.testing.assert_close(found[t], torch.stack([1 + s_a, 1 + s_m, g_a, g_m]), rtol=1e-5, atol=1e-5)
+    assert (found[0] - found[4]).abs().max() > 0.1
 
 
 @pytest.mark.parametrize("kind", ["index", "fraction", "both"])
 def test_timestep_kinds(kind):
-    time = TimestepModulation(dataclasses.replace(TINY, modulation="scale_gate", timestep=kind))
+    time = TimestepNetwork(8, ["attention_scale"], 1, timestep=kind)
     short, long = time.encoding(4, torch.device("cpu")), time.encoding(8, torch.device("cpu"))
     index, fraction = torch.equal(short[:4, :256], long[:4, :256]), torch.equal(short[:, -256:], long[::2, -256:])
     assert (index, fraction) == {"index": (True, False), "fraction": (False, True), "both": (True, True)}[kind]

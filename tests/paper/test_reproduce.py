@@ -7,9 +7,11 @@ import re
 import pytest
 
 from looped.cli import main
-from looped.paper.reproduce import all_runs, estimate, folder_name, work_for
+from looped.commands import reproduce as commands
+from looped.paper.reproduce import Work, all_runs, estimate, folder_name, work_for
 from looped.paper.tables import paper_table
 from looped.recipes import complete, recipe
+from looped.tasks.in_context import baselines as in_context
 
 
 def test_folders_and_commands(tmp_path):
@@ -59,14 +61,34 @@ def test_estimate_counts_what_a_training_does():
     assert 0.1 < seconds < 1000
 
 
-def test_writes_the_table_runs_and_reports(tmp_path, monkeypatch, capsys):
-    """The real thing, on the smallest table, with all of its eight runs."""
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The commands that have run: in this process, one after another. tests/test_cli.py runs real processes."""
+    done: list[list[str]] = []
+
+    def run_commands(work: Work, jobs: int) -> list[str]:
+        for line in (line for _, lines in work for line in lines):
+            assert line[0] == "looped"
+            done.append(line[1:])
+            assert main(line[1:]) == 0
+        return []
+
+    monkeypatch.setattr(commands, "run_commands", run_commands)
+    for size in ("PROMPTS", "SLOW_PROMPTS"):  # the baselines are tested elsewhere
+        monkeypatch.setattr(in_context, size, 4)
+    return done
+
+
+def test_writes_the_table_runs_and_reports(tmp_path, monkeypatch, capsys, in_process):
+    """The smallest table, with all of its eight runs."""
     monkeypatch.chdir(tmp_path)
     small = ["train.steps=2", "train.batch-size=4", "train.eval-every=2", "train.save-every=2", "train.eval-examples=4"]
     small += ["task.points=11", "model.d-model=16", "model.num-heads=2", "task.dim-every=1", "task.points-every=1"]
+    small += ["train.compile=False", "train.workers=0"]
     words = ["reproduce", "3", "--jobs", "2", "--out", "out", "--override", *small]
     assert main(words) == 0
-    assert capsys.readouterr().out == "out/report/report.html\n"
+    assert len(in_process) == 16
+    assert capsys.readouterr().out.endswith("out/report/report.html\n")
     table = json.loads((tmp_path / "out/table.json").read_text())
     assert table["scale"] == "demo"
     names = {name for row in table["rows"] for kind in ("published", "corrected") for name in row[kind]}
@@ -78,7 +100,3 @@ def test_writes_the_table_runs_and_reports(tmp_path, monkeypatch, capsys):
         r"\| timestep, 4 times \| 0.034 \|( \d+\.\d+ \\\[.*?\\\] \|){2} 1 \| \S+ \w \| \d+ s \|", row
     ), row
     assert "One seed decides nothing" in text
-
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*/eval.jsonl")}
-    assert main(words) == 0  # nothing is trained or evaluated again
-    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*/eval.jsonl")}

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -65,6 +67,22 @@ def perfect(task, batch: Batch) -> torch.Tensor:
 
 def test_every_task_is_tried():
     assert {config.name for config in CONFIGS.values()} >= set(registry._folders())
+
+
+def test_the_examples_of_all_tasks_need_no_heavy_library(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from looped.tasks import TASKS\n"
+        "for name, kind in TASKS.items():\n"
+        f"    task = kind(kind.example_config(Path({str(tmp_path)!r})))\n"
+        "    print(name, task.describe(task.sample('train', 1, task.rng('train', 0, 0))[0]))\n"
+        "print(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert all(f"{name} " in done.stdout for name in registry._folders())
+    loaded = set(done.stdout.splitlines()[-1].split())
+    assert "torch" in loaded
+    assert not loaded & {"sklearn", "scipy", "tokenizers", "datasets", "transformers", "pandas", "matplotlib"}
 
 
 def test_the_batch_of_a_step_is_a_pure_function(task):

@@ -48,7 +48,7 @@ def test_gate_loss_and_gradients(causal, real_targets):
     for i, j in batch.mask.nonzero().tolist():
         stays, p = 1.0, []
         for t in range(loops):
-            chances = model.halt(model.final_norm(output.loop_states[t, i]))[:, 0].sigmoid()
+            chances = model.halt(model.norm(output.loop_states[t, i]))[:, 0].sigmoid()
             chance = chances[j] if causal else chances[batch.attention_mask[i]].mean()
             p.append(stays * (chance if t < loops - 1 else 1.0))
             stays = stays * (1 - chance)

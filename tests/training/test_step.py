@@ -10,7 +10,7 @@ from looped.models.transformer import LoopedTransformer
 from looped.tasks import TASKS
 from looped.tasks.base import Batch
 from looped.training import NonFiniteError
-from looped.training.devices import make_fabric
+from looped.training.fabric import make_fabric
 from looped.training.optim import make_optimizers
 from looped.training.step import ModelWithLoss, train_step, validate
 

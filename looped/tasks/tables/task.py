@@ -1,11 +1,13 @@
 """Tables to be learned in context: trained on some, tested on one that was held out."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from looped.files import write_atomic
 from looped.tasks.base import SPLITS, Split
 from looped.tasks.in_context.prompts import Prompt, PromptTask
 from looped.tasks.in_context.table_files import (
@@ -51,6 +53,16 @@ class Tables(PromptTask):
     title = "Tables in context"
     metric = "accuracy"
     classes = True
+
+    @classmethod
+    def example_config(cls, folder: Path) -> TablesConfig:
+        """Two tables of random numbers, so that no data set need be read."""
+        rng, files = np.random.default_rng(0), (str(folder / "fruits.csv"), str(folder / "flowers.csv"))
+        for file in files:
+            sizes = rng.uniform(0, 10, (80, 2)).tolist()
+            rows = [f"{width:.1f},{height:.1f},{'small' if width < 5 else 'large'}" for width, height in sizes]
+            write_atomic(Path(file), "\n".join(["width,height,size", *rows]))
+        return TablesConfig(tables=files, held_out=files[1], dim=2, points=6)
 
     def __init__(self, config: TablesConfig) -> None:
         super().__init__(config)

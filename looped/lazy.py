@@ -1,0 +1,36 @@
+"""Public names of a package, each imported when it is first used (PEP 562)."""
+
+import ast
+import importlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def lazy_names(package: str, file: str) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
+    """`__getattr__`, `__dir__` and `__all__` of a package whose `if TYPE_CHECKING:` block imports its public names.
+
+    Type checkers read that block as code. This function reads it as text, so one line adds a name for both.
+
+    Args:
+        package: `__name__` of the package.
+        file: `__file__` of the package.
+    """
+    places = {
+        alias.asname: (node.module, alias.name)
+        for node in ast.walk(ast.parse(Path(file).read_text()))
+        if isinstance(node, ast.ImportFrom) and node.module
+        for alias in node.names
+        if alias.asname
+    }
+
+    def load(name: str) -> Any:
+        if name not in places:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        module, original = places[name]
+        value = getattr(importlib.import_module(module), original)
+        setattr(sys.modules[package], name, value)  # the next use finds it without this function
+        return value
+
+    return load, lambda: sorted(places), sorted(places)

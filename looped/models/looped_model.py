@@ -1,0 +1,362 @@
+"""The looped model: embed, prelude, core applied num_loops times, coda, head.
+
+A forward pass flows like this:
+
+    embedded = prelude(embed(inputs) + positions)
+    state = injection.initial(embedded)
+    for t in range(num_loops):            # `iterate`, with an exit rule around each loop if there is one
+        state = core(injection(state, embedded))
+    logits = head(norm(coda(state)))
+"""
+
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from looped.models.exit_rules import ExitRule, learned_rule
+from looped.models.forward_pass import Pass
+from looped.models.iteration import Recompute
+from looped.models.kv_cache import Cache, CachedPass
+from looped.models.weights import load_weights, save_weights
+from looped.nn.injection import NoInjection
+from looped.nn.protocols import Context, Injection, Modulation, Section, kv_shape, modulation_names
+
+Inputs = Int[Tensor, "batch seq"] | Float[Tensor, "batch seq input"]
+AttentionMask = Bool[Tensor, "batch seq"] | Int[Tensor, "batch seq"] | Bool[Tensor, "batch seq seq"]
+
+
+@dataclass(frozen=True, slots=True)
+class LoopedOutput:
+    """What a forward pass returns."""
+
+    logits: Float[Tensor, "batch read output"]
+    """After the last loop of each token."""
+    loop_logits: Float[Tensor, "reads batch read output"]
+    """After each loop that was asked for, in ascending order."""
+    state: Float[Tensor, "batch seq d_model"]
+    """State after the last loop of each token."""
+    num_loops: int
+    """Loops that were run."""
+    loop_states: Float[Tensor, "loops batch seq d_model"] | None = None
+    """State after each loop, if asked for."""
+    loops_taken: Int[Tensor, "batch seq"] | None = None
+    """Loops that each token took part in, with an exit rule."""
+    ponder_cost: Float[Tensor, "batch seq"] | None = None
+    """With halting="act", the ponder cost N + R of each token: its loops, and the remainder of the last."""
+
+
+class Loop(NamedTuple):
+    """A model on given inputs, taken apart: its forward pass is `decode(iterate(step, initial, num_loops).state)`."""
+
+    initial: Float[Tensor, "batch seq d_model"]
+    """The state before the first loop."""
+    step: Callable[[Tensor, int], Tensor]
+    """The state after loop t = 0, 1, ... from the state before it."""
+    decode: Callable[[Tensor], Tensor]
+    """The logits (batch, seq, output) of a state."""
+
+
+class LoopedModel(nn.Module):
+    """Composes any modules into a looped model. `LoopedTransformer` builds one from a configuration.
+
+    Example: `LoopedModel(embed=nn.Embedding(50, 32), core=[MyBlock()], head=nn.Linear(32, 50), num_loops=4)`, where
+    `MyBlock()(x, context)` maps (batch, seq, 32) to the same shape; see `looped.nn.protocols.Block`.
+    """
+
+    # Any module may stand here, so a type checker cannot know its attributes.
+    embed: Any
+    positions: Any
+    rotary: Any
+    head: Any
+    halt: Any
+    injection: Any
+    modulation: Any
+
+    def __init__(
+        self,
+        *,
+        embed: nn.Module,
+        core: Iterable[nn.Module],
+        head: nn.Module,
+        prelude: Iterable[nn.Module] = (),
+        coda: Iterable[nn.Module] = (),
+        positions: nn.Module | None = None,
+        rotary: nn.Module | None = None,
+        embed_norm: nn.Module | None = None,
+        injection: Injection | None = None,
+        modulation: Modulation | None = None,
+        norm: nn.Module | None = None,
+        loop_norm: bool = False,
+        halt: nn.Module | None = None,
+        halting: Literal["none", "gate", "act"] = "none",
+        num_loops: int = 1,
+        kv_loops: int | None = None,
+        causal: bool = False,
+        max_seq_len: int | None = None,
+    ) -> None:
+        """All weights are the modules' own.
+
+        Args:
+            embed: inputs to vectors (batch, seq, d_model).
+            core, prelude, coda: blocks inside, before and after the loop.
+            head: (batch, seq, d_model) to logits (batch, seq, output).
+            positions: positions (seq) or (batch, seq) to vectors, which are added to the embedding.
+            rotary: positions to rotary angles, see `Context.rotary`.
+            embed_norm: applied to the embedding.
+            injection: how the embedded input enters each loop; None means only before the first.
+            modulation: vectors for each core layer that depend on the loop; None is none.
+            norm: applied before the head, or after every loop with loop_norm.
+            halt: (batch, seq, d_model) to a halting logit (batch, seq, 1), for halting="gate" or "act".
+            num_loops: unless a call says otherwise.
+            kv_loops: if set, loops after the first `kv_loops` attend to the keys and values of loop `kv_loops`.
+            causal: whether a position attends only to itself and those before it.
+            max_seq_len: longest sequence; None is no limit.
+
+        Raises:
+            ValueError: for a modulation that a core block does not read, or kv_loops with a block that cannot be
+                cached.
+        """
+        super().__init__()
+        self.embed, self.positions, self.rotary = embed, positions, rotary
+        self.embed_norm = embed_norm or nn.Identity()
+        self.prelude, self.core, self.coda = nn.ModuleList(prelude), nn.ModuleList(core), nn.ModuleList(coda)
+        self.injection = injection or NoInjection()
+        self.modulation = modulation
+        self.norm = norm or nn.Identity()
+        self.head = head
+        if halt is not None:
+            self.halt = halt
+        self.halting: Literal["none", "gate", "act"] = halting
+        self.loop_norm, self.num_loops = loop_norm, num_loops
+        self.kv_loops, self.causal, self.max_seq_len = kv_loops, causal, max_seq_len
+        self._check_modulation()
+        if kv_loops is not None:
+            self.check_kv("kv_loops")
+        self._run_core = self._core
+
+    # Facts about the model
+
+    @property
+    def sections(self) -> dict[Section, nn.ModuleList]:
+        return {"prelude": self.prelude, "core": self.core, "coda": self.coda}
+
+    @property
+    def max_loops(self) -> int | None:
+        """The most loops that the modulation has vectors for; None is no limit."""
+        return getattr(self.modulation, "max_loops", None)
+
+    @property
+    def uses_fraction(self) -> bool:
+        """Whether a loop also depends on the number of loops, so that every loop count is a computation of its own."""
+        return getattr(self.modulation, "uses_fraction", False)
+
+    @property
+    def output_size(self) -> int | None:
+        """Numbers in the output of a position, if the head says so."""
+        return getattr(self.head, "out_features", None)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    def _check_modulation(self) -> None:
+        if self.modulation is None:
+            return
+        names = self.modulation.names
+        if len(names) != len(self.core):
+            raise ValueError(f"modulation: has names for {len(names)} layers; expected {len(self.core)}, the core's")
+        for i, (block, wanted) in enumerate(zip(self.core, names, strict=True)):
+            if unread := sorted(set(wanted) - set(modulation_names(block))):
+                raise ValueError(
+                    f"modulation: core[{i}] ({type(block).__name__}) does not read {', '.join(unread)}; "
+                    f"expected these in its modulation_names"
+                )
+
+    def check_kv(self, what: str) -> None:
+        """Raises ValueError if a block cannot take part in `what`, because it shares no keys and values."""
+        for section, blocks in self.sections.items():
+            for i, block in enumerate(blocks):
+                if kv_shape(block) is None:
+                    name = f"{section}[{i}] ({type(block).__name__})"
+                    raise ValueError(f"{what}: {name} cannot be cached; expected a block with a kv_shape")
+
+    # Use
+
+    def new_cache(self, batch: int, length: int, **options: Any) -> Cache:
+        """An empty `Cache` for this model, on its device and in the type that it computes in; options as there."""
+        weight = next(self.parameters())
+        kind = weight.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
+        return Cache(self, batch, length, dtype=dtype, device=weight.device, **options)
+
+    def compile_core(self) -> None:
+        """Compile one application of the core. The time to compile then does not depend on num_loops."""
+        self._run_core = torch.compile(self._core)
+
+    def save(self, folder: Path | str) -> None:
+        """Write the weights to `folder`/model.safetensors."""
+        save_weights(self, Path(folder))
+
+    def load_weights(self, folder: Path | str) -> None:
+        """Read weights that `save` wrote; raises ValueError if they are damaged or of another architecture."""
+        load_weights(self, Path(folder))
+
+    def forward(
+        self,
+        inputs: Inputs,
+        *,
+        attention_mask: AttentionMask | None = None,
+        positions: Int[Tensor, "batch seq"] | None = None,
+        num_loops: int | None = None,
+        num_grad_loops: int | None = None,
+        initial_state: Float[Tensor, "batch seq d_model"] | None = None,
+        exit_rule: ExitRule | None = None,
+        exit_mask: Bool[Tensor, "batch seq"] | None = None,
+        cache: Cache | None = None,
+        loop_logits: Literal["last", "all"] | Collection[int] = "last",
+        last_logits: int | None = None,
+        loop_states: bool = False,
+        recompute: Recompute = "none",
+    ) -> LoopedOutput:
+        """Apply the model.
+
+        Args:
+            inputs: tokens, or vectors of width input_dim; with a cache those that follow its tokens.
+            attention_mask: True (or 1) at real positions, False at padding; or for each query (second axis) the keys
+                (third axis) that it may attend to, such as a graph's edges; None allows every pair.
+            positions: the position of each input, if padding on the left shifts them; None counts from 0, with a cache
+                from its number of tokens.
+            num_loops: None is the model's.
+            num_grad_loops: trailing loops that carry gradient; None is all.
+            initial_state: the state before the first loop; None is the model's own.
+            exit_rule: lets examples or tokens exit early. A model with halting="act" always does, and decodes the mean
+                of its states.
+            exit_mask: the positions that the exit rule looks at, such as those of the answer; None is all real ones.
+                Learned halting always looks at all real ones.
+            cache: keys and values of earlier tokens; those of `inputs` are added.
+            loop_logits: loop numbers, from 1, whose logits are returned; loops after an early exit are left out.
+            last_logits: decode only this many positions at the end; None is all.
+            loop_states: also return the state after each loop.
+            recompute: see `iterate`.
+
+        Raises:
+            ValueError: for a sequence longer than max_seq_len or than the cache, loop numbers out of range, a cache
+                of another model, batch or number of loops, and arguments that cannot be combined.
+        """
+        loops = self.num_loops if num_loops is None else num_loops
+        if exit_rule is None and self.halting == "act":
+            exit_rule = learned_rule(self)
+        named = {"last": {loops}, "all": set(range(1, loops + 1))}
+        wanted = sorted(named[loop_logits] if isinstance(loop_logits, str) else set(loop_logits))
+        if loops >= 1 and (not wanted or wanted[0] < 1 or wanted[-1] > loops):
+            raise ValueError(f"loop_logits={loop_logits!r}: expected loop numbers from 1 to num_loops={loops}")
+        if attention_mask is not None:
+            attention_mask = attention_mask.bool()
+        recomputes = recompute != "none" or num_grad_loops not in (None, loops)
+        self._check(inputs, attention_mask, loops, exit_rule, wanted, cache, recomputes)
+        if cache is not None and cache.every_loop_logits and self.coda:
+            wanted = sorted(named["all"])  # the keys of the coda after every loop belong into the cache
+        run = Pass(self, inputs, attention_mask, positions, loops, cache, exit_rule)
+        state = run.initial if initial_state is None else initial_state
+        keep = named["all"] if loop_states else wanted
+        if exit_rule is None:
+            found = run.loop(state, keep, num_grad_loops=num_grad_loops, recompute=recompute)
+        else:
+            found = run.loop_with_exits(state, keep, exit_rule, exit_mask, attention_mask)
+        last = slice(-last_logits if last_logits else None, None)
+        logits = {n: known[:, last] for n, known in found.logits.items()}
+        for n in wanted if found.num_loops in wanted else [*wanted, found.num_loops]:
+            if n <= found.num_loops and n not in logits:
+                logits[n] = run.decode(found.states.get(n, found.state), n - 1, last)
+        if isinstance(run.store, CachedPass):
+            run.store.close(found.loops_taken)
+        return LoopedOutput(
+            logits=logits[found.num_loops],
+            loop_logits=torch.stack([logits[n] for n in wanted if n in logits] or [logits[found.num_loops]]),
+            state=found.state,
+            num_loops=found.num_loops,
+            loop_states=torch.stack(list(found.states.values())) if loop_states else None,
+            loops_taken=found.loops_taken,
+            ponder_cost=found.ponder_cost,
+        )
+
+    def loop(self, inputs: Inputs, *, attention_mask: AttentionMask | None = None, num_loops: int) -> Loop:
+        """Take the model apart on these inputs; arguments as in `forward`.
+
+        Raises:
+            ValueError: for a sequence longer than max_seq_len, more loops than a learned table has, or a model with
+                kv_loops, whose loops pass on more than the state.
+        """
+        if self.kv_loops is not None:
+            raise ValueError(f"kv_loops={self.kv_loops}: expected None; loops here pass on keys and values too")
+        if attention_mask is not None:
+            attention_mask = attention_mask.bool()
+        self._check(inputs, attention_mask, num_loops, None, [num_loops], None)
+        run = Pass(self, inputs, attention_mask, None, num_loops, None, None)
+        return Loop(run.initial, run.step, lambda state: run.decode(state, num_loops - 1))
+
+    def _check(
+        self,
+        inputs: Tensor,
+        attention_mask: Tensor | None,
+        loops: int,
+        rule: ExitRule | None,
+        wanted: list[int],
+        cache: Cache | None,
+        recomputes: bool = False,
+    ) -> None:
+        seq = inputs.shape[1]
+        if rule is not None:
+            if recomputes:
+                raise ValueError("exit_rule: expected neither num_grad_loops nor recompute beside it")
+            rule.check(self)
+            if rule.per == "token":
+                self.check_kv(f"exit_rule={rule}")
+        if cache is None:
+            if self.max_seq_len is not None and seq > self.max_seq_len:
+                raise ValueError(f"sequence length {seq}: expected at most max_seq_len={self.max_seq_len}")
+            return
+        if cache.model is not self:
+            raise ValueError("cache: expected one from this model's new_cache; this was made for another model")
+        if cache.batch != len(inputs):
+            raise ValueError(f"cache: expected one for a batch of {len(inputs)}; this holds {cache.batch} sequences")
+        if cache.used + seq > cache.length:
+            raise ValueError(f"cache: {cache.used} + {seq} tokens: expected at most its length={cache.length}")
+        if loops > cache.num_loops:
+            raise ValueError(f"num_loops={loops}: expected at most the cache's num_loops={cache.num_loops}")
+        if cache.one_by_one and seq > 1:
+            policy = cache.policies["core"].policy
+            raise ValueError(f"cache: {seq} tokens at once: expected one at a time with policy={policy!r}")
+        if attention_mask is not None and attention_mask.ndim == 3:
+            raise ValueError("attention_mask: expected (batch, seq) beside a cache")
+        decodes = wanted != [loops] or (rule is not None and rule.needs == "logits")
+        if decodes and self.coda and not cache.every_loop_logits:
+            raise ValueError("cache: expected every_loop_logits=True, because coda layers decode every loop here")
+
+    def halting_probability(
+        self, state: Float[Tensor, "*loops batch seq d_model"], real: Bool[Tensor, "batch seq"] | None = None
+    ) -> Float[Tensor, "*loops batch seq"]:
+        """The learned probability of halting with this state.
+
+        A causal model has one for each token. Other models have one for each example, the mean over its `real`
+        positions (None is all).
+        """
+        normed = state if self.loop_norm else self.norm(state)
+        chance = self.halt(normed)[..., 0].to(state.dtype).sigmoid()
+        if self.causal:
+            return chance
+        weight = torch.ones_like(chance) if real is None else real.to(chance.dtype).expand_as(chance)
+        mean = (chance * weight).sum(-1, keepdim=True) / weight.sum(-1, keepdim=True).clamp(min=1)
+        return mean.expand_as(chance)
+
+    def _core(self, state: Tensor, contexts: list[Context]) -> Tensor:
+        """One application of the core, with a context for each layer."""
+        state = self.injection(state, contexts[0])
+        for block, context in zip(self.core, contexts, strict=True):
+            state = block(state, context)
+        return self.norm(state) if self.loop_norm else state

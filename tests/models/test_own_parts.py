@@ -1,0 +1,212 @@
+"""Your own block, modulation, injection and exit rule in the loop: they run, train, exit and decode, or are refused."""
+
+import dataclasses
+from dataclasses import dataclass
+
+import pytest
+import torch
+from model_cases import TINY, build
+from tolerance import assert_close
+from torch import nn
+
+from looped.models import ExitRule, LoopedModel, Observation, StateChange, parse_rule
+from looped.models.exit_rules import RULES
+from looped.models.generation import Sampling, generate
+from looped.nn.protocols import Context
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+D, VOCAB = 8, 11
+
+
+class ConvBlock(nn.Module):
+    """Mixes neighbours; has no keys and values; reads one factor of its own name."""
+
+    modulation_names = ("strength",)
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv1d(D, D, 3, padding=1)
+
+    def forward(self, x, context: Context):
+        return x + context.modulation.get("strength", 1.0) * self.conv(x.mT).mT.tanh()
+
+
+class RunningMean(nn.Module):
+    """Attends uniformly to all tokens so far: one head, whose keys are unused."""
+
+    kv_shape = (1, D)
+
+    def __init__(self):
+        super().__init__()
+        self.value, self.out = nn.Linear(D, D), nn.Linear(D, D)
+
+    def forward(self, x, context: Context):
+        v = self.value(x)[:, None]
+        if context.kv is not None:
+            v = context.kv.write(torch.stack([v, v]))[1]
+        mask = torch.ones(1, 1, x.shape[1], v.shape[2], dtype=torch.bool) if context.mask is None else context.mask
+        weights = mask / mask.sum(-1, keepdim=True)
+        return x + self.out((weights.to(v.dtype) @ v)[:, 0]).tanh()
+
+
+class Decaying(nn.Module):
+    """strength = exp(-rate * t), the same for all channels."""
+
+    def __init__(self, layers: int = 1):
+        super().__init__()
+        self.names = [("strength",)] * layers
+        self.rate = nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, num_loops: int, device: torch.device):
+        t = torch.arange(num_loops, device=device)
+        return (-self.rate * t).exp()[:, None, None].expand(-1, len(self.names), D)
+
+
+class Half(nn.Module):
+    """Starts from the input and adds half of it again in every loop."""
+
+    adds_positions = False
+
+    def initial(self, embedded):
+        return embedded
+
+    def forward(self, state, context: Context):
+        assert context.embedded is not None
+        return state + 0.5 * context.embedded
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Norm(ExitRule):
+    """Done when the state is longer than a limit."""
+
+    limit: float
+
+    def __call__(self, observation: Observation):
+        return observation.after.norm(dim=-1) > self.limit, None
+
+
+def model_of(block: nn.Module, **options) -> LoopedModel:
+    torch.manual_seed(0)
+    for parameter in block.parameters():
+        nn.init.normal_(parameter, std=0.7)
+    parts = {"embed": nn.Embedding(VOCAB, D), "core": [block], "head": nn.Linear(D, VOCAB), "num_loops": 4}
+    return LoopedModel(**(parts | options)).double()
+
+
+TOKENS = torch.tensor([[3, 1, 4, 1, 5], [9, 2, 6, 5, 3]])
+
+
+def test_own_block_modulation_and_injection_equal_a_loop_written_out():
+    model = model_of(ConvBlock(), modulation=Decaying(), injection=Half())
+    embedded = state = model.embed(TOKENS)
+    conv = model.core[0].get_submodule("conv")
+    for t in range(4):
+        state = state + 0.5 * embedded
+        state = state + (-model.modulation.rate * t).exp() * conv(state.mT).mT.tanh()
+    expected = model.head(state)
+    expected.square().sum().backward()
+    gradient = {name: p.grad for name, p in model.named_parameters()}
+    assert all(g is not None and g.abs().max() > 0 for g in gradient.values())
+    for recompute in ("none", "loop", "nested"):
+        model.zero_grad()
+        output = model(TOKENS, recompute=recompute)
+        assert_close(output.logits, expected)
+        output.logits.square().sum().backward()
+        for name, p in model.named_parameters():
+            torch.testing.assert_close(p.grad, gradient[name])
+
+
+def test_block_that_cannot_be_cached_is_refused_a_cache_and_token_exits():
+    model = model_of(ConvBlock(), causal=True, max_seq_len=9)
+    says = r"core\[0\] \(ConvBlock\) cannot be cached; expected a block with a kv_shape"
+    with pytest.raises(ValueError, match=f"a cache: {says}"):
+        model.new_cache(2, 9)
+    with pytest.raises(ValueError, match=f"exit_rule=change:0.1/token: {says}"):
+        model(TOKENS, exit_rule=StateChange(threshold=0.1, per="token"))
+    with pytest.raises(ValueError, match=f"kv_loops: {says}"):
+        model_of(ConvBlock(), kv_loops=1)
+
+
+def test_modulation_that_a_block_does_not_read_is_refused():
+    with pytest.raises(ValueError, match=r"core\[0\] \(RunningMean\) does not read strength"):
+        model_of(RunningMean(), modulation=Decaying())
+    with pytest.raises(ValueError, match="has names for 2 layers; expected 1"):
+        model_of(ConvBlock(), modulation=Decaying(layers=2))
+
+
+@torch.no_grad()
+def test_own_block_with_keys_is_cached_generates_and_exits_by_token():
+    model = model_of(RunningMean(), causal=True)
+    full = model(TOKENS).logits
+    cache = model.new_cache(2, 5)
+    cached = torch.cat([model(TOKENS[:, i : i + 1], cache=cache).logits for i in range(5)], dim=1)
+    assert_close(cached, full)
+    seen = TOKENS[0].tolist()
+    for _ in range(6):
+        seen.append(int(model(torch.tensor([seen])).logits[0, -1].argmax()))
+    assert generate(model, [TOKENS[0]], max_new_tokens=6, sampling=Sampling(temperature=0.0)) == [seen[5:]]
+    limit = model(TOKENS, loop_states=True).loop_states[1].norm(dim=-1).median().item()
+    rule = Norm(limit=limit, per="token")
+    exits = model(TOKENS, exit_rule=rule)
+    assert len(exits.loops_taken.unique()) > 1, "tokens must exit at different loops"
+    cache.clear()
+    stepped = [model(TOKENS[:, i : i + 1], cache=cache, exit_rule=rule) for i in range(5)]
+    assert torch.equal(torch.cat([s.loops_taken for s in stepped], dim=1), exits.loops_taken)
+    assert_close(torch.cat([s.logits for s in stepped], dim=1), exits.logits)
+
+
+@torch.no_grad()
+def test_own_exit_rule_has_a_text_and_can_have_a_name():
+    model = model_of(ConvBlock())
+    states = model(TOKENS, loop_states=True).loop_states
+    limit = states[1].norm(dim=-1).amin(1).mean().item()
+    output = model(TOKENS, exit_rule=Norm(limit=limit))
+    expected = [next((n for n, s in enumerate(states, 1) if (s[i].norm(dim=-1) > limit).all()), 4) for i in range(2)]
+    assert len(set(expected)) == 2, "examples must exit at different loops"
+    assert output.loops_taken[:, 0].tolist() == expected
+    assert str(Norm(limit=2.0)) == "Norm(per='sequence', min_loops=1, limit=2.0)"
+    gated = build(dataclasses.replace(TINY, halting="act"))
+    with pytest.raises(ValueError, match=r"exit_rule=Norm\(per='sequence', min_loops=1, limit=2.0\): expected act"):
+        gated(TOKENS, exit_rule=Norm(limit=2.0))
+
+
+def test_a_name_makes_an_own_rule_text():
+    @dataclass(frozen=True, kw_only=True, slots=True)
+    class Named(Norm):
+        name = "norm"
+        argument = "limit"
+
+    RULES["norm"] = Named
+    try:
+        assert parse_rule("norm:2.5/token") == Named(limit=2.5, per="token")
+        assert str(Named(limit=2.5, min_loops=3)) == "norm:2.5/min:3"
+        with pytest.raises(ValueError, match=r"limit=-1\.0: expected a positive number"):
+            parse_rule("norm:-1")
+    finally:
+        del RULES["norm"]
+
+
+def test_weights_travel(tmp_path):
+    one, other = model_of(ConvBlock(), modulation=Decaying()), model_of(ConvBlock(), modulation=Decaying())
+    with torch.no_grad():
+        one.modulation.rate += 1
+    one.save(tmp_path / "mine")
+    assert not torch.equal(one(TOKENS).logits, other(TOKENS).logits)
+    other.load_weights(tmp_path / "mine")
+    assert torch.equal(one(TOKENS).logits, other(TOKENS).logits)
+    with pytest.raises(ValueError, match=r"of another architecture: core\.0\.conv\.bias is \(8,\) here and absent"):
+        model_of(RunningMean()).load_weights(tmp_path / "mine")
+
+
+def test_initial_state_continues_a_loop():
+    model = build(dataclasses.replace(TINY, input_injection="add"))
+    inputs = torch.arange(12).reshape(2, 6) % 11
+    first = model(inputs, num_loops=3)
+    assert_close(model(inputs, num_loops=2, initial_state=first.state).logits, model(inputs, num_loops=5).logits)
+
+
+def test_attention_mask_of_integers_and_padding():
+    model, inputs = build(TINY), torch.arange(12).reshape(2, 6) % 11
+    mask = torch.tensor([[1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 1, 1]])
+    assert not torch.equal(model(inputs).logits, model(inputs, attention_mask=mask).logits)
+    assert torch.equal(model(inputs, attention_mask=mask.bool()).logits, model(inputs, attention_mask=mask).logits)
