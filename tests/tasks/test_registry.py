@@ -1,9 +1,13 @@
 """Tasks are known by name: ours, those of installed packages and the user's; mistakes are one line."""
 
 import dataclasses
+import json
+import os
+import signal
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from test_own_task import Parity
 
@@ -182,3 +186,28 @@ def test_the_command_line_offers_the_fields_of_the_own_task(capsys: pytest.Captu
     assert "--task.pool" not in out
     assert main(["train", "parity", "--task.pool", "3"]) == 2
     assert "--task.pool" in capsys.readouterr().err
+
+
+def test_an_interrupted_run_of_an_own_task_goes_on_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    small = "--model.d-model 16 --model.num-heads 2 --train.batch-size 8 --train.eval-examples 8 --train.steps 12"
+    small += " --optim.warmup-steps 0 --train.log-every 1 --train.workers 0 --train.compile False"
+    command = ["train", "parity", *small.split(), "--train.device", "cpu", "--resume"]
+    assert main([*command, "--out", str(tmp_path / "whole")]) == 0
+
+    def draw(self: Parity, length: int, rng: np.random.Generator) -> str:
+        drawn.append(length)
+        if len(drawn) == 70:  # in the middle of training
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(self, length, rng)
+
+    drawn, real = [], Parity.draw
+    monkeypatch.setattr(Parity, "draw", draw)
+    assert main([*command, "--out", str(tmp_path / "run")]) == 0
+    assert json.loads((tmp_path / "run/summary.json").read_text())["finished"] == "interrupted"
+    assert main([*command, "--out", str(tmp_path / "run")]) == 0
+    losses = {}
+    for name in ("whole", "run"):
+        lines = map(json.loads, (tmp_path / name / "metrics.jsonl").read_text().splitlines())
+        losses[name] = [(line["step"], line["loss"]) for line in lines if line["kind"] == "train"]
+    assert len(set(losses["whole"])) == 12
+    assert losses["run"] == losses["whole"]
