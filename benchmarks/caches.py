@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from looped.config import CachePolicy
 from looped.models import LoopedTransformer
 from looped.tasks.base import Batch
-from looped.tasks.text import Text
+from looped.tasks.text import Text, TextConfig
 from looped.training import load_run
 
 POLICIES: list[tuple[CachePolicy, int | None]] = [
@@ -41,7 +41,7 @@ def main() -> None:
     rows = []
     for folder in arguments.runs:
         run, model, step = load_run(folder)
-        assert run.task.name == "text"
+        assert isinstance(run.task, TextConfig)
         batch = Text(run.task).batch("validation", 0, arguments.windows, seed=0)
         trained = (run.model.cache, run.model.cache_loops or (None if run.model.cache == "all" else 1))
         for policy, kept in dict.fromkeys([trained, *POLICIES]):

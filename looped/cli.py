@@ -27,19 +27,11 @@ from looped.commands.reproduce import reproduce
 from looped.recipes import RECIPES, recipe
 from looped.report import report as write_report
 from looped.strict import nearest, to_dict
-from looped.task_config import (
-    CountdownConfig,
-    EditDistanceConfig,
-    InContextConfig,
-    LCSConfig,
-    SudokuConfig,
-    TablesConfig,
-    TextConfig,
-)
 from looped.tasks import TASKS
 from looped.training import NonFiniteError, train
 from looped.training.checkpoint import saved_steps
 from looped.training.run_folder import CONFIG, SUMMARY, read_config, read_json
+from looped.user_code import import_code, import_words
 
 Positional = tyro.conf.Positional
 
@@ -60,7 +52,7 @@ def command_train(arguments: Sequence[str]) -> None:
         score = f", best validation {best['metric']} {best['value']:.4f} at step {best['step']}" if best else ""
         print(f"{out}: {summary['finished']} after {summary['steps']} steps{score}")
         if summary["finished"] == "interrupted":
-            again = ["looped", "train", *arguments, *([] if resume else ["--resume"])]
+            again = ["looped", *import_words(), "train", *arguments, *([] if resume else ["--resume"])]
             print(f"continue with: {shlex.join(again)}")
 
 
@@ -143,7 +135,7 @@ def compare(
         training_run(lines[0][2], lines[0][3:])
     if dry_run:
         for _, lines in work:
-            print(" && ".join(map(shlex.join, lines)))
+            print(" && ".join(map(runs.shown, lines)))
         return
     failed = runs.run_commands(work, jobs)
     if failed:
@@ -220,24 +212,12 @@ def recipes() -> None:
 
 def tasks() -> None:
     """List the tasks, with an example of each."""
-    with tempfile.TemporaryDirectory() as cache:
-        # The text that is always at hand: this file.
-        text = TextConfig(train_files=(__file__,), document="paragraph", context=24, cache=cache)
-        strings = [EditDistanceConfig(length=12), LCSConfig(length=12)]
-        small = [
-            *strings,
-            SudokuConfig(pool=64),
-            CountdownConfig(),
-            InContextConfig(dim=4, points=6),
-            TablesConfig(),
-            text,
-        ]
-        for config in small:
-            kind = TASKS[config.name]
-            task = kind(config)
+    with tempfile.TemporaryDirectory() as folder:
+        for name, kind in TASKS.items():
+            task = kind(kind.example_config(Path(folder)))
             problem = task.sample("train", 1, task.rng("train", 0, 0), None)[0]
             doc = (inspect.getdoc(kind) or "").partition("\n")[0]
-            print(f"{config.name}: {doc}\n\n{task.describe(problem)}\n")
+            print(f"{name}: {doc}\n\n{task.describe(problem)}\n")
 
 
 def command_theory(arguments: Sequence[str]) -> None:
@@ -271,8 +251,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for remark in ("The .grad attribute of a Tensor that is not a leaf", "Detected pickle protocol"):
         warnings.filterwarnings("ignore", remark)
     try:
+        while words and words[0] == "--import":
+            if len(words) < 2:
+                raise ValueError("--import: expected a Python file or the name of a module")
+            import_code(words[1])
+            words = words[2:]
         if not words or words[0] in ("-h", "--help"):
-            print("usage: looped COMMAND [...]; `looped COMMAND --help` tells more\n")
+            print("usage: looped [--import FILE_OR_MODULE] COMMAND [...]; `looped COMMAND --help` tells more\n")
             for name, function in COMMANDS.items():
                 print(f"  {name:10}{(inspect.getdoc(function) or '').partition(chr(10))[0]}")
             return 0

@@ -5,6 +5,7 @@ import io
 import itertools
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -17,24 +18,18 @@ from rich.console import Console
 
 from looped.config import ModelConfig, RunConfig
 from looped.evaluation.calibration import calibrate
-from looped.evaluation.in_context import errors_by_context
-from looped.evaluation.scores import evaluate, solve, visualisations
+from looped.evaluation.scores import EVALUATION_SEED, evaluate, predictor, solve, visualisations
 from looped.files import read_text, write_atomic
 from looped.models.exit_rules import ExitRule, learned_rule, parse_rule
 from looped.models.transformer import LoopedTransformer
 from looped.tasks import TASKS
 from looped.tasks.base import SPLITS, Split, Task
-from looped.tasks.prompts import PromptTask
 from looped.training.checkpoint import load_run
 from looped.training.devices import Device, find_device
 from looped.training.run_folder import SUMMARY, read_json, write_json
+from looped.user_code import import_words
 
-EVAL, ANSWERS_BY_LOOP, IN_CONTEXT, CALIBRATION = (
-    "eval.jsonl",
-    "answers_by_loop.json",
-    "in_context.jsonl",
-    "calibration.json",
-)
+EVAL, ANSWERS_BY_LOOP, CALIBRATION = "eval.jsonl", "answers_by_loop.json", "calibration.json"
 console = Console(stderr=True)
 
 
@@ -138,7 +133,7 @@ def evaluate_run(
     checkpoint: Literal["best", "last"] = "best",
     device: Device = "auto",
 ) -> list[dict[str, Any]]:
-    """Evaluate a run folder into eval.jsonl (whose rows are returned), answers_by_loop.json and in_context.jsonl.
+    """Evaluate a run folder into eval.jsonl (whose rows are returned), answers_by_loop.json and what the task adds.
 
     Args:
         loops: loop counts; none is a range from 1 to beyond those trained.
@@ -162,13 +157,15 @@ def evaluate_run(
         "trained_loops": run.model.num_loops,
         "examples": visualisations(model, task, loops=min(counts[-1], max(run.model.num_loops, 4))),
     }
-    if isinstance(task, PromptTask):
-        with console.status(f"{folder}: {task.metric} by number of points in context, with baselines"):
-            trained = run.model.num_loops
-            some = [n for n in counts if n in (1, trained // 2, trained, 2 * trained)] or counts
-            curves = errors_by_context(model, task, loops=some, split=split, group=rows[0]["group"])
-            text = "".join(json.dumps({**row, "step": step}) + "\n" for row in curves)
-        write_atomic(folder / IN_CONTEXT, text)
+    trained = run.model.num_loops
+    some = [n for n in counts if n in (1, trained // 2, trained, 2 * trained)] or counts
+    extra = task.extra_evaluation(
+        predictor(model), loops=some, split=split, group=rows[0]["group"], seed=EVALUATION_SEED
+    )
+    for name, found in extra.items():
+        with console.status(f"{folder}: {name}"):
+            text = "".join(json.dumps({**row, "step": step}) + "\n" for row in found)
+        write_atomic(folder / name, text)
     write_atomic(folder / ANSWERS_BY_LOOP, json.dumps(thinking) + "\n")
     write_atomic(folder / EVAL, "".join(json.dumps(row) + "\n" for row in rows))
     return rows
@@ -239,6 +236,11 @@ def commands(
         )
 
 
+def shown(line: Sequence[str]) -> str:
+    """A command `looped ...` as it is typed, with the user's code that it needs."""
+    return shlex.join([line[0], *import_words(), *line[1:]])
+
+
 def run_commands(work: Sequence[tuple[Path, list[list[str]]]], jobs: int) -> list[str]:
     """Run the commands of each folder, `jobs` folders at a time, with the cores divided among them.
 
@@ -256,7 +258,7 @@ def run_commands(work: Sequence[tuple[Path, list[list[str]]]], jobs: int) -> lis
             with (folder / "log.txt").open("a") as log:
                 # A session of its own: Ctrl-C comes to this process alone, which passes it on once.
                 running[folder] = subprocess.Popen(
-                    [sys.executable, "-m", "looped.cli", *line[1:]],
+                    [sys.executable, "-m", "looped.cli", *import_words(), *line[1:]],
                     stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True,
                 )  # fmt: skip
             failed = running[folder].wait()

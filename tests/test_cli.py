@@ -20,8 +20,8 @@ from looped.cli import COMMANDS, main
 from looped.config import RunConfig
 from looped.evaluation.scores import loop_logits
 from looped.recipes import RECIPES
-from looped.task_config import EditDistanceConfig
 from looped.tasks import TASKS
+from looped.tasks.edit_distance import EditDistanceConfig
 from looped.training import load_run
 
 SMALL = [

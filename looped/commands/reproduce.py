@@ -16,7 +16,7 @@ from looped.paper.tables import paper_table
 from looped.recipes.scales import Scale
 from looped.report import report
 from looped.report.number_format import amount
-from looped.runs import run_commands
+from looped.runs import run_commands, shown
 
 
 def reproduce(
@@ -50,7 +50,7 @@ def reproduce(
     work = work_for(content, out, seeds, options)
     if dry_run:
         for _, lines in work:
-            print(" && ".join(map(shlex.join, lines)))
+            print(" && ".join(map(shown, lines)))
         return
     for words in all_runs(content):  # what is wrong with the settings shows before anything begins
         training_run(words[0], [*words[1:], *options])

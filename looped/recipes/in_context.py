@@ -5,7 +5,9 @@ from typing import Literal
 
 from looped.config import ModelConfig, OptimConfig, RunConfig, ScheduleConfig, TrainConfig
 from looped.recipes.reasoning import Variant
-from looped.task_config import InContextConfig, TablesConfig, TaskConfig
+from looped.tasks import TaskConfig
+from looped.tasks.in_context import InContextConfig
+from looped.tasks.tables import TablesConfig
 
 Problem = Literal["tree", "linear", "sparse", "relu", "tables"]
 

@@ -9,7 +9,7 @@ from typing import Literal
 from looped.config import ModelConfig, OptimConfig, RunConfig, TrainConfig
 from looped.costs.baselines import match
 from looped.recipes.reasoning import Variant
-from looped.task_config import TextConfig
+from looped.tasks.text import TextConfig
 
 GPT2_VOCABULARY, PADDED_VOCABULARY = 50_257, 50_304
 

@@ -8,7 +8,11 @@ import dataclasses
 from typing import Literal
 
 from looped.config import ModelConfig, OptimConfig, RunConfig, TrainConfig
-from looped.task_config import CountdownConfig, EditDistanceConfig, LCSConfig, SudokuConfig, TaskConfig
+from looped.tasks import TaskConfig
+from looped.tasks.countdown import CountdownConfig
+from looped.tasks.edit_distance import EditDistanceConfig
+from looped.tasks.lcs import LCSConfig
+from looped.tasks.sudoku import SudokuConfig
 
 Variant = Literal["standard", "looped", "timestep"]
 

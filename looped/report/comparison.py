@@ -1,5 +1,6 @@
 """Comparison of runs: variants over seeds and learning rates, test scores with 95% intervals, differences."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -9,13 +10,11 @@ import numpy as np
 
 from looped.report.read import Run
 from looped.strict import to_dict
+from looped.tasks import TASKS
 
 # Settings that may differ between runs of one variant, because they do not change the training.
 HOUSEKEEPING = {"device", "devices", "compile", "recompute", "workers", "log_every", "save_every", "save_minutes",
                 "keep_last"}  # fmt: skip
-# What may differ between models on one problem: how it is shown to them, not what is asked.
-PRESENTATION = {"answer_at", "augment", "loss", "on_bad_row", "start_dim", "dim_step", "dim_every",
-                "start_points", "points_step", "points_every", "truncation"}  # fmt: skip
 # 97.5% quantiles of Student's t for 1 to 30 degrees of freedom.
 T_QUANTILES = (
     12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281, 2.2010, 2.1788, 2.1604, 2.1448,
@@ -236,7 +235,8 @@ def problems(runs: Sequence[Run]) -> list[Problem]:
     """
     by_problem: dict[str, list[Run]] = {}
     for run in runs:
-        asked = {key: value for key, value in to_dict(run.config.task).items() if key not in PRESENTATION}
+        task = run.config.task
+        asked = {key: value for key, value in to_dict(task).items() if key not in TASKS[task.name].presentation}
         by_problem.setdefault(str(asked), []).append(run)
     return sorted((_problem(members) for members in by_problem.values()), key=lambda p: -len(p.variants))
 
@@ -252,11 +252,11 @@ def _problem(runs: Sequence[Run]) -> Problem:
     task = runs[0].config.task
     names = _names(runs)
     lower_is_better = any(run.lower_is_better for run in runs)
-    defaults = to_dict(type(task)())
+    plain, presentation = to_dict(task), TASKS[task.name].presentation
     changed = [
-        f"{key.replace('_', ' ')} {_plain(value)}"
-        for key, value in to_dict(task).items()
-        if key not in PRESENTATION and value != defaults[key]
+        f"{field.name.replace('_', ' ')} {_plain(plain[field.name])}"
+        for field in dataclasses.fields(task)
+        if field.name not in presentation and getattr(task, field.name) != field.default
     ]
     return Problem(
         task=task.name,

@@ -18,11 +18,7 @@ from looped.report.comparison import (
 from looped.report.figures import Picture, spaced
 from looped.report.number_format import amount, duration, interval, number, signed
 from looped.report.read import Run
-
-TITLES = {
-    "edit_distance": "Edit distance", "lcs": "Longest common subsequence", "in_context": "In-context learning",
-    "tables": "Tables in context",
-}  # fmt: skip
+from looped.tasks import TASKS
 
 
 @dataclass(frozen=True)
@@ -66,7 +62,7 @@ class Section:
 
 def build(problems: Sequence[Problem], runs: Sequence[Run]) -> tuple[str, str, list[Section]]:
     """Title, lead sentence and sections of the report."""
-    titles = list(dict.fromkeys(task_title(problem.task) for problem in problems))
+    titles = list(dict.fromkeys(TASKS[problem.task].title for problem in problems))
     names = list(dict.fromkeys(run.config.recipe for run in runs))
     title = (
         f"{', '.join(titles)}: {', '.join(names)}" if len(names) <= 4 else f"{', '.join(titles)}: {len(names)} recipes"
@@ -79,10 +75,6 @@ def build(problems: Sequence[Problem], runs: Sequence[Run]) -> tuple[str, str, l
         again = used.count(problem.task)
         sections.append(_problem(problem, problem.task if again == 1 else f"{problem.task}_{again}"))
     return title, lead, [*sections, _provenance(runs)]
-
-
-def task_title(task: str) -> str:
-    return TITLES.get(task, spaced(task).capitalize())
 
 
 def _problem(problem: Problem, slug: str) -> Section:
@@ -107,7 +99,7 @@ def _problem(problem: Problem, slug: str) -> Section:
             _grid(problem) if _has_grid(problem) else None, *parts,
         ]  # fmt: skip
     settings = f"Settings other than the defaults: {problem.settings}." if problem.settings else "Default settings."
-    return Section(task_title(problem.task), settings, (), [part for part in parts if part])
+    return Section(TASKS[problem.task].title, settings, (), [part for part in parts if part])
 
 
 def _scores(problem: Problem) -> Section:

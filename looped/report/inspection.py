@@ -3,9 +3,10 @@
 from typing import Any
 
 from looped.report import inspection_figures as figures
-from looped.report.content import Chart, Section, Sentences, number, task_title
+from looped.report.content import Chart, Section, Sentences, number
 from looped.report.figures import spaced
 from looped.report.read import Row
+from looped.tasks import TASKS
 
 MOVING = 0.05  # a state that changes by less in a loop counts as converged
 
@@ -15,7 +16,7 @@ def inspection(numbers: Row) -> tuple[str, str, list[Section]]:
     n = numbers
     where = f"group {n['group']}" if n["group"] else "training distribution"
     lead = (
-        f"{task_title(n['task'])}, {where}: {n['examples']} examples of the {n['split']} split, "
+        f"{TASKS[n['task']].title}, {where}: {n['examples']} examples of the {n['split']} split, "
         f"{_loops(n['loops'])} ({n['trained_loops']} in training), checkpoint of step {n['step']:,}."
     )
     parts = [_answers, _motion, _jacobian, _starts, _components, _attention, _modulation, _provenance]

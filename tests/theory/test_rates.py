@@ -8,8 +8,8 @@ import pytest
 import torch
 from model_cases import VARIANTS, build, inputs_for
 
-from looped.task_config import EditDistanceConfig
 from looped.tasks import TASKS
+from looped.tasks.edit_distance import EditDistanceConfig
 from looped.theory import continuity
 from looped.theory.cells import Cells
 from looped.theory.functions import FUNCTIONS, mixed, plateaus, spread, waves
