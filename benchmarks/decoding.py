@@ -1,7 +1,7 @@
-"""Speed of writing text: with the cache, without it, and `transformers`' GPT-2 of equal width (part of `make bench`).
+"""Speed of text generation: with cache, without cache, and GPT-2 of equal width in `transformers` (`make bench`).
 
-All versions write the same number of tokens in turn in one process, so that the ratios do not depend on how busy the
-machine is. On a GPU also batches of 8 and 64, in bf16.
+All versions generate the same number of tokens, in turn and in one process. The ratios therefore depend little on
+the load of the machine. A GPU also runs batches of 8 and 64, in bf16.
 """
 
 import argparse
@@ -25,7 +25,7 @@ GREEDY = Sampling(temperature=0.0)
 
 
 def looped_model(vocab: int, length: int) -> LoopedTransformer:
-    """One layer, looped as often as GPT-2 has layers, with its other choices (LayerNorm, biases, tied embeddings)."""
+    """One layer looped once for each layer of GPT-2, with GPT-2's LayerNorm, biases and tied embeddings."""
     return LoopedTransformer(
         ModelConfig(
             vocab_size=vocab,
@@ -59,7 +59,7 @@ def gpt2(vocab: int, length: int) -> transformers.GPT2LMHeadModel:
 
 @torch.no_grad()
 def without_cache(model: LoopedTransformer, tokens: torch.Tensor, count: int) -> list[int]:
-    """Greedy, with a full forward pass for every token, which reads out only the last position."""
+    """Greedy generation with a full forward pass per token, which computes only the last position's logits."""
     for _ in range(count):
         token = model(tokens, last_logits=1).logits[:, -1].argmax(-1, keepdim=True)
         tokens = torch.cat([tokens, token], dim=1)
@@ -67,7 +67,7 @@ def without_cache(model: LoopedTransformer, tokens: torch.Tensor, count: int) ->
 
 
 def measure(vocab: int, count: int, batch: int, repeats: int, device: torch.device) -> dict[str, float]:
-    """Tokens a second, and ratios of times that were measured one after another."""
+    """Tokens per second, and ratios of times that were measured one after another."""
     torch.manual_seed(0)
     kind = torch.bfloat16 if device.type == "cuda" else torch.float32
     model = looped_model(vocab, PROMPT + count).to(device, kind)

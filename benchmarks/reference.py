@@ -1,7 +1,7 @@
-"""The paper's block as its public code computes it: the baseline of every speed figure.
+"""The paper's block as its public code computes it: the baseline of all speed measurements.
 
-Attention written out, the modulation computed again for every loop and every example of the batch, float32.
-It shares no code with the library; `tests/test_benchmarks.py` checks that both compute the same function.
+Attention is written out, the modulation is recomputed for every loop and every example, and everything is float32.
+The module shares no code with the library. `tests/test_benchmarks.py` checks that both compute the same function.
 """
 
 import math
@@ -36,7 +36,7 @@ class PublishedBlock(nn.Module):
 
 
 class PublishedTMLT(nn.Module):
-    """Embedding, learned positions, one block looped, norm, output."""
+    """Embedding, learned positions, one looped block, final norm, output."""
 
     def __init__(self, vocab: int, seq: int, d_model: int, num_heads: int, num_loops: int) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ def rms(x: Tensor) -> Tensor:
 
 
 def copy_weights(reference: PublishedTMLT, model: nn.Module) -> None:
-    """Give a library model of the same sizes the reference's weights."""
+    """Copy the reference's weights into a library model of the same sizes."""
     pairs = {
         "embed.weight": reference.embedding.weight,
         "positions.table": reference.positions,

@@ -1,6 +1,6 @@
-"""Speed, memory and compile time of a training step, against the plain reference (`make bench`).
+"""Speed, memory and compile time of a training step, compared with the plain reference (`make bench`).
 
-All versions run in turn in one process, so that the ratios do not depend on how busy the machine is.
+All versions run in turn and in one process. The ratios therefore depend little on the load of the machine.
 """
 
 import argparse
@@ -28,7 +28,7 @@ D_MODEL, HEADS, LOOPS, SEQ, BATCH, VOCAB = 256, 4, 16, 126, 16, 211
 
 
 def config(num_loops: int = LOOPS, d_model: int = D_MODEL) -> ModelConfig:
-    """The library's model of the reference's function."""
+    """The library's model of the same function as the reference."""
     return ModelConfig(
         vocab_size=VOCAB,
         output_size=VOCAB,
@@ -47,7 +47,7 @@ def step(forward: Callable[[], Tensor]) -> None:
 
 
 def speed(repeats: int) -> dict[str, float]:
-    """Median seconds of forward and backward, and the ratio of the reference's to each."""
+    """Median seconds of a forward and backward pass, and the speed of each version relative to the reference."""
     torch.manual_seed(0)
     reference = PublishedTMLT(VOCAB, SEQ, D_MODEL, HEADS, LOOPS)
     torch.nn.init.normal_(reference.block.modulation.weight, 0, 0.02)
@@ -99,8 +99,8 @@ def peak_states(num_loops: int, recompute: Recompute, batch: int = 4, seq: int =
 
 
 def peak_bytes(run: Callable[[], None]) -> int:
-    """Peak of the bytes that torch's CPU allocator hands out during `run`, beyond what was there before."""
-    run()  # what stays (gradients) is there before the measurement
+    """Peak bytes allocated by torch's CPU allocator during `run`, beyond those allocated before."""
+    run()  # allocates the gradients, which stay, before the measurement
     gc.collect()
     with torch.profiler.profile(
         activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True, acc_events=True
@@ -116,7 +116,7 @@ def peak_bytes(run: Callable[[], None]) -> int:
 
 
 def memory() -> dict[str, float]:
-    """Peak activation memory in states, and how it grows with the loops."""
+    """Peak activation memory in units of one state, and its growth with the number of loops."""
     result = {}
     recompute: Recompute
     for recompute in ("none", "loop", "nested"):
@@ -129,7 +129,7 @@ def memory() -> dict[str, float]:
 
 
 def compile_time() -> dict[str, float]:
-    """Seconds of the first compiled step at 4 and 64 loops, less that of the second step; recompilations after."""
+    """Compile time in seconds at 4 and 64 loops: first step minus second. Fails on a later recompilation."""
     inputs = torch.randint(VOCAB, (2, 32))
 
     def first_step(num_loops: int) -> float:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from looped.commands.choice import choose
 from looped.training.errors import NonFiniteError
+from looped.user_code import import_code
 
 # What `looped --help` says of each command: the first line of its own help, here so that no command is imported for it.
 # Each is a module of its name in looped/commands.
@@ -36,7 +37,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for remark in ("The .grad attribute of a Tensor that is not a leaf", "Detected pickle protocol"):
         warnings.filterwarnings("ignore", remark)
     try:
-        if (chosen := choose(words, COMMANDS, "looped")) is not None:
+        while words and words[0] == "--import":
+            if len(words) < 2:
+                raise ValueError("--import: expected a Python file or the name of a module")
+            import_code(words[1])
+            words = words[2:]
+        if (chosen := choose(words, COMMANDS, "looped", "[--import FILE_OR_MODULE] ")) is not None:
             name, rest = chosen
             if name != "train":  # which ends by itself, after the step at hand
                 signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -8,7 +8,7 @@ from dataclasses import field, fields
 from typing import Any, Literal
 
 from looped.strict import check, forbid_unused, fraction, frozen, ordered, positive
-from looped.task_config import EditDistanceConfig, TaskConfig
+from looped.tasks.registry import TaskConfig
 
 CachePolicy = Literal["all", "first", "last", "ring"]
 
@@ -284,7 +284,8 @@ class RunConfig:
     note: str = ""
     """What the recipe reproduces, and how it differs from what was published."""
     model: ModelConfig = field(default_factory=ModelConfig)
-    task: TaskConfig = field(default_factory=EditDistanceConfig)
+    task: TaskConfig
+    """The settings of any registered task (see `looped.tasks`)."""
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     train: TrainConfig = field(default_factory=TrainConfig)

@@ -308,11 +308,15 @@ def write_file(folder: Path, kind: type[InFile], content: dict[str, Any], *, ind
 
 def write_rows(folder: Path, kind: type[InFile], rows: Iterable[dict[str, Any]]) -> None:
     """Write the rows into the kind's file, whole or not at all. Raises as `write_file`."""
-    lines = []
-    for row in rows:
-        _checked(kind.kind_of(row), row, f"{folder / kind.file}:{len(lines) + 1}")
-        lines.append(json.dumps(row) + "\n")
-    write_atomic(folder / kind.file, "".join(lines))
+    rows = list(rows)
+    for number, row in enumerate(rows, 1):
+        _checked(kind.kind_of(row), row, f"{folder / kind.file}:{number}")
+    write_lines(folder / kind.file, rows)
+
+
+def write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Write rows that only their task knows (`Task.extra_evaluation`), whole or not at all."""
+    write_atomic(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def read_config(folder: Path) -> RunConfig:

@@ -10,15 +10,13 @@ from rich.console import Console
 
 from looped.config import ModelConfig, RunConfig
 from looped.evaluation.calibration import calibrate
-from looped.evaluation.in_context import errors_by_context
-from looped.evaluation.scores import evaluate, solve, visualisations
+from looped.evaluation.scores import EVALUATION_SEED, evaluate, predictor, solve, visualisations
 from looped.files import read_text
 from looped.models.exit_rules import ExitRule, learned_rule, parse_rule
 from looped.models.transformer import LoopedTransformer
-from looped.run_folder import AnswersByLoop, Calibration, EvalRow, InContextRow, read_file, write_file, write_rows
+from looped.run_folder import AnswersByLoop, Calibration, EvalRow, read_file, write_file, write_lines, write_rows
 from looped.tasks import TASKS
 from looped.tasks.base import SPLITS, Split, Task
-from looped.tasks.prompts import PromptTask
 from looped.training.checkpoint import load_run
 from looped.training.devices import Device, find_device
 
@@ -125,7 +123,7 @@ def evaluate_run(
     checkpoint: Literal["best", "last"] = "best",
     device: Device = "auto",
 ) -> list[dict[str, Any]]:
-    """Evaluate a run folder into eval.jsonl (whose rows are returned), answers_by_loop.json and in_context.jsonl.
+    """Evaluate a run folder into eval.jsonl (whose rows are returned), answers_by_loop.json and what the task adds.
 
     Args:
         loops: loop counts; none is a range from 1 to beyond those trained.
@@ -148,12 +146,14 @@ def evaluate_run(
         "trained_loops": run.model.num_loops,
         "examples": visualisations(model, task, loops=min(counts[-1], max(run.model.num_loops, 4))),
     }
-    if isinstance(task, PromptTask):
-        with console.status(f"{folder}: {task.metric} by number of points in context, with baselines"):
-            trained = run.model.num_loops
-            some = [n for n in counts if n in (1, trained // 2, trained, 2 * trained)] or counts
-            curves = errors_by_context(model, task, loops=some, split=split, group=rows[0]["group"])
-            write_rows(folder, InContextRow, (row | {"step": step} for row in curves))
+    trained = run.model.num_loops
+    some = [n for n in counts if n in (1, trained // 2, trained, 2 * trained)] or counts
+    extra = task.extra_evaluation(
+        predictor(model), loops=some, split=split, group=rows[0]["group"], seed=EVALUATION_SEED
+    )
+    for name, found in extra.items():
+        with console.status(f"{folder}: {name}"):
+            write_lines(folder / name, [row | {"step": step} for row in found])
     write_file(folder, AnswersByLoop, answers, indent=None)
     write_rows(folder, EvalRow, rows)
     return rows

@@ -7,7 +7,7 @@ import json
 import types
 import typing
 from collections.abc import Iterable
-from typing import Any, Literal, TypeVar, Union
+from typing import Any, ClassVar, Literal, TypeVar, Union
 
 T = TypeVar("T")
 
@@ -54,9 +54,29 @@ def ordered(config: Any, what: str) -> None:
         check(low <= high, f"min_{what}", low, f"at most max_{what}={high}")
 
 
+class Named:
+    """The base of configurations of several kinds. Their plain data begin with the `name` of the kind."""
+
+    __slots__ = ()
+    name: ClassVar[str]
+
+    @classmethod
+    def kind(cls, name: str) -> type:
+        """The configuration of that name.
+
+        Raises:
+            ValueError: for an unknown name.
+        """
+        raise NotImplementedError
+
+
 def to_dict(config: Any) -> dict[str, Any]:
     """A configuration as plain JSON values; the inverse of `from_dict`."""
-    return json.loads(json.dumps(dataclasses.asdict(config)))
+    values = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
+    if isinstance(config, Named):
+        values = {"name": config.name} | values
+    parts = {key: to_dict(value) if dataclasses.is_dataclass(value) else value for key, value in values.items()}
+    return json.loads(json.dumps(parts))
 
 
 def from_dict(cls: type[T], data: object, path: str = "") -> T:
@@ -110,18 +130,18 @@ def _convert_union(args: tuple[Any, ...], value: Any, path: str) -> Any:
     options = [a for a in args if a is not type(None)]
     if len(options) == 1:
         return _convert(options[0], value, path)
-    if dataclasses.is_dataclass(options[0]):  # told apart by their literal `name`
-        by_name = {typing.get_args(typing.get_type_hints(o)["name"])[0]: o for o in options}
-        name = value.get("name") if isinstance(value, dict) else None
-        if name not in by_name:
-            raise ValueError(f"{path}.name={name!r}: expected one of {', '.join(by_name)}{nearest(str(name), by_name)}")
-        return _convert(by_name[name], value, path)
     raise TypeError(f"{path}: unions of {options} are not supported")
 
 
 def _convert_dataclass(cls: Any, data: Any, path: str) -> Any:
     if not isinstance(data, dict):
         raise ValueError(f"{path}={data!r}: expected an object with the fields of {cls.__name__}")
+    if issubclass(cls, Named):
+        try:
+            cls = cls.kind(str(data.get("name")))
+        except ValueError as error:
+            raise ValueError(f"{path}.name: {error}") from None
+        data = {key: value for key, value in data.items() if key != "name"}
     kinds = _type_hints(cls)
     known = [f.name for f in dataclasses.fields(cls)]
     for key in data:

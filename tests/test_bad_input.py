@@ -185,9 +185,6 @@ CASES = {
     ),
     "rows without table": Case(DEMO + "--model.max-loops 4", ("model.max_loops=4", "no effect")),
     "table without rows": Case(DEMO + "--model.modulation table", ("model.max_loops=None", "number of loops")),
-    "published answer": Case(
-        DEMO + "--task.version published --task.answer-at class", ("task.answer_at='class'", "'separator'")
-    ),
     "rating of generated": Case(
         "train sudoku --out new --task.min-rating 3", ("task.min_rating=3.0", "no effect", "generated")
     ),

@@ -24,8 +24,8 @@ from looped.commands import choice
 from looped.config import RunConfig
 from looped.evaluation.scores import loop_logits
 from looped.recipes import RECIPES
-from looped.task_config import EditDistanceConfig
 from looped.tasks import TASKS
+from looped.tasks.edit_distance import EditDistanceConfig
 from looped.training import load_run
 
 SMALL = [
@@ -210,7 +210,7 @@ def test_what_calibrate_recommends_is_used_by_default(boards: Path, tmp_path: Pa
     assert all(2 <= row["mean_loops"] <= 5 for row in early)
     assert "unchanged:1" in told
     run("report", folder, "--out", tmp_path / "report")
-    assert "Leaving early" in (tmp_path / "report/report.md").read_text()
+    assert "Early exit" in (tmp_path / "report/report.md").read_text()
     run("evaluate", folder, "--examples", "12", "--loops", "1", "2")
     assert not any("exit_rule" in row for row in rows_of(folder))
 

@@ -95,7 +95,7 @@ def test_strings(capsys: pytest.CaptureFixture[str]):
 
     wanted = f"In loop 3, the last of training, the state still moves by {found['motion']['change']['middle'][2]:.0%}"
     assert wanted in text
-    for part in ("group 4: 40 examples", "A disturbed input", "with noise of 0.1 ", "Gains and gates over t"):
+    for part in ("group 4: 40 examples", "A disturbed input", "with noise of 0.1, ", "Modulation by loop"):
         assert part in text
 
 
@@ -139,7 +139,7 @@ def test_boards_and_one_example():
     assert 2 in found["jacobian"]["loop"]
     assert len(found["components"]["paths"]) == 6
     assert found["score"]["beyond"] == [None, None]
-    assert "these examples leave open" in text
+    assert "these examples do not show whether" in text
 
 
 def test_text_and_a_single_loop():
@@ -153,7 +153,7 @@ def test_text_and_a_single_loop():
 def test_fewer_loops_than_in_training_into_the_run_folder():
     assert main(["inspect", "strings", "--loops", "2", "--examples", "9", "--seed", "5"]) == 0
     text = Path("strings/inspect/report.md").read_text()
-    assert "2 loops instead of the 3 of training" in text
+    assert "2 loops (3 in training)" in text
     assert "last of training" not in text
     found = json.loads(Path("strings/inspect/inspect.json").read_text())
     config, model, _ = load_run(Path("strings"))

@@ -11,8 +11,8 @@ import torch
 from looped.cli import main
 from looped.models import parse_rule
 from looped.models.generation import Sampling, generate
-from looped.tasks.text import Text
-from looped.tasks.tokenizer import trained_bpe
+from looped.tasks.text import Text, TextConfig
+from looped.tasks.text.tokenizer import trained_bpe
 from looped.training import load_run
 
 SMALL = (
@@ -80,7 +80,7 @@ def test_generate_prints_what_the_model_writes(options: str, capsys: pytest.Capt
     assert main(shlex.split(f"generate run --prompt 'é men' --tokens 30 {options}")) == 0
     out, err = capsys.readouterr()
     config, model, _ = load_run(Path("run"))
-    assert config.task.name == "text"
+    assert isinstance(config.task, TextConfig)
     task = Text(config.task)
     words = shlex.split(options)
     given = dict(zip(words[::2], words[1::2], strict=True))
@@ -149,7 +149,7 @@ def test_solve_tells_the_next_token(capsys: pytest.CaptureFixture[str]):
 MISTAKES = {
     "no text named": ("train language-looped --out new", ("task.train_files=()", "files or folders of text")),
     "no such text": (TRAIN.replace("text.txt", "absent.txt"), ("task.train_files", "absent.txt", "no such file")),
-    "folder without text": (TRAIN.replace("text.txt", "notes"), ("no *.txt file", "notes")),
+    "folder without text": (TRAIN.replace("text.txt", "notes"), ("no *.txt or *.jsonl file", "notes")),
     "empty corpus": (TRAIN.replace("text.txt", "blank.txt"), ("blank.txt: empty file",)),
     "binary": (TRAIN.replace("text.txt", "binary.txt"), ("binary.txt: not UTF-8 text",)),
     "cut short": (TRAIN.replace("text.txt", "cut.txt.xz"), ("cut.txt.xz", "damaged or cut short")),

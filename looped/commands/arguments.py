@@ -13,7 +13,6 @@ import tyro
 
 from looped.config import RunConfig
 from looped.recipes import complete, recipe
-from looped.task_config import SudokuConfig
 
 
 def command(function: Callable[..., None]) -> Callable[[Sequence[str]], None]:
@@ -49,9 +48,11 @@ def training_run(name: str, arguments: Sequence[str]) -> tuple[RunConfig, Path, 
         """Continue the run in that folder if it has begun."""
 
     default = recipe(name)
-    if isinstance(default.task, SudokuConfig) and any(word.startswith("--task.files") for word in arguments):
-        # Puzzles from files take the place of those that the recipe would generate.
-        default = dataclasses.replace(default, task=dataclasses.replace(default.task, pool=SudokuConfig().pool))
+    settings = type(default.task)
+    for asked, fields in settings.resets.items():
+        if any(word.partition("=")[0] == f"--task.{asked.replace('_', '-')}" for word in arguments):
+            plain = {name: getattr(settings(), name) for name in fields}
+            default = dataclasses.replace(default, task=dataclasses.replace(default.task, **plain))
     # Recipes may ask for files that only the options name, so that they are completed afterwards.
     options = parse(Train, arguments, f"looped train {name}", default=Train(run=default))
     return complete(options.run), options.out, options.resume

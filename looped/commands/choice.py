@@ -5,17 +5,20 @@ from collections.abc import Mapping, Sequence
 from looped.strict import nearest
 
 
-def choose(words: Sequence[str], commands: Mapping[str, str], program: str) -> tuple[str, list[str]] | None:
+def choose(
+    words: Sequence[str], commands: Mapping[str, str], program: str, before: str = ""
+) -> tuple[str, list[str]] | None:
     """The command named first, and the words after it; None after printing the help.
 
     Args:
         commands: what the help says of each command, by name.
+        options: those that may stand before the command, as the help shows them.
 
     Raises:
         ValueError: for a command that does not exist.
     """
     if not words or words[0] in ("-h", "--help"):
-        print(f"usage: {program} COMMAND [...]; `{program} COMMAND --help` tells more\n")
+        print(f"usage: {program} {options}COMMAND [...]; `{program} COMMAND --help` tells more\n")
         for name, summary in commands.items():
             print(f"  {name:13}{summary}")
         return None

@@ -1,7 +1,6 @@
 """`looped compare`."""
 
 import itertools
-import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +8,7 @@ from typing import Annotated
 from tyro.conf import FlagCreatePairsOff, Positional
 
 from looped.commands.arguments import command, override_words, training_run
-from looped.launch.local import run_commands
+from looped.launch.local import run_commands, typed
 from looped.recipes import recipe
 from looped.report import report
 
@@ -46,7 +45,7 @@ def compare(
         training_run(lines[0][2], lines[0][3:])
     if dry_run:
         for _, lines in work:
-            print(" && ".join(map(shlex.join, lines)))
+            print(" && ".join(map(typed, lines)))
         return
     failed = run_commands(work, jobs)
     if failed:

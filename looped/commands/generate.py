@@ -14,8 +14,8 @@ from looped.config import CachePolicy
 from looped.models.generation import Sampling, stream
 from looped.run_folder import read_config
 from looped.runs import loop_setting
-from looped.tasks.text import Text
-from looped.tasks.tokenizer import Tokenizer
+from looped.tasks import TASKS
+from looped.tasks.base import Tokenizer
 from looped.training.checkpoint import load_run
 from looped.training.devices import Device, find_device
 
@@ -60,7 +60,8 @@ def generate(
         device: where to compute; auto is the fastest kind at hand.
     """
     config = read_config(run)
-    if config.task.name != "text":
+    task = TASKS[config.task.name](config.task)
+    if task.tokenizer is None:
         raise ValueError(f"{run}: trained on {config.task.name}; expected a run on text")
     if not prompt:
         raise ValueError("--prompt: expected at least one text to continue")
@@ -69,15 +70,14 @@ def generate(
     config, model, step = load_run(run, checkpoint)
     model.to(find_device(device))
     setting = loop_setting(run, config.model, step, num_loops, exit_rule)
-    assert config.task.name == "text"
-    task = Text(config.task)
-    texts = [Typed(task.tokenizer, text, stop) for text in prompt]
+    tokenizer = task.tokenizer
+    texts = [Typed(tokenizer, text, stop) for text in prompt]
     for token in stream(
         model,
         [torch.from_numpy(task.prompt(text)) for text in prompt],
         max_new_tokens=tokens,
         sampling=Sampling(temperature=temperature, top_k=top_k, top_p=top_p),
-        stop=lambda written: written[-1] == task.tokenizer.end or (bool(stop) and texts[0].has_stop(written)),
+        stop=lambda written: written[-1] == tokenizer.end or (bool(stop) and texts[0].has_stop(written)),
         seed=seed,
         vocab_size=task.tokenizer.vocab_size,
         num_loops=setting.num_loops,
@@ -86,7 +86,7 @@ def generate(
         cache_loops=cache_loops,
     ):
         text = texts[token.row]
-        if token.token != task.tokenizer.end:
+        if token.token != tokenizer.end:
             text.ids.append(token.token)
         text.loops.append(token.loops)
         if len(prompt) == 1:

@@ -11,7 +11,7 @@ from rich.table import Table
 from tyro.conf import FlagCreatePairsOff, Positional
 
 from looped.commands.arguments import command, override_words, training_run
-from looped.launch.local import run_commands
+from looped.launch.local import run_commands, typed
 from looped.paper.reproduce import all_runs, estimate, work_for, write_table
 from looped.paper.tables import paper_table
 from looped.recipes.scales import Scale
@@ -50,7 +50,7 @@ def reproduce(
     work = work_for(content, out, seeds, options)
     if dry_run:
         for _, lines in work:
-            print(" && ".join(map(shlex.join, lines)))
+            print(" && ".join(map(typed, lines)))
         return
     for words in all_runs(content):  # what is wrong with the settings shows before anything begins
         training_run(words[0], [*words[1:], *options])

@@ -9,10 +9,11 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
+import tyro
 from rich.table import Table
 from tyro.conf import Positional
 
@@ -30,14 +31,18 @@ from looped.training import load_run
 from looped.training.logger import environment
 
 Kind = Literal["plain", "tuned", "radix", "modulated"]
+# Options with the names of the paper: d, N, and n for the number of cells.
+Dimension = Annotated[int, tyro.conf.arg(name="d")]
+Tokens = Annotated[int, tyro.conf.arg(name="N")]
+CellCount = Annotated[int, tyro.conf.arg(name="n")]
 
 
 def approximate(
     function: Positional[str],
-    dim: int = 1,
-    seq: int = 2,
-    cells: int = 4,
-    loops: Kind = "plain",
+    dim: Dimension = 1,
+    seq: Tokens = 2,
+    cells: CellCount = 4,
+    loops: Annotated[Kind, tyro.conf.arg(name="kind")] = "plain",
     samples: int = 1000,
     slope: int = 2**20,
     radix_bits: int = 6,
@@ -50,16 +55,16 @@ def approximate(
 
     Args:
         function: file.py:name, or one of the examples (waves, spread, mixed, rough, steep). It maps float64 torch
-            tensors (batch, seq, dim) in [0, 1] to the same shape, and does not care about the order of tokens.
-        dim: d, dimension of a token.
-        seq: N, tokens of a sequence.
-        cells: n, cells on each axis; loops grow as n^((N+1)d).
-        loops: plain and radix are weight-tied; modulated has factors eta(t).
-        samples: random sequences sent through the real loop.
+            tensors (batch, N, d) in [0, 1] to the same shape, and is permutation-equivariant.
+        dim: dimension of a token.
+        seq: number of tokens in a sequence.
+        cells: number of cells on each axis; the number of loops grows as n^((N+1)d).
+        loops: how labels are recalled: plain, tuned and radix are weight-tied; modulated has factors eta(t).
+        samples: number of random sequences for the model.
         slope: steepness M of the quantiser.
         radix_bits: bits of a label (radix).
         paper_size: pad the block to the paper's sizes, 17d+9 and 49d+25.
-        max_loops: refuse more.
+        max_loops: the largest number of loops allowed.
         all_sequences: also run the weights in exact arithmetic on every sequence of cells.
         out: folder for approximate.json, error.svg and life.svg.
     """
@@ -76,9 +81,9 @@ def approximate(
     circuit = built.program.circuit
     print(
         f"{function}: one block of dimension {len(circuit.registers)} and width {len(circuit.units)}, "
-        f"{circuit.non_zeros()} weights not zero, 2 heads of size 1, {built.program.loops:,} loops, {loops}"
+        f"{circuit.non_zeros()} nonzero weights, 2 heads of size 1, {built.program.loops:,} loops, {loops}"
     )
-    print(f"before it runs: in plain {built.predicted('float64')}")
+    print(f"prediction for pure {built.predicted('float64')}")
     x = np.random.default_rng(0).random((samples, seq, dim))
     wanted, got, alone = evaluate(f, x), built(x), built(x, stream=False)
     meant = built.semantics(x)
@@ -89,9 +94,9 @@ def approximate(
         "largest_difference_to_semantics": float(np.abs(got - meant).max()),
         "right_in_float64_alone": float((np.abs(alone - meant) < 1e-9).mean()),
     }  # fmt: skip
-    print(f"real loop, {samples} sequences: L2 error {facts['l2_error']:.4f}")
-    print(f"  largest difference to what it should compute: {facts['largest_difference_to_semantics']:.1e}")
-    print(f"  right in float64 alone, theta not refreshed: {facts['right_in_float64_alone']:.1%} of outputs")
+    print(f"model, {samples} sequences: L2 error {facts['l2_error']:.4f}")
+    print(f"  largest difference from the intended output: {facts['largest_difference_to_semantics']:.1e}")
+    print(f"  right in pure float64 (theta not reset in every loop): {facts['right_in_float64_alone']:.1%} of outputs")
     if all_sequences:
         facts |= exact_on_all_sequences(built)
         print(
@@ -109,7 +114,7 @@ def approximate(
     table = Table("loop", *(names[i] for i in shown), title=f"token 0 of {np.round(token, 3).tolist()}, loop by loop")
     for t in times:
         table.add_row(str(t), *(f"{states[t, i]:.4g}" for i in shown))
-    table.caption = f"quantised by loop {cells - 1}, sequence known by loop {wait}, then its label is recalled"
+    table.caption = f"quantised by loop {cells - 1}, contextual ID complete by loop {wait}, then the label is recalled"
     print_table(table)
     if out:
         _write(out, "approximate.json", {**facts, "rows": rows})
@@ -118,19 +123,19 @@ def approximate(
 
 
 def memorise(
-    count: int = 26, dim: int = 1, bits: int = 8, digit: int = 4, seed: int = 0, out: Path | None = None
+    count: int = 26, dim: Dimension = 1, bits: int = 8, digit: int = 4, seed: int = 0, out: Path | None = None
 ) -> None:
     """Memorise random labels with every variant, in exact and floating-point arithmetic.
 
     Args:
         count: K, number of labels.
-        dim: d, their dimension.
-        bits: of a label (radix).
-        digit: largest digit (wide), and labels put between two (interpolated).
-        seed: of the labels, normally distributed.
+        dim: dimension of a label.
+        bits: bits of a label (radix).
+        digit: the largest digit (wide digits), and the factor of more loops (interpolated).
+        seed: seed of the normally distributed labels.
         out: folder for memorise.json and precision.svg.
     """
-    at_least(1, dim=dim, bits=bits, digit=digit)
+    at_least(1, d=dim, bits=bits, digit=digit)
     labels = np.random.default_rng(seed).normal(size=(count, dim))
     eps = float(np.abs(np.diff(labels, axis=0)).max(initial=0))
     spread = float(np.ptp(labels, axis=0).max(initial=0))
@@ -142,7 +147,7 @@ def memorise(
         "wide digits": (memorization.plain(labels, digit=digit), eps / 2 / digit),
         "radix": (memorization.radix(labels, bits), spread * 2.0 ** -(bits + 1)),
     }
-    table = Table("variant", "dim", "width", "loops", "bound", "exact", "float64", "float32", "said before it ran",
+    table = Table("variant", "dim", "width", "loops", "bound", "exact", "float64", "float32", "prediction",
                   title=f"{count} labels in {dim} dimensions; Lemma 4.1 allows an error of {eps:.4g}")  # fmt: skip
     rows = []
     for name, (memory, bound) in variants.items():
@@ -156,7 +161,7 @@ def memorise(
                      "predicted": said})  # fmt: skip
     print_table(table)
     curve = [memorization.share_recalled(k, seed) for k in (4, 8, 11, 14, 17, 20, 24, 28, 32, 40, 60, 100, 200)]
-    table = Table("labels", "exact", "float64", "float32", title="share of labels that plain looping recalls right")
+    table = Table("labels", "exact", "float64", "float32", title="share of labels that plain looping recalls correctly")
     for row in curve:
         table.add_row(str(row["count"]), *(f"{row[dtype]:.2f}" for dtype in ("exact", "float64", "float32")))
     print_table(table)
@@ -169,27 +174,27 @@ def memorise(
 
 def moduli(
     target: Positional[str],
-    dim: int = 1,
-    seq: int = 2,
+    dim: Dimension = 1,
+    seq: Tokens = 2,
     deltas: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3),
     p: float = 2.0,
     grid: int | None = None,
     num_loops: int | None = None,
     out: Path | None = None,
 ) -> None:
-    """Moduli of continuity, sequence, contextual and token, of a function or of what a trained model computes.
+    """Moduli of continuity (sequence, contextual, token) of a function or of a trained model.
 
     Args:
         target: file.py:name, an example (waves, spread, mixed), or a run folder.
-        dim: d, dimension of a token; of a run folder, the model's own.
-        seq: N, tokens of a sequence.
-        deltas: how far inputs may move.
-        p: norm of outputs.
-        grid: also exactly, among inputs with multiples of 1/grid as coordinates.
-        num_loops: of the model; none is as trained.
+        dim: dimension of a token; a run folder has its own.
+        seq: number of tokens in a sequence.
+        deltas: largest changes of the input.
+        p: norm of output changes.
+        grid: also compute the moduli exactly among inputs whose coordinates are multiples of 1/grid.
+        num_loops: loops of the model; the default is the number in training.
         out: folder for moduli.json.
     """
-    at_least(1, dim=dim, seq=seq)
+    at_least(1, d=dim, N=seq)
     if Path(target).is_dir():
         run, model, _ = load_run(Path(target), "best")
         f = rates.function_of(model, num_loops)
@@ -219,24 +224,24 @@ def moduli(
 
 def rate(
     function: Positional[str],
-    dim: int = 1,
-    seq: int = 2,
-    cells: tuple[int, ...] = (2, 4, 8, 16),
+    dim: Dimension = 1,
+    seq: Tokens = 2,
+    cells: Annotated[tuple[int, ...], tyro.conf.arg(name="n")] = (2, 4, 8, 16),
     kinds: tuple[Kind, ...] = ("plain", "tuned", "radix", "modulated"),
     p: float = 2.0,
     samples: int = 100_000,
     out: Path | None = None,
 ) -> None:
-    """Error against the number of loops: measured, bounded by Theorem 3.6 and by the construction, and the slope.
+    """Error against the number of loops: measured, bounded by Theorem 3.6, bounded by the construction; fitted slope.
 
     Args:
         function: as for `looped theory approximate`.
-        dim: d, dimension of a token.
-        seq: N, tokens of a sequence.
+        dim: dimension of a token.
+        seq: number of tokens in a sequence.
         cells: numbers of cells on each axis.
-        kinds: memories to compare.
-        p: of the L^p error.
-        samples: random sequences on which the error is measured.
+        kinds: kinds of recall to compare.
+        p: exponent of the L^p error.
+        samples: number of random sequences for the error.
         out: folder for rate.json and error.svg.
     """
     at_least(1, samples=samples)
@@ -248,31 +253,31 @@ def rate(
         construct_cells = [cells_for(dim, seq, n, kind) for kind in kinds]
         for line in construct_cells:
             if line.count * dim > 2**24:
-                raise ValueError(f"cells={n}: expected at most 2^24 labels, not {line.count:,} in {dim} dimensions")
+                raise ValueError(f"n={n}: expected at most 2^24 labels, not {line.count:,} in {dim} dimensions")
         rows += rates.measure(f, Cells(dim, seq, n), kinds=kinds, p=p, samples=samples)
     print_table(_rate_table(rows))
     slopes = {kind: rates.slope(rows, kind) for kind in kinds if len(cells) > 1}
     ours, theirs = -1 / ((seq + 1) * dim), -1 / ((seq + 1) * dim + 1)
     for kind, value in slopes.items():
         print(f"{kind}: error falls as loops^{value:.3f} over the last sizes")
-    print(f"exponents for smooth functions: {ours:.3f} here, {theirs:.3f} in the theorem")
+    print(f"exponents for smooth functions: {ours:.3f} for this construction, {theirs:.3f} in the theorem")
     if out:
         _write(out, "rate.json", {"function": function, "dim": dim, "seq": seq, "p": p, "rows": rows, "slopes": slopes})
         _write(out, "error.svg", theory_figures.error_by_loops(rows))
 
 
-def roughness(cells: int = 8, samples: int = 1000, out: Path | None = None) -> None:
-    """Where plain looping stalls and modulation does not: functions of growing jumps, through the real loop.
+def roughness(cells: CellCount = 8, samples: int = 1000, out: Path | None = None) -> None:
+    """Errors on functions with growing jumps, for which plain looping stalls and modulation does not.
 
     Args:
-        cells: n, cells on each axis, and plateaus of the function.
-        samples: random sequences of two tokens.
+        cells: number of cells on each axis, and of plateaus of the function.
+        samples: number of random sequences of two tokens.
         out: folder for roughness.json and stall.svg.
     """
-    at_least(2, cells=cells, samples=samples)
-    rows = rates.roughness(cells=cells, samples=samples)
+    at_least(2, n=cells, samples=samples)
+    rows = rates.roughness(n=cells, samples=samples)
     table = Table("roughness", "eps", "omega tok", "omega cont", "plain", "tuned", "radix", "modulated",
-                  title=f"L2 error of real loops, n={cells}, d=1, N=2")  # fmt: skip
+                  title=f"L2 error of the model, n={cells}, d=1, N=2")  # fmt: skip
     for row in rows:
         names = ("roughness", "eps", "token", "contextual", "plain", "tuned", "radix", "modulated")
         table.add_row(*(f"{row[name]:.4g}" for name in names))
@@ -321,7 +326,7 @@ def load_function(target: str) -> Function:
 
 def _rate_table(rows: Sequence[rates.Row]) -> Table:
     heads = ("n", "kind", "loops", "error", "Theorem 3.6", "bound here", "theorem / error", "eps / (w_tok + w_cont)")
-    table = Table(*heads, title="L^p error and bounds (moduli are found by search, from below)")
+    table = Table(*heads, title="L^p error and bounds (with moduli found by search, which are lower bounds)")
     for row in rows:
         more = ()
         if "bound" in row and row["kind"] == "plain":

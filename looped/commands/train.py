@@ -8,6 +8,7 @@ from looped.commands.arguments import training_run
 from looped.recipes import RECIPES
 from looped.run_folder import CONFIG
 from looped.training import train as train_run
+from looped.user_code import import_words
 
 
 def train(arguments: Sequence[str]) -> None:
@@ -26,7 +27,7 @@ def train(arguments: Sequence[str]) -> None:
         score = f", best validation {best['metric']} {best['value']:.4f} at step {best['step']}" if best else ""
         print(f"{out}: {summary['finished']} after {summary['steps']} steps{score}")
         if summary["finished"] == "interrupted":
-            again = ["looped", "train", *arguments, *([] if resume else ["--resume"])]
+            again = ["looped", *import_words(), "train", *arguments, *([] if resume else ["--resume"])]
             print(f"continue with: {shlex.join(again)}")
 
 

@@ -14,7 +14,7 @@ from looped.costs.count import exit_flops, flops
 from looped.intervals import interval
 from looped.models.exit_rules import ExitRule
 from looped.models.transformer import LoopedTransformer
-from looped.tasks.base import Batch, Split, Task
+from looped.tasks.base import Batch, Predict, Split, Task
 
 EVALUATION_SEED = 0  # the same examples for every model
 PART = 128  # examples in a forward pass, at most,
@@ -154,6 +154,19 @@ def sample_batch(task: Task, split: Split, examples: int, group: str | None) -> 
     different = task.available(split, group)
     size = examples if different is None else different if group in task.whole_groups else min(examples, different)
     return task.batch(split, 0, size, seed=EVALUATION_SEED, group=group)
+
+
+def predictor(model: LoopedTransformer) -> Predict:
+    """The model as a task may ask it (see `Task.extra_evaluation`)."""
+    device = next(model.parameters()).device
+
+    def predict(batch: Batch, loops: Sequence[int]) -> Float[Tensor, "loops batch seq output"]:
+        found = [
+            loop_logits(model, part, loops).cpu() for part in parts(batch, part_size(model, batch, len(loops)), device)
+        ]
+        return torch.cat(found, dim=1)
+
+    return predict
 
 
 def visualisations(model: LoopedTransformer, task: Task, *, loops: int, count: int = 6) -> list[dict[str, Any]]:

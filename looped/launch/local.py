@@ -1,6 +1,7 @@
 """Runs as processes on this machine. Another launcher would take the same work: folders, and the commands of each."""
 
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -10,9 +11,15 @@ from pathlib import Path
 from rich.console import Console
 
 from looped.run_folder import LOG, EvalRow, Summary, read_file
+from looped.user_code import import_words
 
 Work = Sequence[tuple[Path, list[list[str]]]]
 """For each run its folder and the commands (lists of words) that fill it one after another."""
+
+
+def typed(line: Sequence[str]) -> str:
+    """A command `looped ...` as one types it, with the user's code that it needs."""
+    return shlex.join([line[0], *import_words(), *line[1:]])
 
 
 def run_commands(work: Work, jobs: int) -> list[str]:
@@ -33,7 +40,7 @@ def run_commands(work: Work, jobs: int) -> list[str]:
             with (folder / LOG).open("a") as log:
                 # A process group of its own: Ctrl-C comes to this process alone, which passes it on once.
                 running[folder] = subprocess.Popen(
-                    [sys.executable, "-m", "looped.cli", *line[1:]],
+                    [sys.executable, "-m", "looped.cli", *import_words(), *line[1:]],
                     stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True,
                 )  # fmt: skip
             failed = running[folder].wait()

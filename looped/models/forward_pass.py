@@ -117,7 +117,7 @@ class Pass:
     def context(self, section: Section, layer: int, t: int, shared: Context) -> Context:
         modulation = self.modulation[t][layer] if section == "core" and self.modulation else {}
         kv = None if self.store is None else self.store.slot(section, layer, t)
-        return shared._replace(modulation=modulation, kv=kv, loop=t)
+        return Context(shared.mask, shared.rotary, modulation, kv, t, shared.embedded, shared.position_embedding)
 
     def _active_rows(self) -> Context:
         """What all loops share, narrowed to the examples in the loop."""

@@ -167,10 +167,7 @@ class CachedPass:
         self.cache, self.span, self.num_loops, self.active = cache, span, num_loops, active
 
     def slot(self, section: Section, layer: int, t: int) -> KVSlot:
-        policy = self.cache.policies[section]
-        slots = self.cache.slots[section][layer]
-        earlier = slots[policy.slot(t - 1, self.num_loops)] if t else None
-        return CacheSlot(slots[policy.slot(t, self.num_loops)], earlier, self.span, self.active, policy.computes(t))
+        return CacheSlot(self, self.cache.slots[section][layer], self.cache.policies[section], t)
 
     def close(self, loops_taken: Int[Tensor, "batch seq"] | None) -> None:
         """The pass is over: tokens show their last keys in the slots of the loops that their example did not run."""
@@ -187,29 +184,31 @@ class CachedPass:
                         slots[empty][:, rows, :, self.span] = last
 
 
-@dataclass(slots=True)
 class CacheSlot:
-    """One slot of a `Cache` in one pass."""
+    """The slot of one loop of a layer, in one pass."""
 
-    held: Float[Tensor, "two batch heads length head_dim"]
-    earlier: Float[Tensor, "two batch heads length head_dim"] | None
-    """The slot of the previous loop, which holds the last keys of halted tokens."""
-    span: slice
-    """The positions of this pass's tokens."""
-    active: Active
-    computes: bool
+    def __init__(
+        self, run: CachedPass, slots: Float[Tensor, "slots two batch heads length head_dim"], policy: SlotPolicy, t: int
+    ) -> None:
+        self.run, self.slots, self.policy, self.t = run, slots, policy, t
+        self.computes = policy.computes(t)
+
+    def _held(self, t: int) -> Float[Tensor, "two batch heads length head_dim"]:
+        return self.slots[self.policy.slot(t, self.run.num_loops)]
 
     def write(self, new: Float[Tensor, "two active heads new d"]) -> Float[Tensor, "two active heads keys d"]:
-        rows, halted, span = self.active.rows, self.active.halted, self.span
-        if halted is not None:
-            assert self.earlier is not None
-            last = self.active.take(self.earlier[:, :, :, span], dim=1)
-            new = torch.where(halted[:, None, :, None], last, new)
-        self.held[:, slice(None) if rows is None else rows, :, span] = new
-        return self.read()
+        active, span, held = self.run.active, self.run.span, self._held(self.t)
+        if active.halted is not None:  # the slot of the previous loop has the last keys of halted tokens
+            last = active.take(self._held(self.t - 1)[:, :, :, span], dim=1)
+            new = torch.where(active.halted[:, None, :, None], last, new)
+        if active.rows is None:
+            held[:, :, :, span] = new
+        else:
+            held[:, active.rows, :, span] = new
+        return active.take(held[:, :, :, : span.stop], dim=1)
 
     def read(self) -> Float[Tensor, "two active heads keys d"]:
-        return self.active.take(self.held[:, :, :, : self.span.stop], dim=1)
+        return self.run.active.take(self._held(self.t)[:, :, :, : self.run.span.stop], dim=1)
 
 
 class PassKV:

@@ -32,7 +32,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file") from None
     except (OSError, SafetensorError) as error:
-        raise ValueError(f"{path}: no safetensors file, is it cut short? ({error})") from None
+        raise ValueError(f"{path}: the file is cut short or damaged ({error})") from None
     wrong = [name for name, tensor in model.state_dict().items() if shapes.get(name, tensor.shape) != tensor.shape]
     if not wrong:
         missing, unexpected = load_model(model, str(path), strict=False)

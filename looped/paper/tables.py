@@ -1,8 +1,8 @@
-"""The paper's tables: which runs give each of their rows, and the numbers that the paper has there.
+"""The paper's tables: the runs for each row, and the paper's numbers.
 
-Xu & Sato (ICML 2025), Tables 2 to 4. Every row is run as published and as corrected. Beside the paper's rows stand
-looped models of fewer loops, and standard transformers of equal parameters (one layer) and, where a scale has as many
-layers as loops, of equal FLOPs.
+The source is Xu & Sato (ICML 2025), Tables 2 to 4. Every row of the paper is run as published and as corrected.
+Further rows are looped models with fewer loops, standard transformers with equal parameters (one layer), and standard
+transformers with equal FLOPs if a scale has equally many layers and loops.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from looped.recipes import recipe
 from looped.recipes.scales import SIZES, Scale
 
 Words = tuple[str, ...]
-"""A recipe and its options, as they follow `looped train`."""
+"""A recipe and its options: the arguments of `looped train`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class Row:
     model: str
     corrected: Words
     loops: tuple[int, ...]
-    """Loop counts to evaluate at: those trained by any model of the task, one, and twice the most."""
+    """Loop counts to evaluate: one, those in training of any model of the task, and twice the largest of these."""
     paper: float | None = None
     published: Words | None = None
 
@@ -57,7 +57,7 @@ class PaperTable:
     rows: tuple[Row, ...]
     claims: tuple[Claim, ...]
     differs: tuple[str, ...]
-    """What is not as in the paper, at this scale."""
+    """Differences from the paper, at this scale."""
 
 
 TITLES = {2: "Table 2, reasoning", 3: "Table 3, in-context learning", 4: "Table 4, language modelling"}
@@ -103,21 +103,23 @@ MORE = {
 }
 DIFFERS = {
     2: (
-        "The paper has one seed, and test sets of 1,000 examples. Its timestep-modulated runs of these tasks and all "
-        "its Sudoku and Countdown runs were never published: `as published` joins what the public code has of each.",
-        "Training batches here are drawn anew, or for Sudoku from a pool; the public code repeated a fixed set.",
-        "The published edit distance counts leading gaps at half price, so that its two columns answer two questions.",
+        "The paper has one seed and test sets of 1,000 examples. It never published its timestep-modulated runs of "
+        "these tasks, nor any Sudoku or Countdown run; `as published` combines the parts that the public code has.",
+        "Every training batch here is new, or for Sudoku drawn from a pool; the public code repeated a fixed set.",
+        "The published edit distance counts leading gaps at half their cost, so the scores of its two columns are "
+        "not comparable.",
     ),
     3: (
-        "The paper's numbers are times 20 here: its script divided the squared error by the dimension. Which points it "
-        "averaged is not known; here it is the error at the last point.",
-        "The paper evaluated the checkpoint of step 200,000 of 500,000; here it is the best by validation.",
+        "The paper's numbers are multiplied by 20 here, because its script divided the squared error by the "
+        "dimension. The paper does not say which points it averaged; here it is the error at the last point.",
+        "The paper evaluated the checkpoint of step 200,000 of 500,000; here it is the checkpoint with the best "
+        "validation score.",
     ),
     4: (
-        "The paper's number is the perplexity of random validation windows, printed as test perplexity; here it is "
-        "that of the whole test split with a sliding window.",
-        "As published, an end of text follows every line: another text, whose perplexity is not that of the column "
-        "beside it. What the published block was worth is told by its own row, on the corrected text.",
+        "The paper's number is the perplexity of random validation windows, reported as test perplexity; here it "
+        "is that of the whole test split with a sliding window.",
+        "As published, an end-of-text token follows every line. The text therefore differs, and perplexities of "
+        "the two columns are not comparable. The row of the published block uses the corrected text.",
     ),
 }
 
@@ -126,7 +128,7 @@ def paper_table(number: int, scale: Scale) -> PaperTable:
     """A table at a scale.
 
     Raises:
-        ValueError: for a table that does not exist, or one without that scale.
+        ValueError: the table does not exist, or has no such scale.
     """
     if number not in TASKS:
         raise ValueError(f"table {number}: expected one of {', '.join(map(str, TASKS))}")
@@ -174,10 +176,10 @@ def _task(task: PaperTask, suffix: str, scale: Scale) -> tuple[list[Row], list[C
     rows += [row(model=model, corrected=words) for model, words in more.items()]
     claims = [
         (f"Looping {r} times beats {fewer[0]} times.", fewest, looped),
-        (f"Looping {r} times beats one layer once, of equal parameters.", one_layer, looped),
-        (f"Looping {r} times beats {layers} layers of their own weights.", standard, looped),
-        ("Timestep modulation beats plain looping, all else equal.", looped, timestep),
-        ("Timestep modulation beats plain looping, as published.", old_looped, old_timestep),
+        (f"Looping {r} times beats one layer applied once, with equal parameters.", one_layer, looped),
+        (f"Looping {r} times beats {layers} separate layers.", standard, looped),
+        ("Timestep modulation beats plain looping, with all else equal.", looped, timestep),
+        ("Timestep modulation beats plain looping, in the published settings.", old_looped, old_timestep),
         *((f"Looping {r} times beats this model: {model}.", words, looped) for model, words in more.items()),
     ]
     if task.recipe not in OTHER_QUESTION:

@@ -1,11 +1,13 @@
-"""Named runs. A recipe is a function without arguments that returns a complete `RunConfig`."""
+"""Named runs. A recipe is a function without arguments that returns a `RunConfig`."""
 
+import contextlib
 import dataclasses
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import Literal
 
-from looped.config import RunConfig
+from looped.config import ModelConfig, RunConfig
 from looped.recipes import in_context, language, reasoning
 from looped.recipes.scales import at_scale
 from looped.strict import nearest
@@ -39,8 +41,26 @@ RECIPES["wikitext-published-standard-released"] = partial(language.wikitext, "st
 RECIPES["wikitext-looped-handicapped"] = language.handicapped
 
 
+def register_recipe(name: str) -> Callable[[Callable[[], RunConfig]], Callable[[], RunConfig]]:
+    """The decorator that makes a recipe known: `@register_recipe("my-run")` above a function that returns a run.
+
+    Raises:
+        ValueError: for a name that is taken, or that no command could tell from `NAME@SCALE` or an option.
+    """
+    if name in RECIPES:
+        raise ValueError(f"recipe {name!r}: the name is taken; choose another one")
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise ValueError(f"recipe {name!r}: expected letters, digits, '-', '_' and '.'")
+
+    def known(function: Callable[[], RunConfig]) -> Callable[[], RunConfig]:
+        RECIPES[name] = function
+        return function
+
+    return known
+
+
 def _matched(by: Literal["parameters", "flops"], scale: str = "") -> RunConfig:
-    """At a scale the looped model is scaled first, and the standard one then chosen to cost as much."""
+    """The looped model is scaled first. The standard model is then chosen to have the same cost."""
     return language.matched(recipe(f"wikitext-looped{scale}"), by)
 
 
@@ -52,25 +72,44 @@ RECIPES.update(MATCHED)
 
 
 def recipe(name: str) -> RunConfig:
-    """The run of that name, `NAME` or `NAME@SCALE`; sizes that the task decides are still None (see `complete`).
+    """The run with this name, `NAME` or `NAME@SCALE`. Sizes that depend on the task are still None (see `complete`).
+
+    The name of a task without a recipe of this name gives one layer, looped four times, on the task's default settings.
 
     Raises:
-        ValueError: for an unknown name, with the nearest known one, or a scale that the recipe does not have.
+        ValueError: the name is unknown (names the nearest one), or the recipe does not have the scale.
     """
     base, at, scale = name.partition("@")
-    if base not in RECIPES:
-        raise ValueError(f"recipe {base!r}: unknown{nearest(base, RECIPES)}; `looped recipes` lists them")
     if base in MATCHED:
         return dataclasses.replace(MATCHED[base](at + scale), recipe=name)
-    run = RECIPES[base]()
+    if base in RECIPES:
+        run = RECIPES[base]()
+    elif base in TASKS:
+        run = _default(base)
+    else:
+        known = [*RECIPES, *TASKS]
+        raise ValueError(
+            f"recipe {base!r}: unknown{nearest(base, known)}; `looped recipes` lists them, and "
+            "`looped --import FILE_OR_MODULE ...` makes your own known"
+        )
     return dataclasses.replace(at_scale(run, scale) if at else run, recipe=name)
 
 
+def _default(name: str) -> RunConfig:
+    task = TASKS[name]
+    config, model = task.Config(), ModelConfig(num_loops=4)
+    # A task that needs files cannot say yet what it feeds a model; `complete` says then what is wrong.
+    with contextlib.suppress(ValueError):
+        spec = task(config).spec
+        model = dataclasses.replace(model, inputs=spec.inputs, causal=spec.causal)
+    return RunConfig(note=f"The default run of the task {name}.", task=config, model=model)
+
+
 def complete(run: RunConfig) -> RunConfig:
-    """The run with the sizes that its task decides filled in.
+    """The run with the sizes that depend on its task filled in.
 
     Raises:
-        ValueError: where a size that was set is too small for the task, or no score could reach the target.
+        ValueError: a given size is too small for the task, or no score can reach the target.
     """
     task, target = TASKS[run.task.name](run.task), run.train.target
     if target is not None and target > 1 and not task.lower_is_better:

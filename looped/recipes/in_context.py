@@ -1,33 +1,37 @@
-"""In-context learning: function classes and tables, as complete runs."""
+"""Recipes for in-context learning of function classes and tables."""
 
 import dataclasses
 from typing import Literal
 
 from looped.config import ModelConfig, OptimConfig, RunConfig, ScheduleConfig, TrainConfig
 from looped.recipes.reasoning import Variant
-from looped.task_config import InContextConfig, TablesConfig, TaskConfig
+from looped.tasks import TaskConfig
+from looped.tasks.in_context import InContextConfig
+from looped.tasks.tables import TablesConfig
 
 Problem = Literal["tree", "linear", "sparse", "relu", "tables"]
 
-# Loops at the start of the curriculum, which also carry gradient and loss, and at its end: the settings of the
-# looped-ICL code (Yang et al. 2024). The trees and tables run 12 throughout, as in the paper's table.
+# Loop counts at the start and the end of the curriculum, from the looped-ICL code (Yang et al. 2024). The first is
+# also the number of loops with gradient and loss. Trees and tables always use 12, as in the paper's table.
 LOOPS: dict[Problem, tuple[int, int]] = {
     "tree": (12, 12), "linear": (15, 30), "sparse": (10, 20), "relu": (5, 12), "tables": (12, 12),
 }  # fmt: skip
 
 
 def in_context(problem: Problem, variant: Variant, published: bool = False) -> RunConfig:
-    """One layer looped, with the prompt injected and the final LayerNorm in every loop, against 12 layers.
+    """One looped layer, which gets the prompt and applies the final LayerNorm in every loop, against 12 layers.
 
     Prompts grow from 5 to 20 coordinates, and from 26 to 101 points (trees, ReLU) or from 11 to 41 (linear).
 
-    Published: GPT-2's block, but RMSNorm without gain where it is modulated; depth 1 in the initialisation of the
-    looped; one position too many; trees that ignore the curriculum of coordinates; and an error divided by the
-    dimension, which is reported here beside the raw one. The public timestep network starts from N(0, 0.02),
-    here as everywhere from the framework's default. Its 500,000 steps were evaluated after 200,000.
-    Corrected: one block (RMSNorm with gain) for all variants, and trees in the coordinates in use.
-    The loss is that of the last loop for trees and tables, else the mean over the loops with gradient
-    (--train.loss window --train.loss-window 12 asks for it anywhere).
+    Published: GPT-2's block, but RMSNorm without gain in the modulated model. Looped models are initialised for depth
+    1, and there is one position too many. Trees ignore the curriculum of coordinates. The error is divided by the
+    dimension; reports here also give the raw error. The public timestep network starts from N(0, 0.02); all recipes
+    here start it from the framework's default. The paper evaluated the checkpoint after 200,000 of 500,000 steps.
+
+    Corrected: one block (RMSNorm with gain) for all variants, and trees use only the coordinates of the curriculum.
+
+    The loss is that of the last loop for trees and tables, otherwise the mean over the loops with gradient.
+    --train.loss window --train.loss-window 12 selects this mean for any problem.
     """
     first, last = LOOPS[problem]
     looped = variant != "standard"
@@ -59,14 +63,14 @@ def in_context(problem: Problem, variant: Variant, published: bool = False) -> R
             kind="curriculum", min_loops=first, max_loops=last, loops_step=2, every=500, num_grad_loops=first
         )
     return RunConfig(
-        note="The public code's protocol with its quirks." if published else NOTES[problem],
+        note="The public code's protocol, with its quirks." if published else NOTES[problem],
         model=model,
         task=_task(problem, published),
         schedule=schedule,
         optim=OptimConfig(
             learning_rate=1e-4,
             betas=(0.9, 0.999),
-            weight_decay=0.0,  # which makes it Adam
+            weight_decay=0.0,  # AdamW without decay is Adam
             warmup_steps=0,
             schedule="constant",
             clip_norm=5.0,
@@ -84,11 +88,11 @@ def in_context(problem: Problem, variant: Variant, published: bool = False) -> R
 
 
 NOTES: dict[Problem, str] = {
-    "tree": "The public code's protocol for decision trees without its quirks.",
-    "linear": "Loops, window and curricula of the looped-ICL code; only trees are in the paper.",
-    "sparse": "Loops, window and curricula of the looped-ICL code; only trees are in the paper.",
-    "relu": "Loops, window and curricula of the looped-ICL code; only trees are in the paper.",
-    "tables": "The public code tests tables of OpenML; give files with --task.tables and --task.held-out.",
+    "tree": "The public code's protocol for decision trees, without its quirks.",
+    "linear": "Loops, window and curricula come from the looped-ICL code. The paper has only trees.",
+    "sparse": "Loops, window and curricula come from the looped-ICL code. The paper has only trees.",
+    "relu": "Loops, window and curricula come from the looped-ICL code. The paper has only trees.",
+    "tables": "The public code tests tables of OpenML. Give files with --task.tables and --task.held-out.",
 }
 
 

@@ -1,6 +1,6 @@
-"""Language modelling: the paper's WikiText-103 runs, their baselines of equal cost, and a CPU-sized set.
+"""Recipes for language modelling: the paper's WikiText-103 runs, baselines of equal cost, and runs for a CPU.
 
-The user names the text: --task.train-files, --task.validation-files and --task.test-files, or --task.dataset.
+The user gives the text with --task.train-files, --task.validation-files and --task.test-files, or with --task.dataset.
 """
 
 import dataclasses
@@ -9,16 +9,16 @@ from typing import Literal
 from looped.config import ModelConfig, OptimConfig, RunConfig, TrainConfig
 from looped.costs.baselines import match
 from looped.recipes.reasoning import Variant
-from looped.task_config import TextConfig
+from looped.tasks.text import TextConfig
 
 GPT2_VOCABULARY, PADDED_VOCABULARY = 50_257, 50_304
 
 
 def language(variant: Variant) -> RunConfig:
-    """Six layers' worth of depth at width 128, for about ten minutes on a CPU; any text of a few megabytes will do.
+    """Effective depth 6 at width 128, for about ten minutes on a CPU and any text of a few megabytes.
 
-    A byte-pair encoding of 4,096 tokens is trained on the text, so that most of the weights are not embeddings of
-    rare words. All variants see the same windows in the same order; their blocks differ in nothing else.
+    A byte-pair encoding of only 4,096 tokens is trained on the text. With a larger vocabulary, most weights would be
+    embeddings of rare words. All variants get the same windows in the same order, and their blocks are the same.
     """
     model = ModelConfig(
         causal=True,
@@ -31,7 +31,7 @@ def language(variant: Variant) -> RunConfig:
         tie_embeddings=True,
     )
     return RunConfig(
-        note="Sized for ten minutes on a CPU; name the text with --task.train-files. No published counterpart.",
+        note="Sized for ten minutes on a CPU. Give the text with --task.train-files. No published counterpart.",
         model=model,
         task=TextConfig(tokenizer="bpe", bpe_size=4096, context=128, document="paragraph"),
         optim=OptimConfig(learning_rate=2e-3, betas=(0.9, 0.95), weight_decay=0.1, warmup_steps=100),
@@ -44,10 +44,11 @@ def language(variant: Variant) -> RunConfig:
 def wikitext(variant: Variant, published: bool, released: bool = False) -> RunConfig:
     """WikiText-103 with GPT-2's tokens (Xu & Sato 2025, Table 4): one layer looped 24 times, against 12 layers.
 
-    Published: the public code's baseline takes attention values from the raw state and has no norm before its
-    feed-forward layer; norms inside the looped layers have no gain; the vocabulary is padded; an end of text
-    follows every line. Corrected: one block for all variants, pre-RMSNorm with gain, the exact vocabulary, an end
-    of text after a file. `released` is the only standard model whose settings are public: 6 layers of width 512.
+    Published: the public code's looped baseline takes attention values from the raw state and has no norm before its
+    feed-forward layer. Norms inside the looped layers have no gain. The vocabulary is padded. An end-of-text token
+    follows every line. Corrected: one block for all variants, pre-RMSNorm with gain, the exact vocabulary, and an
+    end-of-text token only after each file. `released` is the only standard model with public settings: 6 layers of
+    width 512.
     """
     model = ModelConfig(
         vocab_size=PADDED_VOCABULARY if published else GPT2_VOCABULARY,
@@ -68,9 +69,9 @@ def wikitext(variant: Variant, published: bool, released: bool = False) -> RunCo
         if variant == "looped":
             model = dataclasses.replace(model, values="state", feedforward_norm=False)
     return RunConfig(
-        note="Name WikiText-103 with --task.train-files, --task.validation-files and --task.test-files, and GPT-2's "
-        "tokenizer with --task.tokenizer. The published validation came every 100 steps; here every 1,000. "
-        + ("With the public quirks." if published else "Without its quirks."),
+        note="Give WikiText-103 with --task.train-files, --task.validation-files and --task.test-files, and GPT-2's "
+        "tokenizer with --task.tokenizer. The public code validated every 100 steps; here every 1,000. "
+        + ("With the public code's quirks." if published else "Without its quirks."),
         model=model,
         task=TextConfig(tokenizer="gpt2", context=1024, version="published" if published else "corrected"),
         optim=OptimConfig(
@@ -89,19 +90,20 @@ def wikitext(variant: Variant, published: bool, released: bool = False) -> RunCo
 
 
 def handicapped() -> RunConfig:
-    """`wikitext-looped`, but with the attention values and the missing norm of the published baseline.
+    """`wikitext-looped` with the attention values and the missing norm of the published baseline, all else equal.
 
-    All else being equal, it tells what the handicap was worth.
+    It measures how much these two handicaps cost the published baseline.
     """
     run = wikitext("looped", published=False)
     return dataclasses.replace(run, model=dataclasses.replace(run.model, values="state", feedforward_norm=False))
 
 
 def matched(looped: RunConfig, by: Literal["parameters", "flops"]) -> RunConfig:
-    """A standard transformer that costs as much as the looped run (see `looped.costs.baselines`).
+    """A standard transformer with the same cost as the looped run (see `looped.costs.baselines`).
 
     Args:
-        looped: with all the sizes that its task decides, those of text being its vocabulary and context.
+        looped: a run with all sizes set, including those that depend on the task (vocabulary and context).
+        by: the cost that is matched, parameters or FLOPs.
     """
     found = match(looped.model, by)
     note = f"Standard, {found.ratio:.3f} times the {by} of {looped.recipe}. "

@@ -1,14 +1,18 @@
-"""The paper's reasoning tasks: complete runs as functions.
+"""Recipes for the paper's reasoning tasks.
 
-Each `(task, variant)` pair exists as `published` (the public code's settings with its quirks, as far as a file of
-settings exists) and as corrected. Where the public record is silent, `note` says what was chosen.
+Each `(task, variant)` pair exists as published and as corrected. Published means the settings and quirks of the public
+code, as far as it has a file of settings. If the public record lacks a setting, `note` gives the choice made here.
 """
 
 import dataclasses
 from typing import Literal
 
 from looped.config import ModelConfig, OptimConfig, RunConfig, TrainConfig
-from looped.task_config import CountdownConfig, EditDistanceConfig, LCSConfig, SudokuConfig, TaskConfig
+from looped.tasks import TaskConfig
+from looped.tasks.countdown import CountdownConfig
+from looped.tasks.edit_distance import EditDistanceConfig
+from looped.tasks.lcs import LCSConfig
+from looped.tasks.sudoku import SudokuConfig
 
 Variant = Literal["standard", "looped", "timestep"]
 
@@ -16,10 +20,10 @@ Variant = Literal["standard", "looped", "timestep"]
 
 
 def demo(variant: Variant, num_loops: int = 4) -> RunConfig:
-    """Edit distance of strings of 6 over 3 letters: small enough for a CPU, and out of reach of one layer.
+    """Edit distance of 6 letters from an alphabet of 3: small enough for a CPU, and too hard for one layer.
 
-    All variants see the same examples in the same order. The answer is read at <sep> by a bidirectional model.
-    Embeddings of unit size learn this task in far fewer steps than the small ones of initialisation=gpt2.
+    All variants get the same examples in the same order. The model is bidirectional; its answer is the output at
+    <sep>. With embeddings of unit size it learns this task in far fewer steps than with initialisation=gpt2.
     """
     model = ModelConfig(
         d_model=64, num_heads=4, num_loops=1 if variant == "standard" else num_loops, initialisation="pytorch"
@@ -27,24 +31,24 @@ def demo(variant: Variant, num_loops: int = 4) -> RunConfig:
     if variant == "timestep":
         model = dataclasses.replace(model, modulation="scale_gate")
     return RunConfig(
-        note="A small edit distance (no published counterpart): what looping, and the timestep, add at equal data.",
+        note="A small edit distance task (no published counterpart): the effect of loops and timestep at equal data.",
         model=model,
         task=EditDistanceConfig(length=6, min_letters=3, max_letters=3, letter_pool=3),
         optim=OptimConfig(learning_rate=2e-3, warmup_steps=100, weight_decay=0.01),
-        # One thread and no compiler: models this small gain from neither.
+        # No compiler: models this small do not gain from it.
         train=TrainConfig(steps=3000, batch_size=128, compile=False, eval_every=500, save_every=3000),
     )
 
 
 def sudoku() -> RunConfig:
-    """9x9 Sudoku, sized for seven minutes on one GPU; docs/results.md says what it solves.
+    """9x9 Sudoku, sized for seven minutes on one GPU; docs/results.md has its results.
 
-    Two layers looped 8 times with gains and gates, the loss on all loops. Muon learns this in far fewer steps than
-    AdamW (docs/log.md). The learning rate stays, so that training may end at any time; what is evaluated are averaged
-    weights. Give it puzzles with --task.files; else it makes its own.
+    Two layers are looped 8 times, with scales and gates and the loss on all loops. Muon learns this in far fewer steps
+    than AdamW (docs/log.md). The learning rate is constant, so that training can stop at any time. Averaged weights
+    are evaluated. Give puzzles with --task.files; otherwise the task generates them.
     """
     return RunConfig(
-        note="Sized for one GPU and minutes; the published protocol is sudoku-published-*.",
+        note="Sized for minutes on one GPU. The published protocol is sudoku-published-*.",
         model=ModelConfig(
             d_model=256, num_heads=8, core_layers=2, num_loops=8, modulation="scale_gate", gate_offset=1,
             norm_gain=False,
@@ -62,15 +66,15 @@ def sudoku() -> RunConfig:
 
 # --- Paper scale -------------------------------------------------------------------------------------------
 
-EPOCH = 1_000_000 // 128  # steps in which the public code sees its million examples once
+EPOCH = 1_000_000 // 128  # steps of the public code for one pass over its million examples
 
 
 def strings(task: Literal["edit_distance", "lcs"], variant: Variant, published: bool) -> RunConfig:
     """Edit distance of 60 letters or LCS of 100: one layer looped 100 times, against 12 layers.
 
-    Published: the causal model of the public code, whose three variants also differ in norm, gain and
-    activation; the learning rate changes once an epoch, so that the first epoch trains nothing. Corrected:
-    one block for all variants, the learning rate follows the step, the gradient is clipped.
+    Published: the causal model of the public code. Its three variants also differ in norm, gain and activation. Its
+    learning rate changes once per epoch and is zero in the first epoch, which therefore trains nothing. Corrected:
+    one block for all variants, a learning rate that changes every step, and gradient clipping.
     """
     model = ModelConfig(
         causal=True,
@@ -96,8 +100,8 @@ def strings(task: Literal["edit_distance", "lcs"], variant: Variant, published: 
     if published:
         optim = dataclasses.replace(optim, decay="all_but_bias", schedule="linear", update_every=EPOCH, clip_norm=None)
     return RunConfig(
-        note="The public code saw one million fixed examples 100 times; here every batch is new, and no "
-        "example of another split can occur. " + ("With the public quirks." if published else "Without its quirks."),
+        note="The public code used one million fixed examples 100 times. Here every batch is new, and no example "
+        "occurs in two splits. " + ("With the public code's quirks." if published else "Without its quirks."),
         model=model,
         task=data,
         optim=optim,
@@ -114,9 +118,9 @@ def strings(task: Literal["edit_distance", "lcs"], variant: Variant, published: 
 def puzzles(task: Literal["sudoku", "countdown"], variant: Variant, published: bool) -> RunConfig:
     """Sudoku and Countdown: one layer looped 32 times, against 6 layers; the loss on all loops.
 
-    Published: sinusoids of position and timestep added before every loop, 50,304 classes, 12 layers or (for
-    Countdown) 50 loops as in the only public code; its timestep-modulated model never was public, so that this
-    one is the published block of the other tasks in the same frame.
+    Published: sinusoids of position and timestep are added before every loop. There are 50,304 classes, and 12 layers
+    or (for Countdown) 50 loops, as in the only public code. The paper's timestep-modulated model for these tasks was
+    never public. The one here uses the published block of the other tasks in the same setting.
     """
     loops = 50 if published and task == "countdown" else 32
     model = ModelConfig(core_layers=12 if published else 6) if variant == "standard" else ModelConfig(num_loops=loops)
@@ -137,10 +141,10 @@ def puzzles(task: Literal["sudoku", "countdown"], variant: Variant, published: b
     steps, batch_size, rest = 500 * 500_000 // 128, 128, "500,000 fixed examples 500 times"
     if task == "sudoku":
         data = SudokuConfig(pool=100_000, loss="all", augment=False) if published else SudokuConfig(pool=100_000)
-        steps, batch_size, rest = 200 * 100_000 // 24, 24, "100,000 fixed boards rated 3.0 and more 200 times"
+        steps, batch_size, rest = 200 * 100_000 // 24, 24, "100,000 fixed boards rated at least 3.0, 200 times"
     return RunConfig(
-        note=f"The public code saw {rest}; for Sudoku give the file with --task.files and --task.min-rating 3."
-        + (" With the public quirks." if published else " Without its quirks."),
+        note=f"The public code used {rest}. For Sudoku, give the file with --task.files and --task.min-rating 3."
+        + (" With the public code's quirks." if published else " Without its quirks."),
         model=model,
         task=data,
         optim=OptimConfig(
@@ -165,7 +169,7 @@ def halting(kind: Literal["gate", "act"]) -> RunConfig:
     run = puzzles("sudoku", "looped", published=False)
     return dataclasses.replace(
         run,
-        note="sudoku-looped, with learned halting: no published counterpart. The price of loops is not tuned.",
+        note="sudoku-looped with learned halting; no published counterpart. The ponder cost is not tuned.",
         model=dataclasses.replace(run.model, halting=kind),
         train=dataclasses.replace(run.train, loss="halting"),
     )

@@ -1,8 +1,8 @@
-"""The paper's recipes at sizes that a machine can bear: `NAME@SCALE`, for example `sudoku-looped@cpu`.
+"""The paper's recipes at smaller sizes: `NAME@SCALE`, for example `sudoku-looped@cpu`.
 
-A scale changes sizes alone: the width, the depths, the length of the training and the hardness of the problems. What
-makes a recipe published or corrected (norms, activation, order of the schedule, quirks of the data) stays as it is,
-and all variants of one task share one learning rate, one batch size and one number of steps.
+A scale changes only sizes: the width, the depths, the number of training steps and the difficulty of the problems.
+Published and corrected recipes keep their differences (norms, activation, schedule, quirks of the data). All variants
+of one task share one learning rate, one batch size and one number of steps.
 """
 
 import dataclasses
@@ -16,14 +16,14 @@ Scale = Literal["demo", "cpu", "gpu", "paper"]
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """What a scale makes of one task's recipes."""
+    """The sizes of one task's recipes at a scale."""
 
     task: dict[str, Any]
     """Settings of the task."""
     d_model: int
     num_heads: int
     loops: tuple[int, ...]
-    """Loop counts that the looped models are trained at; the last one is the table's r."""
+    """Loop counts of the looped models in training; the last one is r in the table."""
     layers: int
     """Layers of the standard transformer."""
     steps: int
@@ -41,26 +41,26 @@ LETTERS = {"min_letters": 3, "max_letters": 3, "letter_pool": 3}
 
 
 def _vocabulary(size: int, context: int) -> dict[str, int]:
-    """What the task would decide when it has read the text; baselines of equal cost want to know it earlier."""
+    """Sizes that the task would set after reading the text. Baselines of equal cost need them earlier."""
     return {"vocab_size": size, "output_size": size, "max_seq_len": context}
 
 
 def cpu(share: float = 1.0) -> dict[str, Size]:
-    """Two cores, meant for 45 minutes a table with two seeds; docs/results.md says what was run.
+    """Sizes for two cores, meant for 45 minutes per table with two seeds; docs/results.md has the runs.
 
-    Width 64 and 4 loops against 4 layers, so that a run takes about a minute on one core. The reasoning problems are
-    the smallest on which one layer fails and four loops do not: strings of 6 to 8 over 3 letters, 4x4 Sudoku,
-    Countdown with three numbers. Trees split on 3 coordinates instead of 20, with 21 points instead of 101, in 2,000
-    steps: with 4 coordinates, 31 points and 1,250 steps most models had not begun to learn them. Text has
-    width 128, since its vocabulary (a BPE of 2,048 tokens, so that embeddings are not most of the weights) needs it.
-    Models this narrow want learning rates 10 to 20 times the published ones.
+    Width 64 and 4 loops against 4 layers: a run takes about a minute on one core. The reasoning problems are the
+    smallest on which one layer fails and four loops do not: strings of 6 to 8 from 3 letters, 4x4 Sudoku, Countdown
+    with three numbers. Trees split on 3 coordinates instead of 20, with 21 points instead of 101, in 2,000 steps. With
+    4 coordinates, 31 points and 1,250 steps, most models had not begun to learn them. Text uses a BPE of 2,048
+    tokens, because with a larger one most weights would be embeddings; this vocabulary needs width 128. Models this
+    narrow need learning rates 10x to 20x the published ones.
     """
     reasoning: dict[str, Any] = {
         "d_model": 64, "num_heads": 4, "loops": (2, 4), "layers": 4, "batch_size": 128, "learning_rate": 2e-3,
     }  # fmt: skip
     steps = round(1250 * share)
     prompt_steps = round(2000 * share)
-    every = max(1, prompt_steps // 20)  # all points from a tenth of the steps on, the last coordinate from 30% on
+    every = max(1, prompt_steps // 20)  # all points after 10% of the steps, the last coordinate after 30%
     prompts = {
         "dim": 3, "points": 21, "start_dim": 2, "dim_every": 6 * every, "start_points": 11, "points_step": 5,
         "points_every": every,
@@ -80,15 +80,15 @@ def cpu(share: float = 1.0) -> dict[str, Size]:
 
 
 def demo() -> dict[str, Size]:
-    """Minutes: the problems of `cpu` with a tenth of its steps. It shows that all of it runs; it decides nothing."""
+    """The sizes of `cpu` with a tenth of its steps. In minutes it shows that everything runs; it ranks no models."""
     return cpu(0.1)
 
 
 def gpu() -> dict[str, Size]:
-    """One GPU of Hopper's size, meant for 30 minutes a table with one seed and eight runs at a time; not yet run.
+    """Sizes for one Hopper GPU, meant for 30 minutes per table with one seed and eight runs at a time; not yet run.
 
-    Width 128 and 16 loops against 12 layers (Sudoku, Countdown: 6, as in the paper), on problems half way to the
-    paper's. At these sizes a GPU is busy with starting kernels, so that runs side by side cost little.
+    Width 128 and 16 loops against 12 layers (Sudoku, Countdown: 6, as in the paper), on problems between those of
+    `cpu` and the paper. At these sizes kernel launches dominate the time, so runs side by side cost little.
     """
     strings = {"loops": (4, 8, 16), "d_model": 128, "num_heads": 4, "batch_size": 256, "learning_rate": 1e-3}
     boards = {"loops": (4, 8, 16), "d_model": 128, "num_heads": 8, "batch_size": 256, "learning_rate": 1e-3}
@@ -112,10 +112,10 @@ SIZES = {"demo": demo, "cpu": cpu, "gpu": gpu}
 
 
 def at_scale(run: RunConfig, scale: str) -> RunConfig:
-    """The run at a scale; `paper` leaves it as it is.
+    """The run at a scale; `paper` leaves it unchanged.
 
     Raises:
-        ValueError: for an unknown scale, or one that has no size for the task.
+        ValueError: the scale is unknown or has no size for the task.
     """
     if scale == "paper":
         return run
@@ -134,7 +134,7 @@ def at_scale(run: RunConfig, scale: str) -> RunConfig:
         "core_layers": layers,
         "num_loops": 1 if standard else size.num_loops,
         "initialisation_depth": layers if constant_depth else None,
-        "vocab_size": None,  # the 50,304 classes of a public script would cost more than all the rest
+        "vocab_size": None,  # the 50,304 classes of the public code would cost more than everything else
         "output_size": None,
         "max_seq_len": None,
     }
@@ -155,7 +155,7 @@ def at_scale(run: RunConfig, scale: str) -> RunConfig:
             eval_every=max(1, size.steps // 2),
             eval_examples=min(run.train.eval_examples, 1024),
             save_every=size.steps,
-            precision="auto",  # fp32, as some published runs, would double the time on a processor with bf16
-            compile=None if scale == "gpu" else False,  # on CPUs, models this small do not earn back its start
+            precision="auto",  # fp32, which some published runs use, would double the time on a processor with bf16
+            compile=None if scale == "gpu" else False,  # on CPUs, compiling small models takes longer than it saves
         ),
     )

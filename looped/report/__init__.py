@@ -1,4 +1,4 @@
-"""Reports from run folders: tables, figures, pictures of the answers, the inside of the loop. Knows no models."""
+"""Reports from run folders: tables, figures, answers by loop, inspection of the loop. Uses no models."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,12 +17,12 @@ from looped.report.reproduction import load_tables, reproduction
 def report(folders: Sequence[Path], out: Path) -> Path:
     """Write report.html, report.md, results.csv and figures/ into `out`; returns the path of report.html.
 
-    A folder that is no run itself is searched for runs one and two levels down. Where one holds a table.json, the
+    A folder that is not a run itself is searched for runs one and two levels down. If a folder holds a table.json, the
     report begins with that table of the paper.
 
     Raises:
-        ValueError: one line, where there is no run or a file is malformed (names file and line).
-        OSError: if `out` cannot be written; each file in it is then the old one or the new one, whole.
+        ValueError: there is no run, or a file is malformed (names file and line).
+        OSError: `out` cannot be written; each file in it is then the complete old one or the complete new one.
     """
     runs = read_runs(folders)
     found = problems(runs)
@@ -36,7 +36,7 @@ def report_inspection(numbers: dict[str, Any], out: Path) -> Path:
     """Write report.html, report.md and figures/ of one inspected run (see inspect.json in docs/design.md) into `out`.
 
     Raises:
-        OSError: if `out` cannot be written.
+        OSError: `out` cannot be written.
     """
     return _write_page(out, *inspection(numbers))
 

@@ -1,7 +1,7 @@
-"""Pictures of the thinking: what the model would answer after each loop, as plain HTML.
+"""The model's answers after each loop, as HTML.
 
-Colour is never alone: wrong cells also carry a filled corner or a cross, undecided ones a ring or a
-question mark, so that the visualisations read without colour and in print.
+Colour is never the only mark: wrong cells also have a filled corner or a cross, undecided ones a ring or a question
+mark. The visualisations therefore work without colour and in print.
 """
 
 import json
@@ -27,7 +27,7 @@ class Thinking:
     html: str
     examples: int
     solved: int
-    """Examples that are answered right after the loops of training."""
+    """The number of examples answered correctly with the loops of training."""
     kinds: tuple[str, ...]
 
 
@@ -35,7 +35,7 @@ def thinking(run: Run) -> Thinking | None:
     """The visualisations of a run's first examples; None where it has none.
 
     Raises:
-        ValueError: for a picture that is malformed (names the file and the example).
+        ValueError: a visualisation is malformed (names the file and the example).
     """
     if run.answers is None or not run.answers.examples:
         return None
@@ -55,7 +55,7 @@ def thinking(run: Run) -> Thinking | None:
 
 
 def milestones(loops: Sequence[int]) -> list[int]:
-    """Loops 1, 2, 4, 8, ... of those there are, and the last."""
+    """Those of `loops` that are powers of two, and the last."""
     return [loop for loop in loops if loop & (loop - 1) == 0 or loop == loops[-1]]
 
 
@@ -218,7 +218,7 @@ def _points(picture: Row, trained: int) -> str:
 
 
 def _rows(frames: Sequence[Row], trained: int) -> list[Row]:
-    """The loops that get a row: all, or where they are many the milestones and the loops of training."""
+    """The loops that get a row: all, or if there are many the milestones and the loops of training."""
     shown = [frame["loop"] for frame in frames]
     if len(shown) > MOST_ROWS:
         shown = [*milestones(shown), trained]
@@ -260,7 +260,7 @@ LEGENDS = {
     ),
     "distribution": (
         '<p class="legend">Numbers are probabilities in percent; <span class="answer-key">▾ framed</span>: the right '
-        "answer; ▸: the loop count in training.</p>"
+        "answer. ▸: the loop count in training.</p>"
     ),
     "slots": (
         '<p class="legend"><span class="slots key"><span class="r">5</span></span> right '
@@ -269,8 +269,8 @@ LEGENDS = {
         "▸: the loop count in training.</p>"
     ),
     "points": (
-        '<p class="legend">Columns: the first, second, fourth, ... and last point, whose value is predicted from all '
-        "points before it; the darker, the farther from the truth. ✓: the last one is within the tolerance (a tenth of "
-        "the spread of the values; for classes the right sign); ▸: the loop count in training.</p>"
+        '<p class="legend">Columns are points 1, 2, 4, ... and the last. Each value is predicted from all earlier '
+        "points. Darker cells are farther from the truth. ✓: the last value is within the tolerance (a tenth of the "
+        "spread of the values; for classes the right sign). ▸: the loop count in training.</p>"
     ),
 }

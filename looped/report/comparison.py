@@ -1,5 +1,6 @@
-"""What the runs say: variants over seeds and learning rates, test scores with 95% intervals, differences."""
+"""Comparison of runs: variants over seeds and learning rates, test scores with 95% intervals, differences."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -10,13 +11,11 @@ import numpy as np
 from looped.report.read import Run
 from looped.run_folder import EvalRow
 from looped.strict import to_dict
+from looped.tasks import TASKS
 
-# What may differ between runs of one variant: where and how often, not what is trained.
+# Settings that may differ between runs of one variant, because they do not change the training.
 HOUSEKEEPING = {"device", "devices", "compile", "recompute", "workers", "log_every", "save_every", "save_minutes",
                 "keep_last"}  # fmt: skip
-# What may differ between models on one problem: how it is shown to them, not what is asked.
-PRESENTATION = {"answer_at", "augment", "loss", "on_bad_row", "start_dim", "dim_step", "dim_every",
-                "start_points", "points_step", "points_every", "truncation"}  # fmt: skip
 
 
 def t_quantile(degrees: int) -> float:
@@ -45,13 +44,13 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Variant:
-    """Runs that differ in seed and learning rate alone."""
+    """Runs that differ only in seed and learning rate."""
 
     name: str
     grid: dict[float, tuple[Run, ...]]
     """Finished runs by learning rate, in ascending order."""
     learning_rate: float
-    """The one with the best mean validation score over seeds; the test scores play no part in it."""
+    """The one with the best mean validation score over seeds. Test scores are not used."""
 
     @property
     def runs(self) -> tuple[Run, ...]:
@@ -92,7 +91,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Problem:
-    """Everything that was run on one problem: the variants are comparable with each other."""
+    """All runs on one problem. Their variants are comparable."""
 
     task: str
     settings: str
@@ -101,8 +100,8 @@ class Problem:
     """Whether the scores are errors: at least 0, without an upper bound."""
     variants: tuple[Variant, ...]
     groups: tuple[str, ...]
-    """Of the groups on which every evaluated run has test rows those whose examples the scores are means over:
-    all, or for errors, which may differ in scale from group to group, the first."""
+    """The groups whose examples enter the scores: all groups with test rows in every evaluated run. For errors, whose
+    scale may differ between groups, only the first of them."""
     unfinished: tuple[Run, ...]
     unevaluated: tuple[Run, ...]
     """Finished runs without eval.jsonl."""
@@ -113,7 +112,7 @@ class Problem:
         self, variant: Variant, metric: str, num_loops: int, learning_rate: float | None = None,
         groups: Sequence[str] | None = None,
     ) -> Estimate | None:  # fmt: skip
-        """Test score; None where no run has one. Defaults: the chosen learning rate, the shared groups."""
+        """Test score, or None if no run has one. Defaults: the chosen learning rate, the shared groups."""
         runs = variant.grid[learning_rate or variant.learning_rate]
         scores = [score for run in runs if (score := run_score(run, metric, num_loops, groups or self.groups))]
         if len(scores) < 2:
@@ -123,11 +122,11 @@ class Problem:
         return Estimate(mean, max(low, 0.0), min(high, most), len(scores))
 
     def headline(self, variant: Variant) -> Estimate | None:
-        """The test score that decides, at the loops the variant was trained for."""
+        """The main test score, at the loops the variant was trained for."""
         return self.estimate(variant, self.metric, variant.trained_loops)
 
     def rank(self, score: float | None) -> float:
-        """The higher, the better; minus infinity for no score."""
+        """A number that is higher for a better score; minus infinity for None."""
         return rank(score, self.lower_is_better)
 
     def loops(self, variant: Variant) -> list[int]:
@@ -140,7 +139,7 @@ class Problem:
 
     @property
     def metrics(self) -> list[str]:
-        """All metrics of the evaluation, the one that decides first."""
+        """All metrics of the evaluation, with the main one first."""
         names = [row.metric for v in self.variants for run in v.runs for row in run.test_rows]
         return list(dict.fromkeys([self.metric, *names]))
 
@@ -153,7 +152,7 @@ class Problem:
         models: dict[str, list[tuple[int, float, float, float]]] = {}
         baselines: dict[str, list[tuple[int, float, float, float]]] = {}
         for variant in self.variants:
-            baselines.clear()  # those of every variant are the same
+            baselines.clear()  # the baselines of every variant are the same
             for row in variant.runs[0].in_context:
                 wanted = row.group in self.groups[:1] and row.num_loops in (None, variant.trained_loops)
                 if wanted and row.split == "test":
@@ -210,11 +209,11 @@ def _difference(problem: Problem, first: Variant, second: Variant) -> Difference
 def paired(
     first: Mapping[int, float], second: Mapping[int, float], a: Estimate, b: Estimate
 ) -> tuple[float, float, float, int]:
-    """Second minus first score with its 95% interval, and over how many seeds.
+    """Second minus first score, its 95% interval, and the number of shared seeds.
 
     Args:
         first, second: scores by seed.
-        a, b: their estimates, which serve where the two have fewer than two seeds in common.
+        a, b: their estimates, used if they share fewer than two seeds.
     """
     seeds = first.keys() & second.keys()
     if len(seeds) >= 2:
@@ -226,20 +225,21 @@ def paired(
 
 
 def problems(runs: Sequence[Run]) -> list[Problem]:
-    """The runs sorted into problems and variants; the problem with most variants comes first.
+    """The runs grouped into problems and variants. The problem with the most variants comes first.
 
     Raises:
-        ValueError: if two finished runs are the same variant, learning rate and seed.
+        ValueError: two finished runs have the same variant, learning rate and seed.
     """
     by_problem: dict[str, list[Run]] = {}
     for run in runs:
-        asked = {key: value for key, value in to_dict(run.config.task).items() if key not in PRESENTATION}
+        task = run.config.task
+        asked = {key: value for key, value in to_dict(task).items() if key not in TASKS[task.name].presentation}
         by_problem.setdefault(str(asked), []).append(run)
     return sorted((_problem(members) for members in by_problem.values()), key=lambda p: -len(p.variants))
 
 
 def _problem(runs: Sequence[Run]) -> Problem:
-    # A run that was ended early counts once somebody evaluated it; its step stands in the last table.
+    # A run that was stopped early counts once it is evaluated; the last table shows its step.
     done = [run for run in runs if run.finished or (run.summary and run.test_rows)]
     tested = [run for run in done if run.test_rows]
     shared = list(dict.fromkeys(row.group for run in tested for row in run.test_rows))
@@ -249,11 +249,11 @@ def _problem(runs: Sequence[Run]) -> Problem:
     task = runs[0].config.task
     names = _names(runs)
     lower_is_better = any(run.lower_is_better for run in runs)
-    defaults = to_dict(type(task)())
+    plain, presentation = to_dict(task), TASKS[task.name].presentation
     changed = [
-        f"{key.replace('_', ' ')} {_plain(value)}"
-        for key, value in to_dict(task).items()
-        if key not in PRESENTATION and value != defaults[key]
+        f"{field.name.replace('_', ' ')} {_plain(plain[field.name])}"
+        for field in dataclasses.fields(task)
+        if field.name not in presentation and getattr(task, field.name) != field.default
     ]
     return Problem(
         task=task.name,
@@ -277,7 +277,7 @@ def _order(variant: Variant) -> tuple[float, ...]:
 
 
 def _names(runs: Sequence[Run]) -> dict[int, str]:
-    """The variant of each run, by the run's id(): its recipe, with the settings in which runs of one recipe differ."""
+    """The variant of each run, by the run's id(): its recipe and the settings in which runs of that recipe differ."""
     names: dict[int, str] = {}
     for recipe in dict.fromkeys(run.config.recipe for run in runs):
         same = [run for run in runs if run.config.recipe == recipe]
@@ -291,7 +291,7 @@ def _names(runs: Sequence[Run]) -> dict[int, str]:
 
 
 def _settings(run: Run) -> dict[str, str]:
-    """All settings that make the variant, as 'section.field': text."""
+    """All settings that define the variant, as 'section.field': text."""
     parts = {part: values for part, values in to_dict(run.config).items() if isinstance(values, dict)}
     flat = {f"{part}.{key}": str(value) for part, values in parts.items() for key, value in values.items()}
     free = {"optim.learning_rate", "train.seed", *(f"train.{key}" for key in HOUSEKEEPING)}
@@ -314,11 +314,11 @@ def _variants(done: Sequence[Run], names: dict[int, str], lower_is_better: bool)
 
 
 def rank(score: float | None, lower_is_better: bool) -> float:
-    """The higher, the better; minus infinity for no score."""
+    """A number that is higher for a better score; minus infinity for None."""
     return -np.inf if score is None else -score if lower_is_better else score
 
 
 def validation_mean(runs: Sequence[Run]) -> float | None:
-    """Mean over seeds of the best validation score; None where a run has none."""
+    """Mean over seeds of the best validation score, or None if a run has none."""
     scores = [run.best_validation for run in runs]
     return float(np.mean([score for score in scores if score is not None])) if None not in scores else None

@@ -18,16 +18,12 @@ from looped.report.comparison import (
 from looped.report.figures import Picture, spaced
 from looped.report.number_format import amount, duration, interval, number, signed
 from looped.report.read import Run
-
-TITLES = {
-    "edit_distance": "Edit distance", "lcs": "Longest common subsequence", "in_context": "In-context learning",
-    "tables": "Tables in context",
-}  # fmt: skip
+from looped.tasks import TASKS
 
 
 @dataclass(frozen=True)
 class Table:
-    """Cells are plain text; what follows a line break in a cell is secondary."""
+    """Cells are plain text. Text after a line break in a cell is secondary."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -47,7 +43,7 @@ class Sentences:
 
 @dataclass(frozen=True)
 class Html:
-    """Finished HTML (texts escaped), which only the page shows."""
+    """Finished HTML with escaped texts, shown only on the HTML page."""
 
     html: str
 
@@ -66,7 +62,7 @@ class Section:
 
 def build(problems: Sequence[Problem], runs: Sequence[Run]) -> tuple[str, str, list[Section]]:
     """Title, lead sentence and sections of the report."""
-    titles = list(dict.fromkeys(task_title(problem.task) for problem in problems))
+    titles = list(dict.fromkeys(TASKS[problem.task].title for problem in problems))
     names = list(dict.fromkeys(run.config.recipe for run in runs))
     title = (
         f"{', '.join(titles)}: {', '.join(names)}" if len(names) <= 4 else f"{', '.join(titles)}: {len(names)} recipes"
@@ -81,17 +77,13 @@ def build(problems: Sequence[Problem], runs: Sequence[Run]) -> tuple[str, str, l
     return title, lead, [*sections, _provenance(runs)]
 
 
-def task_title(task: str) -> str:
-    return TITLES.get(task, spaced(task).capitalize())
-
-
 def _problem(problem: Problem, slug: str) -> Section:
     parts = [_unfinished(problem)] if problem.unfinished or problem.unevaluated else []
     if problem.variants:
         curves = [
             Chart(picture, caption)
             for picture, caption in (
-                (figures.validation_curves(problem, f"{slug}_validation"), "Validation score while training."),
+                (figures.validation_curves(problem, f"{slug}_validation"), "Validation score during training."),
                 (figures.loss_curves(problem, f"{slug}_loss"), "Training loss."),
             )
             if picture
@@ -107,7 +99,7 @@ def _problem(problem: Problem, slug: str) -> Section:
             _grid(problem) if _has_grid(problem) else None, *parts,
         ]  # fmt: skip
     settings = f"Settings other than the defaults: {problem.settings}." if problem.settings else "Default settings."
-    return Section(task_title(problem.task), settings, (), [part for part in parts if part])
+    return Section(TASKS[problem.task].title, settings, (), [part for part in parts if part])
 
 
 def _scores(problem: Problem) -> Section:
@@ -144,7 +136,7 @@ def interval_text(problem: Problem) -> str:
     over_examples = "95% intervals are over the test examples of one seed; they say nothing about other seeds."
     if seeds == {1}:
         return over_examples
-    return over_seeds if 1 not in seeds else f"{over_seeds} Where there is one seed, they are over its test examples."
+    return over_seeds if 1 not in seeds else f"{over_seeds} With one seed, they are over its test examples."
 
 
 def _scores_takeaway(problem: Problem) -> str:
@@ -158,7 +150,7 @@ def _scores_takeaway(problem: Problem) -> str:
     text = f"{best} has the {most}, {interval(top)}" if scored else f"{best} scores {interval(top)}"
     if near:
         return f"{text}, but its interval overlaps with that of {_and(near)}."
-    return f"{text}; its interval lies apart from all others." if scored else f"{text}."
+    return f"{text}; its interval overlaps with no other." if scored else f"{text}."
 
 
 def _differences(problem: Problem) -> Section | None:
@@ -174,15 +166,15 @@ def _differences(problem: Problem) -> Section | None:
         takeaway, sentences = sentences[0], []
     rows = [[f"{d.second.name} − {d.first.name}", str(d.first.trained_loops), signed(d), str(d.seeds)] for d in found]
     caption = (
-        "Difference of the test scores, paired by seed where there are two or more, with its 95% interval. It is "
-        "claimed only where the intervals of both scores lie apart and that of the difference excludes zero."
+        "Difference of the test scores with its 95% interval, paired by seed if two or more seeds are shared. It is "
+        "claimed only if the intervals of both scores do not overlap and that of the difference excludes zero."
     )
     table = Table(["difference", "loops", f"test {spaced(problem.metric)}", "seeds"], rows, caption)
     return Section("Differences at equal loops", takeaway, [Sentences(sentences), table])
 
 
 def sentence(difference: Difference, lower_is_better: bool = False) -> str:
-    """What may be said about two variants; a difference is claimed only where the intervals part."""
+    """A sentence about two variants. It claims a difference only if `Difference.claimed`."""
     pair = zip((difference.first, difference.second), difference.scores, strict=True)
     (better, a), (worse, b) = sorted(pair, key=lambda p: -rank(p[1].value, lower_is_better))
     loops = _count(better.trained_loops, "loop")
@@ -192,9 +184,11 @@ def sentence(difference: Difference, lower_is_better: bool = False) -> str:
         return f"{better.name} {beats} than {worse.name} at {loops}: {scores}, over {difference.seeds} paired seeds."
     names = f"{difference.first.name} and {difference.second.name} at {loops}"
     if difference.seeds < 2:
-        return f"No claim about {names}: without two seeds in common, another seed may turn it around ({scores})."
+        return f"No claim about {names}: with fewer than two shared seeds, another seed may reverse it ({scores})."
     why = "their intervals overlap" if difference.overlap else "the paired difference may be zero"
-    return f"The seeds drown the difference between {names}: {why} ({scores}; difference {signed(difference, ' ')})."
+    return (
+        f"The difference between {names} is within seed noise: {why} ({scores}; difference {signed(difference, ' ')})."
+    )
 
 
 def _by_loops(problem: Problem, slug: str) -> Section | None:
@@ -211,11 +205,11 @@ def _by_loops(problem: Problem, slug: str) -> Section | None:
         if first < variant.trained_loops and start and trained and end:
             text = f"{variant.name} goes from {number(start.value)} after {_count(first, 'loop')} "
             text += f"to {number(trained.value)} "
-            text += f"after the {variant.trained_loops} of its training"
+            text += f"after {variant.trained_loops} (as in training)"
             text += f", and to {number(end.value)} after {last}." if last > variant.trained_loops else "."
             climbs.append((problem.rank(trained.value) - problem.rank(start.value), text))
     takeaway = max(climbs)[1] if climbs else "No variant was evaluated below the number of loops in its training."
-    caption = f"Test {spaced(problem.metric)} when the model stops after so many loops. Bands: 95% intervals, as above."
+    caption = f"Test {spaced(problem.metric)} by the number of loops. Bands: 95% intervals, as above."
     return Section("Score by number of loops", takeaway, [Chart(picture, caption)])
 
 
@@ -229,10 +223,10 @@ def _leaving(problem: Problem) -> Section | None:
         for v, run, (rule, loops, score) in left
     ]
     variant, _, (rule, loops, score) = left[0]
-    takeaway = f"{variant.name} leaves after {loops:.2f} loops on average by the rule {rule}, with {interval(score)}."
-    columns = ["variant", "seed", "exit rule", "mean loops", "score", "loops in training", "score there"]
-    caption = f"Test {spaced(problem.metric)} of each run that was evaluated with an exit rule; 95% over examples."
-    return Section("Leaving early", takeaway, [Table(columns, rows, caption)])
+    takeaway = f"{variant.name} exits after {loops:.2f} loops on average by the rule {rule}, with {interval(score)}."
+    columns = ["variant", "seed", "exit rule", "mean loops", "score", "loops in training", "score at these loops"]
+    caption = f"Test {spaced(problem.metric)} of each run evaluated with an exit rule. 95% intervals are over examples."
+    return Section("Early exit", takeaway, [Table(columns, rows, caption)])
 
 
 def _full(problem: Problem, variant: Variant, run: Run) -> str:
@@ -250,7 +244,7 @@ def _curves_takeaway(problem: Problem) -> str:
     text = f"Best validation {score}, mean over seeds: {number(best[order[0]])} for {order[0]}"
     if len(order) == 1:
         return f"{text}."
-    return f"{text}, {ends[0]}, and {number(best[order[-1]])} for {order[-1]}, {ends[1]}."
+    return f"{text} ({ends[0]}), {number(best[order[-1]])} for {order[-1]} ({ends[1]})."
 
 
 def _by_group(problem: Problem, slug: str) -> Section | None:
@@ -281,9 +275,9 @@ def _by_context(problem: Problem, slug: str) -> Section | None:
     takeaway = f"With {last} points in context {model} scores {number(ends[model])}; "
     takeaway += f"the best baseline, {base}, {number(ends[base])}."
     caption = (
-        f"Test {spaced(problem.metric)} by number of points in context, at the loops in training, for the first seed; "
-        "bands: 95% intervals over prompts. Baselines see the same prompts, or where they are slow the first of them; "
-        "what is exact leaves the figure."
+        f"Test {spaced(problem.metric)} by number of points in context, at the loops in training, for the first seed. "
+        "Bands: 95% intervals over prompts. Baselines use the same prompts; slow baselines use only the first of them. "
+        "Errors below 1/10,000 of the largest are not shown."
     )
     return Section("Score by points in context", takeaway, [Chart(picture, caption)])
 
@@ -298,13 +292,12 @@ def _thinking(problem: Problem) -> Section | None:
         return None
     name = next(v.name for v in problem.variants if run in v.runs)
     shown = _count(visualisations.examples, "example")
-    takeaway = (
-        f"Of {shown}, {name} answers {visualisations.solved} right after the {run.trained_loops} loops of its training."
-    )
+    loops = _count(run.trained_loops, "loop")
+    takeaway = f"{name} answers {visualisations.solved} of {shown} correctly with the {loops} of its training."
     note = "Shown: the run with the best validation score at the chosen learning rate, "
     note += f"{run.name} (seed {run.seed}, learning rate {run.learning_rate:g})."
     legend = "".join(LEGENDS[kind] for kind in visualisations.kinds)
-    return Section("The thinking, loop by loop", takeaway, [Html(legend + visualisations.html), Sentences([note])])
+    return Section("Answers, loop by loop", takeaway, [Html(legend + visualisations.html), Sentences([note])])
 
 
 def _grid(problem: Problem) -> Section:
@@ -319,11 +312,9 @@ def _grid(problem: Problem) -> Section:
             ])  # fmt: skip
     rates = sorted({len(variant.grid) for variant in problem.variants})
     tried = f"{rates[0]}" if len(rates) == 1 else f"{rates[0]} to {rates[-1]}"
-    takeaway = f"Each variant had {tried} learning rates to choose from; test scores played no part in the choice."
+    takeaway = f"Each variant chose among {tried} learning rates by validation scores, without test scores."
     columns = ["variant", "learning rate", "chosen", "seeds", "best validation", f"test {spaced(problem.metric)}"]
-    caption = (
-        "All that was tried. Validation: mean over seeds of each run's best score. Intervals as in the first table."
-    )
+    caption = "Validation: mean over seeds of each run's best score. Intervals as in the first table."
     return Section("All learning rates", takeaway, [Table(columns, rows, caption)])
 
 
@@ -340,7 +331,7 @@ def _unfinished(problem: Problem) -> Section:
         rows.append([run.name, problem.names[id(run)], str(run.seed), f"{run.learning_rate:g}", state, score])
     takeaway = f"{_count(len(problem.unfinished), 'run')} unfinished, {len(problem.unevaluated)} not evaluated; "
     columns = ["run", "variant", "seed", "learning rate", "state", "best validation so far"]
-    return Section("Not complete", takeaway + "they count in no test score above.", [Table(columns, rows)])
+    return Section("Not complete", takeaway + "they do not count in the test scores above.", [Table(columns, rows)])
 
 
 def _provenance(runs: Sequence[Run]) -> Section:
@@ -360,7 +351,7 @@ def _provenance(runs: Sequence[Run]) -> Section:
         rows.append(
             [f"{run.name}\n{command}", run.config.recipe, str(run.seed), rate, f"{state}\nstep {steps:,}", date]
         )
-    takeaway = f"{_count(len(runs), 'run')} in {_count(len(settings), 'setting')}; the same command repeats a run."
+    takeaway = f"{_count(len(runs), 'run')} in {_count(len(settings), 'setting')}. Each command below repeats its run."
     where = [f"{_count(count, 'run')}: {text}." for text, count in settings.items()]
     table = Table(["run", "recipe", "seed", "learning rate", "state", "date"], rows)
     return Section("How these were run", takeaway, [Sentences(where), table])

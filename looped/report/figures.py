@@ -1,4 +1,4 @@
-"""The report's figures, drawn so that they read on light and dark pages and at 360 pixels."""
+"""The report's figures, readable on light and dark pages and on screens 360 pixels wide."""
 
 import io
 import re
@@ -16,8 +16,8 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 from looped.report.comparison import Problem, Variant
 from looped.report.read import Run
 
-# Okabe and Ito's colours, told apart by colour-blind readers, with the light ones darkened until all have a
-# contrast of about 3 or more on white as well as on the dark page. Markers and dashes carry the same information.
+# Okabe and Ito's colours, which colour-blind readers can distinguish. The light ones are darkened until all have a
+# contrast of about 3 or more on white and on the dark page. Markers and dashes carry the same information.
 SERIES = (
     ("#0b79bf", "o", "-"), ("#d55e00", "s", "--"), ("#009e73", "D", "-."), ("#b57f00", "^", ":"),
     ("#c4699a", "v", "-"), ("#7e67b5", "P", "--"), ("#6f7c85", "X", "-."),
@@ -36,7 +36,7 @@ STYLE: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Picture:
-    """One figure: `svg` as a file (white ground) and as part of a page (colour of the page's text), and `png`."""
+    """One figure: `svg` and `png` as files (white background), `inline` for a page (the page's text colour)."""
 
     name: str
     svg: bytes
@@ -45,17 +45,17 @@ class Picture:
 
 
 def series(problem: Problem) -> dict[str, tuple[str, str, str]]:
-    """Colour, marker and dash of each variant, the same in all figures."""
+    """Colour, marker and dash of each variant, equal in all figures."""
     looks = {}
     for i, variant in enumerate(problem.variants):
         color = SERIES[i % len(SERIES)][0]
-        _, marker, dash = SERIES[(i + i // len(SERIES)) % len(SERIES)]  # colours come again with other markers
+        _, marker, dash = SERIES[(i + i // len(SERIES)) % len(SERIES)]  # colours repeat with other markers
         looks[variant.name] = (color, marker, dash)
     return looks
 
 
 def score_by_loops(problem: Problem, name: str) -> Picture | None:
-    """Test score against the number of loops; a ring marks the loops a variant was trained for."""
+    """Test score against the number of loops; a ring marks the loops in training."""
 
     def draw(axes: Axes) -> None:
         counts = sorted({loops for variant in problem.variants for loops in problem.loops(variant)})
@@ -147,7 +147,7 @@ def score_by_context(problem: Problem, name: str) -> Picture | None:
         axes.set(xlabel="points in context", ylabel=f"test {spaced(problem.metric)}")
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         values = [point[1] for points in curves.values() for point in points]
-        floor = max(values) / 1e4  # least squares can be exact, up to rounding: that leaves the figure
+        floor = max(values) / 1e4  # least squares can be exact up to rounding; such errors are not shown
         _score_axis(axes, "y", np.clip(values, floor, None).tolist(), unit=not problem.lower_is_better)
         if min(values) < floor:
             axes.set_ylim(bottom=floor)
@@ -162,7 +162,7 @@ def _curves(
     curves: list[tuple[Variant, list[int], np.ndarray]] = []
     for variant in problem.variants:
         by_run = [values(run) for run in variant.runs]
-        # Up to the last step that all seeds reached: a mean over the remaining ones would jump.
+        # Only steps that all seeds reached: a mean over the remaining seeds would jump.
         steps = sorted(set.intersection(*(set(points) for points in by_run)))
         if steps:
             curves.append((variant, steps, np.array([[points[step] for step in steps] for points in by_run])))
@@ -197,12 +197,12 @@ def spaced(name: str) -> str:
 
 
 def shorten(text: str, most: int) -> str:
-    """`text` with its middle left out where it is longer than `most` characters."""
+    """`text` of at most `most` characters; the middle of a longer text is left out."""
     return text if len(text) <= most else f"{text[: most // 2]}…{text[len(text) - most // 2 + 1 :]}"
 
 
 def _score_axis(axes: Axes, along: Literal["x", "y"], values: Sequence[float], *, unit: bool) -> None:
-    """From 0 to 1 for scores; for errors and losses from 0, or logarithmic where they span more than a decade."""
+    """Scores: from 0 to 1. Errors and losses: from 0, or logarithmic if they span more than a decade."""
     low, high = min(values), max(values)
     set_limits = getattr(axes, f"set_{along}lim")
     if unit:
@@ -217,7 +217,7 @@ def _score_axis(axes: Axes, along: Literal["x", "y"], values: Sequence[float], *
 
 
 def _thin(values: Sequence[Any], most: int = 9) -> Sequence[Any]:
-    """At most `most` tick values: powers of two where there are too many."""
+    """At most `most` tick values: powers of two if there are too many."""
     if len(values) <= most:
         return values
     powers = [value for value in values if float(value).is_integer() and int(value) & (int(value) - 1) == 0]
@@ -246,7 +246,7 @@ def _picture(name: str, draw: Callable[[Axes], None], problem: Problem, height: 
 
 
 def picture(name: str, draw: Callable[[Figure], None], height: float) -> Picture:
-    """What `draw` puts on a figure of the report's width and of `height` inches."""
+    """The drawing of `draw` on a figure of the report's width and `height` inches."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, height))  # no pyplot: nothing global, no window
         draw(figure)
@@ -262,7 +262,7 @@ def picture(name: str, draw: Callable[[Figure], None], height: float) -> Picture
 
 
 def _inline(svg: str, name: str) -> str:
-    """The drawing as part of a page: text colour and font of the page, ids that no other figure has."""
+    """The drawing as part of a page: with the page's text colour and font, and with unique ids."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"\s*<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'^<svg[^>]*?(viewBox="[^"]*")[^>]*>', r'<svg \1 aria-hidden="true">', svg, count=1)

@@ -1,4 +1,4 @@
-"""report.html: one file that needs nothing else, neither a network nor the script that it contains."""
+"""report.html: one self-contained file. It needs no network and works without its script."""
 
 import re
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from looped.report.content import Block, Chart, Html, Section, Sentences, Table
 from looped.report.style import CSS, SCRIPT
 
 TEXT_COLUMNS = {"run", "recipe", "date", "state", "variant"}
-# Tells the browser to load nothing, wherever the page is put; attention maps are images within the page.
+# The browser must load nothing from elsewhere; attention maps are images within the page.
 POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
     "form-action 'none'"
@@ -17,7 +17,7 @@ POLICY = (
 
 
 def page(title: str, lead: str, sections: Sequence[Section]) -> str:
-    """The whole document; every text is escaped."""
+    """The whole document, with every text escaped."""
     links = "".join(f'<a href="#s{i}">{escape(section.title)}</a>' for i, section in enumerate(sections))
     body = "\n".join(_section(section, 2, f"s{i}") for i, section in enumerate(sections))
     return f"""<!DOCTYPE html>

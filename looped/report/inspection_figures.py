@@ -1,4 +1,4 @@
-"""Figures of the inside of the loop, from the plain numbers of inspect.json."""
+"""Figures of `looped inspect`, from the numbers of inspect.json."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,10 +15,10 @@ from looped.report.figures import INK, SERIES, Picture, picture
 Row = dict[str, Any]
 """A part of inspect.json."""
 
-# From nothing to blue, so that the page's own ground shows through, light or dark.
+# From transparent to blue: the page's background shows through, light or dark.
 SHADES = LinearSegmentedColormap.from_list("shades", [(*[11 / 255, 121 / 255, 191 / 255], a) for a in (0.0, 1.0)])
 MOST_LAYERS = 7
-"""Lines of one figure; layers beyond are left out evenly."""
+"""The most lines in one figure; of more layers, evenly spaced ones are drawn."""
 
 
 def lines_by_loop(
@@ -32,11 +32,11 @@ def lines_by_loop(
     limits: tuple[float, float] | None = None,
     level: float | None = None,
 ) -> Picture:
-    """Lines over loops, each {"middle", and for a band "low" and "high"}; a dashed one marks the loops of training.
+    """Lines over loops, each {"middle"} or, with a band, {"middle", "low", "high"}; dashed: the loops of training.
 
     Args:
-        loops: where the values stand; None is 1, 2, ...
-        level: a value to be marked.
+        loops: the loops of the values; None is 1, 2, ...
+        level: a value to mark.
     """
 
     def draw(figure: Figure) -> None:
@@ -61,7 +61,7 @@ def lines_by_loop(
 
 
 def loop_axis(axes: Axes, numbers: Row) -> None:
-    """Loops on a linear axis, or where they are many on a logarithmic one, with those of training marked."""
+    """A linear axis, or a logarithmic one for many loops, with the loops of training marked."""
     last, trained = numbers["loops"], numbers["trained_loops"]
     if last > 16:
         axes.set_xscale("log", base=2)
@@ -126,7 +126,7 @@ def attention(name: str, numbers: Row) -> Picture:
 
 
 def signals(name: str, numbers: Row) -> Picture:
-    """Gains, gates and shifts over loops: a panel each, a line for each layer, bands over the channels."""
+    """Scales, gates and shifts over loops: one panel each, one line for each layer, bands over the channels."""
     found = numbers["modulation"]
     count = len(next(iter(found.values())))
     layers = np.unique(np.linspace(0, count - 1, min(count, MOST_LAYERS)).round().astype(int)).tolist()

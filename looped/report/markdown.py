@@ -16,7 +16,7 @@ COLUMNS: tuple[str, ...] = (
 
 
 def results_csv(problems: Sequence[Problem]) -> str:
-    """One row per run, group, number of loops and metric; `chosen` tells the learning rate of the tables."""
+    """One row per run, group, number of loops and metric; `chosen` marks the learning rate of the tables."""
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
@@ -32,7 +32,7 @@ def results_csv(problems: Sequence[Problem]) -> str:
 
 
 def markdown(title: str, lead: str, sections: Sequence[Section], note: str = "") -> str:
-    """The report for places that show Markdown, without what only HTML can show; a note may say so."""
+    """The report as Markdown, without blocks that need HTML. `note` is a sentence below the lead."""
     parts = [f"# {_text(title)}", _text(lead), *([note] if note else [])]
     return "\n\n".join(parts + [_section(section, 2) for section in sections]) + "\n"
 
@@ -60,5 +60,5 @@ def _cell(text: str) -> str:
 
 
 def _text(text: str) -> str:
-    """`text` with Markdown's own characters made harmless."""
+    """`text` with Markdown's special characters escaped."""
     return re.sub(r"([\\`*_|<>\[\]#])", r"\\\1", text)

@@ -1,10 +1,10 @@
-"""Numbers as a reader of the report wants them."""
+"""Numbers as text for the report."""
 
 from looped.report.comparison import Difference, Estimate
 
 
 def number(value: float, sign: str = "") -> str:
-    """Three decimals, or where these would hide a small error two digits."""
+    """Three decimals, or two significant digits if three decimals would hide a small error."""
     return f"{value:{sign}.2g}" if 0 < abs(value) < 0.01 else f"{value:{sign}.3f}"
 
 

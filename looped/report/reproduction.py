@@ -1,4 +1,4 @@
-"""A table of the paper beside what was measured here: as published, as corrected, and what may be claimed."""
+"""A table of the paper beside the scores measured here (published, corrected), with verdicts on its claims."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -10,17 +10,17 @@ from looped.run_folder import RunTable, TableClaim, TableRow, read_file
 
 
 def load_tables(folders: Iterable[Path]) -> list[RunTable]:
-    """The table.json of each folder that has one.
+    """The content of table.json of each folder that has one.
 
     Raises:
-        ValueError: one line, where such a file is malformed.
+        ValueError: such a file is malformed.
     """
     found = [read_file(Path(folder), RunTable) for folder in folders]
     return [table for table in found if table]
 
 
 def reproduction(table: RunTable, runs: Sequence[Run]) -> Section:
-    """The table with the numbers of those of its runs that were evaluated."""
+    """The table, filled with the numbers of its evaluated runs."""
     by_name = {run.name: run for run in runs if run.summary and run.test_rows}
     tasks = dict.fromkeys(row.task for row in table.rows)
     verdicts = [(claim, _verdict(claim, by_name)) for claim in table.claims]
@@ -31,13 +31,13 @@ def reproduction(table: RunTable, runs: Sequence[Run]) -> Section:
         metric = next((run.metric for row in table.rows if row.task == task for run in _runs(row, by_name)), "")
         columns = ["variant", "paper", "as published", "corrected", "seeds", "FLOPs per example", "training time"]
         caption = (
-            f"Test {str(metric).replace('_', ' ')} at the loops in training; 95% intervals: Student's t over seeds, or "
-            "with one seed over the examples. FLOPs of a forward pass and time of one training, of the corrected run."
+            f"Test {str(metric).replace('_', ' ')} at the loops in training. 95% intervals: Student's t over seeds, or "
+            "over examples if there is one seed. FLOPs of a forward pass and training time are of the corrected run."
         )
         takeaway = _takeaway([row for row in table.rows if row.task == task], by_name)
         parts.append(Section(task, takeaway, [Table(columns, rows, caption), Sentences(claims)]))
     held = sum(kind == "holds" for _, (kind, _) in verdicts)
-    takeaway = f"Of {len(verdicts)} comparisons, {held} hold at this size with these seeds."
+    takeaway = f"{held} of {len(verdicts)} comparisons hold at this size with these seeds."
     differs = Sentences([*table.differs, f"Command: {table.command}"])
     return Section(f"{table.title}, at the scale {table.scale}", takeaway, [differs], parts)
 
@@ -64,7 +64,7 @@ def _cells(row: TableRow, by_name: dict[str, Run]) -> list[str]:
 
 
 def _scores(names: Sequence[str], by_name: dict[str, Run]) -> dict[int, tuple[float, float, float]]:
-    """Score and interval by seed, on all groups or (errors differ in scale from group to group) on the first."""
+    """Score and interval by seed, on all groups. Errors differ in scale between groups, so they use only the first."""
     found = {}
     for run in (by_name[name] for name in names if name in by_name):
         groups = list(dict.fromkeys(row.group for row in run.test_rows))
@@ -97,17 +97,18 @@ def _verdict(claim: TableClaim, by_name: dict[str, Run]) -> tuple[str, str]:
     means = f"{number(b.value)} against {number(a.value)}, difference {number(value, '+')} "
     means = f"({means}[{number(low, '+')}, {number(high, '+')}], {seeds} paired seeds)"
     if seeds < 2:
-        return "open", f"One seed decides nothing {means}.".replace("-", "−")
+        return "open", f"This is open with fewer than two shared seeds {means}.".replace("-", "−")
     kind = "holds" if better else "reversed" if worse else "open"
-    texts = {"holds": "It holds", "reversed": "The opposite was found", "open": "The seeds drown it"}
+    texts = {"holds": "This holds", "reversed": "The opposite holds", "open": "The difference is within seed noise"}
     return kind, f"{texts[kind]} {means}.".replace("-", "−")
 
 
 def _takeaway(rows: Sequence[TableRow], by_name: dict[str, Run]) -> str:
-    """Which model is best where nothing is wrong with any of them."""
+    """The best of the corrected models."""
     scored = {row.model: e for row in rows if (e := _estimate(row.corrected, by_name))}
     if not scored:
-        return "Nothing of this task was run as corrected yet."
+        return "No corrected model of this task has been evaluated yet."
     lower_is_better = any(run.lower_is_better for row in rows for run in _runs(row, by_name))
     best = max(scored, key=lambda model: rank(scored[model].value, lower_is_better))
-    return f"Corrected, {best} has the {'lowest' if lower_is_better else 'highest'} mean: {interval(scored[best])}."
+    most = "lowest" if lower_is_better else "highest"
+    return f"Among the corrected models, {best} has the {most} mean: {interval(scored[best])}."

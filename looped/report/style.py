@@ -94,7 +94,7 @@ td.verdict.right { color: var(--right); }
   figure, .frame, tr { break-inside: avoid; } h2, h3 { break-after: avoid; } .data { font-size: .75rem; } }
 """
 
-# The slider over all loops of a board. Without the script the page is complete: the boards beside it stay.
+# The slider over all loops of a board. Without the script the page is complete, because it shows boards too.
 SCRIPT = """
 for (const player of document.querySelectorAll('.player')) {
   const frames = JSON.parse(player.dataset.frames), cells = player.querySelectorAll('.board i');

@@ -1,4 +1,4 @@
-"""Figures of the theory, drawn from plain rows in the style of the report; each returns an SVG file's content."""
+"""Figures of the theory, in the style of the report. Each function returns the content of an SVG file."""
 
 import io
 from collections.abc import Callable, Mapping, Sequence
@@ -41,13 +41,13 @@ def error_by_loops(rows: Sequence[Row]) -> bytes:
 
 
 def precision(rows: Sequence[Row]) -> bytes:
-    """Share of labels recalled right against their number, in each arithmetic."""
+    """Share of labels recalled correctly against their number, in each arithmetic."""
 
     def draw(axes: Axes) -> None:
         for dtype in ("exact", "float64", "float32"):
             points = [(row["count"], row[dtype]) for row in rows]
             axes.plot(*zip(*points, strict=True), **LOOKS[dtype], label=dtype)
-        axes.set(xscale="log", xlabel="labels in the code", ylabel="labels recalled right", ylim=(-0.03, 1.03))
+        axes.set(xscale="log", xlabel="labels in the code", ylabel="labels recalled correctly", ylim=(-0.03, 1.03))
         _plain_numbers(axes.xaxis)
 
     return _svg(draw, columns=3)
@@ -66,10 +66,10 @@ def stall(rows: Sequence[Row]) -> bytes:
 
 
 def life(names: Sequence[str], states: np.ndarray, borders: Sequence[int]) -> bytes:
-    """Every register of one token against the loop; dotted lines where the second and third stage begin.
+    """Every register of one token against the loop. Dotted lines mark the start of the second and third stage.
 
-    `states` is (loops + 1, registers); loops are drawn on a scale that is linear up to the last border, so that
-    the short first stages can be seen beside the long last one.
+    `states` is (loops + 1, registers). The scale of loops is linear up to the last border, so that the short first
+    stages are visible beside the long last one.
     """
     columns = 3
     rows = -(-len(names) // columns)
@@ -102,7 +102,7 @@ def _svg(draw: Callable[[Axes], None], *, columns: int) -> bytes:
 
 
 def _plain_numbers(axis: Axis, steps: Sequence[int] = (1, 2, 5)) -> None:
-    """Ticks of a logarithmic axis as numbers, not as powers."""
+    """Ticks of a logarithmic axis as plain numbers instead of powers."""
     axis.set_major_locator(LogLocator(subs=steps))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
     axis.set_minor_locator(NullLocator())

@@ -1,22 +1,18 @@
-"""The tasks by the name that their configuration carries."""
+"""Tasks: each folder is one, with its settings, sampler, solver, encoding and files. Users register their own."""
 
-from looped.tasks.base import Batch, Task
-from looped.tasks.countdown import Countdown
-from looped.tasks.edit_distance import EditDistance
-from looped.tasks.in_context import InContext
-from looped.tasks.lcs import LongestCommonSubsequence
-from looped.tasks.sudoku import Sudoku
-from looped.tasks.tables import Tables
-from looped.tasks.text import Text
+from typing import TYPE_CHECKING
 
-TASKS: dict[str, type[Task]] = {
-    "edit_distance": EditDistance,
-    "lcs": LongestCommonSubsequence,
-    "sudoku": Sudoku,
-    "countdown": Countdown,
-    "in_context": InContext,
-    "tables": Tables,
-    "text": Text,
-}
+from looped.lazy import lazy_names
 
-__all__ = ["TASKS", "Batch", "Task"]
+if TYPE_CHECKING:  # the public names, one a line: settings need no torch, so nothing is loaded before a name is used
+    from looped.strict import frozen as frozen
+    from looped.tasks.base import Batch as Batch
+    from looped.tasks.base import Task as Task
+    from looped.tasks.base import TaskSpec as TaskSpec
+    from looped.tasks.base import split_of as split_of
+    from looped.tasks.registry import TASKS as TASKS
+    from looped.tasks.registry import TaskConfig as TaskConfig
+    from looped.tasks.registry import register as register
+    from looped.tasks.sequence import SequenceTask as SequenceTask
+else:
+    __getattr__, __dir__, __all__ = lazy_names(__name__, __file__)

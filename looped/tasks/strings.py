@@ -5,6 +5,7 @@ import re
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -12,13 +13,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from looped.task_config import EditDistanceConfig, LCSConfig
+from looped.strict import check, frozen
 from looped.tasks.base import BUCKETS, Batch, Split, Task, TaskSpec, split_of
+from looped.tasks.registry import TaskConfig
 
-PAD, MARK, END = 0, 1, 2  # MARK is <sep> or the class token; END is <eos>, in the published versions only
+PAD, SEPARATOR, END = 0, 1, 2  # END is <eos>, in the published versions only
 CHUNK = 4096  # pairs handled at once; bounds the memory
 FRUITLESS = 200  # rounds without one pair of the wanted split before drawing gives up
 SHOWN = 12  # answers in a picture
+INDEPENDENT = 0.4  # share of draws that are independent strings instead of an edited copy
 
 Edit = Literal["delete", "replace", "insert"]
 
@@ -45,12 +48,36 @@ class Tokens:
     """Positions of a sequence beyond its letters, of which there are at most 2n + 2."""
 
 
-def corrected_tokens(num_answers: int, answer_at: str) -> Tokens:
-    """pad 0, mark 1, | 2, a-z 3..28; an answer is a class of its own and never an input."""
-    extra = 1 if answer_at == "last" else 2
+def corrected_tokens(num_answers: int) -> Tokens:
+    """pad 0, <sep> 1, | 2, a-z 3..28; an answer is a class of its own and never an input."""
     return Tokens(
-        bar=2, letter_a=3, first_answer=0, num_answers=num_answers, vocab_size=29, output_size=num_answers, extra=extra
+        bar=2, letter_a=3, first_answer=0, num_answers=num_answers, vocab_size=29, output_size=num_answers, extra=2
     )
+
+
+@frozen
+class StringConfig(TaskConfig):
+    """The settings of tasks on two strings."""
+
+    length: int = 60
+    """Length n of the first string in training; the second has n-3 .. n+2."""
+    eval_lengths: tuple[int, ...] = ()
+    """Further lengths for evaluation."""
+    min_letters: int = 3
+    max_letters: int = 26
+    """Each pair draws its own alphabet of min_letters .. max_letters letters."""
+    letter_pool: int = 26
+    """The first letters of a-z, of which those alphabets are drawn."""
+    version: Literal["corrected", "published"] = "corrected"
+    """published: as the public code has it; the end token after the answer is scored too."""
+
+    def __post_init__(self) -> None:
+        for n in (self.length, *self.eval_lengths):
+            check(4 <= n <= 1000, "length", n, "4 to 1000")
+        low, high, pool = self.min_letters, self.max_letters, self.letter_pool
+        check(1 <= pool <= 26, "letter_pool", pool, "1 to 26")
+        check(1 <= low <= pool, "min_letters", low, f"1 to letter_pool={pool}")
+        check(low <= high <= pool, "max_letters", high, "min_letters to letter_pool")
 
 
 class StringTask(Task):
@@ -61,19 +88,21 @@ class StringTask(Task):
     """
 
     metric = "accuracy"
-    title: str
     edits: tuple[Edit, ...]
     """What may happen to a letter of an edited copy, all equally likely."""
     shorter_first: bool
     """Whether pairs are ordered by length; otherwise their order is random."""
-    independent: float = 0.4
-    """Share of draws that are independent strings instead of an edited copy."""
 
-    def __init__(self, config: EditDistanceConfig | LCSConfig) -> None:
+    @classmethod
+    def example_config(cls, folder: Path) -> TaskConfig:
+        return cls.Config(length=12)  # pyright: ignore[reportCallIssue]: its base is StringConfig
+
+    def __init__(self, config: StringConfig) -> None:
+        super().__init__(config)
         lengths = sorted({config.length, *config.eval_lengths})
         self.length, self.longest = config.length, lengths[-1]
         self.letters, self.letter_pool = (config.min_letters, config.max_letters), config.letter_pool
-        self.version, self.answer_at = config.version, config.answer_at
+        self.version = config.version
         self.groups = tuple(map(str, lengths))
         self.tokens = self._tokens()
         self.widths = [2 * n + 2 + self.tokens.extra for n in lengths]
@@ -153,7 +182,7 @@ class StringTask(Task):
 
         first, second = letters(n), letters(n + 2)
         lengths = rng.integers(n - 3, n + 3, count).tolist()
-        independent = (rng.random(count) < self.independent).tolist()
+        independent = (rng.random(count) < INDEPENDENT).tolist()
         num_edits = self._num_edits(strength, rng)
         most = int(num_edits.max())
         kinds = rng.integers(len(self.edits), size=(count, most)).tolist()
@@ -181,27 +210,26 @@ class StringTask(Task):
     # Encoding
 
     def encode(self, problems: Sequence[Pair]) -> Batch:
-        """`first | second <sep>` (or `<class> first | second`, or without either), the answer in one position.
+        """`first | second <sep>`, with the answer as the target of <sep>.
 
-        The published versions append the answer and <eos> to the input; <sep> then has the answer as its
-        target and the answer has <eos>, and both positions count in the loss.
+        The published versions append the answer and <eos> to the input; the answer then has <eos> as its target, and
+        both positions count in the loss.
         """
-        published, tokens = self.version != "corrected", self.tokens
-        start, stop = ("<" if self.answer_at == "class" else ""), (">" if self.answer_at == "separator" else "")
-        texts = [f"{start}{pair.first}|{pair.second}{stop}" for pair in problems]
+        published, tokens = self.version == "published", self.tokens
+        texts = [f"{pair.first}|{pair.second}>" for pair in problems]
         needed = max(map(len, texts)) + 2 * published
         width = next((w for w in self.widths if w >= needed), None)
         if width is None:
             raise ValueError(f"a pair needs {needed} positions; this task has {self.widths[-1]}")
         ids = np.full(128, PAD)
-        ids[ord("<")] = ids[ord(">")] = MARK
+        ids[ord(">")] = SEPARATOR
         ids[ord("|")] = tokens.bar
         ids[ord("a") : ord("z") + 1] = tokens.letter_a + np.arange(26)
         codes = np.frombuffer("".join(text.ljust(width, "\0") for text in texts).encode(), np.uint8)
         inputs = ids[codes].reshape(len(texts), width)
         targets, mask = np.zeros_like(inputs), np.zeros(inputs.shape, bool)
         for row, (text, pair) in enumerate(zip(texts, problems, strict=True)):
-            at = 0 if self.answer_at == "class" else len(text) - 1
+            at = len(text) - 1
             mask[row, at] = True
             if pair.answer is None:
                 continue
@@ -216,7 +244,7 @@ class StringTask(Task):
         right = logits.argmax(-1) == batch.targets
         at = batch.mask.int().argmax(1, keepdim=True)  # the first position that counts
         scores = {"accuracy": right.gather(1, at).squeeze(1).float()}
-        if self.version != "corrected":
+        if self.version == "published":
             scores["published_accuracy"] = (right | ~batch.mask).all(1).float()
         return scores
 
@@ -236,7 +264,7 @@ class StringTask(Task):
 
     def describe(self, problem: Pair, logits: Float[Tensor, "seq output"] | None = None) -> str:
         lines = [
-            f"{self.title}: {problem.first} | {problem.second}",
+            f"{self.title.lower()}: {problem.first} | {problem.second}",
             f"answer: {'unknown' if problem.answer is None else problem.answer}",
         ]
         if logits is not None:
@@ -249,7 +277,7 @@ class StringTask(Task):
         shown = probabilities.amax(0).topk(min(SHOWN, probabilities.shape[1])).indices.sort().values.tolist()
         return {
             "kind": "distribution",
-            "title": self.title,
+            "title": self.title.lower(),
             "input": f"{problem.first} | {problem.second}",
             "answer": "" if problem.answer is None else str(problem.answer),
             "loops": [

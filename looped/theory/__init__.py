@@ -1,1 +1,1 @@
-"""The theory of looped transformers as mathematics that runs (Xu & Sato, ICML 2025)."""
+"""The theory of looped transformers (Xu & Sato, ICML 2025) as code that runs."""

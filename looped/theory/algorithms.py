@@ -1,7 +1,7 @@
-"""Three iterative algorithms as constructed weights of the library's looped transformer.
+"""Three iterative algorithms as looped transformers with constructed weights.
 
-Each function returns a `LoopedTransformer` whose loops are the algorithm's steps. Attention is linear (the scores
-themselves, no softmax); `seen` says for each token which tokens it reads.
+Each function returns a `LoopedTransformer` in which one loop is one step of the algorithm. Attention is linear: the
+scores are used without a softmax. The model's `attention_mask` selects the tokens that each token attends to.
 """
 
 import torch
@@ -14,15 +14,19 @@ from looped.nn.block import TransformerBlock
 
 
 def gradient_descent(step: Float[Tensor, "dim dim"], examples: int, loops: int) -> LoopedTransformer:
-    """Least squares in context by preconditioned gradient descent (Gatmiry et al., 2024).
+    """In-context least squares by preconditioned gradient descent (Gatmiry et al., 2024).
 
-    Tokens are (x_i, y_i) and last the query (x, 0), which no token reads. One loop adds to the y of every token
-    -sum_j y_j x_j' A x_i / n, so that y_i becomes the residual y_i - w_t' x_i with
-    w_{t+1} = w_t + A' X' (y - X w_t) / n, and the query's y becomes -w_t' x: the output is its negative.
+    The n examples are tokens (x_i, y_i). The last token is the query (x, 0); no token attends to it (`query_mask`).
+    Each loop adds -sum_j y_j x_j' A x_i / n to the y of token i. After t loops, y_i is the residual y_i - w_t' x_i,
+    where w_{t+1} = w_t + A' X' (y - X w_t) / n. The query's y is then -w_t' x, and the output is its negative.
 
     Args:
-        step: A, the step size as a matrix; near the inverse covariance of x it converges fast.
+        step: (dim, dim) A, the step size as a matrix. Convergence is fast if A is near the inverse covariance of x.
         examples: n.
+        loops: number of gradient steps.
+
+    Returns:
+        A float64 model from (batch, n + 1, dim + 1) to (batch, n + 1, 1); the last token's output is the prediction.
     """
     dim = len(step)
     model = _linear(dim + 1, heads=1, d_head=dim + 1, seq=examples + 1, units=1, loops=loops, outputs=1)
@@ -39,10 +43,13 @@ def gradient_descent(step: Float[Tensor, "dim dim"], examples: int, loops: int) 
 
 
 def newton_schulz(dim: int, loops: int) -> LoopedTransformer:
-    """The inverse of a symmetric matrix S by X <- X + (X - X S X), in one layer with two heads (Giannou et al., 2024).
+    """The inverse of a symmetric matrix S by Newton-Schulz steps (Giannou et al., 2024), in one layer with two heads.
 
-    Token j is (X e_j, S e_j, e_j). Head 1 sends X (S' X) = X S X with a minus sign, head 2 X (I I) = X. Start from
-    X_0 = S / (|S|_1 |S|_inf); the output is X.
+    A step is X <- X + (X - X S X). Token j is (X e_j, S e_j, e_j). Head 1 adds -X (S' X) = -X S X, head 2 adds
+    X (I I) = X. The input (see `newton_tokens`) starts from X_0 = S / (|S|_1 |S|_inf).
+
+    Returns:
+        A float64 model from (batch, dim, 3 dim) to (batch, dim, dim); token j's output is column j of X.
     """
     model = _linear(3 * dim, heads=2, d_head=dim, seq=dim, units=1, loops=loops, outputs=dim)
     with torch.no_grad():
@@ -53,16 +60,20 @@ def newton_schulz(dim: int, loops: int) -> LoopedTransformer:
 
 
 def breadth_first(nodes: int, loops: int) -> LoopedTransformer:
-    """Distances from the nodes marked in the input, one level a loop (graph heads: Back de Luca & Fountoulakis, 2024).
+    """Breadth-first search, one level per loop (graph heads: Back de Luca & Fountoulakis, 2024).
 
-    A token is a node (reached, 0, 0) and reads its predecessors alone: `seen[i, j]` is True for an edge from j to i.
-    The head sums `reached` over them, A' r, into tmp: three registers, four units, whatever the number of nodes.
-    Outputs are reached and the loops before the node was reached: max(level - 1, 0), `loops` where never.
+    A token is a node with three registers (reached, distance, tmp); the input sets reached to 1 for the start nodes.
+    A node attends only to its predecessors: `attention_mask[i, j]` is True for an edge from j to i. The head sums
+    `reached` over them into tmp. Four hidden units suffice for any number of nodes.
+
+    Returns:
+        A float64 model from (batch, nodes, 1) to (batch, nodes, 2). The outputs are reached (0 or 1) and the number
+        of loops before the node was reached: max(level - 1, 0), or `loops` if it never was.
     """
     model = _linear(3, heads=1, d_head=1, seq=nodes, units=4, loops=loops, outputs=2, bias=True, inputs=1)
     reached, distance, tmp = torch.eye(3, dtype=torch.float64)
     with torch.no_grad():
-        # Queries and keys are the constant 1, so that every edge has the score 1.
+        # Queries and keys are the constant 1: every edge has the score 1.
         attention = _block(model).attention
         attention.qkv.bias[:2] = 1
         attention.qkv.weight[2] = reached
@@ -78,15 +89,15 @@ def breadth_first(nodes: int, loops: int) -> LoopedTransformer:
     return model
 
 
-def query_unseen(batch: int, examples: int) -> Bool[Tensor, "batch seq"]:
-    """The padding mask of `gradient_descent`: no token reads the query."""
-    seen = torch.ones(batch, examples + 1, dtype=torch.bool)
-    seen[:, -1] = False
-    return seen
+def query_mask(batch: int, examples: int) -> Bool[Tensor, "batch seq"]:
+    """The attention mask of `gradient_descent`, (batch, examples + 1): no token attends to the query."""
+    mask = torch.ones(batch, examples + 1, dtype=torch.bool)
+    mask[:, -1] = False
+    return mask
 
 
 def newton_tokens(s: Float[Tensor, "dim dim"]) -> Float[Tensor, "1 dim registers"]:
-    """The input of `newton_schulz` for a symmetric S."""
+    """The input (1, dim, 3 dim) of `newton_schulz` for a symmetric S (dim, dim)."""
     start = s / (torch.linalg.matrix_norm(s, 1) * torch.linalg.matrix_norm(s, float("inf")))
     return torch.cat([start, s, torch.eye(len(s), dtype=s.dtype)]).T[None]
 
@@ -95,7 +106,7 @@ def _linear(
     width: int, *, heads: int, d_head: int, seq: int, units: int, loops: int, outputs: int, bias: bool = False,
     inputs: int | None = None,
 ) -> LoopedTransformer:  # fmt: skip
-    """A float64 model of linear attention with all weights zero, but for an embedding that is the identity."""
+    """A float64 model with linear attention and zero weights; without `inputs`, the embedding is the identity."""
     config = ModelConfig(
         inputs="vectors", input_dim=inputs or width, output_size=outputs, max_seq_len=seq, d_model=width,
         num_heads=heads, d_head=d_head, d_ff=units, num_loops=loops, attention="linear", activation="relu",
@@ -111,7 +122,7 @@ def _linear(
 
 
 def _heads(model: LoopedTransformer, heads: list[tuple[Tensor, Tensor, Tensor, Tensor]]) -> None:
-    """Weights (query, key, value, output) of every head; the library divides scores by sqrt(d_head)."""
+    """Set the weights (query, key, value, output) of every head; undo the library's division by sqrt(d_head)."""
     attention = _block(model).attention
     scale = model.config.head_dim**0.5
     queries, keys, values, outputs = zip(*heads, strict=True)

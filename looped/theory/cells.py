@@ -1,10 +1,11 @@
-"""From a function to labels: one label for each pair (multiset of cells, own cell).
+"""From a function to labels: one label for each pair (multiset of cells, cell of the token).
 
-The function is f: [0, 1]^(N x d) -> R^(N x d), permutation-equivariant. Cut every axis into n cells; a token is
-then one of T = n^d, a token ID. What f does to a token depends on the token and on the multiset of all tokens,
-so that a table with one entry for each such pair is f at the resolution of the cells. Xu & Sato (ICML 2025)
-put this table on a line, whose neighbours must have similar labels if the loop is to follow them with bounded
-steps. `gap=True` is that line; `gap=False` is the shorter one that radix and modulated memories can use.
+The function f: [0, 1]^(N x d) -> R^(N x d) is permutation-equivariant. Every axis is cut into n cells, so a token has
+one of T = n^d token IDs. The output for a token depends only on that token and on the multiset of all tokens. A
+table with one entry for each such pair is therefore f at the resolution of the cells. Xu & Sato (ICML 2025) number
+the entries by contextual IDs. A loop that follows the labels in bounded steps needs similar labels at neighbouring
+IDs. `gap=True` ensures this by gaps between IDs. Memories that do not follow the labels (radix, modulated) use
+`gap=False`.
 """
 
 import itertools
@@ -26,127 +27,140 @@ Function = Callable[[torch.Tensor], torch.Tensor]
 
 @dataclass(frozen=True)
 class Cells:
-    """n cells on each axis of N tokens in d dimensions, and the line on which contextual IDs lie."""
+    """n cells on each axis for sequences of N tokens in d dimensions, and the numbering of contextual IDs.
 
-    dim: int
+    Raises:
+        ValueError: d or N is below 1, or n below 2.
+    """
+
+    d: int
     seq: int
-    cells: int
+    """N."""
+    n: int
     gap: bool = True
+    """Whether IDs have gaps, which make the labels of neighbouring IDs similar."""
 
     def __post_init__(self) -> None:
-        for name, least in (("dim", 1), ("seq", 1), ("cells", 2)):
-            value = getattr(self, name)
+        for name, value, least in (("d", self.d, 1), ("N", self.seq, 1), ("n", self.n, 2)):
             if not isinstance(value, int) or value < least:
                 raise ValueError(f"{name}={value!r}: expected a whole number, at least {least}")
 
     @property
     def tokens(self) -> int:
-        """T = n^d."""
-        return self.cells**self.dim
+        """T = n^d, the number of token IDs."""
+        return self.n**self.d
 
     @property
     def count(self) -> int:
         """K, the number of contextual IDs: 2 n^((N+1)d) - n with gaps, n^((N+1)d) without."""
         full = self.tokens ** (self.seq + 1)
-        return 2 * full - self.cells if self.gap else full
+        return 2 * full - self.n if self.gap else full
 
     @property
     def stride(self) -> int:
-        """Distance of two neighbouring sequence IDs on the line."""
+        """How far the contextual IDs of neighbouring sequence IDs lie apart: 2 T with gaps, T without."""
         return self.tokens * (2 if self.gap else 1)
 
     def token_form(self) -> Form:
-        """Token ID z = sum_i beta_i n^(d-i) as a form over the registers beta_i."""
-        return {f"beta{i}": self.cells ** (self.dim - 1 - i) for i in range(self.dim)}
+        """The token ID z = sum_i beta_i n^(d-i), as a form over the registers beta_i."""
+        return {f"beta{i}": self.n ** (self.d - 1 - i) for i in range(self.d)}
 
-    def own_form(self) -> Form:
-        """The token's place among its sequence's IDs: z, or with gaps the ID whose last digit has base 2 n.
+    def offset_form(self) -> Form:
+        """A token's offset among the contextual IDs of its sequence, as a form over the registers beta_i.
 
-        A carry into a higher digit then passes at least n + 1 IDs, enough for n - 1 small moves of all tokens.
+        Without gaps this is z. With gaps the last digit has base 2 n, so a carry into a higher digit skips at least
+        n + 1 IDs, enough for n - 1 joint moves of all tokens by one cell.
         """
         if not self.gap:
             return self.token_form()
-        higher = {f"beta{i}": 2 * self.cells ** (self.dim - 1 - i) for i in range(self.dim - 1)}
-        return {**higher, f"beta{self.dim - 1}": 1}
+        higher = {f"beta{i}": 2 * self.n ** (self.d - 1 - i) for i in range(self.d - 1)}
+        return {**higher, f"beta{self.d - 1}": 1}
 
     def contextual_id(self, beta: Shaped[Array, "batch seq dim"]) -> Shaped[Array, "batch seq"]:
-        """k (batch, seq) of cells beta (batch, seq, dim): where the pair (sequence, own token) lies on the line."""
-        z, own = self._ids(beta, self.token_form()), self._ids(beta, self.own_form())
-        return self.stride * sequence_id(z, self.tokens)[..., None] + own
+        """The contextual IDs k (batch, seq) of cells beta (batch, seq, d)."""
+        z, offset = self._ids(beta, self.token_form()), self._ids(beta, self.offset_form())
+        return self.stride * sequence_id(z, self.tokens)[..., None] + offset
 
     def sequences(self, chunk: int = 65536) -> Iterator[Array]:
-        """All multisets of tokens as cells beta (chunk, seq, dim), tokens in descending order."""
+        """All multisets of tokens as cells beta (chunk, seq, d), with tokens in descending order."""
         multisets = itertools.combinations_with_replacement(range(self.tokens - 1, -1, -1), self.seq)
-        powers = self.cells ** np.arange(self.dim - 1, -1, -1)
+        powers = self.n ** np.arange(self.d - 1, -1, -1)
         while some := list(itertools.islice(multisets, chunk)):
-            yield np.array(some)[..., None] // powers % self.cells
+            yield np.array(some)[..., None] // powers % self.n
 
     def labels(self, f: Function) -> Shaped[Array, "labels dim"]:
-        """(K, dim) the values of f at the cells' centres; between two IDs that are used, interpolated linearly."""
+        """(K, d) f at the centres of the cells. IDs in gaps get linearly interpolated labels."""
         ids, values = [], []
         for beta in self.sequences():
             ids.append(self.contextual_id(beta).ravel())
-            values.append(evaluate(f, (beta + 0.5) / self.cells).reshape(-1, self.dim))
+            values.append(evaluate(f, (beta + 0.5) / self.n).reshape(-1, self.d))
         used, first = np.unique(np.concatenate(ids), return_index=True)
         table = np.concatenate(values)[first]
         return np.stack([np.interp(np.arange(self.count), used, column) for column in table.T], axis=1)
 
     def weights(self) -> Shaped[Array, " labels"]:
-        """(K,) in how many ways, over all orders and tokens of all sequences of cells, each ID occurs."""
+        """(K,) how often each ID occurs among all tokens of all n^(N d) sequences of cells."""
         total = np.zeros(self.count)
         for beta in self.sequences():
             tokens = self._ids(beta, self.token_form())
             orders = np.full(len(tokens), float(math.factorial(self.seq)))
             copies = np.ones(len(tokens))
-            for j in range(1, self.seq):  # copies of a token are neighbours: divides by (number of copies)!
+            for j in range(1, self.seq):  # copies of a token are adjacent: divides by (number of copies)!
                 copies = np.where(tokens[:, j] == tokens[:, j - 1], copies + 1, 1)
                 orders /= copies
             np.add.at(total, self.contextual_id(beta), orders[:, None])
         return total
 
     def lookup(self, x: Shaped[Array, "batch seq dim"]) -> Shaped[Array, "batch seq"]:
-        """k (batch, seq) of real tokens x (batch, seq, dim): quantised, then mapped. The semantics of the block."""
-        return self.contextual_id(cell_of(x, self.cells))
+        """The contextual IDs k (batch, seq) of real tokens x (batch, seq, d), which are quantised first."""
+        return self.contextual_id(cell_of(x, self.n))
 
     def _ids(self, beta: Array, weights: Form) -> Array:
-        return np.asarray(beta) @ np.array([weights[f"beta{i}"] for i in range(self.dim)])
+        return np.asarray(beta) @ np.array([weights[f"beta{i}"] for i in range(self.d)])
 
     def context_form(self) -> Form:
-        """The stride times the sequence ID, as a form over acc; see `contextual_parts`."""
+        """The stride times the sequence ID, as a form over the register acc; see `contextual_parts`."""
         return {"acc": -self.stride, ONE: self.stride * sum(self.tokens**j for j in range(1, self.seq + 1))}
 
 
 def multisets(cells: Cells) -> int:
-    """How many sequences f is evaluated at."""
+    """The number of multisets of tokens, at which f is evaluated."""
     return math.comb(cells.tokens + cells.seq - 1, cells.seq)
 
 
 def evaluate(f: Function, x: Shaped[Array, "batch seq dim"]) -> Shaped[Array, "batch seq dim"]:
-    """f at points x (batch, seq, dim), checked.
+    """f at inputs x (batch, seq, d), with checks of the result.
 
     Raises:
-        ValueError: for values of the wrong shape or that are not finite, or an error inside f.
+        ValueError: f raises an error, or its values have the wrong shape or are not finite.
     """
     try:
         raw = f(torch.from_numpy(np.ascontiguousarray(x, dtype=float)))
         value = torch.as_tensor(raw, dtype=torch.float64).detach().numpy()
-    except Exception as error:  # whatever a user's function may raise
+    except Exception as error:  # a user's function may raise anything
         raise ValueError(f"f: {type(error).__name__} at an input of shape {x.shape}: {error}") from None
     if value.shape != x.shape:
-        raise ValueError(f"f: expected values of shape {x.shape} (batch, tokens, dim), got {value.shape}")
+        raise ValueError(f"f: expected values of shape {x.shape} (batch, N, d), got {value.shape}")
     if not np.isfinite(value).all():
-        where = x[np.argwhere(~np.isfinite(value))[0][0]]
-        raise ValueError(f"f: expected finite values, not so at {np.round(where, 6).tolist()}")
+        position = x[np.argwhere(~np.isfinite(value))[0][0]]
+        raise ValueError(f"f: expected finite values, got others at {np.round(position, 6).tolist()}")
     return value
 
 
 def check_function(f: Function, dim: int, seq: int, *, samples: int = 256, seed: int = 0) -> None:
-    """Refuse what is no function of the theorem: shapes, finiteness, permutation equivariance, continuity.
+    """Check on samples that f satisfies the theorem's assumptions.
+
+    Args:
+        f: (batch, seq, dim) to the same shape, on [0, 1].
+        dim: d.
+        seq: N.
+        samples: number of random inputs, some of them corners of the cube.
+        seed: of the inputs.
 
     Raises:
-        ValueError: of the wrong shape, not finite, or not permutation-equivariant, with the witness.
+        ValueError: values have the wrong shape, are not finite, or are not permutation-equivariant; names the input.
     Warns:
-        UserWarning: where f seems to jump; the bounds then say nothing.
+        UserWarning: f seems discontinuous, so no bound holds.
     """
     rng = np.random.default_rng(seed)
     x = rng.random((samples, seq, dim))
@@ -158,8 +172,8 @@ def check_function(f: Function, dim: int, seq: int, *, samples: int = 256, seed:
     worst = int(difference.argmax())
     if difference[worst] > 1e-9 * (1 + np.abs(value).max()):
         raise ValueError(
-            f"f: expected permutation-equivariant, but permuting the tokens {np.round(x[worst], 4).tolist()} by "
-            f"{order[worst].tolist()} changes an output by {difference[worst]:.3g}"
+            f"f: expected a permutation-equivariant function, but permuting the tokens "
+            f"{np.round(x[worst], 4).tolist()} by {order[worst].tolist()} changes an output by {difference[worst]:.3g}"
         )
     if (jump := largest_jump(f, x)) is not None:
         where, size = jump
@@ -169,9 +183,12 @@ def check_function(f: Function, dim: int, seq: int, *, samples: int = 256, seed:
 
 
 def largest_jump(f: Function, x: Shaped[Array, "batch seq dim"]) -> tuple[Array, float] | None:
-    """A discontinuity found by halving segments between neighbours of `x`: where, and the jump; or None.
+    """Search for a discontinuity by halving the segments between successive inputs of `x` (batch, seq, d).
 
-    Each halving keeps the half on which f changes more; of a continuous f, what is left of the change vanishes.
+    Each halving keeps the half on which f changes more. If f is continuous, the remaining change tends to zero.
+
+    Returns:
+        The input (seq, d) at the largest jump and the size of the jump, or None.
     """
     low, high = x, np.roll(x, 1, axis=0)
     at_low, at_high = evaluate(f, low), evaluate(f, high)

@@ -1,9 +1,9 @@
-"""A weight-tied transformer block written down part by part, and its execution in any arithmetic.
+"""A weight-tied transformer block as named registers, heads and units, and its execution in any arithmetic.
 
-The state of a token is a list of named registers. A linear form over registers is a dict: {"s": 2, "c": -1,
-ONE: -1} is 2 s - c - 1. A block is its attention heads and its ReLU units, each a few forms, so that a
-construction reads like its derivation. The same block is executed here, exactly or in a floating-point type,
-and written into a `LoopedTransformer` by `looped.theory.construction`.
+The state of a token is a list of named registers. A linear form over registers is a dict:
+{"s": 2, "c": -1, ONE: -1} is 2 s - c - 1. A block is a list of attention heads and a list of ReLU units, each made
+of a few forms. The code of a construction therefore reads like its derivation. This module executes a block exactly
+or in a floating-point type; `looped.theory.construction` writes the same block into a `LoopedTransformer`.
 """
 
 from collections import deque
@@ -22,7 +22,7 @@ Array = np.ndarray
 
 
 def form(*terms: tuple[Number, str | Form]) -> dict[str, Number]:
-    """The sum of multiples of registers and forms: form((2, s), (-1, "c"), (-1, ONE))."""
+    """A sum of multiples of registers and forms, such as form((2, s), (-1, "c"), (-1, ONE))."""
     total: dict[str, Number] = {}
     for factor, term in terms:
         for name, value in ({term: 1} if isinstance(term, str) else term).items():
@@ -31,14 +31,14 @@ def form(*terms: tuple[Number, str | Form]) -> dict[str, Number]:
 
 
 class Unit(NamedTuple):
-    """One hidden unit of the feed-forward layer: relu(reads), added with these factors to these registers."""
+    """One hidden unit of the feed-forward layer: relu(reads) is added to each register times its factor in `writes`."""
 
     reads: Form
     writes: Form
 
 
 class Head(NamedTuple):
-    """One attention head of size 1; its result is added to one register."""
+    """One attention head of size 1; its output is added to one register."""
 
     query: Form
     key: Form
@@ -48,21 +48,21 @@ class Head(NamedTuple):
 
 @dataclass(frozen=True)
 class Circuit:
-    """One block: X += heads(X), then X += eta(t) * (units(X) + drift). Attention is hardmax, ties averaged."""
+    """One block: X += heads(X), then X += eta(t) * (units(X) + bias). Hardmax attention averages ties."""
 
     registers: tuple[str, ...]
     units: tuple[Unit, ...]
     heads: tuple[Head, ...] = ()
-    drift: Form = field(default_factory=dict)
-    """What a loop adds to registers: the output bias of the feed-forward layer."""
+    bias: Form = field(default_factory=dict)
+    """The output bias of the feed-forward layer, added to registers in every loop."""
 
     def non_zeros(self) -> int:
-        """Weights and biases of the block that are not zero."""
+        """The number of nonzero weights and biases of the block."""
         forms = [f for unit in self.units for f in unit] + [f for head in self.heads for f in head[:3]]
-        return sum(value != 0 for f in [*forms, self.drift] for value in f.values()) + len(self.heads)
+        return sum(value != 0 for f in [*forms, self.bias] for value in f.values()) + len(self.heads)
 
     def matrix(self, forms: Sequence[Form], names: Sequence[str] | None = None) -> tuple[Array, Array]:
-        """The forms as weights (forms, names) and constants (forms,), over all registers unless named."""
+        """The forms as weights (forms, names) and constants (forms,). The default for `names` is all registers."""
         names = self.registers if names is None else names
         weight = [[f.get(name, 0) for name in names] for f in forms]
         return _array(weight, (len(forms), len(names))), _array([f.get(ONE, 0) for f in forms], (len(forms),))
@@ -75,30 +75,31 @@ class Circuit:
         bits: int = 0,
         eta: Shaped[Array, "loops registers"] | None = None,
     ) -> Iterator[Array]:
-        """The state after each loop, in the arithmetic of `start`.
+        """The state (batch, seq, registers) after each loop, in the arithmetic of `start`.
 
         Args:
-            start: (batch, seq, registers). Of a floating dtype: computed in that. Of dtype object: Python
-                integers that mean multiples of 2^-bits, computed exactly.
-            bits: fractional bits (dtype object).
-            eta: (loops, registers) factors on the feed-forward layer's output; None is 1.
+            start: (batch, seq, registers). A floating dtype is used for the computation. Dtype object holds Python
+                integers in units of 2^-bits, and the computation is exact.
+            loops: how often the block is applied.
+            bits: fractional bits (dtype object only).
+            eta: (loops, registers) factors on the feed-forward layer's output; None means 1.
 
         Raises:
-            ValueError: when a bias is no multiple of 2^-bits.
+            ValueError: a bias is not a multiple of 2^-bits.
         """
         exact = start.dtype == object
         up, up_bias = self.matrix([unit.reads for unit in self.units])
         down = self.matrix([unit.writes for unit in self.units])[0].T
-        drift = _array([self.drift.get(name, 0) for name in self.registers], (len(self.registers),))
+        bias = _array([self.bias.get(name, 0) for name in self.registers], (len(self.registers),))
         if exact:
-            up_bias, drift = fixed_point(up_bias, bits), fixed_point(drift, bits)
+            up_bias, bias = fixed_point(up_bias, bits), fixed_point(bias, bits)
         else:
-            up, up_bias, down, drift = (a.astype(start.dtype) for a in (up, up_bias, down, drift))
+            up, up_bias, down, bias = (a.astype(start.dtype) for a in (up, up_bias, down, bias))
         state = start
         for loop in range(1, loops + 1):
             for head in self.heads:
                 state = self._attend(head, state, bits)
-            change = np.maximum(state @ up.T + up_bias, 0) @ down.T + drift
+            change = np.maximum(state @ up.T + up_bias, 0) @ down.T + bias
             state = state + (change if eta is None else change * eta[loop - 1].astype(start.dtype))
             yield state
 
@@ -109,7 +110,7 @@ class Circuit:
         query, key, value = np.moveaxis(state @ weight.T.astype(state.dtype), -1, 0)
         scores = query[:, :, None] * key[:, None, :]
         chosen = scores == scores.max(axis=-1, keepdims=True)
-        # The sum over the count is exact for equal integers; a sum of value * (1 / count) is not.
+        # Dividing the sum by the count is exact for equal integers; a sum of value * (1 / count) is not.
         total, count = (chosen * value[:, None, :]).sum(-1), chosen.sum(-1).astype(state.dtype)
         assert not exact or not (total % count).any(), "tied values differ"
         mean = total // count if exact else total / count
@@ -120,24 +121,24 @@ class Circuit:
 
 @dataclass(frozen=True)
 class Program:
-    """output = L2 . block^loops . L1(input): a circuit with the affine maps before and after it."""
+    """A circuit with its affine input and output maps: output = L2 . block^loops . L1(input)."""
 
     circuit: Circuit
     inputs: tuple[str, ...]
     """Names of the input's coordinates."""
-    first: Mapping[str, Form]
-    """L1: registers as forms over the inputs; the others start at zero."""
-    last: tuple[Form, ...]
+    input_map: Mapping[str, Form]
+    """L1: registers as forms over the inputs. Registers not named start at zero."""
+    output_map: tuple[Form, ...]
     """L2: each output as a form over the registers."""
     loops: int
     bits: int = 1
     """Fractional bits that exact arithmetic needs."""
     eta: Array | None = None
-    """(loops, registers) factors on the feed-forward layer's output (Theorem 4.2); None is plain looping."""
+    """(loops, registers) factors on the feed-forward layer's output (Theorem 4.2). None is plain looping."""
 
     def start(self, inputs: Shaped[Array, "batch seq inputs"]) -> Shaped[Array, "batch seq registers"]:
-        """L1 of (batch, seq, inputs), of the same dtype; of dtype object in fixed point."""
-        weight, constant = self.circuit.matrix([self.first.get(r, {}) for r in self.circuit.registers], self.inputs)
+        """L1 of (batch, seq, inputs), in the same dtype; for dtype object, in units of 2^-bits."""
+        weight, constant = self.circuit.matrix([self.input_map.get(r, {}) for r in self.circuit.registers], self.inputs)
         if inputs.dtype == object:
             return fixed_point(inputs @ weight.T + constant, self.bits)
         return inputs @ weight.T.astype(inputs.dtype) + constant.astype(inputs.dtype)
@@ -147,19 +148,19 @@ class Program:
         yield from self.circuit.states(self.start(inputs), self.loops, bits=self.bits, eta=self.eta)
 
     def run(self, inputs: Shaped[Array, "batch seq inputs"]) -> Shaped[Array, "batch seq outputs"]:
-        """The output (batch, seq, outputs); fractions for inputs of dtype object, else of their dtype."""
+        """The output (batch, seq, outputs), in the dtype of the inputs; fractions for dtype object."""
         (state,) = deque(self.states(inputs), maxlen=1) or (self.start(inputs),)
-        weight, constant = self.circuit.matrix(self.last)
+        weight, constant = self.circuit.matrix(self.output_map)
         if inputs.dtype == object:
             return state @ weight.T * Fraction(1, 2**self.bits) + constant
         return state @ weight.T.astype(inputs.dtype) + constant.astype(inputs.dtype)
 
 
 def fixed_point(values: Shaped[Array, "*shape"], bits: int) -> Shaped[Array, "*shape"]:
-    """The values as integer multiples of 2^-bits.
+    """The values as integers in units of 2^-bits, in the same shape.
 
     Raises:
-        ValueError: for a value that is none.
+        ValueError: a value is not a multiple of 2^-bits.
     """
 
     def convert(value: Number) -> int | Fraction:
@@ -172,7 +173,7 @@ def fixed_point(values: Shaped[Array, "*shape"], bits: int) -> Shaped[Array, "*s
 
 
 def exact(values: Any) -> Array:
-    """Numbers as an array of exact fractions, the input of exact arithmetic."""
+    """Numbers as an array of fractions, the input for exact arithmetic."""
     values = np.asarray(values, dtype=object)
     return _array([Fraction(v) for v in values.ravel()], values.shape)
 

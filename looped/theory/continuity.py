@@ -1,13 +1,13 @@
-"""Moduli of continuity of sequence-to-sequence functions: how much f can change when its input changes a little.
+"""Moduli of continuity of sequence-to-sequence functions: how much f can change when its input changes by delta.
 
-The three moduli of Xu & Sato (ICML 2025), section 3, for f on [0, 1]^(N x d), distances of inputs in the Frobenius
-norm and of outputs in the p-norm:
+These are the three moduli of Xu & Sato (ICML 2025), section 3, for f on [0, 1]^(N x d). Input changes are measured
+in the Frobenius norm, output changes in the p-norm:
 
-- sequence: any change of the input of norm delta; the change of the whole output;
-- contextual: the token itself stays, the others change by delta in all; the change of that token's output;
-- token: only the token changes, by delta; the change of that token's output.
+- sequence: the whole input changes by at most delta; the change of the whole output is measured;
+- contextual: the other tokens change by at most delta together; the change of this token's output is measured;
+- token: only this token changes, by at most delta; the change of this token's output is measured.
 
-A supremum over a continuum is never computed here, it is enclosed, and each `Modulus` says from which side.
+A supremum over a continuum cannot be computed. Every `Modulus` is therefore a bound that names its side.
 """
 
 import itertools
@@ -24,11 +24,11 @@ Change = Callable[[Tensor, Tensor], Tensor]
 Project = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 Kind = Literal["sequence", "contextual", "token"]
 KINDS: tuple[Kind, ...] = ("sequence", "contextual", "token")
-Points = Float[Tensor, "batch seq dim"]
+Tokens = Float[Tensor, "batch seq dim"]
 
 
 class Modulus(NamedTuple):
-    """A value, which side of the modulus it is on, and the pair of inputs that attains it, where there is one."""
+    """A bound on a modulus, its side, and the pair of inputs (seq, dim) that attains it, if known."""
 
     value: float
     side: Literal["lower bound", "exact on the grid", "exact on the samples", "upper bound"]
@@ -48,15 +48,22 @@ def search(
     steps: int = 200,
     seed: int = 0,
 ) -> Modulus:
-    """A lower bound by search: random pairs, then gradient ascent and random moves from the best.
+    """A lower bound by search: random pairs, then gradient ascent and random moves from the best pairs.
 
     Args:
-        f: (batch, seq, dim) to (batch, seq, any), float64; without gradient, only the random moves are made.
-        token: the token looked at (contextual, token); for a permutation-equivariant f all are alike.
-        steps: of the ascent, and of the random moves.
+        f: (batch, seq, dim) to (batch, seq, any), float64. Without a gradient, only random moves are made.
+        kind: sequence, contextual or token.
+        delta: the largest input change.
+        seq: N.
+        dim: d.
+        p: the norm of output changes.
+        token: the token of the contextual and token moduli. If f is permutation-equivariant, all are equivalent.
+        samples: number of random pairs.
+        steps: number of ascent steps, and of random moves.
+        seed: of the search.
 
     Raises:
-        ValueError: for a delta or p out of range.
+        ValueError: kind, delta or p is out of range.
     """
     _check(kind, delta, p)
     generator = torch.Generator().manual_seed(seed)
@@ -66,7 +73,7 @@ def search(
         return _size(f(x + v) - f(x), kind, token, p)
 
     def project(x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """The nearest allowed pair: a change of the free places, of norm delta at most, both ends in the cube."""
+        """The nearest allowed pair: only free coordinates change, by at most delta, and both ends are in the cube."""
         x, v = x.clamp(0, 1), v * free
         v = v * delta / v.flatten(1).norm(dim=1).clamp_min(1e-300)[:, None, None]
         return x, (x + v).clamp(0, 1) - x
@@ -87,10 +94,10 @@ def search(
 def on_grid(
     f: Function, kind: Kind, delta: float, *, seq: int, dim: int, grid: int, p: float = 2.0, token: int = 0
 ) -> Modulus:
-    """The modulus among inputs with multiples of 1/grid as coordinates: exact there, a lower bound of the true one.
+    """The exact modulus among inputs whose coordinates are multiples of 1/grid: a lower bound of the true modulus.
 
     Raises:
-        ValueError: for a grid of more than 2^24 points.
+        ValueError: the grid has more than 2^24 points, or kind, delta or p is out of range.
     """
     _check(kind, delta, p)
     axes = seq * dim
@@ -116,10 +123,17 @@ def on_grid(
 
 
 def between_grid(lower: Callable[[float], float], delta: float, lipschitz: float, *, axes: int, grid: int) -> Modulus:
-    """An upper bound from the modulus on a grid, `lower(delta)`, and a Lipschitz constant of f.
+    """An upper bound from the modulus on a grid and a Lipschitz constant L of f.
 
-    Both points move to the grid, each by at most sqrt(axes) / (2 grid): omega(delta) <= omega_grid(delta + that
-    twice) + 2 L (that).
+    Rounding an input to the grid moves it by at most m = sqrt(axes) / (2 grid). Both inputs of a pair are rounded, so
+    omega(delta) <= omega_grid(delta + 2 m) + 2 L m.
+
+    Args:
+        lower: omega_grid, the modulus on the grid as a function of delta.
+        delta: the largest input change.
+        lipschitz: L.
+        axes: N d.
+        grid: the grid's coordinates are multiples of 1/grid.
     """
     move = axes**0.5 / (2 * grid)
     return Modulus(lower(delta + 2 * move) + 2 * lipschitz * move, "upper bound")
@@ -134,7 +148,11 @@ def of_samples(
     p: float = 2.0,
     token: int = 0,
 ) -> Modulus:
-    """The modulus among given inputs with known outputs: for what only examples tell, such as a task's answers."""
+    """The exact modulus among given inputs x with outputs y, for functions known only by examples (such as a task).
+
+    Raises:
+        ValueError: kind, delta or p is out of range.
+    """
     _check(kind, delta, p)
     free = _free(kind, x.shape[1], x.shape[2], token)
     best = Modulus(0.0, "exact on the samples")
@@ -150,10 +168,10 @@ def of_samples(
 def lipschitz_upper(network: nn.Sequential) -> float:
     """An upper bound of a token-wise network's Lipschitz constant: the product of its layers' spectral norms.
 
-    Layers are linear, or activations of slope at most 1 (ReLU, tanh, identity).
+    Layers are linear or activations of slope at most 1 (ReLU, tanh, identity).
 
     Raises:
-        ValueError: for any other layer.
+        ValueError: the network has any other layer.
     """
     product = 1.0
     for layer in network:
@@ -164,10 +182,17 @@ def lipschitz_upper(network: nn.Sequential) -> float:
     return product
 
 
-def local_lipschitz(f: Function, kind: Kind, x: Points, *, token: int = 0) -> Modulus:
-    """The largest spectral norm of the Jacobian's block at the points `x`: a lower bound of the Lipschitz constant.
+def local_lipschitz(f: Function, kind: Kind, x: Tokens, *, token: int = 0) -> Modulus:
+    """A lower bound of the Lipschitz constant: the largest spectral norm of a block of the Jacobian at inputs `x`.
 
-    Block: all outputs by all inputs, or the token's outputs by the other tokens' or by its own inputs.
+    The block holds the outputs and inputs of the modulus `kind`. sequence: all outputs, all inputs. contextual: the
+    token's outputs, the other tokens' inputs. token: the token's outputs and inputs.
+
+    Args:
+        f: (batch, seq, dim) to (batch, seq, any).
+        kind: sequence, contextual or token.
+        x: (batch, seq, dim).
+        token: the token of the contextual and token blocks.
     """
     free = _free(kind, x.shape[1], x.shape[2], token).flatten().bool()
     norms = []
@@ -189,14 +214,14 @@ def _check(kind: str, delta: float, p: float) -> None:
 
 
 def _free(kind: Kind, seq: int, dim: int, token: int) -> Tensor:
-    """1 where the input may change, (seq, dim)."""
-    own = torch.zeros(seq, dim, dtype=torch.float64)
-    own[token] = 1
-    return {"sequence": torch.ones_like(own), "contextual": 1 - own, "token": own}[kind]
+    """(seq, dim), 1 for coordinates of the input that may change, else 0."""
+    this = torch.zeros(seq, dim, dtype=torch.float64)
+    this[token] = 1
+    return {"sequence": torch.ones_like(this), "contextual": 1 - this, "token": this}[kind]
 
 
 def _directions(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Sparse directions, signs and normal ones: extremes of many functions lie along axes and diagonals."""
+    """Sparse, sign and normal directions. Many functions change most along axes and diagonals."""
     normal = torch.randn(x.shape, generator=generator, dtype=x.dtype)
     third = len(x) // 3
     few = torch.rand(x[:third].shape, generator=generator, dtype=x.dtype) < 0.3
@@ -208,7 +233,7 @@ def _size(change: Tensor, kind: Kind, token: int, p: float) -> Tensor:
 
 
 def _ascend(change: Change, project: Project, x: Tensor, v: Tensor, delta: float, steps: int) -> tuple[Tensor, Tensor]:
-    """Normalised gradient steps on both ends, shrinking; each pair keeps its best."""
+    """Shrinking, normalised gradient steps on both ends. Each pair keeps its best position."""
     with torch.no_grad():
         best = change(x, v)
     kept_x, kept_v = x, v
@@ -229,7 +254,7 @@ def _ascend(change: Change, project: Project, x: Tensor, v: Tensor, delta: float
 def _wander(
     change: Change, project: Project, x: Tensor, v: Tensor, delta: float, steps: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Random moves that are kept where they help; their size falls from 0.1 to 1e-5."""
+    """Random moves, kept if they increase the change. Their size falls from 0.1 to 1e-5."""
     best = change(x, v)
     for step in range(steps):
         size = 10 ** (-1 - 4 * step / steps)
@@ -240,7 +265,7 @@ def _wander(
 
 
 def _better(now: Tensor, x: Tensor, v: Tensor, best: Tensor, kept_x: Tensor, kept_v: Tensor) -> tuple[Tensor, ...]:
-    """Of each pair, the one with the larger change."""
+    """The better of the new and the kept position, for each pair."""
     wins = (now > best)[:, None, None]
     return best.maximum(now), x.where(wins, kept_x), v.where(wins, kept_v)
 

@@ -1,10 +1,10 @@
 """Memorising K labels by looping one feed-forward layer: L2 . (id + FF)^loops . L1(k) = y_k.
 
-Lemma 4.1 of Xu & Sato (ICML 2025) is about weight-tied layers: the labels can be met up to the largest jump
-between neighbours. Theorem 4.2 repairs it by factors eta(t) on the layer's output. `plain` and `modulated` are
-explicit layers for both, smaller than the paper's; `radix` and the options of `plain` beat the lemma's error
-without modulation, by more loops or more width. All labels of a weight-tied layer live in the digits of d real
-numbers, so that exact arithmetic needs about two bits for each label: see `significant_bits`.
+Lemma 4.1 of Xu & Sato (ICML 2025) concerns weight-tied layers: their error is at most the largest jump between
+neighbouring labels. Theorem 4.2 removes this error by factors eta(t) on the layer's output. `plain` and `modulated`
+are explicit layers for these two results, smaller than the paper's. Without modulation, `radix` and the options of
+`plain` reduce the error of the lemma by more loops or more width. A weight-tied layer stores all labels in the
+digits of d real numbers. Exact arithmetic therefore needs about two bits per label; see `significant_bits`.
 """
 
 import math
@@ -24,21 +24,21 @@ SIGNIFICAND = {"float32": 24, "float64": 53}
 
 
 class Lattice(NamedTuple):
-    """Labels as whole steps: y_k is about origin + step * path_k, where path_k and path_{k-1} differ by b at most."""
+    """Labels on a lattice: y_k is about origin + step * path_k, where path_k and path_{k-1} differ by at most b."""
 
     origin: Shaped[Array, " dim"]
     step: Shaped[Array, " dim"]
     path: Shaped[Array, "labels dim"]
-    """Whole numbers."""
+    """Whole numbers: the position of each label."""
 
     @property
     def values(self) -> Array:
-        """(K, d) the labels that are met."""
+        """(K, d) the labels as the lattice represents them."""
         return self.origin + self.step * self.path
 
 
 class Code(NamedTuple):
-    """Digits as one number: numerator / 2^bits = sum_j digit_j base^-j."""
+    """Digits stored in one number: numerator / 2^bits = sum_j digit_j base^-j."""
 
     numerator: int
     bits: int
@@ -50,61 +50,69 @@ class Code(NamedTuple):
 
 @dataclass(frozen=True)
 class Memory:
-    """A layer that memorises labels, as it stands alone."""
+    """A layer that memorises labels, without the other stages of the construction."""
 
     program: Program
     labels: Array
-    """(K, d) as given."""
+    """(K, d) the given labels."""
     ideal: Array
-    """(K, d) what exact arithmetic returns."""
+    """(K, d) the output in exact arithmetic."""
     codes: tuple[Code, ...] = ()
-    """For each coordinate, the number that holds the labels; none with modulation."""
+    """The numbers that store the labels, one for each coordinate; none with modulation."""
 
     def recall(self, dtype: str = "exact", ids: Sequence[int] | None = None) -> Shaped[Array, "ids dim"]:
-        """(ids, d) what the layer returns for some k, or for all, in `exact`, `float32` or `float64` arithmetic."""
+        """(ids, d) the output for the given k, or for all k. `dtype` is exact, float32 or float64."""
         k = np.arange(len(self.labels)) if ids is None else np.array(ids)
         k = k.reshape(-1, 1, 1)
-        with np.errstate(over="ignore", invalid="ignore"):  # digits that are lost may grow without bound
+        with np.errstate(over="ignore", invalid="ignore"):  # lost digits may grow without bound
             return self.program.run(exact(k) if dtype == "exact" else k.astype(dtype))[:, 0].astype(float)
 
     def error(self, dtype: str = "exact") -> float:
-        """The largest |recalled - label| over labels and coordinates; infinite where a number overflowed."""
+        """The largest |recalled - label| over labels and coordinates; infinite if a number overflowed."""
         return float(np.nan_to_num(np.abs(self.recall(dtype) - self.labels), nan=np.inf).max())
 
     def predicted(self, dtype: str) -> str:
-        """What will happen in this precision, said from the code alone, before anything is run."""
+        """A prediction, before running, of whether this dtype gives the right labels; see `predict`."""
         return predict(self.program, self.codes, dtype)
 
 
 def code_rows(program: Program, d: int) -> Program:
-    """The registers theta_i and c_i alone, with the units that read nothing else: they do not see the input."""
+    """The program of the registers theta_i and c_i alone. Their units read nothing else, so it needs no input."""
     names = tuple(f"{name}{i}" for name in ("theta", "c") for i in range(d))
     units = tuple(u for u in program.circuit.units if u.reads and set(u.reads) <= {*names, ONE})
-    drift = {name: value for name, value in program.circuit.drift.items() if name in names}
-    first = {name: program.first.get(name, {}) for name in names}
-    last = tuple({name: 1} for name in names)
-    return Program(Circuit(names, units, drift=drift), (), first, last, program.loops, program.bits)
+    bias = {name: value for name, value in program.circuit.bias.items() if name in names}
+    input_map = {name: program.input_map.get(name, {}) for name in names}
+    output_map = tuple({name: 1} for name in names)
+    return Program(Circuit(names, units, bias=bias), (), input_map, output_map, program.loops, program.bits)
 
 
 def predict(program: Program, codes: Sequence[Code], dtype: str) -> str:
-    """Whether labels held in these codes will come out right in a precision, and why, before the program is run.
+    """Predict whether a program recalls the labels in these codes correctly in a precision, and say why.
 
-    A type holds as many bits of the code as its significand has, and reading a digit forms sums such as
-    16 theta - 3 theta, five bits longer: with room for them nothing is ever rounded. Otherwise the rows of theta
-    and c, which do not depend on the input, are run alone in that precision to find the first digit that is lost.
+    A floating-point number holds as many bits of a code as its significand has. Reading a digit forms sums such as
+    16 theta - 3 theta, which are five bits longer; if these fit, nothing is rounded. Otherwise theta and
+    c are run alone in that precision to find the first digit that is read wrong. They do not depend on the input.
+
+    Args:
+        program: the memory or the whole construction.
+        codes: one for each coordinate.
+        dtype: float32 or float64.
+
+    Returns:
+        A sentence that starts with "DTYPE: right" or "DTYPE: fails".
     """
     if not codes:
-        return f"{dtype}: right, no label is held in digits"
+        return f"{dtype}: right, no label is stored in digits"
     needed, have = max(significant_bits(code) for code in codes), SIGNIFICAND[dtype]
-    why = f"the code needs {needed} bits and the type has {have}"
+    why = f"the code needs {needed} bits, the significand has {have}"
     lost = None if needed <= have - 5 else lost_digit(code_rows(program, len(codes)), len(codes), dtype)
     return f"{dtype}: right, {why}" if lost is None else f"{dtype}: fails, {why}: digit {lost} is read wrong"
 
 
 def lost_digit(rows: Program, d: int, dtype: str) -> int | None:
-    """The number of the first digit, from 1, that floating point reads differently from exact arithmetic."""
-    nothing = np.empty((1, 1, 0), dtype=object)
-    exactly, rounded = rows.states(nothing), rows.states(nothing.astype(dtype))
+    """The number, from 1, of the first digit that floating point reads wrong; None if all are right."""
+    no_input = np.empty((1, 1, 0), dtype=object)
+    exactly, rounded = rows.states(no_input), rows.states(no_input.astype(dtype))
     with np.errstate(over="ignore", invalid="ignore"):
         for number, right, state in zip(range(1, rows.loops), exactly, rounded, strict=False):  # the last is not used
             digits = [int(c) >> rows.bits for c in right[0, 0, d:]]
@@ -114,13 +122,13 @@ def lost_digit(rows: Program, d: int, dtype: str) -> int | None:
 
 
 def significant_bits(code: Code) -> int:
-    """Bits between the first and the last that are not zero; leading zeros are free in floating point."""
+    """The number of bits from the first to the last nonzero one. Leading zeros cost nothing in floating point."""
     lowest = code.numerator & -code.numerator
     return code.numerator.bit_length() - max(lowest.bit_length() - 1, 0)
 
 
 def encode(digits: Sequence[int], base: int) -> Code:
-    """The digits d_1, d_2, ... as sum_j d_j base^-j; `base` is a power of two."""
+    """Store the digits d_1, d_2, ... as sum_j d_j base^-j; `base` is a power of two."""
     numerator, shift = 0, base.bit_length() - 1
     for digit in digits:
         numerator = (numerator << shift) + int(digit)
@@ -128,11 +136,11 @@ def encode(digits: Sequence[int], base: int) -> Code:
 
 
 def lattice(labels: Shaped[Array, "labels dim"], *, digit: int = 1, shrink: Array | float = 1.0) -> Lattice:
-    """Follow the labels (K, d) on a lattice whose step is eps / digit, eps the largest jump of each coordinate.
+    """Follow the labels (K, d) on a lattice with step eps / digit, where eps is the largest jump of each coordinate.
 
-    Each move is the one of at most `digit` steps that comes nearest, so that with shrink=1 every label is met
-    within half a step: half the error of Lemma 4.1, or less with larger digits. `shrink` < 1 makes the step
-    smaller than that: labels that jump far are then reached late, all others are met more closely.
+    Each move is at most `digit` steps and ends as near to the label as possible. With shrink=1 every error is at
+    most half a step: half the error of Lemma 4.1, or less with larger digits. `shrink` < 1 makes the step smaller. The
+    path then lags behind large jumps and is closer to all other labels.
     """
     labels = np.asarray(labels, dtype=float)
     eps = np.abs(np.diff(labels, axis=0)).max(axis=0, initial=0.0)
@@ -151,9 +159,9 @@ def lattice(labels: Shaped[Array, "labels dim"], *, digit: int = 1, shrink: Arra
 def tuned(
     labels: Shaped[Array, "labels dim"], *, digit: int = 1, weights: Shaped[Array, " labels"] | None = None
 ) -> Lattice:
-    """The lattice with the smallest mean square error among steps of eps * 2^(-j/4), coordinate by coordinate.
+    """The lattice with the smallest mean squared error among steps eps * 2^(-j/4), for each coordinate.
 
-    `weights` (K,) says how often each label is asked for; None is equally often.
+    `weights` (K,) is how often each label is recalled; None means equally often.
     """
     tries = [lattice(labels, digit=digit, shrink=2 ** (-j / 4)) for j in range(21)]
     errors = np.array([np.average((t.values - labels) ** 2, axis=0, weights=weights) for t in tries])
@@ -167,42 +175,42 @@ def tuned(
 
 
 def decode_units(s: Form, d: int, *, digit: int = 1, fused: bool = False) -> tuple[list[Unit], dict[str, Number]]:
-    """Units and drift that add digit after digit of theta_i to a_i while s >= 1.
+    """Hidden units and output bias that add one digit of theta_i to a_i in each loop while s >= 1.
 
-    Registers theta_i, c_i, a_i for each coordinate; s is any form. With b = digit and base B = 2^ceil(log2(3b+1)):
-    theta <- B theta - q and c <- q, where q is the first digit of theta, and a <- a + c where s >= 1, because
-    relu(2bs - b) - relu(2bs - b - c) = c [s >= 1] for whole s and |c| <= b: neither a product nor a second layer.
-    The tail of a code is at most b / (B - 1) <= 1/3, so that ramps of width 1/4 find the digit without error.
-    `fused` has relu(theta + 1) in place of relu(theta) and relu(-theta): d units fewer, but the code's leading
-    zeros then cost bits in floating point.
+    There are registers theta_i, c_i and a_i for each coordinate; s is any form. Let b = digit, let the base be
+    B = 2^ceil(log2(3b+1)), and let q be the first digit of theta. Each loop computes theta <- B theta - q, c <- q,
+    and a <- a + c [s >= 1]. For whole s and |c| <= b, c [s >= 1] = relu(2bs - b) - relu(2bs - b - c), which needs
+    neither a product nor a second layer. The tail of a code is at most b / (B - 1) <= 1/3, so ramps of width 1/4 read
+    the digit without error. `fused` uses relu(theta + 1) instead of relu(theta) and relu(-theta). This saves d units,
+    but leading zeros of the code then cost bits in floating point.
     """
     b, base = digit, base_of(digit)
     gate = form((2 * b, s), (-b, ONE))
     units = [Unit(gate, {f"a{i}": 1 for i in range(d)})]
-    drift: dict[str, Number] = {}
+    bias: dict[str, Number] = {}
     for i in range(d):
         theta, c, a = f"theta{i}", f"c{i}", f"a{i}"
         units.append(Unit(form((1, gate), (-1, c)), {a: -1}))
         if fused:
             units.append(Unit({theta: 1, ONE: 1}, {theta: base - 1}))
-            drift[theta] = 1 - base
+            bias[theta] = 1 - base
         else:
             units += [Unit({theta: sign}, {theta: sign * (base - 1)}) for sign in (1, -1)]
         units.append(Unit({c: 1, ONE: b}, {c: -1}))
-        drift[c] = b
+        bias[c] = b
         for sign in (1, -1):
             for level in range(1, b + 1):
                 for ramp, offset in ((1, Fraction(5, 2)), (-1, Fraction(3, 2))):
                     q = sign * ramp
                     units.append(Unit({theta: sign * 4 * base, ONE: offset - 4 * level}, {c: q, theta: -q}))
-    return units, drift
+    return units, bias
 
 
 def radix_units(s: Form, d: int, bits: int) -> list[Unit]:
-    """Units that read `bits` binary digits of theta_i into A_i while -bits < s <= 0, one loop later.
+    """Hidden units that read `bits` binary digits of theta_i into a_i while -bits < s <= 0, one loop later.
 
-    Registers g, theta_i, c_i, A_i. g is the window, computed one loop ahead; inside it A <- 2 A + c (Horner), as
-    A += relu(A + c - 2^(bits+1) (1 - g)). Digits are 0 or 1 in base 4.
+    The registers are g, theta_i, c_i and a_i. g is 1 inside this window and is computed one loop ahead. Inside the
+    window a <- 2 a + c (Horner), computed as a += relu(a + c - 2^(bits+1) (1 - g)). The digits are 0 or 1 in base 4.
     """
     window = [(1, bits), (-1, bits - 1), (-1, 0), (1, -1)]
     units = [Unit(form((1, s), (offset, ONE)), {"g": sign}) for sign, offset in window]
@@ -217,23 +225,26 @@ def radix_units(s: Form, d: int, bits: int) -> list[Unit]:
 
 
 def step_units(s: Form, d: int) -> list[Unit]:
-    """relu(s) - relu(s - 1) = [s >= 1] into every y_i; eta_y(t) turns it into the label's change."""
+    """Hidden units that add relu(s) - relu(s - 1) = [s >= 1] to every y_i; eta(t) scales it to the label's change."""
     return [Unit(form((1, s), (-offset, ONE)), {f"y{i}": sign for i in range(d)}) for sign, offset in ((1, 0), (-1, 1))]
 
 
 def base_of(digit: int) -> int:
-    """The base of digits -b .. b: the least power of two that is at least 3 b + 1."""
+    """The base for digits -b .. b: the least power of two that is at least 3 b + 1."""
     return 2 ** (3 * digit).bit_length()
 
 
 def plain(labels: Array, *, interpolate: int = 1, digit: int = 1, tune: bool = False) -> Memory:
-    """Weight-tied, error eps / (2 * interpolate * digit), eps the largest jump: Lemma 4.1 with half its error.
+    """A weight-tied memory with half the error of Lemma 4.1: eps / (2 * interpolate * digit), eps the largest jump.
 
     Args:
         labels: (K, d), K >= 2.
-        interpolate: B puts B - 1 labels between neighbours; B (K - 1) loops of the same layer.
-        digit: the largest digit b; K - 1 loops of a wider layer, 1 + d (4 b + 4) units.
-        tune: let the step be smaller than eps where this lowers the mean square error.
+        interpolate: B inserts B - 1 labels between neighbours, for B (K - 1) loops of the same layer.
+        digit: the largest digit b, for K - 1 loops of a wider layer with 1 + d (4 b + 4) hidden units.
+        tune: allow a step below eps if this lowers the mean squared error.
+
+    Raises:
+        ValueError: labels have the wrong shape or are not finite; a number is below 1.
     """
     labels = _checked(labels)
     d = labels.shape[1]
@@ -242,22 +253,25 @@ def plain(labels: Array, *, interpolate: int = 1, digit: int = 1, tune: bool = F
     path = tuned(fine, digit=digit) if tune else lattice(fine, digit=digit)
     digits = np.diff(path.path, axis=0).T.tolist()
     codes = tuple(encode(row[1:], base_of(digit)) for row in digits)
-    units, drift = decode_units(S, d, digit=digit)
+    units, bias = decode_units(S, d, digit=digit)
     names = ("s", *(f"{name}{i}" for name in ("theta", "c", "a") for i in range(d)))
-    first: dict[str, Form] = {"s": {"k": interpolate}}
+    input_map: dict[str, Form] = {"s": {"k": interpolate}}
     for i in range(d):
-        first |= {f"theta{i}": {ONE: codes[i].value}, f"c{i}": {ONE: digits[i][0]}}
+        input_map |= {f"theta{i}": {ONE: codes[i].value}, f"c{i}": {ONE: digits[i][0]}}
     program = Program(
-        Circuit(names, tuple(units), drift={"s": -1, **drift}),
-        ("k",), first, _affine(path.origin, path.step), len(fine) - 1, bits=codes[0].bits + 2,
+        Circuit(names, tuple(units), bias={"s": -1, **bias}),
+        ("k",), input_map, _affine(path.origin, path.step), len(fine) - 1, bits=codes[0].bits + 2,
     )  # fmt: skip
     return Memory(program, labels, path.values[::interpolate], codes)
 
 
 def radix(labels: Array, bits: int) -> Memory:
-    """Weight-tied, error range * 2^-(bits+1) whatever the jumps, in bits * K + 1 loops.
+    """A weight-tied memory with error range * 2^-(bits+1) for jumps of any size, in bits * K + 1 loops.
 
-    The limit of Lemma 4.1 is thus one per K - 1 loops, not of weight tying as such.
+    The limit in Lemma 4.1 therefore applies to K - 1 loops, not to weight tying in general.
+
+    Raises:
+        ValueError: labels (K, d) have the wrong shape or are not finite; bits is below 1.
     """
     labels = _checked(labels)
     at_least(1, bits=bits)
@@ -265,42 +279,48 @@ def radix(labels: Array, bits: int) -> Memory:
     level = quantise_labels(labels, bits)
     codes = tuple(encode(bits_of(column, bits), 4) for column in level.path.T)
     names = ("s", "g", *(f"{name}{i}" for name in ("theta", "c", "a") for i in range(d)))
-    first: dict[str, Form] = {"s": {"k": bits}, **{f"theta{i}": {ONE: codes[i].value} for i in range(d)}}
-    circuit = Circuit(names, tuple(radix_units(S, d, bits)), drift={"s": -1})
-    last = _affine(level.origin, level.step)
+    input_map: dict[str, Form] = {"s": {"k": bits}, **{f"theta{i}": {ONE: codes[i].value} for i in range(d)}}
+    circuit = Circuit(names, tuple(radix_units(S, d, bits)), bias={"s": -1})
+    output_map = _affine(level.origin, level.step)
     return Memory(
-        Program(circuit, ("k",), first, last, bits * count + 1, codes[0].bits + 1), labels, level.values, codes
+        Program(circuit, ("k",), input_map, output_map, bits * count + 1, codes[0].bits + 1),
+        labels,
+        level.values,
+        codes,
     )
 
 
 def modulated(labels: Array, variant: str = "selecting") -> Memory:
-    """Timestep-modulated, exact: Theorem 4.2. At loop t the register s is k - t + 1.
+    """An exact timestep-modulated memory (Theorem 4.2), in K - 1 loops. At loop t the register s is k - t + 1.
 
-    telescoping: width 2; y starts at y_0 and gains (y_t - y_{t-1}) [k >= t]. selecting: width 4; p gains
-    y_t [k = t] once, so that not even rounding touches a label. The labels have moved into eta: K d parameters.
+    telescoping (width 2): y starts at y_0 and adds (y_t - y_{t-1}) [k >= t]. selecting (width 4): p adds y_t [k = t]
+    once, so no label is rounded. The labels (K, d) are stored in eta(t), a table of K d parameters.
+
+    Raises:
+        ValueError: labels have the wrong shape or are not finite; the variant is unknown.
     """
     labels = _checked(labels)
     count, d = labels.shape
     coordinates = range(d)
     if variant == "telescoping":
         names, units = ("s", *(f"y{i}" for i in coordinates)), step_units(S, d)
-        first: dict[str, Form] = {"s": {"k": 1}, **{f"y{i}": {ONE: Fraction(labels[0, i])} for i in coordinates}}
-        last: tuple[Form, ...] = tuple({f"y{i}": 1} for i in coordinates)
+        input_map: dict[str, Form] = {"s": {"k": 1}, **{f"y{i}": {ONE: Fraction(labels[0, i])} for i in coordinates}}
+        output_map: tuple[Form, ...] = tuple({f"y{i}": 1} for i in coordinates)
         factors = np.diff(exact(labels), axis=0)
     elif variant == "selecting":
         names = ("s", *(f"p{i}" for i in coordinates), *(f"q{i}" for i in coordinates))
         tent = [Unit({"s": 1, ONE: -o}, {f"p{i}": w for i in coordinates}) for o, w in ((0, 1), (1, -2), (2, 1))]
         units = [*tent, Unit({"s": -1, ONE: 1}, {f"q{i}": 1 for i in coordinates})]
-        first, last = {"s": {"k": 1}}, tuple({f"p{i}": 1, f"q{i}": 1} for i in coordinates)
+        input_map, output_map = {"s": {"k": 1}}, tuple({f"p{i}": 1, f"q{i}": 1} for i in coordinates)
         once = exact(np.zeros((count - 1, d)))
         once[0] = exact(labels[0])
         factors = np.concatenate([exact(labels[1:]), once], axis=1)
     else:
         raise ValueError(f"variant={variant!r}: expected telescoping or selecting")
     eta = np.concatenate([exact(np.ones((count - 1, 1))), factors], axis=1)
-    circuit = Circuit(names, tuple(units), drift={"s": -1})
+    circuit = Circuit(names, tuple(units), bias={"s": -1})
     bits = max(f.denominator.bit_length() - 1 for f in exact(labels).ravel())
-    return Memory(Program(circuit, ("k",), first, last, count - 1, bits, eta), labels, labels)
+    return Memory(Program(circuit, ("k",), input_map, output_map, count - 1, bits, eta), labels, labels)
 
 
 def share_recalled(count: int, seed: int) -> dict[str, Any]:
@@ -308,14 +328,14 @@ def share_recalled(count: int, seed: int) -> dict[str, Any]:
     shares = {dtype: [] for dtype in ("exact", "float64", "float32")}
     for trial in range(10):
         memory = plain(np.random.default_rng([seed, trial]).uniform(-1, 1, (count, 1)).cumsum(axis=0))
-        step = float(memory.program.last[0]["a0"])
+        step = float(memory.program.output_map[0]["a0"])
         for dtype, values in shares.items():
             values.append(float((np.abs(memory.recall(dtype) - memory.ideal) < 1e-3 * step).mean()))
     return {"count": count, **{dtype: float(np.mean(values)) for dtype, values in shares.items()}}
 
 
 def quantise_labels(labels: Shaped[Array, "labels dim"], bits: int) -> Lattice:
-    """Labels (K, d) rounded to the midpoints of 2^bits equal parts of each coordinate's range."""
+    """Labels (K, d) rounded to the midpoints of 2^bits equal parts of the range of each coordinate."""
     low, high = labels.min(axis=0), labels.max(axis=0)
     width = np.where(high > low, (high - low) / 2**bits, 0.0)
     path = np.minimum((labels - low) / np.where(width > 0, width, 1), 2**bits - 1).astype(np.int64)
@@ -323,7 +343,7 @@ def quantise_labels(labels: Shaped[Array, "labels dim"], bits: int) -> Lattice:
 
 
 def bits_of(values: Array, bits: int) -> list[int]:
-    """The binary digits of whole numbers, one after the other, highest first."""
+    """The binary digits of whole numbers, one number after another, highest digit first."""
     return [(int(v) >> shift) & 1 for v in values for shift in range(bits - 1, -1, -1)]
 
 

@@ -1,8 +1,8 @@
-"""Token-wise quantisation: the block counts, loop by loop, how many cell borders x has passed.
+"""Token-wise quantisation: each loop compares every coordinate with one more cell border.
 
-First stage of the proof of Theorem 3.6 (Xu & Sato, ICML 2025). [0, 1] is cut into n cells (b/n, (b+1)/n],
-b = 0 .. n-1, with 0 in the first. The count is a ramp of slope M n, so that it is wrong only within 1/(n M)
-above a border: the trifling set.
+This is the first stage of the proof of Theorem 3.6 (Xu & Sato, ICML 2025). [0, 1] is cut into n cells
+(b/n, (b+1)/n], b = 0 .. n-1; the first cell also contains 0. The comparison is a ramp of slope M n. It is therefore
+wrong only on the trifling set, within 1/(n M) above a border.
 """
 
 from fractions import Fraction
@@ -14,9 +14,9 @@ from looped.theory.circuit import ONE, Array, Circuit, Form, Number, Program, Un
 
 
 def cell_of(x: Shaped[Array, "*shape"], n: int) -> Shaped[Array, "*shape"]:
-    """The cell of every coordinate, exactly: ceil(n x) - 1, and 0 at x = 0.
+    """The exact cell of every coordinate: ceil(n x) - 1, and 0 at x = 0. The result has the shape of `x`.
 
-    Computed from the borders b/n as the types of `x` have them, so that a float on a border counts as on it.
+    The borders b/n are rounded to the dtype of `x`. A float that equals a rounded border therefore lies on it.
     """
     x = np.asarray(x)
     if x.dtype == object:
@@ -25,9 +25,10 @@ def cell_of(x: Shaped[Array, "*shape"], n: int) -> Shaped[Array, "*shape"]:
 
 
 def quantization_units(d: int, slope: int) -> tuple[list[Unit], dict[str, Number]]:
-    """Units and drift: beta_i += [u_i > 1], u_i -= 1, for u_i = n x_i at first; n - 1 loops leave beta_i the cell.
+    """Hidden units and output bias of the stage: each loop computes beta_i += [u_i > 1] and u_i -= 1.
 
-    The stage ends by itself: after n - 1 loops no u_i exceeds 1. `slope` is the paper's M.
+    u_i starts at n x_i. After n - 1 loops beta_i is the cell of x_i. The stage then ends by itself, because no u_i
+    exceeds 1. `slope` is the paper's M.
     """
     units = []
     for i in range(d):
@@ -38,29 +39,30 @@ def quantization_units(d: int, slope: int) -> tuple[list[Unit], dict[str, Number
 
 
 def quantizer(d: int, n: int, slope: int) -> Program:
-    """The stage alone: tokens x (d,) to cells beta (d,) in n - 1 loops, 2 d units.
+    """This stage alone: tokens x (d,) to cells beta (d,), in n - 1 loops with 2 d hidden units.
 
     Raises:
-        ValueError: for sizes out of range, or where float64 could not hold M n.
+        ValueError: a size is out of range, or M n is too large for float64.
     """
     for name, value, least in (("d", d, 1), ("n", n, 2), ("slope", slope, 2)):
         if value < least:
             raise ValueError(f"{name}={value}: expected at least {least}")
     if slope * n >= 2**53:
-        raise ValueError(f"slope={slope}: expected slope * n below 2^53 with n={n}, what float64 holds")
-    units, drift = quantization_units(d, slope)
+        raise ValueError(f"slope={slope}: expected slope * n below 2^53, the limit of float64, with n={n}")
+    units, bias = quantization_units(d, slope)
     names = tuple(f"{name}{i}" for name in ("u", "beta") for i in range(d))
-    first: dict[str, Form] = {f"u{i}": {f"x{i}": n} for i in range(d)}
-    last = tuple({f"beta{i}": 1} for i in range(d))
-    return Program(Circuit(names, tuple(units), drift=drift), tuple(f"x{i}" for i in range(d)), first, last, n - 1)
+    inputs = tuple(f"x{i}" for i in range(d))
+    input_map: dict[str, Form] = {f"u{i}": {f"x{i}": n} for i in range(d)}
+    output_map = tuple({f"beta{i}": 1} for i in range(d))
+    return Program(Circuit(names, tuple(units), bias=bias), inputs, input_map, output_map, n - 1)
 
 
 def trifling(x: Shaped[Array, "*shape"], n: int, slope: int) -> Shaped[Array, "*shape"]:
-    """Where a coordinate lies on a ramp: in (b/n, b/n + 1/(n M)) for a border b = 1 .. n-1."""
+    """True for coordinates on a ramp: in (b/n, b/n + 1/(n M)) for a border b = 1 .. n-1. Shape as `x`."""
     above = x * n - np.floor(x * n)
     return (above > 0) & (above < 1 / slope) & (x > 1 / n)
 
 
 def trifling_measure(n: int, slope: int) -> float:
-    """The share of [0, 1] that is trifling: (n - 1) / (n M)."""
+    """The measure of the trifling set in [0, 1]: (n - 1) / (n M)."""
     return (n - 1) / (n * slope)

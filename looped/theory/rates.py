@@ -1,6 +1,7 @@
-"""How fast the error falls with the number of loops: measured, and bounded by Theorem 3.6 and by our construction.
+"""The error as a function of the number of loops: measured, bounded by Theorem 3.6, and bounded by our construction.
 
-Xu & Sato (ICML 2025), Theorem 3.6. Errors are L^p errors over uniform inputs: (E sum_{n,i} |out - f|^p)^(1/p).
+The source is Theorem 3.6 of Xu & Sato (ICML 2025). Errors are L^p errors over uniform inputs,
+(E sum |out - f|^p)^(1/p), with the sum over tokens and coordinates.
 """
 
 import dataclasses
@@ -24,14 +25,14 @@ Row = dict[str, Any]
 
 
 class Moduli(NamedTuple):
-    """The three moduli at the distances that one cell size needs; lower bounds by search."""
+    """The moduli at the distances that the bounds need for one cell size. All are lower bounds, found by search."""
 
     token: float
     """omega_tok(delta sqrt(d))"""
     contextual: float
     """omega_cont(delta sqrt(N d))"""
     contextual_others: float
-    """omega_cont(delta sqrt((N - 1) d)): all that the other tokens can do"""
+    """omega_cont(delta sqrt((N - 1) d)): all other tokens move by one cell"""
     sequence: float
     """omega_f(delta sqrt(N d))"""
     half_cell: float
@@ -39,8 +40,8 @@ class Moduli(NamedTuple):
 
 
 def moduli(f: Function, cells: Cells, *, p: float = 2.0, steps: int = 120) -> Moduli:
-    """The moduli that the bounds need for these cells, delta = 1/n."""
-    d, seq, delta = cells.dim, cells.seq, 1 / cells.cells
+    """The moduli that the bounds need for these cells, with delta = 1/n."""
+    d, seq, delta = cells.d, cells.seq, 1 / cells.n
 
     def found(kind: continuity.Kind, distance: float) -> float:
         if distance == 0:
@@ -58,17 +59,17 @@ def moduli(f: Function, cells: Cells, *, p: float = 2.0, steps: int = 120) -> Mo
 
 
 def delta_of(loops: int, cells: Cells) -> float:
-    """The cell size that Theorem 3.6 allots to r loops: ((r - N) / 2)^(-1 / ((N + 1) d + 1))."""
-    return ((loops - cells.seq) / 2) ** (-1 / ((cells.seq + 1) * cells.dim + 1))
+    """The cell size delta of Theorem 3.6 for r loops: ((r - N) / 2)^(-1 / ((N + 1) d + 1))."""
+    return ((loops - cells.seq) / 2) ** (-1 / ((cells.seq + 1) * cells.d + 1))
 
 
 def theorem_bound(at: Moduli, cells: Cells, *, p: float = 2.0, factor_on_sequence: bool = False) -> float:
-    """The terms of Theorem 3.6 that hold the moduli, for delta = 1/n; its O(.) terms, without constants, are left out.
+    """The terms of Theorem 3.6 with moduli, for delta = 1/n. Its O(.) terms are omitted; their constants are not given.
 
-    Statements of the theorem differ in whether the factor (N d)^(1/p) also stands before omega_f: choose by
-    `factor_on_sequence`. With omega_f in the norm of the whole matrix it need not.
+    Versions of the theorem differ in whether the factor (N d)^(1/p) also multiplies omega_f; `factor_on_sequence`
+    chooses. The factor is unnecessary if omega_f uses the norm of the whole matrix.
     """
-    factor = (cells.seq * cells.dim) ** (1 / p)
+    factor = (cells.seq * cells.d) ** (1 / p)
     return factor * (at.token + at.contextual) + (factor if factor_on_sequence else 1) * at.sequence
 
 
@@ -77,18 +78,26 @@ def our_bound(
 ) -> float:
     """(N d)^(1/p) eps / 2 + omega_f(delta sqrt(N d) / 2) + spread * (N d)^(1/p) * (measure of the ramps)^(1/p).
 
-    eps is the largest jump of the labels, or None, at most omega_tok + omega_cont (the adjacency lemma); a label is
-    met within eps / 2; a point is half a cell from its cell's centre; on the ramps, of measure at most
-    N d (n - 1) / (n M), the output is still one of the labels' range, `spread`. No term for duplicate tokens.
+    The first term bounds the error of a recalled label. The second bounds the change of f between an input and the
+    centre of its cell. The third covers the ramps, whose measure is at most N d (n - 1) / (n M); outputs there stay
+    within the range of the labels. Duplicate tokens need no term.
+
+    Args:
+        at: the moduli for these cells.
+        cells: n cells on each axis.
+        spread: the range of the labels.
+        eps: the largest jump of the labels. None takes its bound omega_tok + omega_cont (the adjacency lemma).
+        slope: M.
+        p: of the L^p error.
     """
-    n, axes = cells.cells, cells.seq * cells.dim
+    n, axes = cells.n, cells.seq * cells.d
     ramps = (axes * (n - 1) / (n * slope)) ** (1 / p)
     eps = at.token + at.contextual_others if eps is None else eps
     return axes ** (1 / p) * (eps / 2 + spread * ramps) + at.half_cell
 
 
 def lp_error(out: Shaped[Array, "batch seq dim"], wanted: Shaped[Array, "batch seq dim"], p: float = 2.0) -> float:
-    """(E sum_{n,i} |out - wanted|^p)^(1/p) over a batch (batch, seq, dim)."""
+    """(E sum |out - wanted|^p)^(1/p): the mean over the batch, the sum over tokens and coordinates."""
     return float((np.abs(out - wanted) ** p).sum((1, 2)).mean() ** (1 / p))
 
 
@@ -96,27 +105,27 @@ def measure(
     f: Function, cells: Cells, *, kinds: Sequence[str] = ("plain", "tuned", "radix", "modulated"), p: float = 2.0,
     samples: int = 100_000, radix_bits: int = 6, seed: int = 0, bounds: bool = True,
 ) -> list[Row]:  # fmt: skip
-    """One row for each kind: loops, measured error, both bounds, and the adjacency lemma's two sides.
+    """One row for each kind: loops, measured error, both bounds, and both sides of the adjacency lemma.
 
-    The error is that of the construction's semantics, which the real loop is tested to equal.
+    The error is that of the construction's semantics. Tests show that the real model equals them.
     """
-    x = np.random.default_rng(seed).random((samples, cells.seq, cells.dim))
+    x = np.random.default_rng(seed).random((samples, cells.seq, cells.d))
     wanted = evaluate(f, x)
     at = moduli(f, cells, p=p) if bounds else None
     rows = []
     for kind in kinds:
-        line = cells_for(cells.dim, cells.seq, cells.cells, kind)
-        labels = line.labels(f)
-        answers = labels if kind == "modulated" else memorised(line, labels, kind, radix_bits).values
-        row: Row = {"cells": cells.cells, "kind": kind, "loops": loops_of(line, kind, radix_bits)}
-        row["error"] = lp_error(answers[line.lookup(x)], wanted, p)
-        if line.gap:
+        kind_cells = cells_for(cells.d, cells.seq, cells.n, kind)
+        labels = kind_cells.labels(f)
+        answers = labels if kind == "modulated" else memorised(kind_cells, labels, kind, radix_bits).values
+        row: Row = {"cells": cells.n, "kind": kind, "loops": loops_of(kind_cells, kind, radix_bits)}
+        row["error"] = lp_error(answers[kind_cells.lookup(x)], wanted, p)
+        if kind_cells.gap:
             row["eps"] = float(np.abs(np.diff(labels, axis=0)).max())
         if at is not None:
             row |= {"moduli": at._asdict(), "theorem": theorem_bound(at, cells, p=p)}
             row["theorem_factor_on_all"] = theorem_bound(at, cells, p=p, factor_on_sequence=True)
             row["bound_by_moduli"] = our_bound(at, cells, spread=float(np.ptp(labels)), p=p)
-            if line.gap:
+            if kind_cells.gap:
                 row["bound"] = our_bound(at, cells, spread=float(np.ptp(labels)), eps=row["eps"], p=p)
                 row["adjacency"] = row["eps"] / max(at.token + at.contextual_others, 1e-300)
         rows.append(row)
@@ -124,43 +133,47 @@ def measure(
 
 
 def slope(rows: Sequence[Row], kind: str = "plain", last: int = 3) -> float:
-    """The slope of log error against log loops, fitted to the last sizes; -1 / ((N + 1) d) is what smooth f tend to."""
-    points = [(np.log(row["loops"]), np.log(row["error"])) for row in rows if row["kind"] == kind][-last:]
-    if len(points) < 2:
-        raise ValueError(f"rows of kind {kind!r}: expected at least two to fit a slope, got {len(points)}")
-    loops, errors = np.array(points).T
+    """The slope of log error against log loops, fitted to the `last` sizes; smooth f tend to -1 / ((N + 1) d).
+
+    Raises:
+        ValueError: there are fewer than two rows of this kind.
+    """
+    pairs = [(np.log(row["loops"]), np.log(row["error"])) for row in rows if row["kind"] == kind][-last:]
+    if len(pairs) < 2:
+        raise ValueError(f"rows of kind {kind!r}: expected at least two to fit a slope, got {len(pairs)}")
+    loops, errors = np.array(pairs).T
     return float(np.polyfit(loops, errors, 1)[0])
 
 
 def roughness(
-    values: Sequence[float] = (0.0, 0.25, 0.5, 1.0), *, cells: int = 8, samples: int = 1000, seed: int = 0
+    values: Sequence[float] = (0.0, 0.25, 0.5, 1.0), *, n: int = 8, samples: int = 1000, seed: int = 0
 ) -> list[Row]:
-    """Where plain looping stalls and modulation and radix do not: functions of growing jumps, through the real loop.
+    """Errors of the real model on functions with growing jumps, for which plain looping stalls.
 
-    Section 7 of docs/theory.md: two tokens, `plateaus` on the construction's own cells, so that all error but
-    that of the memory lies on narrow ramps.
+    See section 7 of docs/theory.md. Sequences have two tokens of dimension 1. The functions are `plateaus` on the cells
+    of the construction, so that all error except the memory's lies on narrow ramps.
     """
     x = np.random.default_rng(seed).random((samples, 2, 1))
     rows = []
     for value in values:
-        f = plateaus(value, cells=cells)
+        f = plateaus(value, n=n)
         wanted = evaluate(f, x)
-        at = moduli(f, Cells(1, 2, cells))
+        at = moduli(f, Cells(1, 2, n))
         row: Row = {"roughness": value, "token": at.token, "contextual": at.contextual_others}
         for kind in ("plain", "tuned", "radix", "modulated"):
-            built = construct(f, cells_for(1, 2, cells, kind), kind)
+            built = construct(f, cells_for(1, 2, n, kind), kind)
             row[kind] = lp_error(built(x), wanted)
             if kind == "plain":
-                row["eps"] = float(built.program.last[0]["a0"])
+                row["eps"] = float(built.program.output_map[0]["a0"])
         rows.append(row)
     return rows
 
 
 def function_of(model: LoopedTransformer, num_loops: int | None = None) -> Callable[[Tensor], Tensor]:
-    """What a trained model computes, as a function of real vectors (batch, seq, dim), for its moduli of continuity.
+    """A trained model as a function of real vectors (batch, seq, dim), for its moduli of continuity.
 
-    A model of vectors is taken as it is. One of tokens is extended to mixtures of tokens: a position holds
-    weights of the vocabulary, one-hot for a token, and the embedding is the weighted mean.
+    A model of vectors is used unchanged. A model of tokens is extended to mixtures of tokens: each position holds
+    weights over the vocabulary (one-hot for a token), and its embedding is the weighted sum.
     """
     config = model.config
     if config.inputs == "vectors":
@@ -169,7 +182,7 @@ def function_of(model: LoopedTransformer, num_loops: int | None = None) -> Calla
         vectors = {"inputs": "vectors", "input_dim": config.vocab_size, "vocab_size": None, "tie_embeddings": False}
         relaxed = LoopedTransformer(dataclasses.replace(config, **vectors)).double()
         weights = dict(model.state_dict())
-        weights["embedding.weight"] = weights["embedding.weight"].T
+        weights["embed.weight"] = weights["embed.weight"].T
         if config.bias:
             weights["embedding.bias"] = torch.zeros(config.d_model)
         relaxed.load_state_dict(weights)
@@ -180,10 +193,11 @@ def function_of(model: LoopedTransformer, num_loops: int | None = None) -> Calla
 def task_samples(
     task: Task, size: int, *, seed: int = 0
 ) -> tuple[Float[Tensor, "size seq dim"], Float[Tensor, "size seq 1"]]:
-    """A task's target function on sampled problems, for `continuity.of_samples`.
+    """A task's inputs and targets on sampled problems, for `continuity.of_samples`.
 
-    Returns one-hot tokens (size, seq, vocab), where one other token is a change of sqrt(2), or the vectors of a
-    task of vectors; and the targets that count, (size, seq, 1), zero elsewhere.
+    Returns:
+        The inputs: one-hot tokens (size, seq, vocab), where replacing a token is a change of sqrt(2), or the vectors
+        of a task of vectors. The targets (size, seq, 1), zero at positions without a loss.
     """
     batch = task.batch("train", 0, size, seed=seed)
     inputs = batch.inputs

@@ -14,16 +14,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, load_model, save_file, save_model
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file, save_model
 from torch import Tensor
 
 from looped.config import RunConfig
 from looped.files import sync
 from looped.models.transformer import LoopedTransformer
+from looped.models.weights import WEIGHTS, load_weights
 from looped.run_folder import CHECKPOINTS, Best, read_config, read_file
 
-WEIGHTS, AVERAGE, STATE = "model.safetensors", "average.safetensors", "trainer.pt"
+AVERAGE, STATE = "average.safetensors", "trainer.pt"
 
 
 def save(
@@ -83,7 +84,7 @@ def load(folder: Path, step: int, model: LoopedTransformer, *, averaged: bool) -
     """
     path = _path(folder, step)
     with _readable(path, WEIGHTS, STATE, *([AVERAGE] if averaged else [])):
-        _load_weights(path / WEIGHTS, model)
+        load_weights(model, path / WEIGHTS)
         with warnings.catch_warnings():  # torch remarks on some damage before it fails
             warnings.simplefilter("ignore")
             state = torch.load(path / STATE, map_location="cpu", weights_only=True)
@@ -105,20 +106,6 @@ def _readable(path: Path, *names: str) -> Iterator[None]:
     except Exception as error:  # damage makes torch's reader raise almost anything
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise ValueError(f"{path}: the checkpoint is cut short or damaged ({reason})") from None
-
-
-def _load_weights(path: Path, model: LoopedTransformer) -> None:
-    """Raises ValueError, naming the first tensor that differs, for weights of another architecture."""
-    with safe_open(str(path), framework="pt") as file:
-        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-    wrong = [name for name, tensor in model.state_dict().items() if shapes.get(name, tensor.shape) != tensor.shape]
-    if not wrong:
-        missing, unexpected = load_model(model, str(path), strict=False)
-        wrong = [*missing, *unexpected]
-    if wrong:
-        built = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-        shape = [sizes.get(wrong[0], "absent") for sizes in (shapes, built)]
-        raise ValueError(f"{path}: of another architecture: {wrong[0]} is {shape[0]} here and {shape[1]} in the model")
 
 
 def load_run(
@@ -145,7 +132,7 @@ def load_run(
     model = LoopedTransformer(run.model)
     name = AVERAGE if run.optim.ema_decay else WEIGHTS
     with _readable(_path(folder, step), name):
-        _load_weights(_path(folder, step) / name, model)
+        load_weights(model, _path(folder, step) / name)
     return run, model.eval(), step
 
 

@@ -10,9 +10,12 @@ from looped.config import ModelConfig
 from looped.evaluation.calibration import calibrate, exits_of, overthinking, rules_for, wall_times
 from looped.evaluation.scores import exit_early
 from looped.models import LoopedTransformer, Unchanged, parse_rule
-from looped.task_config import EditDistanceConfig, InContextConfig, SudokuConfig, TextConfig
 from looped.tasks import TASKS
 from looped.tasks.base import Batch
+from looped.tasks.edit_distance import EditDistanceConfig
+from looped.tasks.in_context import InContextConfig
+from looped.tasks.sudoku import SudokuConfig
+from looped.tasks.text import TextConfig
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -12,8 +12,9 @@ from looped.config import ModelConfig
 from looped.evaluation.scores import evaluate, loop_logits, solve, visualisations
 from looped.intervals import interval
 from looped.models import LoopedTransformer
-from looped.task_config import EditDistanceConfig, SudokuConfig
 from looped.tasks import TASKS
+from looped.tasks.edit_distance import EditDistanceConfig
+from looped.tasks.sudoku import SudokuConfig
 
 
 def make(task_config, **options):

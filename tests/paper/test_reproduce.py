@@ -8,10 +8,10 @@ import pytest
 
 from looped.cli import main
 from looped.commands import reproduce as commands
-from looped.evaluation import in_context
 from looped.paper.reproduce import Work, all_runs, estimate, folder_name, work_for
 from looped.paper.tables import paper_table
 from looped.recipes import complete, recipe
+from looped.tasks.in_context import baselines as in_context
 
 
 def test_folders_and_commands(tmp_path):

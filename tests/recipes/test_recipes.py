@@ -15,7 +15,8 @@ from looped.recipes import RECIPES, complete, recipe
 from looped.strict import from_dict, to_dict
 from looped.tasks import TASKS
 from looped.tasks.base import SPLITS
-from looped.tasks.tokenizer import trained_bpe
+from looped.tasks.text import TextConfig
+from looped.tasks.text.tokenizer import trained_bpe
 from looped.training import load_run, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -121,7 +122,7 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def named(run: RunConfig, texts: dict[str, Any]) -> RunConfig:
     """The recipe with the files that it needs."""
-    if run.task.name != "text":
+    if not isinstance(run.task, TextConfig):
         return run
     own = {"tokenizer": run.task.tokenizer} if run.task.tokenizer == "bpe" else {}
     return dataclasses.replace(run, task=dataclasses.replace(run.task, **texts | own))

@@ -68,11 +68,11 @@ def test_sentences_praise_the_lowest(tmp_path: Path) -> None:
     text = text_of(tmp_path)
     for expected in (
         "good has the lowest mean error, 0.510",
-        "its interval lies apart from all others",
+        "its interval overlaps with no other",
         "good has a lower error than bad at 4 loops: 0.510",
-        "Best validation error, mean over seeds: 0.510 for good, the lowest, and 2.510 for bad, the highest.",
+        "Best validation error, mean over seeds: 0.510 for good (the lowest), 2.510 for bad (the highest).",
         "good scores 0.510 on standard, its easiest group, and 1.020 on scaled, its hardest.",
-        "bad goes from 22.590 after 1 loop to 2.510 after the 4 of its training.",
+        "bad goes from 22.590 after 1 loop to 2.510 after 4 (as in training).",
     ):
         assert expected in text
 

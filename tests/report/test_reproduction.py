@@ -55,8 +55,8 @@ def text_of(folder: Path) -> str:
 
 def test_table_and_verdicts(folder: Path) -> None:
     text = text_of(folder)
-    assert "## Table 9, at the scale cpu\n\nOf 4 comparisons, 1 hold at this size with these seeds." in text
-    assert "### ED\n\nCorrected, old and new has the highest mean: 0.805 [0.741, 0.869]." in text
+    assert "## Table 9, at the scale cpu\n\n1 of 4 comparisons hold at this size with these seeds." in text
+    assert "### ED\n\nAmong the corrected models, old and new has the highest mean: 0.805 [0.741, 0.869]." in text
     assert "- Everything.\n- Command: looped reproduce 9" in text
     (row,) = re.findall(r"\| old and new \|.*", text)
     cells = [cell.strip() for cell in row.split("|")[2:-1]]
@@ -65,10 +65,10 @@ def test_table_and_verdicts(folder: Path) -> None:
     assert "| nothing yet | – | – | – | – | – | – |" in text
     verdicts = dict(re.findall(r"- It goes (\w+)\. (.*)", text))
     assert verdicts["up"].startswith(
-        "It holds (0.805 against 0.505, difference +0.300 [+0.300, +0.300], 2 paired seeds)"
+        "This holds (0.805 against 0.505, difference +0.300 [+0.300, +0.300], 2 paired seeds)"
     )
-    assert verdicts["down"].startswith("The opposite was found (0.505 against 0.805, difference −0.300")
-    assert verdicts["level"].startswith("The seeds drown it")
+    assert verdicts["down"].startswith("The opposite holds (0.505 against 0.805, difference −0.300")
+    assert verdicts["level"].startswith("The difference is within seed noise")
     assert verdicts["missing"] == "Not run."
 
 
@@ -76,8 +76,8 @@ def test_one_seed_decides_nothing(folder: Path) -> None:
     for path in folder.glob("*-seed1"):
         path.rename(folder.parent / path.name)
     text = text_of(folder)
-    assert "Of 4 comparisons, 0 hold" in text
-    assert text.count("One seed decides nothing") == 3
+    assert "0 of 4 comparisons hold" in text
+    assert text.count("This is open with fewer than two shared seeds") == 3
 
 
 def test_a_malformed_table_is_one_clear_line(folder: Path) -> None:

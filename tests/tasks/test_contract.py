@@ -3,30 +3,29 @@
 import dataclasses
 import json
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
+from own_tasks import Collapse, Successor, Sums
 
-from looped.task_config import (
-    CountdownConfig,
-    EditDistanceConfig,
-    InContextConfig,
-    LCSConfig,
-    SudokuConfig,
-    TablesConfig,
-    TextConfig,
-)
-from looped.tasks import TASKS, Batch
+from looped.tasks import TASKS, Batch, registry
 from looped.tasks.base import SPLITS
+from looped.tasks.countdown import CountdownConfig
+from looped.tasks.edit_distance import EditDistanceConfig
+from looped.tasks.in_context import InContextConfig
+from looped.tasks.lcs import LCSConfig
+from looped.tasks.sudoku import SudokuConfig
+from looped.tasks.tables import TablesConfig
+from looped.tasks.text import TextConfig
 
 CONFIGS = {
     "edit_distance": EditDistanceConfig(length=8, eval_lengths=(12,)),
     "edit_distance, published": EditDistanceConfig(length=8, version="published"),
-    "edit_distance, class token": EditDistanceConfig(length=8, answer_at="class"),
     "lcs": LCSConfig(length=8),
     "lcs, published": LCSConfig(length=8, version="published"),
-    "lcs, published_v1": LCSConfig(length=8, version="published_v1"),
     "sudoku": SudokuConfig(box=2, pool=300),
     "countdown": CountdownConfig(),
     "countdown, 3 numbers": CountdownConfig(numbers=3),
@@ -35,6 +34,9 @@ CONFIGS = {
         function="sparse_linear", dim=6, points=9, start_dim=2, dim_every=1, start_points=3, points_every=2
     ),
     "tables": TablesConfig(points=9),
+    "own sequence task": Collapse.Config(eval_lengths=(9,)),
+    "own task of classes": Successor.Config(),
+    "own task of numbers": Sums.Config(),
     "text": TextConfig(train_files=("written by the fixture",), context=48),
 }
 
@@ -64,7 +66,23 @@ def perfect(task, batch: Batch) -> torch.Tensor:
 
 
 def test_every_task_is_tried():
-    assert {config.name for config in CONFIGS.values()} == set(TASKS)
+    assert {config.name for config in CONFIGS.values()} >= set(registry._folders())
+
+
+def test_the_examples_of_all_tasks_need_no_heavy_library(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from looped.tasks import TASKS\n"
+        "for name, kind in TASKS.items():\n"
+        f"    task = kind(kind.example_config(Path({str(tmp_path)!r})))\n"
+        "    print(name, task.describe(task.sample('train', 1, task.rng('train', 0, 0))[0]))\n"
+        "print(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert all(f"{name} " in done.stdout for name in registry._folders())
+    loaded = set(done.stdout.splitlines()[-1].split())
+    assert "torch" in loaded
+    assert not loaded & {"sklearn", "scipy", "tokenizers", "datasets", "transformers", "pandas", "matplotlib"}
 
 
 def test_the_batch_of_a_step_is_a_pure_function(task):

@@ -4,7 +4,7 @@ import networkx
 import pytest
 import torch
 
-from looped.theory.algorithms import breadth_first, gradient_descent, newton_schulz, newton_tokens, query_unseen
+from looped.theory.algorithms import breadth_first, gradient_descent, newton_schulz, newton_tokens, query_mask
 
 
 @pytest.mark.parametrize("preconditioned", [False, True])
@@ -20,7 +20,7 @@ def test_linear_attention_is_gradient_descent_after_every_loop(preconditioned):
     tokens[:, -1, dim] = 0
     model = gradient_descent(step, examples, loops)
     assert sum(p.count_nonzero() for p in model.core.parameters()) <= 2 * (dim + 1) ** 2
-    out = model(tokens, attention_mask=query_unseen(3, examples), loop_logits="all").loop_logits[:, :, -1, 0]
+    out = model(tokens, attention_mask=query_mask(3, examples), loop_logits="all").loop_logits[:, :, -1, 0]
     w = torch.zeros(3, dim, dtype=torch.float64)
     for t in range(loops):
         residual = y[:, :-1] - torch.einsum("bnd,bd->bn", x[:, :-1], w)

@@ -31,7 +31,7 @@ def test_three_levels_agree_on_all_sequences(size, kind):
     # Independent of the labels' line: at a centre the answer is f, but for half a step or a rounding.
     steps = 0.0
     if kind != "modulated":
-        steps = np.array([float(form[f"a{i}"]) for i, form in enumerate(construction.program.last)])
+        steps = np.array([float(form[f"a{i}"]) for i, form in enumerate(construction.program.output_map)])
     if kind != "tuned":  # which may arrive late after a jump
         assert (np.abs(meant - evaluate(waves, x.astype(float))) <= steps / 2 + 1e-12).all()
 
@@ -207,17 +207,17 @@ def test_a_jump_is_warned_about_and_steepness_is_not():
 
 
 def test_too_much_is_refused_with_what_would_fit():
-    with pytest.raises(ValueError, match=r"cells=99: needs .* loops.* most cells within it are 7 .*plain"):
+    with pytest.raises(ValueError, match=r"n=99: needs .* loops.* largest n within it is 7 .*plain"):
         construct(waves, Cells(1, 2, 99), budget=Budget(loops=1000))
     construct(waves, Cells(1, 2, 7), budget=Budget(loops=1000))
     with pytest.raises(ValueError, match="bits"):
         construct(waves, Cells(1, 2, 9), budget=Budget(bits=1000))
     with pytest.raises(ValueError, match="bytes"):
         construct(waves, Cells(1, 2, 9, gap=False), "modulated", budget=Budget(memory=1000))
-    with pytest.raises(ValueError, match="no number of cells"):
+    with pytest.raises(ValueError, match="no n is within it"):
         construct(waves, Cells(3, 9, 9))
     with pytest.raises(ValueError, match="kind='other'"):
         construct(waves, Cells(1, 2, 2), "other")
     for sizes in ((0, 2, 2), (1, 0, 2), (1, 2, 1)):
-        with pytest.raises(ValueError, match=r"dim=0|seq=0|cells=1"):
+        with pytest.raises(ValueError, match=r"d=0|N=0|n=1"):
             Cells(*sizes)

@@ -130,10 +130,10 @@ def test_precision_limit_is_said_before_it_is_met(dtype, limit, beyond):
     wrong = False
     for seed in range(20):
         short, long = plain(random_labels(limit, seed=seed)), plain(random_labels(beyond, seed=seed))
-        step = float(short.program.last[0]["a0"])
+        step = float(short.program.output_map[0]["a0"])
         assert short.predicted(dtype).startswith(f"{dtype}: right")
         assert np.abs(short.recall(dtype) - short.ideal).max() < 1e-3 * step
-        wrong = np.abs(long.recall(dtype) - long.ideal).max() > 0.5 * float(long.program.last[0]["a0"])
+        wrong = np.abs(long.recall(dtype) - long.ideal).max() > 0.5 * float(long.program.output_map[0]["a0"])
         assert long.predicted(dtype).startswith(f"{dtype}: {'fails' if wrong else 'right'}")
     assert wrong
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from model_cases import VARIANTS, build, inputs_for
 
-from looped.task_config import EditDistanceConfig
 from looped.tasks import TASKS
+from looped.tasks.edit_distance import EditDistanceConfig
 from looped.theory import continuity
 from looped.theory.cells import Cells
 from looped.theory.functions import FUNCTIONS, mixed, plateaus, spread, waves
@@ -75,7 +75,7 @@ def test_bounds_by_hand():
 
 
 def test_plain_looping_stalls_where_modulation_does_not():
-    smooth, rough = roughness((0.0, 1.0), cells=6, samples=200)
+    smooth, rough = roughness((0.0, 1.0), n=6, samples=200)
     assert rough["plain"] > 5 * rough["modulated"]
     assert rough["plain"] > 2 * smooth["plain"]
     assert abs(rough["radix"] - rough["modulated"]) < 0.01
@@ -87,7 +87,7 @@ def test_plain_looping_stalls_where_modulation_does_not():
 
 
 def test_plateaus_are_continuous_and_equivariant():
-    f = plateaus(0.7, cells=4)
+    f = plateaus(0.7, n=4)
     x = torch.rand(1000, 2, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(f(x.flip(1)), f(x).flip(1))
     near = (x + 1e-7).clamp(0, 1)

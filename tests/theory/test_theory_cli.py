@@ -19,12 +19,12 @@ from looped.theory.functions import waves
 from looped.training import load_run
 
 OPTIONS = {
-    "approximate": {"dim", "seq", "cells", "loops", "samples", "slope", "radix-bits", "paper-size", "max-loops",
+    "approximate": {"d", "N", "n", "kind", "samples", "slope", "radix-bits", "paper-size", "max-loops",
                     "all-sequences", "out"},
-    "memorise": {"count", "dim", "bits", "digit", "seed", "out"},
-    "moduli": {"dim", "seq", "deltas", "p", "grid", "num-loops", "out"},
-    "rate": {"dim", "seq", "cells", "kinds", "p", "samples", "out"},
-    "roughness": {"cells", "samples", "out"},
+    "memorise": {"count", "d", "bits", "digit", "seed", "out"},
+    "moduli": {"d", "N", "deltas", "p", "grid", "num-loops", "out"},
+    "rate": {"d", "N", "n", "kinds", "p", "samples", "out"},
+    "roughness": {"n", "samples", "out"},
 }  # fmt: skip
 FILE = """
 import torch
@@ -58,7 +58,7 @@ def svg(path: Path) -> str:
 
 @pytest.mark.parametrize("loops", ["plain", "tuned", "radix", "modulated"])
 def test_approximate(folder: Path, loops: str, capsys: pytest.CaptureFixture[str]):
-    assert theory(f"approximate f.py:good --cells 3 --loops {loops} --samples 50 --all-sequences --out o") == 0
+    assert theory(f"approximate f.py:good --n 3 --kind {loops} --samples 50 --all-sequences --out o") == 0
     facts = json.loads((folder / "o/approximate.json").read_text())
     assert facts["exact_right"] == facts["exact_sequences"] == 9
     assert facts["largest_difference_to_semantics"] < 1e-12
@@ -67,23 +67,23 @@ def test_approximate(folder: Path, loops: str, capsys: pytest.CaptureFixture[str
     assert "loops" in svg(folder / "o/error.svg")
     assert "beta0" in svg(folder / "o/life.svg")
     out = capsys.readouterr().out
-    assert out.index("before it runs: in plain float64") < out.index("real loop")
+    assert out.index("prediction for pure float64") < out.index("model, ")
     assert "loop by loop" in out
 
 
 def test_precision_is_said_before_it_runs(folder: Path, capsys: pytest.CaptureFixture[str]):
-    for size, said, right in (("--cells 2", "right", "100.0%"), ("--cells 3", "fails", "")):
+    for size, said, right in (("--n 2", "right", "100.0%"), ("--n 3", "fails", "")):
         assert theory(f"approximate waves {size} --samples 400 --paper-size") == 0
         out = capsys.readouterr().out
-        assert f"before it runs: in plain float64: {said}" in out
+        assert f"prediction for pure float64: {said}" in out
         assert "dimension 26 and width 74" in out
-        share = re.search(r"refreshed: ([\d.]+%)", out)
+        share = re.search(r"every loop\): ([\d.]+%)", out)
         assert share is not None
         assert share[1] == right if right else share[1] != "100.0%"
 
 
 def test_memorise(folder: Path, capsys: pytest.CaptureFixture[str]):
-    assert theory("memorise --count 20 --dim 2 --bits 4 --digit 2 --out o") == 0
+    assert theory("memorise --count 20 --d 2 --bits 4 --digit 2 --out o") == 0
     content = json.loads((folder / "o/memorise.json").read_text())
     rows = {row["variant"]: row for row in content["rows"]}
     assert rows["modulated, selecting"]["float64"] == 0
@@ -94,7 +94,7 @@ def test_memorise(folder: Path, capsys: pytest.CaptureFixture[str]):
     assert [shares[14]["float32"], shares[28]["float64"], shares[200]["exact"]] == [1.0, 1.0, 1.0]
     assert shares[200]["float32"] < shares[200]["float64"] < 0.4
     assert "exact" in svg(folder / "o/precision.svg")
-    assert "said before it ran" in capsys.readouterr().out
+    assert "prediction" in capsys.readouterr().out
 
 
 @pytest.fixture
@@ -121,7 +121,7 @@ def test_moduli_of_functions(folder: Path, short_search, capsys: pytest.CaptureF
         assert values["lower bound", kind, delta] == found >= 0.99 * grid
         assert values["exact on the grid", kind, delta] == grid
         assert values["lower bound", kind, 0.1] < values["lower bound", kind, 0.2]
-    assert theory("moduli f.py:good --seq 1 --deltas 0.1") == 0
+    assert theory("moduli f.py:good --N 1 --deltas 0.1") == 0
     assert "no other token" in capsys.readouterr().out
 
 
@@ -136,7 +136,7 @@ def test_moduli_of_a_run(folder: Path, short_search):
     dim, values = model.config.vocab_size or 0, {}
     assert dim > 10
     for loops, words in ((2, ""), (1, "--num-loops 1")):
-        assert theory(f"moduli run --deltas 0.1 --seq 3 {words} --out o") == 0
+        assert theory(f"moduli run --deltas 0.1 --N 3 {words} --out o") == 0
         content = json.loads((folder / "o/moduli.json").read_text())
         assert (content["dim"], content["seq"]) == (dim, 3)
         values[loops] = {row["kind"]: row["value"] for row in content["rows"]}
@@ -148,7 +148,7 @@ def test_moduli_of_a_run(folder: Path, short_search):
 
 
 def test_rate_and_roughness(folder: Path, short_search, capsys: pytest.CaptureFixture[str]):
-    assert theory("rate waves --cells 2 4 --kinds plain modulated --samples 500 --out o") == 0
+    assert theory("rate waves --n 2 4 --kinds plain modulated --samples 500 --out o") == 0
     out = capsys.readouterr().out
     content = json.loads((folder / "o/rate.json").read_text())
     rows = {(row["cells"], row["kind"]): row for row in content["rows"]}
@@ -163,9 +163,9 @@ def test_rate_and_roughness(folder: Path, short_search, capsys: pytest.CaptureFi
         assert value == pytest.approx(fallen / math.log(rows[4, kind]["loops"] / rows[2, kind]["loops"]))
         assert f"{kind}: error falls as loops^{value:.3f}" in out
     svg(folder / "o/error.svg")
-    assert theory("roughness --cells 3 --samples 50 --out o") == 0
+    assert theory("roughness --n 3 --samples 50 --out o") == 0
     rough = json.loads((folder / "o/roughness.json").read_text())["rows"]
-    assert rough == json.loads(json.dumps(rates.roughness(cells=3, samples=50)))
+    assert rough == json.loads(json.dumps(rates.roughness(n=3, samples=50)))
     assert [row["roughness"] for row in rough] == [0, 0.25, 0.5, 1]
     assert rough[-1]["plain"] > 2 * rough[-1]["modulated"]
     svg(folder / "o/stall.svg")
@@ -174,33 +174,33 @@ def test_rate_and_roughness(folder: Path, short_search, capsys: pytest.CaptureFi
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        ("approximate f.py:ordered", "permutation-equivariant, but permuting the tokens"),
-        ("approximate f.py:infinite", "finite values, not so at"),
+        ("approximate f.py:ordered", "permutation-equivariant function, but permuting the tokens"),
+        ("approximate f.py:infinite", "finite values, got others at"),
         ("approximate f.py:flat", "expected values of shape"),
         ("approximate f.py:number", "expected a function named 'number'"),
         ("approximate f.py:nothing", "expected a function named 'nothing'"),
         ("approximate none.py:f", "none.py: no such file"),
         ("approximate broken.py:f", "broken.py: ModuleNotFoundError"),
         ("approximate other", "expected file.py:name or one of waves"),
-        ("approximate waves --cells 1", "cells=1: expected a whole number, at least 2"),
-        ("approximate waves --dim 0", "dim=0"),
-        ("approximate waves --cells x", "cells"),
-        ("approximate waves --cells 99", "most cells within it are 36"),
-        ("approximate waves --cells 8 --max-loops 100", "most cells within it are 3"),
-        ("approximate waves --cells 8 --slope 1", "slope=1: expected 2 to"),
-        ("approximate waves --loops other", "other"),
-        ("approximate rough --seq 3", "two tokens"),
+        ("approximate waves --n 1", "n=1: expected a whole number, at least 2"),
+        ("approximate waves --d 0", "d=0"),
+        ("approximate waves --n x", "--n"),
+        ("approximate waves --n 99", "largest n within it is 36"),
+        ("approximate waves --n 8 --max-loops 100", "largest n within it is 3"),
+        ("approximate waves --n 8 --slope 1", "slope=1: expected 2 to"),
+        ("approximate waves --kind other", "other"),
+        ("approximate rough --N 3", "two tokens"),
         ("approximate waves --samples 0", "samples=0"),
-        ("approximate waves --cells 17 --seq 3 --loops modulated --all-sequences", "at most 4,096 sequences"),
+        ("approximate waves --n 17 --N 3 --kind modulated --all-sequences", "at most 4,096 sequences"),
         ("memorise --count 1", "labels of shape (1, 1)"),
         ("memorise --bits 0", "bits=0"),
         ("moduli waves --deltas 0", "delta=0"),
         ("moduli waves --p 0.5", "p=0.5"),
         ("moduli waves --grid 9999", "grid=9999"),
         ("moduli .", "no"),
-        ("rate waves --cells 2 999", "at most 2^24 labels"),
+        ("rate waves --n 2 999", "at most 2^24 labels"),
         ("rate waves --samples 0", "samples=0"),
-        ("roughness --cells 1", "cells=1"),
+        ("roughness --n 1", "n=1"),
         ("approximat", "did you mean"),
     ],
 )
@@ -213,14 +213,14 @@ def test_mistakes_are_one_line(command: str, message: str, folder: Path, capsys:
 
 
 def test_a_jump_is_a_warning(folder: Path, capsys: pytest.CaptureFixture[str]):
-    assert theory("approximate f.py:jumps --cells 2 --samples 20") == 0
+    assert theory("approximate f.py:jumps --n 2 --samples 20") == 0
     assert re.fullmatch(r"looped: warning: f seems to jump by 1 near .*\n", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_tells_the_options(command: str, capsys: pytest.CaptureFixture[str]):
     assert theory(f"{command} --help") == 0
-    told = set(re.findall(r"--(?!no-)([a-z][a-z-]*)", capsys.readouterr().out)) - {"help"}
+    told = set(re.findall(r"--(?!no-)([A-Za-z][a-z-]*)", capsys.readouterr().out)) - {"help"}
     assert {name for name in told if name in OPTIONS[command]} == OPTIONS[command]
     assert set(OPTIONS) == set(COMMANDS)
     assert torch.get_default_dtype() == torch.float32

@@ -28,7 +28,10 @@ def centres(cells: np.ndarray, n: int) -> np.ndarray:
 
 
 NOT_SUPPORTED = {
-    "order": (lambda x: x * torch.arange(1, x.shape[-2] + 1)[:, None], "permutation-equivariant, but permuting"),
+    "order": (
+        lambda x: x * torch.arange(1, x.shape[-2] + 1)[:, None],
+        "permutation-equivariant function, but permuting",
+    ),
     "infinite": (lambda x: 1 / (x - x), "finite values"),
     "shape": (lambda x: x.sum(-1), "shape"),
     "error": (lambda x: x @ torch.ones(7), "RuntimeError"),

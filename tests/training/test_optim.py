@@ -27,13 +27,13 @@ def test_decay_on_matrices_only():
     shapes = {name: parameter.ndim for name, parameter in LoopedTransformer(CONFIG).named_parameters()}
     assert all(shapes[name] >= 2 for name in yes)
     assert all(shapes[name] == 1 for name in no)
-    assert {"positions", "embedding.weight", "head.weight"} <= yes
-    assert {"final_norm.weight", "head.bias"} <= no
+    assert {"positions.table", "embed.weight", "head.weight"} <= yes
+    assert {"norm.weight", "head.bias"} <= no
 
 
 def test_published_decay_spares_biases_only():
     yes, no = decayed("all_but_bias")
-    assert "final_norm.weight" in yes
+    assert "norm.weight" in yes
     assert all(name.endswith("bias") for name in no)
     assert not any(name.endswith("bias") for name in yes)
 

@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 
 from looped.config import ModelConfig, OptimConfig, RunConfig, ScheduleConfig, TrainConfig
 from looped.strict import from_dict
-from looped.task_config import EditDistanceConfig
 from looped.tasks import TASKS
+from looped.tasks.edit_distance import EditDistanceConfig
 from looped.training import checkpoint, train
 
 TIMING = {"seconds", "examples_per_s", "tokens_per_s", "matmul_share", "data_wait", "peak_memory"}

@@ -1,0 +1,4 @@
+from looped.tasks.edit_distance.config import EditDistanceConfig
+from looped.tasks.edit_distance.task import EditDistance
+
+__all__ = ["EditDistance", "EditDistanceConfig"]

@@ -1,0 +1,12 @@
+"""The settings of the task edit_distance."""
+
+from looped.strict import frozen
+from looped.tasks.strings import StringConfig
+
+
+@frozen
+class EditDistanceConfig(StringConfig):
+    """Weighted edit distance of two strings (insert 2, delete 2, replace 3).
+
+    In version published, leading gaps cost 1 instead of 2.
+    """

@@ -1,0 +1,154 @@
+"""Function classes to be learned in context: linear, sparse linear, decision trees, two-layer ReLU networks."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float
+
+from looped.tasks.base import Batch, Split
+from looped.tasks.in_context.config import InContextConfig
+from looped.tasks.in_context.prompts import Prompt, PromptTask, encode_arrays
+from looped.tasks.in_context.table_files import prompts_to_solve, read_table
+from looped.tasks.registry import register
+
+Points = Float[np.ndarray, "batch points dim"]
+Values = Float[np.ndarray, "batch points"]
+
+TREE_DEPTH, HIDDEN, NONZERO = 4, 100, 3
+OWN_NOISE = 0.1  # standard deviation of the noise of function=noisy_linear
+SHIFT_NOISE, SHIFT_SCALE = 1.0, 3.0  # of the groups noise and scaled
+
+
+@register("in_context")
+class InContext(PromptTask):
+    """A new function and new points, x ~ N(0, I), in every prompt (Garg et al. 2022; Xu & Sato 2025, section 6).
+
+    Example: for the linear function w = (2, -1) the prompt x = (1, 0), y = 2, x = (0, 1), y = -1, x = (1, 1)
+    has the answer 1.
+
+    Functions: linear y = w x, w ~ N(0, I). noisy_linear: plus N(0, 0.1^2). sparse_linear: 3 coordinates of w are
+    not zero. decision_tree: complete, of depth 4; each inner node has a random coordinate, right means positive;
+    the leaves are N(0, 1). relu: sqrt(2 / 100) w2 relu(W1 x) with 100 hidden units and Gaussian weights.
+
+    The groups are the training distribution (standard) and three shifts of it that Garg et al. 2022 (section 4)
+    and Yang et al. 2024, whose looped models these are, test: N(0, 1) added to all values (noise); points whose
+    covariance has eigenvalues proportional to 1 / i^2, with the same trace, in a random basis (skewed); points
+    three times as large (scaled). In training, prompts may grow in coordinates and points (see the settings).
+    Splits are disjoint because no two draws of real numbers agree.
+    """
+
+    Config = InContextConfig
+    title = "In-context learning"
+    presentation = frozenset(
+        {"start_dim", "dim_step", "dim_every", "start_points", "points_step", "points_every", "truncation"}
+    )
+    metric = "squared_error"
+    lower_is_better = True
+    groups = ("standard", "noise", "skewed", "scaled")
+
+    @classmethod
+    def example_config(cls, folder: Path) -> InContextConfig:
+        return InContextConfig(dim=4, points=6)
+
+    def __init__(self, config: InContextConfig) -> None:
+        super().__init__(config)
+
+    @property
+    def question(self) -> str:
+        return f"in-context {self.config.function.replace('_', ' ')}"
+
+    def sample(self, split: Split, size: int, rng: np.random.Generator, group: str | None = None) -> Sequence[Prompt]:
+        """`size` prompts of full size. Raises ValueError for an unknown group."""
+        x, y = self._draw(size, rng, group, self.dim, self.points)
+        return list(map(Prompt, x, y))
+
+    def batch(self, split: Split, step: int, size: int, *, seed: int, group: str | None = None) -> Batch:
+        """The batch of a step; that of a training step has the size of the curriculum."""
+        dim, points = self.sizes_at(step) if split == "train" else (self.dim, self.points)
+        return encode_arrays(*self._draw(size, self.rng(split, step, seed, group), group, dim, points))
+
+    def sizes_at(self, step: int) -> tuple[int, int]:
+        """Coordinates and points of a training step, counted from 0."""
+        c = self.config
+        dim = c.dim if c.start_dim is None else c.start_dim + step // (c.dim_every or 1) * c.dim_step
+        points = c.points if c.start_points is None else c.start_points + step // (c.points_every or 1) * c.points_step
+        return min(dim, c.dim), min(points, c.points)
+
+    def _draw(
+        self, size: int, rng: np.random.Generator, group: str | None, dim: int, points: int
+    ) -> tuple[Points, Values]:
+        """Prompts of `points` points in which only the first `dim` coordinates are in use."""
+        if group is not None and group not in self.groups:
+            raise ValueError(f"group={group!r}: expected one of {', '.join(self.groups)}")
+        function, published = self.config.function, self.config.truncation == "published"
+        if published and function == "decision_tree":
+            dim = self.dim
+        x = rng.standard_normal((size, points, self.dim), np.float32)
+        if group == "skewed":
+            x = x @ skew(size, self.dim, rng)
+        elif group == "scaled":
+            x *= SHIFT_SCALE
+        x[..., dim:] = 0
+        y = FUNCTIONS[function](x, self.dim if published else dim, rng)
+        noise = OWN_NOISE * (function == "noisy_linear") + SHIFT_NOISE * (group == "noise")
+        if noise:
+            y = y + np.float32(noise) * rng.standard_normal(y.shape, np.float32)
+        return x, y
+
+    def read(self, lines: Sequence[str], source: str, on_bad_row: Literal["stop", "skip"]) -> tuple[list[Prompt], int]:
+        """A CSV or ARFF table with a column for each coordinate, and the value in the last column.
+
+        Rows without a value are the problems; those with one are the context of each of them.
+        """
+        table, skipped = read_table(lines, source, "number", on_bad_row=on_bad_row)
+        return prompts_to_solve(table, source, self.dim, self.points), skipped
+
+
+def linear(x: Points, dim: int, rng: np.random.Generator) -> Values:
+    weights = rng.standard_normal((len(x), x.shape[2], 1), np.float32)
+    return (x @ weights)[..., 0]
+
+
+def sparse_linear(x: Points, dim: int, rng: np.random.Generator) -> Values:
+    """Linear in 3 of the first `dim` coordinates."""
+    weights = np.zeros((len(x), x.shape[2], 1), np.float32)
+    kept = rng.random((len(x), dim)).argsort(1)[:, :NONZERO, None]
+    np.put_along_axis(weights, kept, rng.standard_normal(kept.shape, np.float32), 1)
+    return (x @ weights)[..., 0]
+
+
+def decision_tree(x: Points, dim: int, rng: np.random.Generator) -> Values:
+    """Splits at zero on the first `dim` coordinates. The children of node i are 2i + 1 and 2i + 2."""
+    inner = 2**TREE_DEPTH - 1
+    coordinates = rng.integers(dim, size=(len(x), inner))
+    leaves = rng.standard_normal((len(x), inner + 1), np.float32)
+    node = np.zeros(x.shape[:2], np.int64)
+    for _ in range(TREE_DEPTH):
+        coordinate = np.take_along_axis(coordinates, node, 1)
+        right = np.take_along_axis(x, coordinate[..., None], 2)[..., 0] > 0
+        node = 2 * node + 1 + right
+    return np.take_along_axis(leaves, node - inner, 1)
+
+
+def relu(x: Points, dim: int, rng: np.random.Generator) -> Values:
+    hidden = np.maximum(x @ rng.standard_normal((len(x), x.shape[2], HIDDEN), np.float32), 0)
+    return np.float32((2 / HIDDEN) ** 0.5) * (hidden @ rng.standard_normal((len(x), HIDDEN, 1), np.float32))[..., 0]
+
+
+FUNCTIONS: dict[str, Callable[[Points, int, np.random.Generator], Values]] = {
+    "linear": linear,
+    "noisy_linear": linear,
+    "sparse_linear": sparse_linear,
+    "decision_tree": decision_tree,
+    "relu": relu,
+}
+
+
+def skew(size: int, dim: int, rng: np.random.Generator) -> Float[np.ndarray, "size dim dim"]:
+    """Matrices A such that x A of x ~ N(0, I) has a covariance with eigenvalues ~ 1 / i^2 and trace `dim`."""
+    basis, _ = np.linalg.qr(rng.standard_normal((size, dim, dim)))
+    deviations = 1 / np.arange(1, dim + 1)
+    deviations *= (dim / (deviations**2).sum()) ** 0.5
+    return (deviations[:, None] * basis.transpose(0, 2, 1)).astype(np.float32)

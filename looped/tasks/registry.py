@@ -1,0 +1,117 @@
+"""The tasks that are known: the folders beside this file, those of installed packages, and those of the user."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, TypeVar
+
+from looped.strict import Named, frozen, nearest
+
+if TYPE_CHECKING:
+    from looped.tasks.base import Task
+
+T = TypeVar("T", bound="type[Task]")
+
+GROUP = "looped.tasks"
+
+
+@frozen
+class TaskConfig(Named):
+    """The base of every task's settings. `register` gives each the `name` of its task."""
+
+    resets: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    """For a field that the user sets on the command line: the fields of a recipe that then return to their defaults."""
+
+    @classmethod
+    def kind(cls, name: str) -> type[TaskConfig]:
+        return TASKS[name].Config
+
+
+class UnknownTaskError(KeyError, ValueError):
+    """No task has this name."""
+
+    def __str__(self) -> str:
+        return self.args[0]
+
+
+class TaskRegistry(Mapping[str, "type[Task]"]):
+    """All tasks by name. A task's module is imported when the task is first asked for."""
+
+    def __init__(self) -> None:
+        self._classes: dict[str, type[Task]] = {}
+
+    def __getitem__(self, name: str) -> type[Task]:
+        """Raises UnknownTaskError, which is a ValueError, for a name that no task has."""
+        if name not in self._classes:
+            if name in _folders():
+                importlib.import_module(f"{__package__}.{name}")
+            elif name in _installed():
+                _installed()[name].load()
+        if name not in self._classes:
+            raise UnknownTaskError(
+                f"task {name!r}: unknown{nearest(name, self)}; expected one of {', '.join(self)}, or a task of your "
+                "own, which `looped --import FILE_OR_MODULE ...` makes known"
+            )
+        return self._classes[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys((*_folders(), *_installed(), *self._classes)))
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+    def add(self, name: str, task: type[Task]) -> None:
+        """Make a task known by its name.
+
+        Raises:
+            ValueError: for a name that is taken, or a class without settings of its own.
+        """
+        config = getattr(task, "Config", None)
+        if not (isinstance(config, type) and issubclass(config, TaskConfig) and dataclasses.is_dataclass(config)):
+            raise ValueError(f"task {name!r}: {task.__name__}.Config={config!r}: expected a @frozen TaskConfig class")
+        if "name" in vars(config):
+            raise ValueError(f"task {name!r}: {config.__qualname__} already belongs to the task {config.name!r}")
+        ours = name in _folders() and not f"{task.__module__}.".startswith(f"{__package__}.{name}.")
+        if ours or name in self._classes:
+            owner = f"{__package__}.{name}" if ours else self._classes[name].__module__
+            raise ValueError(f"task {name!r}: the name is taken by {owner}; choose another one")
+        task.name = config.name = name
+        if not hasattr(task, "title"):
+            task.title = name.replace("_", " ").capitalize()
+        self._classes[name] = task
+
+
+TASKS = TaskRegistry()
+
+
+def register(name: str) -> Callable[[T], T]:
+    """The decorator that makes a task known: `@register("parity")` above a subclass of `Task`.
+
+    The class has an attribute `Config`, the class of its settings. An installed package names its tasks in the
+    entry point group `looped.tasks`, such as `parity = "my_package.parity:Parity"`.
+
+    Raises:
+        ValueError: for a name that is taken, or a class without settings of its own.
+    """
+
+    def known(task: T) -> T:
+        TASKS.add(name, task)
+        return task
+
+    return known
+
+
+@cache
+def _folders() -> tuple[str, ...]:
+    return tuple(module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)]) if module.ispkg)
+
+
+@cache
+def _installed() -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=GROUP)}

@@ -1,0 +1,169 @@
+"""The base of tasks with symbols in and symbols out: a vocabulary, a sampler and a solver are enough."""
+
+import hashlib
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from looped.strict import check, frozen
+from looped.tasks.base import Batch, Split, Task, TaskSpec, split_of
+from looped.tasks.registry import TaskConfig
+
+PAD, BLANK, FIRST = 0, 1, 2  # ids of inputs; symbol k has the id FIRST + k
+END = "·"  # the class after the symbols: it fills an output that is shorter than its slots
+FRUITLESS = 10_000  # draws in a row of other splits before drawing gives up
+
+
+class Example(NamedTuple):
+    """An input and its answer, each of symbols of the vocabulary."""
+
+    input: tuple[str, ...]
+    output: tuple[str, ...]
+
+
+@frozen
+class SequenceConfig(TaskConfig):
+    """The settings that every sequence task has; a task may add its own, or other defaults."""
+
+    length: int = 16
+    """The longest input in training, where all lengths from 1 are equally likely."""
+    eval_lengths: tuple[int, ...] = ()
+    """Further lengths for evaluation."""
+
+    def __post_init__(self) -> None:
+        for length in (self.length, *self.eval_lengths):
+            check(length >= 1, "length", length, "at least 1")
+
+
+class SequenceTask(Task):
+    """Answer a sequence of symbols by another one, all of whose symbols are predicted at once.
+
+    A subclass has a `vocabulary`, draws inputs (`draw`), answers them (`solve`) and, unless the answer is one symbol,
+    says how long an answer can be (`output_length`). The input `0 1 1 0` with one symbol to answer becomes the tokens
+    `0 1 1 0 _`, with the target at the blank `_`. The groups are lengths. A user's file has one input a line, with
+    white space between the symbols if one of the vocabulary has several characters.
+    """
+
+    vocabulary: Sequence[str]
+    """The symbols of inputs and outputs."""
+    Config: ClassVar[type[TaskConfig]] = SequenceConfig
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.lengths = sorted({config.length, *config.eval_lengths})
+        self.groups = tuple(map(str, self.lengths))
+        self.symbols = {symbol: k for k, symbol in enumerate(self.vocabulary)}
+        self.joint = "" if all(len(symbol) == 1 for symbol in self.vocabulary) else " "
+        self.widths = [n + self.output_length(n) for n in self.lengths]
+        self.spec = TaskSpec(
+            vocab_size=FIRST + len(self.symbols), output_size=len(self.symbols) + 1, max_seq_len=self.widths[-1]
+        )
+
+    @abstractmethod
+    def draw(self, length: int, rng: np.random.Generator) -> Sequence[str]:
+        """A random input of so many symbols."""
+
+    @abstractmethod
+    def solve(self, symbols: Any) -> Sequence[str]:
+        """The answer to an input.
+
+        Args:
+            symbols: a text where every symbol of the vocabulary is one character, else a tuple of symbols.
+
+        Raises:
+            ValueError: for an input that has no answer.
+        """
+
+    def output_length(self, length: int) -> int:
+        """The most symbols in an answer to an input of `length` symbols."""
+        return 1
+
+    def sample(self, split: Split, size: int, rng: np.random.Generator, group: str | None = None) -> list[Example]:
+        """`size` independent inputs with their answers.
+
+        Raises:
+            ValueError: for an unknown group; if the split has no input of that length.
+        """
+        if group is not None and group not in self.groups:
+            raise ValueError(f"group={group!r}: expected one of {', '.join(self.groups)}")
+        found: list[Example] = []
+        fruitless = 0
+        while len(found) < size:
+            length = int(rng.integers(1, self.config.length + 1)) if group is None else int(group)
+            symbols = tuple(self.draw(length, rng))
+            # The checksum in split_of is linear in the bits: of binary words alone, a split could have one parity only.
+            if split_of(hashlib.sha256("\0".join(symbols).encode()).digest()) == split:
+                found.append(self._solved(symbols))
+                fruitless = 0
+            elif (fruitless := fruitless + 1) == FRUITLESS:
+                raise ValueError(f"length={length}: found no input in the {split} split; expected longer inputs")
+        return found
+
+    def _solved(self, symbols: tuple[str, ...]) -> Example:
+        output = tuple(self.solve(self.joint.join(symbols) if self.joint == "" else symbols))
+        slots = self.output_length(len(symbols))
+        if len(output) > slots or not set(output) <= self.symbols.keys():
+            raise ValueError(
+                f"task {self.name}: solve({self.joint.join(symbols)!r}) gave {self.joint.join(output)!r}; expected at "
+                f"most {slots} symbols of the vocabulary"
+            )
+        return Example(symbols, output)
+
+    def encode(self, problems: Sequence[Example]) -> Batch:
+        """Inputs and blanks, padded on the right to the shortest of `lengths` that holds the batch."""
+        slots = [self.output_length(len(problem.input)) for problem in problems]
+        needed = max(len(problem.input) + n for problem, n in zip(problems, slots, strict=True))
+        width = next((w for w in self.widths if w >= needed), needed)
+        inputs, targets = np.full((2, len(problems), width), PAD)
+        mask = np.zeros(inputs.shape, bool)
+        for row, (problem, n) in enumerate(zip(problems, slots, strict=True)):
+            start = len(problem.input)
+            inputs[row, :start] = [FIRST + self.symbols[symbol] for symbol in problem.input]
+            inputs[row, start : start + n] = BLANK
+            targets[row, start : start + n] = len(self.symbols)
+            targets[row, start : start + len(problem.output)] = [self.symbols[symbol] for symbol in problem.output]
+            mask[row, start : start + n] = True
+        return Batch(*map(torch.from_numpy, (inputs, targets, mask, inputs != PAD)))
+
+    def word(self, output: int) -> str:
+        return self.vocabulary[output] if output < len(self.symbols) else END
+
+    def answer(self, problem: Example, logits: Float[Tensor, "seq output"]) -> dict[str, Any]:
+        """The symbols before the first end; the confidence is the probability of all slots together."""
+        words, confidence = self._words_said(problem, logits)
+        assert confidence is not None
+        output = words[: words.index(END)] if END in words else words
+        return {"answer": self.joint.join(output), "valid": None, "confidence": float(confidence.prod())}
+
+    def to_text(self, problem: Example) -> dict[str, str]:
+        return {"input": self.joint.join(problem.input), "expected": self.joint.join(problem.output)}
+
+    def read(self, lines: Sequence[str], source: str, on_bad_row: Literal["stop", "skip"]) -> tuple[list[Example], int]:
+        """One input a line; blank lines do not count. The task's own solver says what is expected."""
+        examples, bad = [], 0
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                examples.append(self._solved(self._parse(line)))
+            except ValueError as error:
+                if on_bad_row == "stop":
+                    raise ValueError(f"{source}, line {number}: {error}") from None
+                bad += 1
+        if not examples:
+            raise ValueError(f"{source}: no input of the task {self.name} in it ({bad} bad rows)")
+        return examples, bad
+
+    def _parse(self, line: str) -> tuple[str, ...]:
+        symbols = tuple("".join(line.split()) if self.joint == "" else line.split())
+        for symbol in symbols:
+            if symbol not in self.symbols:
+                raise ValueError(f"{symbol!r}: expected symbols of {' '.join(self.vocabulary)}")
+        if len(symbols) > self.lengths[-1]:
+            raise ValueError(f"{len(symbols)} symbols; expected at most the longest length, {self.lengths[-1]}")
+        return symbols

@@ -1,0 +1,46 @@
+"""The settings of the task sudoku."""
+
+from typing import Literal
+
+from looped.strict import check, forbid_unused, frozen, ordered, positive
+from looped.tasks.registry import TaskConfig
+
+
+@frozen
+class SudokuConfig(TaskConfig):
+    """Fill a Sudoku board; puzzles come from files, or are generated with exactly one solution."""
+
+    resets = {"files": ("pool",)}  # noqa: RUF012
+
+    box: int = 3
+    """Side of a box: 3 for 9x9 boards, 2 for 4x4."""
+    files: tuple[str, ...] = ()
+    """Puzzle files (see `looped tasks`); none generates `pool` puzzles from `pool_seed`."""
+    pool: int = 2000
+    pool_seed: int = 0
+    min_clues: int | None = None
+    max_clues: int | None = None
+    """Range of clue counts, of generated puzzles or of the rows used from files; None is any."""
+    min_rating: float | None = None
+    max_rating: float | None = None
+    """Use only rows with a numeric rating in this range."""
+    augment: bool = True
+    """Apply a random symmetry to every training board."""
+    loss: Literal["blanks", "all"] = "blanks"
+    """Which cells are scored in training; the public code scores all, givens included."""
+    on_bad_row: Literal["stop", "skip"] = "stop"
+    """A row that is no puzzle with one solution stops the run, or is skipped and counted."""
+
+    def __post_init__(self) -> None:
+        check(self.box in (2, 3), "box", self.box, "2 or 3")
+        positive(self, "pool")
+        cells = self.box**4
+        for name in ("min_clues", "max_clues"):
+            value = getattr(self, name)
+            check(value is None or 0 < value < cells, name, value, f"1 to {cells - 1}")
+        ordered(self, "clues")
+        ordered(self, "rating")
+        if self.files:
+            forbid_unused(self, "files are given", "pool", "pool_seed")
+        else:
+            forbid_unused(self, "puzzles are generated", "min_rating", "max_rating", "on_bad_row")

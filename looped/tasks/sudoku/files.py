@@ -1,0 +1,139 @@
+"""Sudoku puzzles from files and lines of text, each checked to have exactly one solution.
+
+A format is known by its content, plain, .xz or .gz:
+
+- CSV whose header names a column `puzzle`, perhaps `solution` and `difficulty` or `rating` (in any case); other
+  columns are ignored. In 4x4 puzzles leading zeros may be missing, as some programs drop them.
+- lines of 81 (4x4: 16) characters, `.` or `0` for a blank;
+- lines of the puzzle exchange: 12 hexadecimal digits of the puzzle's SHA-1, the puzzle, a rating.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import UInt8
+
+from looped.files import read_text
+from looped.tasks.sudoku.board import solve
+
+BATCH = 50_000  # rows checked at once; bounds the memory
+
+
+class Puzzles(NamedTuple):
+    """Puzzles with their only solutions."""
+
+    puzzles: UInt8[np.ndarray, "boards cells"]
+    solutions: UInt8[np.ndarray, "boards cells"]
+    ratings: list[str]
+    """As in the file, a number or the name of a class; "" where there is none."""
+    skipped: int = 0
+    """Bad rows that were left out."""
+
+
+class Row(NamedTuple):
+    line: int
+    puzzle: str
+    solution: str = ""
+    rating: str = ""
+    digest: str = ""
+
+
+def read_file(path: str | Path, box: int, on_bad_row: Literal["stop", "skip"] = "stop") -> Puzzles:
+    """All puzzles of a file.
+
+    Raises:
+        ValueError: for a file that cannot be read, is damaged or no UTF-8 text, and as `read_lines`.
+    """
+    return read_lines(read_text(Path(path)).splitlines(), str(path), box, on_bad_row)
+
+
+def read_lines(lines: Iterable[str], source: str, box: int, on_bad_row: Literal["stop", "skip"] = "stop") -> Puzzles:
+    """All puzzles of some lines of text; blank lines do not count.
+
+    Raises:
+        ValueError: for a bad row (on_bad_row=stop), naming `source`, line and reason; for no puzzle at all.
+    """
+    rows = _rows(lines, source, box)
+    parts: list[Puzzles] = []
+    while batch := list(islice(rows, BATCH)):
+        reasons = [_malformed(row, box) for row in batch]
+        formed = [i for i, reason in enumerate(reasons) if not reason]
+        text = "".join(batch[i].puzzle for i in formed).replace(".", "0")
+        puzzles = np.frombuffer(text.encode(), np.uint8).reshape(-1, box**4) - np.uint8(ord("0"))
+        solutions, counts = solve(puzzles)
+        for i, solution, count in zip(formed, solutions, counts.tolist(), strict=True):
+            reasons[i] = _wrong(batch[i], solution, count)
+        bad = [i for i, reason in enumerate(reasons) if reason]
+        if bad and on_bad_row == "stop":
+            raise ValueError(f"{source}, line {batch[bad[0]].line}: {reasons[bad[0]]}")
+        good = np.array([not reasons[i] for i in formed], bool)
+        ratings = [row.rating for row, reason in zip(batch, reasons, strict=True) if not reason]
+        parts.append(Puzzles(puzzles[good], solutions[good], ratings, len(bad)))
+    return joined(parts, source)
+
+
+def joined(parts: Sequence[Puzzles], source: str) -> Puzzles:
+    """Several lots of puzzles as one.
+
+    Raises:
+        ValueError: for no puzzle at all, naming `source`.
+    """
+    skipped = sum(part.skipped for part in parts)
+    ratings = [rating for part in parts for rating in part.ratings]
+    if not ratings:
+        raise ValueError(f"{source}: no Sudoku puzzle in it ({skipped} bad rows)")
+    puzzles, solutions = (np.concatenate([part[i] for part in parts]) for i in (0, 1))
+    return Puzzles(puzzles, solutions, ratings, skipped)
+
+
+def _rows(lines: Iterable[str], source: str, box: int) -> Iterator[Row]:
+    numbered = ((number, line.strip()) for number, line in enumerate(lines, start=1) if line.strip())
+    columns: dict[str, int] | None = None
+    for k, (number, line) in enumerate(numbered):
+        if k == 0 and "," in line:
+            columns = {name.lower(): i for i, name in enumerate(_fields(line))}
+            if "puzzle" not in columns:
+                raise ValueError(f"{source}, line {number}: expected the header of a CSV with a column named puzzle")
+        elif columns is not None:
+            fields = _fields(line)
+            puzzle, solution, difficulty, rating = (
+                fields[columns[name]] if columns.get(name, len(fields)) < len(fields) else ""
+                for name in ("puzzle", "solution", "difficulty", "rating")
+            )
+            yield Row(number, puzzle.zfill(16) if box == 2 and puzzle else puzzle, solution, difficulty or rating)
+        else:
+            words = line.split()
+            yield Row(number, words[1], "", words[2], words[0]) if len(words) == 3 else Row(number, line)
+
+
+def _fields(line: str) -> list[str]:
+    # Not the csv module: no field holds a comma, and there a stray quote would swallow the lines after it.
+    return [field.strip(' "') for field in line.split(",")]
+
+
+def _malformed(row: Row, box: int) -> str | None:
+    """What is wrong with the text of a row."""
+    cells, side = box**4, box**2
+    if len(row.puzzle) != cells:
+        return f"expected {cells} characters, not {len(row.puzzle)}"
+    if bad := re.search(f"[^.0-{side}]", row.puzzle):
+        return f"expected digits 1 to {side}, and . or 0 for a blank, not {bad[0]!r}"
+    if row.digest and hashlib.sha1(row.puzzle.encode()).hexdigest()[:12] != row.digest.lower():
+        return f"the hash {row.digest[:40]!r} does not belong to these digits"
+    return None
+
+
+def _wrong(row: Row, solution: UInt8[np.ndarray, " cells"], count: int) -> str | None:
+    """What is wrong with a puzzle that has so many solutions, one of them given."""
+    if count == 0:
+        return "the puzzle has no solution"
+    if count > 1:
+        return "the puzzle has more than one solution"
+    if row.solution and row.solution != "".join(map(str, solution.tolist())):
+        return "the stated solution is not that of the puzzle"
+    return None

@@ -1,0 +1,265 @@
+"""Sudoku: fill a board so that every row, column and box holds each digit once."""
+
+import math
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from looped.tasks.base import SPLITS, Batch, Split, Task, TaskSpec, split_of
+from looped.tasks.registry import register
+from looped.tasks.sudoku.board import generate, split_key, symmetry, valid
+from looped.tasks.sudoku.config import SudokuConfig
+from looped.tasks.sudoku.files import Puzzles, joined, read_file, read_lines
+
+# Clue counts of generated puzzles where the configuration leaves them open, by the side of a box.
+CLUES = {2: (4, 8), 3: (25, 34)}
+# The order in which known class names are listed; others follow by the alphabet.
+CLASSES = ("simple", "beginner", "easy", "intermediate", "medium", "hard", "expert")
+
+
+class Puzzle(NamedTuple):
+    """A board and its only solution, cells row by row, 0 = blank."""
+
+    given: UInt8[np.ndarray, " cells"]
+    solution: UInt8[np.ndarray, " cells"]
+    rating: str | None = None
+
+
+@register("sudoku")
+class Sudoku(Task):
+    """Boards of `box**4` cells, one token each: 0 is blank, the digits are themselves. The target is the solution.
+
+    >>> task = Sudoku(SudokuConfig(box=2))
+    >>> puzzles, skipped = task.read(["31.22....21..32."], "example", "stop")
+    >>> print(task.describe(puzzles[0]))
+    puzzle       solution
+    3 1 | . 2    3 1 | 4 2
+    2 . | . .    2 4 | 3 1
+    ----+----    ----+----
+    . 2 | 1 .    4 2 | 1 3
+    . 3 | 2 .    1 3 | 2 4
+    >>> task.encode(puzzles).targets
+    tensor([[3, 1, 4, 2, 2, 4, 3, 1, 4, 2, 1, 3, 1, 3, 2, 4]])
+
+    The pool is read or generated when it is first used (`prepare` does so), once per object. Puzzles go to a split
+    by `split_key`: no symmetry turns a board of one split into a board of another. Training draws with
+    replacement; validation and test do not repeat a puzzle before all were drawn, and are never augmented.
+
+    Groups are rating bands of the test split: classes as they are named, numbers as "5-6" (5 <= rating < 6),
+    "unrated"; for generated puzzles the numbers of clues, as "25-29 clues".
+    """
+
+    Config = SudokuConfig
+    presentation = frozenset({"augment", "loss", "on_bad_row"})
+    metric = "board"
+
+    @classmethod
+    def example_config(cls, folder: Path) -> SudokuConfig:
+        return SudokuConfig(pool=64)
+
+    def __init__(self, config: SudokuConfig) -> None:
+        super().__init__(config)
+        self.side = config.box**2
+        symbols = self.side + 1
+        self.spec = TaskSpec(vocab_size=symbols, output_size=symbols, max_seq_len=self.side**2)
+
+    # Drawing
+
+    def prepare(self) -> None:
+        """Read or generate the pool now: call this before worker processes get copies of the task.
+
+        Raises:
+            ValueError: for bad files (see `read_file`), or if no puzzle is left or can be made.
+        """
+        _ = self._members
+
+    @cached_property
+    def pool(self) -> Puzzles:
+        """All puzzles, of all splits."""
+        config = self.config
+        if not config.files:
+            low, high = CLUES[config.box]
+            low = config.min_clues or min(low, config.max_clues or low)
+            high = config.max_clues or max(high, low)
+            rng = np.random.default_rng(config.pool_seed)
+            return Puzzles(*generate(config.pool, config.box, low, high, rng), [""] * config.pool)
+        files = ", ".join(config.files)
+        rows = joined([read_file(file, config.box, config.on_bad_row) for file in config.files], files)
+        clues = (rows.puzzles > 0).sum(1)
+        ratings = np.array([_number(rating) for rating in rows.ratings])
+        keep = np.ones(len(clues), bool)
+        for values, low, high in (
+            (clues, config.min_clues, config.max_clues),
+            (ratings, config.min_rating, config.max_rating),
+        ):
+            # A missing rating is NaN, which lies in no range.
+            keep &= True if low is None else values >= low
+            keep &= True if high is None else values <= high
+        if not keep.any():
+            raise ValueError(f"{files}: none of the {len(keep)} puzzles is in the range of clues and ratings asked for")
+        kept = [rating for rating, wanted in zip(rows.ratings, keep, strict=True) if wanted]
+        return Puzzles(rows.puzzles[keep], rows.solutions[keep], kept, rows.skipped)
+
+    @cached_property
+    def _members(self) -> dict[tuple[Split, str | None], Int[np.ndarray, " rows"]]:
+        """The rows of the pool in each split (group None), and in each band of each split."""
+        keys = split_key(self.pool.puzzles, self.pool.solutions).tolist()
+        splits = np.array([split_of(key.to_bytes(8, "little")) for key in keys])
+        if self.config.files:
+            bands = np.array([_rating_band(rating) for rating in self.pool.ratings])
+        else:
+            width = 2 * self.config.box - 1
+            lows = (self.pool.puzzles > 0).sum(1) // width * width
+            bands = np.array([f"{low}-{low + width - 1} clues" for low in lows.tolist()])
+        members: dict[tuple[Split, str | None], np.ndarray] = {}
+        for split in SPLITS:
+            members[split, None] = np.flatnonzero(splits == split)
+            for band in sorted(set(bands[splits == split].tolist()), key=_order):
+                members[split, band] = np.flatnonzero((splits == split) & (bands == band))
+        return members
+
+    @cached_property
+    def groups(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]: known with the pool
+        return tuple(band for split, band in self._members if split == "test" and band is not None)
+
+    def available(self, split: Split, group: str | None = None) -> int:
+        return len(self._members.get((split, group), ()))
+
+    def sample(self, split: Split, size: int, rng: np.random.Generator, group: str | None = None) -> list[Puzzle]:
+        """Raises ValueError for an unknown group, or where there is no puzzle of the split and group."""
+        if group is not None and group not in self.groups:
+            raise ValueError(f"group={group!r}: expected one of {', '.join(self.groups)}")
+        members = self._members.get((split, group), np.zeros(0, int))
+        if not len(members):
+            where = f"{split} split" if group is None else f"group {group!r} of the {split} split"
+            raise ValueError(f"no Sudoku puzzle in the {where}: there are only {len(self.pool.puzzles)} puzzles in all")
+        rows = rng.choice(members, size, replace=split == "train" or size > len(members))
+        puzzles, solutions = self.pool.puzzles[rows], self.pool.solutions[rows]
+        if self.config.augment and split == "train":
+            puzzles, solutions = symmetry(puzzles, solutions, rng)
+        ratings = [self.pool.ratings[row] or None for row in rows.tolist()]
+        return list(map(Puzzle, puzzles, solutions, ratings))
+
+    # Encoding and scoring
+
+    def encode(self, problems: Sequence[Puzzle]) -> Batch:
+        inputs = torch.from_numpy(np.stack([p.given for p in problems])).long()
+        targets = torch.from_numpy(np.stack([p.solution for p in problems])).long()
+        everywhere = torch.ones_like(inputs, dtype=torch.bool)
+        return Batch(inputs, targets, inputs == 0 if self.config.loss == "blanks" else everywhere, everywhere)
+
+    def score(self, batch: Batch, logits: Float[Tensor, "batch seq output"]) -> dict[str, Float[Tensor, " batch"]]:
+        """board: all blanks right. cells: share of the blanks that are. valid: rules obeyed and givens kept.
+
+        The prediction is the most probable digit. With loss="blanks" nobody asked the model for the givens, so
+        they are copied from the input; with loss="all" the model has to keep them itself to be valid.
+        """
+        digits = logits[..., 1:].argmax(-1) + 1
+        blank = batch.inputs == 0
+        wrong = ((digits != batch.targets) & blank).sum(1)
+        obeys = valid(self._filled(batch.inputs, digits).cpu().numpy(), batch.inputs.cpu().numpy())
+        return {
+            "board": (wrong == 0).float(),
+            "cells": 1 - wrong / blank.sum(1).clamp(min=1),
+            "valid": torch.from_numpy(obeys).to(logits.device).float(),
+        }
+
+    def _filled(self, given: Int[Tensor, "*batch cells"], digits: Int[Tensor, "*batch cells"]) -> Tensor:
+        return torch.where(given > 0, given, digits) if self.config.loss == "blanks" else digits
+
+    def _said(self, problem: Puzzle, logits: Float[Tensor, "*loops seq output"]) -> tuple[Tensor, Tensor]:
+        """The predicted digit of each cell, and its probability among the digits (1 where a given is copied)."""
+        given = torch.from_numpy(problem.given).long()
+        confidence, digits = logits[..., 1:].double().cpu().softmax(-1).max(-1)
+        filled = self._filled(given.expand_as(digits), digits + 1)
+        copied = (given > 0) & (self.config.loss == "blanks")
+        return filled, confidence.masked_fill(copied, 1.0)
+
+    def answer(self, problem: Puzzle, logits: Float[Tensor, "seq output"]) -> dict[str, Any]:
+        """The filled board as a row of digits; the confidence is that of its least certain cell."""
+        filled, confidence = self._said(problem, logits)
+        return {
+            "answer": "".join(map(str, filled.tolist())),
+            "valid": bool(valid(filled[None].numpy(), problem.given[None])[0]),
+            "confidence": float(confidence.min()),
+        }
+
+    # Reading and showing
+
+    def read(self, lines: Sequence[str], source: str, on_bad_row: Literal["stop", "skip"]) -> tuple[list[Puzzle], int]:
+        """Puzzles in any format of `sudoku_files`; each must have exactly one solution."""
+        rows = read_lines(lines, source, self.config.box, on_bad_row)
+        ratings = [rating or None for rating in rows.ratings]
+        return list(map(Puzzle, rows.puzzles, rows.solutions, ratings)), rows.skipped
+
+    def to_text(self, problem: Puzzle) -> dict[str, str]:
+        return {
+            name: "".join(map(str, cells.tolist()))
+            for name, cells in (("input", problem.given), ("expected", problem.solution))
+        }
+
+    def describe(self, problem: Puzzle, logits: Float[Tensor, "seq output"] | None = None) -> str:
+        boards = {"puzzle": problem.given.tolist(), "solution": problem.solution.tolist()}
+        note = []
+        if logits is not None:
+            filled, _ = self._said(problem, logits)
+            boards["prediction"] = filled.tolist()
+            blanks = problem.given == 0
+            wrong = int(((filled.numpy() != problem.solution) & blanks).sum())
+            note = [f"{wrong} of {int(blanks.sum())} blanks wrong"]
+        columns = [self._drawn(name, cells) for name, cells in boards.items()]
+        return "\n".join(["    ".join(line).rstrip() for line in zip(*columns, strict=True)] + note)
+
+    def _drawn(self, name: str, cells: Sequence[int]) -> list[str]:
+        """A board as lines of text of equal width."""
+        side, box = self.side, self.config.box
+        rows = []
+        for start in range(0, side**2, side):
+            digits = [str(cell or ".") for cell in cells[start : start + side]]
+            rows.append(" | ".join(" ".join(digits[i : i + box]) for i in range(0, side, box)))
+        rule = "".join("+" if mark == "|" else "-" for mark in rows[0])
+        bands = [[*rows[i : i + box], rule] for i in range(0, side, box)]
+        return [name.ljust(len(rule)), *[line for band in bands for line in band][:-1]]
+
+    def visualise(self, problem: Puzzle, logits: Float[Tensor, "loops seq output"]) -> dict[str, Any]:
+        filled, confidence = self._said(problem, logits)
+        return {
+            "kind": "board",
+            "side": self.side,
+            "box": self.config.box,
+            "given": problem.given.tolist(),
+            "solution": problem.solution.tolist(),
+            "rating": problem.rating,
+            "loops": [
+                {"loop": loop, "cells": cells, "confidence": sure}
+                for loop, (cells, sure) in enumerate(zip(filled.tolist(), confidence.tolist(), strict=True), start=1)
+            ],
+        }
+
+
+def _number(rating: str) -> float:
+    try:
+        return float(rating)
+    except ValueError:
+        return math.nan
+
+
+def _rating_band(rating: str) -> str:
+    if math.isfinite(_number(rating)):
+        low = math.floor(_number(rating))
+        return f"{low}-{low + 1}"
+    return rating or "unrated"
+
+
+def _order(band: str) -> tuple[bool, float | int, str]:
+    """Numbers as numbers, then class names from easy to hard, then the rest."""
+    number = _number(band.split("-")[0])
+    if math.isfinite(number):
+        return False, number, band
+    return True, CLASSES.index(band.lower()) if band.lower() in CLASSES else len(CLASSES), band

@@ -1,0 +1,41 @@
+"""The settings of the task tables."""
+
+from typing import Literal
+
+from looped.strict import check, frozen, ordered, positive
+from looped.tasks.registry import TaskConfig
+
+
+@frozen
+class TablesConfig(TaskConfig):
+    """The last column of a table's row, from the rows before it; the model is tested on a table held out.
+
+    The published filter of OpenML tables is min_features=5, dim=20, min_rows=1000, max_rows=10000.
+    """
+
+    tables: tuple[str, ...] = ("iris", "breast_cancer", "digits", "wine")
+    """CSV (with a line of names) or ARFF files, the last column being the target; or data sets of
+    scikit-learn: iris, wine, breast_cancer, digits (classes), diabetes (numbers)."""
+    held_out: str = "wine"
+    """The one of `tables` that is not trained on."""
+    target: Literal["class", "number"] = "class"
+    """What the last column is. Each prompt has two of the classes."""
+    dim: int = 64
+    """Width of a row as the model sees it; rows with fewer features have zeros on their left."""
+    points: int = 41
+    """Rows in a prompt; the last one has all others as context."""
+    min_features: int = 1
+    min_rows: int = 1
+    max_rows: int | None = None
+    split_seed: int = 2021
+    """Fixes which 5% of the rows are asked about in validation and test."""
+
+    def __post_init__(self) -> None:
+        positive(self, "dim", "min_features", "min_rows", "max_rows")
+        ordered(self, "rows")
+        check(self.min_features <= self.dim, "min_features", self.min_features, f"at most dim={self.dim}")
+        check(self.points >= 2, "points", self.points, "at least 2")
+        check(self.split_seed >= 0, "split_seed", self.split_seed, "at least 0")
+        check(self.held_out in self.tables, "held_out", self.held_out, f"one of tables={', '.join(self.tables)}")
+        check(len(set(self.tables)) > 1, "tables", self.tables, "one to hold out, and others to train on")
+        check(len(set(self.tables)) == len(self.tables), "tables", self.tables, "different tables")

@@ -1,0 +1,136 @@
+"""Tables to be learned in context: trained on some, tested on one that was held out."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from looped.files import write_atomic
+from looped.tasks.base import SPLITS, Split
+from looped.tasks.in_context.prompts import Prompt, PromptTask
+from looped.tasks.in_context.table_files import (
+    Table,
+    check_width,
+    left_padded,
+    load_table,
+    prompts_to_solve,
+    read_table,
+    standardise,
+)
+from looped.tasks.registry import register
+from looped.tasks.tables.config import TablesConfig
+
+ASKED_SHARE = 20  # one row in so many is asked about in validation or test and never seen in training
+
+
+class Rows(NamedTuple):
+    """A table as prompts are drawn from it."""
+
+    x: Float[np.ndarray, "rows dim"]
+    """Standardised, with zeros on the left."""
+    y: Float[np.ndarray, " rows"]
+    labels: tuple[str, ...]
+    split: Int[np.ndarray, " rows"]
+    """Index in SPLITS of the split in which a row may be asked about; context is always of the first."""
+
+
+@register("tables")
+class Tables(PromptTask):
+    """Rows of one table with their targets, and one more row whose target is to be told.
+
+    Example: 40 irises, measured and named `setosa` or `virginica`, and the measures of one more.
+
+    Each prompt takes a table, for classes two of its classes in random order (so that no name can be learned),
+    and rows of it without repetition. The rows of each class are divided by `split_seed`: 95% are context and are
+    asked about in training, 2.5% each (and one at least) in validation and test only. The held-out table (the
+    only group) is never trained on, so that all its rows may be context or asked about; few rows make few
+    independent prompts. Features are standardised by the first 95%; so are targets that are numbers.
+    """
+
+    Config = TablesConfig
+    title = "Tables in context"
+    metric = "accuracy"
+    classes = True
+
+    @classmethod
+    def example_config(cls, folder: Path) -> TablesConfig:
+        """Two tables of random numbers, so that no data set need be read."""
+        rng, files = np.random.default_rng(0), (str(folder / "fruits.csv"), str(folder / "flowers.csv"))
+        for file in files:
+            sizes = rng.uniform(0, 10, (80, 2)).tolist()
+            rows = [f"{width:.1f},{height:.1f},{'small' if width < 5 else 'large'}" for width, height in sizes]
+            write_atomic(Path(file), "\n".join(["width,height,size", *rows]))
+        return TablesConfig(tables=files, held_out=files[1], dim=2, points=6)
+
+    def __init__(self, config: TablesConfig) -> None:
+        super().__init__(config)
+        if config.target == "number":
+            self.classes, self.metric, self.lower_is_better = False, "squared_error", True
+        self.groups = (config.held_out,)
+        self.rows = {name: self._rows(name) for name in config.tables}
+
+    @property
+    def question(self) -> str:
+        return f"in-context {'classes' if self.classes else 'numbers'} of a table"
+
+    def _rows(self, name: str) -> Rows:
+        table, config = load_table(name, self.config.target), self.config
+        check_width(table, name, config.min_features, config.dim)
+        count = len(table.y)
+        if not config.min_rows <= count <= (config.max_rows or count):
+            raise ValueError(f"{name}: {count} rows; expected {config.min_rows} to {config.max_rows or 'any number'}")
+        if self.classes:
+            self._check_classes(name, table)
+        classes = table.y.astype(np.int64) if self.classes else np.zeros(count, np.int64)
+        split, rng = np.zeros(count, np.int64), np.random.default_rng(config.split_seed)
+        for each in np.unique(classes):
+            members = rng.permutation(np.flatnonzero(classes == each))
+            asked = max(2, len(members) // ASKED_SHARE)
+            split[members[: asked // 2]], split[members[asked // 2 : asked]] = 1, 2
+        first = split == 0
+        fewest = int(np.sort(np.bincount(classes[first], minlength=classes.max() + 1))[:2].sum())
+        if fewest < self.points:
+            of = "rows of two classes" if self.classes else "rows"
+            raise ValueError(f"{name}: {fewest} {of} for training; expected at least points={self.points} for a prompt")
+        y = table.y if self.classes else standardise(table.y[:, None], table.y[first, None])[:, 0]
+        return Rows(left_padded(standardise(table.x, table.x[first]), self.dim), y, table.labels, split)
+
+    def _check_classes(self, name: str, table: Table) -> None:
+        counts = np.bincount(table.y.astype(np.int64))
+        if len(counts) < 2:
+            raise ValueError(f"{name}: one class, {table.labels[0]!r}; expected at least two")
+        if 2 * counts.min() < counts.max():
+            rare, common = table.labels[counts.argmin()], table.labels[counts.argmax()]
+            raise ValueError(
+                f"{name}: {counts.min()} rows of class {rare!r}, {counts.max()} of {common!r}; expected "
+                "the rarest class to have at least half the rows of the commonest"
+            )
+
+    def sample(self, split: Split, size: int, rng: np.random.Generator, group: str | None = None) -> Sequence[Prompt]:
+        """`size` prompts of the held-out table (group) or of the others. Raises ValueError for an unknown group."""
+        if group is not None and group not in self.groups:
+            raise ValueError(f"group={group!r}: expected one of {', '.join(self.groups)}")
+        names = [name for name in self.rows if (name in self.groups) == (group is not None)]
+        return [self._prompt(names[rng.integers(len(names))], split, rng) for _ in range(size)]
+
+    def _prompt(self, name: str, split: Split, rng: np.random.Generator) -> Prompt:
+        rows = self.rows[name]
+        allowed, y, labels = np.ones(len(rows.y), bool), rows.y, None
+        if self.classes:
+            low, high = rng.permutation(len(rows.labels))[:2]
+            allowed, labels = (y == low) | (y == high), (rows.labels[low], rows.labels[high])
+            y = np.where(y == high, 1.0, -1.0)
+        everywhere = name in self.groups
+        asked = np.flatnonzero(allowed & (everywhere | (rows.split == SPLITS.index(split))))
+        last = rng.choice(asked)
+        known = np.flatnonzero(allowed & (everywhere | (rows.split == 0)))
+        context = rng.choice(known[known != last], self.points - 1, replace=False)
+        chosen = np.append(context, last)
+        return Prompt(rows.x[chosen], y[chosen].astype(np.float32), labels)
+
+    def read(self, lines: Sequence[str], source: str, on_bad_row: Literal["stop", "skip"]) -> tuple[list[Prompt], int]:
+        """A CSV or ARFF table; its rows without a target are the problems, those with one are their context."""
+        table, skipped = read_table(lines, source, self.config.target, on_bad_row=on_bad_row)
+        return prompts_to_solve(table, source, self.dim, self.points, standardised=True), skipped

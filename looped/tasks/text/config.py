@@ -1,0 +1,59 @@
+"""The settings of the task text."""
+
+from typing import Literal
+
+from looped.strict import check, forbid_unused, frozen, positive
+from looped.tasks.registry import TaskConfig
+
+
+@frozen
+class TextConfig(TaskConfig):
+    """Predict every next token of a text."""
+
+    train_files: tuple[str, ...] = ()
+    """Files of text or .jsonl, plain or .xz, .gz, .zst, or folders with *.txt and *.jsonl files (also compressed)."""
+    validation_files: tuple[str, ...] = ()
+    test_files: tuple[str, ...] = ()
+    """Without these two, each document of train_files belongs to the split that its content says."""
+    text_field: str | None = None
+    """The field of .jsonl files that holds the text, or the column of a data set (where None is `text`). Each object
+    of a .jsonl file counts as a file, each row of a data set as a line."""
+    dataset: str | None = None
+    """Instead of files: a data set of the Hugging Face hub, as NAME or NAME:CONFIGURATION, or a folder that
+    `save_to_disk` wrote."""
+    tokenizer: str = "bytes"
+    """bytes; bpe (trained on the training text); a tokenizers JSON; a folder with one, as `save_pretrained` writes it,
+    or with encoder.json and vocab.bpe."""
+    bpe_size: int = 4096
+    """Tokens of a trained BPE, the 256 bytes and the end of text among them (tokenizer=bpe)."""
+    end_token: str = "<|endoftext|>"
+    """The end of text in the vocabulary of a tokenizer that is read from a file."""
+    document: Literal["file", "paragraph", "line"] = "file"
+    """What an end of text follows: a file, lines without a blank one between, or a line that is not blank."""
+    version: Literal["corrected", "published"] = "corrected"
+    """published: an end of text follows every line, blank ones too (where it is all there is of them)."""
+    context: int = 256
+    """Tokens that a window holds, and the most that the model sees."""
+    stride: int | None = None
+    """Tokens by which the sliding window moves in evaluation; None is half the context."""
+    cache: str = "prepared"
+    """Folder in which prepared tokens are kept."""
+
+    def __post_init__(self) -> None:
+        positive(self, "context", "stride")
+        check((self.stride or 1) <= self.context, "stride", self.stride, f"at most context={self.context}")
+        check(self.text_field != "", "text_field", self.text_field, "the name of a field")
+        check(bool(self.tokenizer), "tokenizer", self.tokenizer, "bytes, bpe, or a file or folder")
+        check(257 <= self.bpe_size <= 1_000_000, "bpe_size", self.bpe_size, "257 to 1000000")
+        separate = bool(self.validation_files), bool(self.test_files)
+        check(
+            separate[0] == separate[1], "validation_files", self.validation_files, "files exactly where test_files are"
+        )
+        if self.dataset is not None:
+            forbid_unused(self, "a dataset is given", "train_files", "validation_files", "test_files")
+        if self.version == "published":
+            forbid_unused(self, "version='published'", "document")
+        if self.tokenizer != "bpe":
+            forbid_unused(self, f"tokenizer={self.tokenizer!r}", "bpe_size")
+        if self.tokenizer in ("bytes", "bpe"):
+            forbid_unused(self, f"tokenizer={self.tokenizer!r}", "end_token")

@@ -1,0 +1,226 @@
+"""Language modelling: predict every next token of a text."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from looped.tasks.base import Batch, Split, Task, TaskSpec, Tokenizer
+from looped.tasks.registry import register
+from looped.tasks.text.config import TextConfig
+from looped.tasks.text.corpus import Corpus, corpus_in_memory, open_corpus
+
+SHOWN = 8  # tokens in a picture
+
+
+class Window(NamedTuple):
+    """Tokens, those that follow them, and how many of the latter count: 0 for a prompt, 1 .. seq for a text."""
+
+    inputs: Int[np.ndarray, " seq"]
+    targets: Int[np.ndarray, " seq"]
+    scored: int
+
+
+@register("text")
+class Text(Task):
+    """Windows of `context` tokens; the target at each position is the next token.
+
+    With bytes, the prompt "Hi" is an end of text, H, i, and the answer the byte that the model holds most probable:
+
+    >>> prompts, skipped = task.read(["Hi"], "example", "stop")  # doctest: +SKIP
+    >>> task.encode(prompts).inputs  # doctest: +SKIP
+    tensor([[256,  72, 105]])
+
+    The corpus is prepared when the task is made (see `corpus.py`). Training draws windows anywhere in the split, with
+    replacement. The test groups are two ways to measure perplexity, exp(mean nats a token):
+
+    - sliding: the whole split. Windows move by `stride`, and each scores the tokens that the one before did not
+      reach: every token counts exactly once, after at least context - stride others except near the beginning.
+      From the same total: word_perplexity and byte_perplexity, exp(total nats / words between white space, or
+      / bytes of UTF-8), which do not depend on the tokenizer. Ends of text are among the tokens, not the words.
+    - published: windows drawn with replacement, all tokens scored, as in the public code of Xu & Sato (ICML 2025).
+
+    The 95% intervals are over windows, weighted by their tokens and taken as independent.
+    """
+
+    Config = TextConfig
+
+    metric = "perplexity"
+    lower_is_better = True
+    groups = ("sliding", "published")
+    whole_groups = ("sliding",)
+
+    @classmethod
+    def example_config(cls, folder: Path) -> TextConfig:
+        """The text that is always at hand: this file."""
+        return TextConfig(train_files=(__file__,), document="paragraph", context=24, cache=str(folder))
+
+    @classmethod
+    def from_documents(
+        cls, config: TextConfig, documents: Mapping[str, Iterable[str]] | Iterable[str], tokenizer: Any = None
+    ) -> "Text":
+        """The task on documents that a program holds, such as a column of a data set, for a training loop of one's own.
+
+        >>> Text.from_documents(TextConfig(context=64), dataset["text"], hugging_face_tokenizer)  # doctest: +SKIP
+
+        Args:
+            config: settings that name no text.
+            documents: by split (train, validation, test); or all, each for the split that its content says.
+            tokenizer: a fast tokenizer of transformers, a `tokenizers.Tokenizer`, or an object like
+                `looped.tasks.base.Tokenizer`; None is that of the settings.
+
+        Raises:
+            ValueError: for settings that name a text, too little text, or an object that is no tokenizer.
+        """
+        return cls(config, corpus_in_memory(config, documents, tokenizer))
+
+    def __init__(self, config: TextConfig, corpus: Corpus | None = None) -> None:
+        super().__init__(config)
+        self.corpus = corpus or open_corpus(config)
+        self.tokenizer: Tokenizer = self.corpus.tokenizer  # pyright: ignore[reportIncompatibleVariableOverride]
+        self.stride = config.stride or max(1, config.context // 2)
+        size = self.tokenizer.vocab_size
+        self.spec = TaskSpec(vocab_size=size, output_size=size, max_seq_len=config.context, causal=True)
+
+    def __reduce__(self) -> tuple[type["Text"], tuple[TextConfig, Corpus | None]]:
+        # Another process opens the token files itself; copied, they would become memory.
+        return Text, (self.config, None if self.corpus.folder else self.corpus)
+
+    def available(self, split: Split, group: str | None = None) -> int | None:
+        """Windows that the sliding window needs; random ones have no end."""
+        if group != "sliding":
+            return None
+        rest = len(self.corpus.tokens[split]) - 1 - self.config.context
+        return 1 + -(-rest // self.stride)
+
+    def sample(self, split: Split, size: int, rng: np.random.Generator, group: str | None = None) -> list[Window]:
+        """Raises ValueError for an unknown group."""
+        if group is not None and group not in self.groups:
+            raise ValueError(f"group={group!r}: expected one of {', '.join(self.groups)}")
+        tokens, context = self.corpus.tokens[split], self.config.context
+        last = len(tokens) - 1 - context  # the last place where a window can begin
+        if group == "sliding":
+            count = self.available(split, group) or 0
+            numbers = np.sort(rng.choice(count, size, replace=size > count))
+            starts = np.minimum(numbers * self.stride, last)
+            before = np.minimum((numbers - 1) * self.stride, last)
+            scored = np.where(numbers == 0, context, starts - before)
+        else:
+            starts = rng.integers(0, last, size, endpoint=True)
+            scored = np.full(size, context)
+        windows = tokens[starts[:, None] + np.arange(context + 1)].astype(np.int64)
+        return [Window(row[:-1], row[1:], n) for row, n in zip(windows, scored.tolist(), strict=True)]
+
+    def encode(self, problems: Sequence[Window]) -> Batch:
+        """Shorter prompts are padded on the right, where a causal model does not see it."""
+        lengths = np.array([len(problem.inputs) for problem in problems])[:, None]
+        scored = np.array([problem.scored for problem in problems])[:, None]
+        places = np.arange(lengths.max())
+        inputs, targets = np.zeros((2, len(problems), len(places)), np.int64)
+        attention_mask = places < lengths
+        for row, problem in enumerate(problems):
+            inputs[row, : len(problem.inputs)] = problem.inputs
+            targets[row, : len(problem.inputs)] = problem.targets
+        return Batch(
+            *map(torch.from_numpy, (inputs, targets, attention_mask & (places >= lengths - scored), attention_mask))
+        )
+
+    def score(self, batch: Batch, logits: Float[Tensor, "batch seq output"]) -> dict[str, Float[Tensor, " batch"]]:
+        """loss: mean cross-entropy in nats over the scored tokens of the window."""
+        nats = F.cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), reduction="none").view_as(batch.targets)
+        return {"loss": (nats * batch.mask).sum(1) / batch.mask.sum(1)}
+
+    def weights(self, batch: Batch) -> Float[Tensor, " batch"]:
+        """The scored tokens of each window."""
+        return batch.mask.sum(1).double()
+
+    def reported(self, metric: str, mean: float, split: Split, group: str | None = None) -> dict[str, float]:
+        """Perplexities, by token and (sliding) by word and byte."""
+        values = {"perplexity": mean}
+        if group == "sliding":
+            counts = self.corpus.counts[split]
+            values |= {f"{part}_perplexity": mean * counts["tokens"] / counts[f"{part}s"] for part in ("word", "byte")}
+        # Beyond 700 nats, where nothing was learnt, the exponential would overflow.
+        return {name: math.exp(min(nats, 700.0)) for name, nats in values.items()}
+
+    # Answering, reading and showing
+
+    def _next(self, problem: Window, logits: Float[Tensor, "*loops seq output"]) -> Float[Tensor, "*loops vocab"]:
+        """Probabilities of what follows the last token; a padded vocabulary has outputs that are no token."""
+        return logits[..., len(problem.inputs) - 1, : self.tokenizer.vocab_size].double().cpu().softmax(-1)
+
+    def _text(self, problem: Window) -> str:
+        """The inputs as text, without the end of text that they begin with."""
+        ids = problem.inputs.tolist()
+        return self.tokenizer.decode(ids[1:] if ids[0] == self.tokenizer.end else ids)
+
+    def _expected(self, problem: Window) -> str:
+        return self.tokenizer.decode(problem.targets[-1:].tolist()) if problem.scored else ""
+
+    def answer(self, problem: Window, logits: Float[Tensor, "seq output"]) -> dict[str, Any]:
+        """The most probable next token."""
+        confidence, token = self._next(problem, logits).max(-1)
+        return {"answer": self.tokenizer.decode([int(token)]), "valid": None, "confidence": float(confidence)}
+
+    def to_text(self, problem: Window) -> dict[str, str]:
+        return {"input": self._text(problem), "expected": self._expected(problem)}
+
+    def prompt(self, text: str) -> Int[np.ndarray, " seq"]:
+        """An end of text, then the tokens of `text`: the beginning of a document.
+
+        Raises:
+            ValueError: for an empty text, or one that is longer than the context.
+        """
+        if not text:
+            raise ValueError("empty prompt; expected some text to continue")
+        ids = [self.tokenizer.end, *self.tokenizer.encode([text])[0]]
+        if len(ids) > self.config.context:
+            raise ValueError(
+                f"a prompt of {len(ids)} tokens, the end of text before it included; expected at most "
+                f"task.context={self.config.context}"
+            )
+        return np.array(ids, np.int64)
+
+    def read(self, lines: Sequence[str], source: str, on_bad_row: Literal["stop", "skip"]) -> tuple[list[Window], int]:
+        """One prompt a line; blank lines do not count. The answer to it is the next token."""
+        prompts, bad = [], 0
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                try:
+                    ids = self.prompt(line)
+                    prompts.append(Window(ids, np.zeros_like(ids), 0))
+                except ValueError as error:
+                    if on_bad_row == "stop":
+                        raise ValueError(f"{source}, line {number}: {error}") from None
+                    bad += 1
+        if not prompts:
+            raise ValueError(f"{source}: no prompt in it ({bad} bad rows)")
+        return prompts, bad
+
+    def describe(self, problem: Window, logits: Float[Tensor, "seq output"] | None = None) -> str:
+        lines = [f"text: {self._text(problem)!r}", f"next token: {self._expected(problem)!r}"]
+        if logits is not None:
+            said = self.answer(problem, logits)
+            lines.append(f"prediction: {said['answer']!r} ({said['confidence']:.0%})")
+        return "\n".join(lines)
+
+    def visualise(self, problem: Window, logits: Float[Tensor, "loops seq output"]) -> dict[str, Any]:
+        """The next token's distribution after each loop: the most probable tokens, in the order of their ids."""
+        probabilities = self._next(problem, logits)
+        shown = probabilities.amax(0).topk(min(SHOWN, probabilities.shape[1])).indices.sort().values.tolist()
+        return {
+            "kind": "distribution",
+            "title": "next token",
+            "input": self._text(problem),
+            "answer": repr(self._expected(problem)),
+            "loops": [
+                {"loop": loop, "probabilities": [[repr(self.tokenizer.decode([k])), float(row[k])] for k in shown]}
+                for loop, row in enumerate(probabilities, start=1)
+            ],
+        }

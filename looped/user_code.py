@@ -1,0 +1,39 @@
+"""Code of the user, imported so that its tasks and recipes are known, here and in child processes."""
+
+import importlib
+import os
+import sys
+from pathlib import Path
+
+_imported: list[str] = []
+
+
+def import_code(target: str) -> None:
+    """Import a Python file, or a module by its name, from its folder or the working folder.
+
+    Raises:
+        ValueError: for code that is not there, or that fails; names the file and the line.
+    """
+    path = Path(target) if target.endswith(".py") else None
+    if path is not None and not path.is_file():
+        raise ValueError(f"--import {target}: no such file")
+    folder, name = (os.getcwd(), target) if path is None else (str(path.resolve().parent), path.stem)
+    if folder not in sys.path:  # first, as for a script; worker processes need it too
+        sys.path.insert(0, folder)
+    try:
+        module = importlib.import_module(name)
+    except Exception as error:  # whatever the user's code may raise
+        trace = error.__traceback__
+        while trace is not None and trace.tb_next is not None:
+            trace = trace.tb_next
+        place = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}: " if trace and path else ""
+        raise ValueError(f"--import {target}: {place}{type(error).__name__}: {error}") from error
+    if path is not None and Path(module.__file__ or "").resolve() != path.resolve():
+        raise ValueError(f"--import {target}: {name} is already the name of {module.__file__}; rename the file")
+    if target not in _imported:
+        _imported.append(target)
+
+
+def import_words() -> list[str]:
+    """The words that make another `looped` process import the same code."""
+    return [word for target in _imported for word in ("--import", target)]

@@ -1,0 +1,163 @@
+"""Tables from files, and the mistakes in them."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn import datasets
+
+from looped.tasks.in_context.table_files import load_table, prompts_to_solve, read_table, standardise
+from looped.tasks.tables import Tables, TablesConfig
+
+CSV = ["height, width,kind", "1,2.5,a", "", '-3,1e2,"b c"', "0.5,4,a"]
+ARFF = [
+    "% a comment", "@RELATION things", "@attribute height numeric", "@attribute 'the width' REAL",
+    "@attribute kind {a, 'b c'}", "@data", "1,2.5,a", "% another", "-3,1e2,'b c'", "0.5,4,a",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("lines", "width"), [(CSV, "width"), (ARFF, "the width")])
+def test_csv_and_arff(lines, width):
+    table, skipped = read_table(lines, "in", "class")
+    assert (table.names, table.labels, skipped) == (("height", width), ("a", "b c"), 0)
+    assert table.x.tolist() == [[1, 2.5], [-3, 100], [0.5, 4]]
+    assert table.y.tolist() == [0, 1, 0]
+
+
+def test_numbers_and_unknown_targets():
+    table, _ = read_table(["x,y", "1,2", "3,", "4,?"], "in", "number")
+    assert table.y[0] == 2
+    assert np.isnan(table.y[1:]).all()
+
+
+BAD_ROWS = [
+    ("red,2,a", "in.csv, line 3, column 'height': 'red'; expected a finite number"),
+    ("inf,2,a", "in.csv, line 3, column 'height': 'inf'; expected a finite number"),
+    ("1,?,a", "in.csv, line 3, column 'width': missing value; expected a number"),
+    ("1,,a", "in.csv, line 3, column 'width': missing value; expected a number"),
+    ("1,a", "in.csv, line 3: expected 3 columns, not 2"),
+]
+
+
+@pytest.mark.parametrize(("row", "message"), BAD_ROWS)
+def test_bad_rows_are_named_or_skipped_and_counted(row, message):
+    lines = ["height,width,kind", "1,2,a", row, "3,4,b"]
+    with pytest.raises(ValueError, match="^" + message.replace("?", r"\?")):
+        read_table(lines, "in.csv", "class")
+    table, skipped = read_table(lines, "in.csv", "class", on_bad_row="skip")
+    assert (len(table.y), skipped) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ([], "in: empty file"),
+        (["1,2,3", "4,5,6"], "in, line 1: expected the names of the features and of the target"),
+        (["x,y"], "in: no row of numbers in it"),
+        (["@relation x", "@attribute a real"], "in: expected a line @data"),
+        (["x,y", "1,"], "in, line 2, column 'y': missing value; expected a class"),
+    ],
+)
+def test_bad_files(lines, message):
+    with pytest.raises(ValueError, match=message):
+        read_table(lines, "in", "class", unknown=False)
+
+
+def test_data_sets_of_scikit_learn():
+    wine = load_table("wine", "class")
+    assert wine.x.shape == (178, 13)
+    assert wine.labels == ("class_0", "class_1", "class_2")
+    assert (wine.x == datasets.load_wine(return_X_y=True)[0]).all()
+    digits = load_table("digits", "class")
+    assert digits.x.shape == (1797, 61)
+    assert (digits.x.std(0) > 0).all()
+    assert load_table("diabetes", "number").x.shape == (442, 10)
+    with pytest.raises(ValueError, match="tables='diabetes': its target is a number; expected target='number'"):
+        load_table("diabetes", "class")
+
+
+def test_an_unknown_name_says_what_to_download():
+    with pytest.raises(ValueError, match=r"tables='credit-g': no such file.*https://www.openml.org/search.*credit-g"):
+        load_table("credit-g", "class")
+
+
+def test_rows_to_solve():
+    table, _ = read_table(["a,b,y", "1,5,no", "3,5,yes", "2,5,", "1,5,no"], "in", "class")
+    (prompt,) = prompts_to_solve(table, "in", dim=4, points=5, standardised=True)
+    assert prompt.labels == ("no", "yes")
+    assert prompt.y[:3].tolist() == [-1, 1, -1]
+    assert math.isnan(prompt.y[3])
+    assert (prompt.x[:, [0, 1, 3]] == 0).all(), "padded on the left; a constant column is only centred"
+    mean, deviation = 5 / 3, np.std([1, 3, 1])
+    np.testing.assert_allclose(prompt.x[:, 2], (np.array([1, 3, 1, 2]) - mean) / deviation, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (["1,2,", "3,4,"], "0 rows with a target and 2 without; expected 1 to 3"),
+        (["1,2,a", "3,4,b"], "2 rows with a target and 0 without"),
+        (["1,2,a", "3,4,b"] * 2 + ["1,1,"], "4 rows with a target"),
+        (["1,2,a", "3,4,b", "5,6,c", "7,8,"], "classes a, b, c; expected two"),
+    ],
+)
+def test_rows_that_cannot_be_solved(rows, message):
+    table, _ = read_table(["p,q,kind", *rows], "in", "class")
+    with pytest.raises(ValueError, match=f"in: {message}"):
+        prompts_to_solve(table, "in", dim=2, points=4)
+    with pytest.raises(ValueError, match="in: 2 features; expected 1 to dim=1"):
+        prompts_to_solve(table, "in", dim=1, points=4)
+
+
+def test_standardise():
+    x = np.random.default_rng(0).normal(3, 5, (40, 3))
+    done = standardise(x, x[:30])
+    np.testing.assert_allclose(done[:30].mean(0), 0, atol=1e-12)
+    np.testing.assert_allclose(done[:30].std(0), 1)
+
+
+# Files as tables to train on
+
+
+def write(path: Path, rows: list[str]) -> str:
+    path.write_text("\n".join(rows) + "\n")
+    return str(path)
+
+
+def random_rows(count: int, target: str, seed: int = 0) -> list[str]:
+    x = np.random.default_rng(seed).normal(size=(count, 2))
+    answers = [f"{a - b:.3f}" if target == "number" else "xy"[int(a > b)] for a, b in x]
+    return ["p,q,answer", *(f"{a:.4f},{b:.4f},{answer}" for (a, b), answer in zip(x, answers, strict=True))]
+
+
+@pytest.mark.parametrize("target", ["class", "number"])
+def test_files_are_trained_and_tested_on(target, tmp_path):
+    files = tuple(write(tmp_path / f"{i}.csv", random_rows(80, target, i)) for i in range(2))
+    task = Tables(TablesConfig(tables=files, held_out=files[1], target=target, dim=3, points=20))
+    assert task.metric == ("accuracy" if target == "class" else "squared_error")
+    batch = task.batch("train", 0, 50, seed=0)
+    assert (batch.inputs[:, ::2, 0] == 0).all()
+    assert batch.inputs[:, ::2, 1:].std() == pytest.approx(1, abs=0.15)
+    assert batch.targets[batch.mask].std() == pytest.approx(1, abs=0.15)
+
+
+@pytest.mark.parametrize(
+    ("rows", "changes", "message"),
+    [
+        (random_rows(30, "class"), {}, "bad.csv: 26 rows of two classes for training; expected at least points=29"),
+        (random_rows(90, "class"), {"min_rows": 91}, "bad.csv: 90 rows; expected 91 to any number"),
+        (random_rows(90, "class"), {"max_rows": 89}, "bad.csv: 90 rows; expected 1 to 89"),
+        (random_rows(90, "class"), {"min_features": 3}, "bad.csv: 2 features; expected 3 to dim=64"),
+        (["p,q,k", *["1,2,a", "2,1,a"] * 30], {}, "bad.csv: one class, 'a'; expected at least two"),
+        (["p,q,k", *["1,2,a"] * 9, *["2,1,b"] * 31], {}, "9 rows of class 'a', 31 of 'b'; expected the rarest class"),
+        (["p,q,k", *["1,2,a", "1,1,b"] * 30], {}, "bad.csv, column 'p': constant; expected at least two different"),
+        (["p,q,k", "1,2,a", "1,,b"], {}, "bad.csv, line 3, column 'q': missing value; expected a number"),
+        ([""], {}, "bad.csv: empty file"),
+    ],
+)  # fmt: skip
+def test_tables_that_are_no_use(rows, changes, message, tmp_path):
+    file = write(tmp_path / "bad.csv", rows)
+    with pytest.raises(ValueError, match=message) as caught:
+        Tables(TablesConfig(tables=(file, "iris"), held_out=file, points=29, **changes))
+    assert "\n" not in str(caught.value)
