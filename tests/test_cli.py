@@ -364,5 +364,5 @@ def test_no_command_is_imported_before_it_is_chosen():
         assert names
         assert {str(name).partition(".")[0] for name in names} <= known | {"looped"}
         assert {name for name in names if str(name).startswith("looped")} <= {
-            "looped.commands.choice", "looped.strict", "looped.training.errors",
+            "looped.commands.choice", "looped.strict", "looped.training.errors", "looped.user_code",
         }  # fmt: skip

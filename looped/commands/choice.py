@@ -6,7 +6,7 @@ from looped.strict import nearest
 
 
 def choose(
-    words: Sequence[str], commands: Mapping[str, str], program: str, before: str = ""
+    words: Sequence[str], commands: Mapping[str, str], program: str, options: str = ""
 ) -> tuple[str, list[str]] | None:
     """The command named first, and the words after it; None after printing the help.
 

@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from looped.config import RunConfig, TrainConfig
 from looped.costs import count
 from looped.models import LoopedTransformer, parse_rule
+from looped.tasks.edit_distance import EditDistanceConfig
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -105,5 +106,6 @@ def test_a_gate_costs_a_vector_in_every_loop():
      ({"loss": "halting"}, "gate", 5), ({"loss": "halting"}, "act", 1)],
 )  # fmt: skip
 def test_logits_in_training(train, halting, logits):
-    run = RunConfig(model=dataclasses.replace(TINY, halting=halting), train=TrainConfig(**train))
+    model = dataclasses.replace(TINY, halting=halting)
+    run = RunConfig(model=model, task=EditDistanceConfig(), train=TrainConfig(**train))
     assert count.logits_in_training(run, 5) == logits
