@@ -125,7 +125,7 @@ def test_the_block_is_the_same_for_every_function():
     names = [n for n, _ in construct(waves, Cells(1, 2, 3)).model.core.named_parameters()]
     one, other = (dict(construct(f, Cells(1, 2, 3)).model.named_parameters()) for f in (waves, torch.sqrt))
     assert all(torch.equal(one[f"core.{n}"], other[f"core.{n}"]) for n in names)
-    assert not torch.equal(one["embedding.bias"], other["embedding.bias"])
+    assert not torch.equal(one["embed.bias"], other["embed.bias"])
 
 
 @pytest.mark.parametrize(("size", "right"), [((1, 2, 2), True), ((1, 3, 2), True), ((1, 2, 3), False)])
