@@ -182,9 +182,9 @@ def function_of(model: LoopedTransformer, num_loops: int | None = None) -> Calla
         vectors = {"inputs": "vectors", "input_dim": config.vocab_size, "vocab_size": None, "tie_embeddings": False}
         relaxed = LoopedTransformer(dataclasses.replace(config, **vectors)).double()
         weights = dict(model.state_dict())
-        weights["embedding.weight"] = weights["embedding.weight"].T
+        weights["embed.weight"] = weights["embed.weight"].T
         if config.bias:
-            weights["embedding.bias"] = torch.zeros(config.d_model)
+            weights["embed.bias"] = torch.zeros(config.d_model)
         relaxed.load_state_dict(weights)
     relaxed = relaxed.double().requires_grad_(False)
     return lambda x: relaxed(x, num_loops=num_loops).logits
