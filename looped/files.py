@@ -78,14 +78,28 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def read_object(path: Path) -> dict[str, Any]:
     """The object in a JSON file; ValueError names the file if there is none, or no object in it."""
+    return parse_object("\n".join(read_lines(path)), path)
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file; ValueError names the file if there is none, or if it is not UTF-8."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8").removesuffix("\n")
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file") from None
-    except ValueError as error:
-        raise ValueError(f"{path}: not JSON, is the file cut short? ({error})") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 text (byte {error.start})") from None
+    return text.split("\n") if text else []
+
+
+def parse_object(text: str, path: Path, line: int | None = None) -> dict[str, Any]:
+    """The object in JSON text, such as a line of the file `path`; ValueError names file and line if there is none."""
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}:{line or error.lineno}: not JSON, is the file cut short? ({error.msg})") from None
     if not isinstance(data, dict):
-        raise ValueError(f"{path}: expected an object, not {type(data).__name__}")
+        raise ValueError(f"{path}:{line or 1}: expected an object, not {type(data).__name__}")
     return data
 
 

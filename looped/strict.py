@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import functools
 import json
 import types
 import typing
@@ -22,11 +23,14 @@ def check(ok: bool, field_name: str, value: object, allowed: str) -> None:
         raise ValueError(f"{field_name}={value!r}: expected {allowed}")
 
 
+def at_least(least: int, **values: int | None) -> None:
+    """Raise for the first of the named values that is smaller; None may be anything."""
+    for name, value in values.items():
+        check(value is None or value >= least, name, value, f"at least {least}")
+
+
 def positive(config: Any, *names: str) -> None:
-    for name in names:
-        value = getattr(config, name)
-        if value is not None:
-            check(value >= 1, name, value, "at least 1")
+    at_least(1, **{name: getattr(config, name) for name in names})
 
 
 def fraction(config: Any, *names: str) -> None:
@@ -107,6 +111,12 @@ def _convert(kind: Any, value: Any, path: str) -> Any:
             raise ValueError(f"{path}={value!r}: expected a list of {len(args) if args[-1] is not ... else 'values'}")
         kinds = [args[0]] * len(value) if args[-1] is Ellipsis else args
         return tuple(_convert(k, v, f"{path}[{i}]") for i, (k, v) in enumerate(zip(kinds, value, strict=True)))
+    if kind is Any:
+        return value
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise ValueError(f"{path}={value!r}: expected an object")
+        return {key: _convert(args[1], inner, f"{path}.{key}") for key, inner in value.items()}
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
@@ -132,16 +142,19 @@ def _convert_dataclass(cls: Any, data: Any, path: str) -> Any:
         except ValueError as error:
             raise ValueError(f"{path}.name: {error}") from None
         data = {key: value for key, value in data.items() if key != "name"}
-    kinds = typing.get_type_hints(cls)
+    kinds = _type_hints(cls)
     known = [f.name for f in dataclasses.fields(cls)]
     for key in data:
         if key not in known:
             raise ValueError(f"{path}.{key}: unknown key{nearest(key, known)}")
-    for field in dataclasses.fields(cls):
-        if field.name not in data and field.default is field.default_factory is dataclasses.MISSING:
-            raise ValueError(f"{path}.{field.name}: missing; expected a value")
+    needed = [f.name for f in dataclasses.fields(cls) if f.default is f.default_factory is dataclasses.MISSING]
+    if missing := [name for name in needed if name not in data]:
+        raise ValueError(f"{path}: missing {', '.join(missing)}")
     values = {key: _convert(kinds[key], value, f"{path}.{key}") for key, value in data.items()}
     try:
         return cls(**values)
     except ValueError as error:
         raise ValueError(f"{path}.{error}") from None
+
+
+_type_hints = functools.cache(typing.get_type_hints)  # which a file of thousands of rows asks for again and again

@@ -81,6 +81,9 @@ def lines(*rows: str) -> Callable[[], object]:
     return put("in.txt", "".join(row + "\n" for row in rows))
 
 
+NO_CHECKPOINT = put("strings/best.json", '{"step": 3, "metric": "accuracy", "value": 0.5}')
+
+
 def no_checkpoint() -> None:
     shutil.rmtree("strings/checkpoints")
 
@@ -109,17 +112,17 @@ CASES = {
     # Loops and exit rules
     "no loops to solve with": Case("solve strings in.txt --num-loops 0", ("num_loops=0", "at least 1"), lines("ab ba")),
     "loops beyond the table": Case("solve strings in.txt --num-loops 4", ("num_loops=4", "3 rows"), lines("ab ba")),
-    "depth without loops": Case("depth strings --loops 0 1", ("loops=[0, 1,", "1 to 3, the rows of the learned table")),
-    "depth beyond the table": Case("depth strings --loops 4", ("loops=[2, 4]", "1 to 3, the rows")),
-    "tolerance": Case("depth strings --tolerance -1", ("tolerance=-1.0", "at least 0")),
-    "examples of depth": Case("depth strings --examples 0", ("examples=0", "at least 1")),
+    "calibrate no loops": Case("calibrate strings --loops 0 1", ("loops=[0, 1,", "1 to 3, the rows of the learned")),
+    "calibrate beyond the table": Case("calibrate strings --loops 4", ("loops=[2, 4]", "1 to 3, the rows")),
+    "tolerance": Case("calibrate strings --tolerance -1", ("tolerance=-1.0", "at least 0")),
+    "examples of calibrate": Case("calibrate strings --examples 0", ("examples=0", "at least 1")),
     "unknown exit rule": Case("evaluate strings --exit-rule entropie:1", ("'entropie:1'", "did you mean 'entropy'")),
     "exit rule's threshold": Case("evaluate strings --exit-rule kl:-1", ("'kl:-1'", "threshold=-1.0", "positive")),
     "exit rule without training": Case(
         "solve strings in.txt --exit-rule gate:0.5", ("gate:0.5", "model.halting='gate'", "'none'"), lines("ab ba")
     ),
     "halting without its loss": Case(DEMO + "--model.halting act", ("train.loss='last'", "'halting'")),
-    "loss without halting": Case(DEMO + "--train.loss ponder", ("train.loss='halting'", "model.halting='none'")),
+    "loss without halting": Case(DEMO + "--train.loss halting", ("train.loss='halting'", "model.halting='none'")),
     "recommendation": Case(
         "evaluate strings", ("strings/calibration.json", "looped calibrate"), put("strings/calibration.json", "{}")
     ),
@@ -199,9 +202,7 @@ CASES = {
     "config no object": Case("show strings", ("strings/config.json", "an object"), put("strings/config.json", "[1]")),
     "config not UTF-8": Case("show strings", ("strings/config.json",), put("strings/config.json", b"\xff{}")),
     "config key": Case(
-        "show strings",
-        ("strings/config.json", "run.model.d_modle", "'d_model'"),
-        config("strings", "d_model", "d_modle"),
+        "show strings", ("config.json", "run.model.d_modle", "'d_model'"), config("strings", "d_model", "d_modle")
     ),
     "config value": Case(
         "show boards",
@@ -218,12 +219,10 @@ CASES = {
     ),
     "summary cut short": Case("show strings", ("strings/summary.json", "not JSON"), cut("strings/summary.json")),
     "best cut short": Case("evaluate strings", ("strings/best.json", "not JSON"), cut("strings/best.json")),
-    "best of no checkpoint": Case(
-        "evaluate strings", ("strings", "no checkpoint of step 3", "4"), put("strings/best.json", '{"step": 3}')
-    ),
+    "best of no checkpoint": Case("evaluate strings", ("strings", "no checkpoint of step 3", "4"), NO_CHECKPOINT),
     "architecture": Case(
         "evaluate strings",
-        (STEP, "of another architecture", "(12, 16) here and (12, 32) in the model"),
+        (STEP, "of another architecture", "(29, 16) here and (29, 32) in the model"),
         config("strings", '"d_model": 16', '"d_model": 32'),
     ),
     "metrics of the report": Case(

@@ -1,7 +1,10 @@
 """The command line as a newcomer uses it: from training to the report."""
 
+import ast
 import csv
 import dataclasses
+import importlib
+import inspect
 import io
 import json
 import os
@@ -15,8 +18,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from looped import runs
+from looped import cli, runs
 from looped.cli import COMMANDS, main
+from looped.commands import choice
 from looped.config import RunConfig
 from looped.evaluation.scores import loop_logits
 from looped.recipes import RECIPES
@@ -41,7 +45,7 @@ PUZZLES = ["31.22....21..32.", "3142243142131.2."]
 # Whoever changes a command or an option changes it for all scripts of all users: then also here.
 OPTIONS = {
     "evaluate": {"loops", "exit-rule", "examples", "groups", "split", "checkpoint", "device"},
-    "depth": {"loops", "examples", "split", "tolerance", "checkpoint", "device"},
+    "calibrate": {"loops", "examples", "split", "tolerance", "checkpoint", "device"},
     "compare": {"out", "seeds", "learning-rates", "jobs", "dry-run", "override"},
     "reproduce": {"scale", "out", "seeds", "jobs", "override", "dry-run"},
     "report": {"out"},
@@ -173,10 +177,10 @@ def test_solve_answers_what_is_most_probable(strings: Path, tmp_path: Path, caps
     assert [row["confidence"] for row in rows] == answers[3] != answers[1]  # as trained
 
 
-def test_what_depth_recommends_is_used_by_default(boards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_what_calibrate_recommends_is_used_by_default(boards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     folder = shutil.copytree(boards, tmp_path / "boards")
     (tmp_path / "in.txt").write_text("\n".join(PUZZLES))
-    run("depth", folder, "--loops", "1", "4", "--examples", "12", "--tolerance", "0.1")
+    run("calibrate", folder, "--loops", "1", "4", "--examples", "12", "--tolerance", "0.1")
     out = capsys.readouterr().out
     found = json.loads((folder / "calibration.json").read_text())
     rows, chosen = found["rows"], found["recommendation"]
@@ -341,3 +345,24 @@ def test_commands(capsys: pytest.CaptureFixture[str]):
         assert [line.split()[0] for line in out.splitlines()[2:]] == list(COMMANDS)
     assert main(["train"]) == 0
     assert f"recipes: {', '.join(RECIPES)}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_says_what_the_command_says(name: str):
+    module = importlib.import_module(f"looped.commands.{name}")
+    documented = module.main if name == "theory" else getattr(module, name)
+    assert COMMANDS[name] == (inspect.getdoc(documented) or "").partition("\n")[0]
+
+
+def test_no_command_is_imported_before_it_is_chosen():
+    """Without the package's own imports, which are another test's, as one sees from the module alone."""
+    known = {"importlib", "os", "signal", "sys", "warnings", "collections", "difflib", "dataclasses", "json"}
+    for module in (cli, choice):
+        tree = ast.parse(Path(str(module.__file__)).read_text())
+        names = [n.module for n in tree.body if isinstance(n, ast.ImportFrom)]
+        names += [alias.name for n in tree.body if isinstance(n, ast.Import) for alias in n.names]
+        assert names
+        assert {str(name).partition(".")[0] for name in names} <= known | {"looped"}
+        assert {name for name in names if str(name).startswith("looped")} <= {
+            "looped.commands.choice", "looped.strict", "looped.training.errors", "looped.user_code",
+        }  # fmt: skip

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from looped.analysis.measure import MEASURES, draw, other_starts
+from looped.analysis.measure import MEASURES, other_starts, take_sample
 from looped.analysis.states import motion, states
 from looped.cli import main
 from looped.evaluation.scores import evaluate
@@ -111,7 +111,7 @@ def test_other_initial_states_only_with_input_injection():
     assert all(value > 0 for value in found["motion"]["change"]["middle"][1:])
     config, model, _ = load_run(Path("points"))
     task = TASKS[config.task.name](config.task)
-    sample = draw(model, task, loops=8, examples=30, group=None)
+    sample = take_sample(model, task, loops=8, examples=30, group=None)
     loop = sample.loop(sample.batch)
     usual = states(loop, 8)
     other = states(loop, 8, usual[-1].roll(1, 0))
@@ -157,7 +157,7 @@ def test_fewer_loops_than_in_training_into_the_run_folder():
     assert "last of training" not in text
     found = json.loads(Path("strings/inspect/inspect.json").read_text())
     config, model, _ = load_run(Path("strings"))
-    sample = draw(model, TASKS[config.task.name](config.task), loops=2, examples=9, group=None, seed=5)
+    sample = take_sample(model, TASKS[config.task.name](config.task), loops=2, examples=9, group=None, seed=5)
     for measure in MEASURES.values():  # the same again
         numbers = measure(sample)
         assert json.loads(json.dumps(numbers)) == {name: found[name] for name in numbers}
@@ -166,7 +166,7 @@ def test_fewer_loops_than_in_training_into_the_run_folder():
 
 def test_noise_is_relative_to_the_input():
     config, model, _ = load_run(Path("strings"))
-    sample = draw(model, TASKS[config.task.name](config.task), loops=3, examples=16, group=None)
+    sample = take_sample(model, TASKS[config.task.name](config.task), loops=3, examples=16, group=None)
     rows = other_starts(sample)["starts"]["rows"]
     first = [row["distance"]["middle"][0] for row in rows]
     assert [row["start"] for row in rows] == ["noise of 0.01", "noise of 0.1", "noise of 1"]

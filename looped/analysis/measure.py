@@ -74,7 +74,7 @@ class Sample:
         return torch.Generator().manual_seed(self.seed)
 
 
-def draw(
+def take_sample(
     model: LoopedTransformer,
     task: Task,
     *,

@@ -2,7 +2,7 @@
 
 Loops are numbered from 1 in what is returned by loop (entry 0 is loop 1); t = 0 .. num_loops-1 is the timestep, as
 elsewhere. `attention_mask` is True at real positions: only these count in norms, cosines and principal components.
-`looped/evaluation/stability.py` has what compares or differentiates trajectories.
+`looped/analysis/stability.py` has what compares or differentiates trajectories.
 """
 
 import inspect

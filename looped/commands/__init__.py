@@ -1,1 +1,1 @@
-"""Commands of the command line that need more than a few lines."""
+"""The commands of `looped`, a module each, with a function `main` that takes the words after the command's name."""

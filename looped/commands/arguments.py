@@ -2,9 +2,10 @@
 
 import contextlib
 import dataclasses
+import functools
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +13,25 @@ import tyro
 
 from looped.config import RunConfig
 from looped.recipes import complete, recipe
+
+
+def command(function: Callable[..., None]) -> Callable[[Sequence[str]], None]:
+    """The function as a command, which takes the words after its name."""
+
+    def main(arguments: Sequence[str]) -> None:
+        call(function, arguments, f"looped {function.__name__}")
+
+    return main
+
+
+def call(function: Callable[..., None], arguments: Sequence[str], program: str) -> None:
+    """Call the function with the words of a command line. A mistake in them is a ValueError of one line."""
+
+    @functools.wraps(function)
+    def bind(*args: Any, **kwargs: Any) -> Callable[[], None]:  # what the function itself raises is not of the parsing
+        return functools.partial(function, *args, **kwargs)
+
+    parse(bind, arguments, program)()
 
 
 def training_run(name: str, arguments: Sequence[str]) -> tuple[RunConfig, Path, bool]:

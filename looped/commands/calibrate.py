@@ -1,18 +1,20 @@
-"""The command that chooses how often a trained model loops."""
+"""`looped calibrate`."""
 
 from pathlib import Path
 from typing import Literal
 
-import tyro
 from rich.table import Table
+from tyro.conf import Positional
 
+from looped.commands.arguments import command
 from looped.commands.output import print_table
-from looped.runs import CALIBRATION, calibrate_run
+from looped.run_folder import Calibration
+from looped.runs import calibrate_run
 from looped.training.devices import Device
 
 
-def depth(
-    run: tyro.conf.Positional[Path],
+def calibrate(
+    run: Positional[Path],
     loops: tuple[int, ...] = (),
     examples: int = 1024,
     split: Literal["validation", "test"] = "validation",
@@ -20,7 +22,9 @@ def depth(
     checkpoint: Literal["best", "last"] = "best",
     device: Device = "auto",
 ) -> None:
-    """Choose a loop count or an exit rule for a run, by its score against mean loops; others then use it by default.
+    """Choose the loop count or exit rule that other commands then use for a run.
+
+    Chosen is the fewest mean loops whose score is within the tolerance of the best loop count's.
 
     Args:
         run: the run folder.
@@ -54,4 +58,7 @@ def depth(
         f"against {best['value']:.4g} with {best['num_loops']}; wall time {chosen['seconds']:.3g} s against "
         f"{chosen['seconds_of_best']:.3g} s ({faster:.2f} times as fast)"
     )
-    print(run / CALIBRATION)
+    print(run / Calibration.file)
+
+
+main = command(calibrate)

@@ -1,4 +1,4 @@
-"""Commands for language models."""
+"""`looped generate`."""
 
 import json
 import sys
@@ -7,20 +7,21 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-import tyro
+from tyro.conf import Positional
 
+from looped.commands.arguments import command
 from looped.config import CachePolicy
 from looped.models.generation import Sampling, stream
+from looped.run_folder import read_config
 from looped.runs import loop_setting
 from looped.tasks import TASKS
 from looped.tasks.base import Tokenizer
 from looped.training.checkpoint import load_run
 from looped.training.devices import Device, find_device
-from looped.training.run_folder import read_config
 
 
 def generate(
-    run: tyro.conf.Positional[Path],
+    run: Positional[Path],
     *,
     prompt: tuple[str, ...],
     tokens: int = 100,
@@ -36,7 +37,7 @@ def generate(
     checkpoint: Literal["best", "last"] = "best",
     device: Device = "auto",
 ) -> None:
-    """Let a trained language model continue texts: looped generate runs/mine --prompt "Once upon a time".
+    """Continue texts with a trained language model: looped generate runs/mine --prompt "Once upon a time".
 
     One text is printed while it is written; several as one JSON object a line, when each of them ends.
 
@@ -50,7 +51,7 @@ def generate(
         stop: end a text once it has written one of these.
         seed: another one, another text.
         num_loops: none is as recommended by `looped calibrate`, or as trained.
-        exit_rule: lets each token leave the loop, such as kl:0.01, change:0.1, entropy:0.1, unchanged:2 or none; none
+        exit_rule: ends the loop of each token, such as kl:0.01, change:0.1, entropy:0.1, unchanged:2 or none; none
             given is as recommended.
         cache: which loops' keys and values are kept (all, first, last or ring); none is as trained. Less memory than
             in training, another text.
@@ -68,7 +69,7 @@ def generate(
         raise ValueError(f"num_loops={num_loops}: expected at least 1")
     config, model, step = load_run(run, checkpoint)
     model.to(find_device(device))
-    depth = loop_setting(run, config.model, step, num_loops, exit_rule)
+    setting = loop_setting(run, config.model, step, num_loops, exit_rule)
     tokenizer = task.tokenizer
     texts = [Typed(tokenizer, text, stop) for text in prompt]
     for token in stream(
@@ -79,8 +80,8 @@ def generate(
         stop=lambda written: written[-1] == tokenizer.end or (bool(stop) and texts[0].has_stop(written)),
         seed=seed,
         vocab_size=task.tokenizer.vocab_size,
-        num_loops=depth.num_loops,
-        exit_rule=depth.exit_rule,
+        num_loops=setting.num_loops,
+        exit_rule=setting.exit_rule,
         cache_policy=cache,
         cache_loops=cache_loops,
     ):
@@ -124,3 +125,6 @@ class Typed:
             return ""
         fresh, self.shown = text[len(self.shown) :], text
         return fresh
+
+
+main = command(generate)

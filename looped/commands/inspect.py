@@ -1,23 +1,24 @@
-"""`looped inspect`: what happens inside the loop of a trained model, measured, and shown on a page."""
+"""`looped inspect`."""
 
 import json
 from pathlib import Path
 from typing import Literal
 
-import tyro
+from rich.console import Console
+from tyro.conf import Positional
 
-from looped.analysis.measure import MEASURES, draw
+from looped.analysis.measure import MEASURES, take_sample
+from looped.commands.arguments import command
 from looped.files import write_atomic
 from looped.report import report_inspection
-from looped.runs import console
 from looped.tasks import TASKS
 from looped.training import load_run
 from looped.training.devices import find_device
 from looped.training.logger import environment
 
 
-def inspect_run(
-    run: tyro.conf.Positional[Path],
+def inspect(
+    run: Positional[Path],
     out: Path | None = None,
     examples: int = 64,
     group: str | None = None,
@@ -25,7 +26,7 @@ def inspect_run(
     split: Literal["validation", "test"] = "test",
     seed: int = 0,
 ) -> None:
-    """Observation inside the loop of a run: loop_logits, states, stability, attention and modulation, loop by loop.
+    """Measure the inside of a run's loop: loop logits, states, stability, attention and modulation.
 
     Args:
         run: the run folder.
@@ -39,13 +40,13 @@ def inspect_run(
     config, model, step = load_run(run)
     model.to(find_device("auto"))
     task = TASKS[config.task.name](config.task)
-    sample = draw(model, task, loops=loops, examples=examples, group=group, split=split, seed=seed)
+    sample = take_sample(model, task, loops=loops, examples=examples, group=group, split=split, seed=seed)
     numbers = {
         "run": run.resolve().name, "recipe": config.recipe, "task": config.task.name, "metric": task.metric,
         "lower_is_better": task.lower_is_better, "group": sample.group, "split": split, "step": step, "seed": seed,
         "examples": len(sample.batch.inputs), "trained_loops": config.model.num_loops, "loops": sample.loops,
     }  # fmt: skip
-    with console.status("") as status:
+    with Console(stderr=True).status("") as status:
         for number, (name, measure) in enumerate(MEASURES.items(), 1):
             status.update(f"{run}: {name} ({number} of {len(MEASURES)})")
             numbers |= measure(sample)
@@ -55,3 +56,6 @@ def inspect_run(
         write_atomic(out / "inspect.json", json.dumps(numbers) + "\n")
         status.update(f"{run}: figures")
         print(report_inspection(numbers, out))
+
+
+main = command(inspect)

@@ -1,4 +1,4 @@
-"""The command that re-derives the paper's tables."""
+"""`looped reproduce`."""
 
 import shlex
 import sys
@@ -6,29 +6,29 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-import tyro
 from rich.console import Console
 from rich.table import Table
+from tyro.conf import FlagCreatePairsOff, Positional
 
-from looped.commands.arguments import override_words, training_run
+from looped.commands.arguments import command, override_words, training_run
+from looped.launch.local import run_commands, typed
 from looped.paper.reproduce import all_runs, estimate, work_for, write_table
 from looped.paper.tables import paper_table
 from looped.recipes.scales import Scale
 from looped.report import report
 from looped.report.number_format import amount
-from looped.runs import run_commands, shown
 
 
 def reproduce(
-    table: tyro.conf.Positional[int],
+    table: Positional[int],
     scale: Scale = "demo",
     out: Path | None = None,
     seeds: tuple[int, ...] = (0,),
     jobs: int = 1,
     override: tuple[str, ...] = (),
-    dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+    dry_run: Annotated[bool, FlagCreatePairsOff] = False,
 ) -> None:
-    """Re-derive a table of the paper (2, 3 or 4) at a scale: as published and corrected, beside the paper's numbers.
+    """Re-derive a table of the paper (2, 3 or 4), as published and corrected, beside the paper's numbers.
 
     Runs that are done are skipped, half-done ones continue, and the report shows what there is. The scale `paper`
     begins with an estimate of its cost, from three measured steps of every run.
@@ -50,7 +50,7 @@ def reproduce(
     work = work_for(content, out, seeds, options)
     if dry_run:
         for _, lines in work:
-            print(" && ".join(map(shown, lines)))
+            print(" && ".join(map(typed, lines)))
         return
     for words in all_runs(content):  # what is wrong with the settings shows before anything begins
         training_run(words[0], [*words[1:], *options])
@@ -74,3 +74,6 @@ def _print_cost(runs: Sequence[tuple[str, Sequence[str]]], seeds: int) -> None:
         table.add_row(" ".join([name, *words]), amount(flops), f"{seconds / 3600:,.1f} h")
     table.add_row(f"all, {seeds} seed{'s' if seeds > 1 else ''}", "", f"{total / 3600:,.1f} h")
     Console(stderr=True).print(table)
+
+
+main = command(reproduce)

@@ -1,4 +1,4 @@
-"""The command line of the theory: `looped theory COMMAND`. Tables on the screen; with --out also JSON and figures."""
+"""`looped theory`: tables on the screen; with --out also JSON and figures."""
 
 import importlib.util
 import inspect
@@ -6,7 +6,7 @@ import json
 import math
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,20 +15,21 @@ import numpy as np
 import torch
 import tyro
 from rich.table import Table
+from tyro.conf import Positional
 
+from looped.commands.arguments import call
+from looped.commands.choice import choose
 from looped.commands.output import print_table
 from looped.files import write_atomic
 from looped.report import theory_figures
-from looped.strict import nearest
+from looped.strict import at_least
 from looped.theory import continuity, memorization, rates
 from looped.theory.cells import Cells, Function, check_function, evaluate
-from looped.theory.circuit import exact
-from looped.theory.construction import Budget, Construction, cells_for, construct, life
+from looped.theory.construction import Budget, cells_for, construct, exact_on_all_sequences, life
 from looped.theory.functions import FUNCTIONS
 from looped.training import load_run
 from looped.training.logger import environment
 
-Positional = tyro.conf.Positional
 Kind = Literal["plain", "tuned", "radix", "modulated"]
 # Options with the names of the paper: d, N, and n for the number of cells.
 Dimension = Annotated[int, tyro.conf.arg(name="d")]
@@ -67,7 +68,7 @@ def approximate(
         all_sequences: also run the weights in exact arithmetic on every sequence of cells.
         out: folder for approximate.json, error.svg and life.svg.
     """
-    _at_least(1, samples=samples, max_loops=max_loops)
+    at_least(1, samples=samples, max_loops=max_loops)
     line = cells_for(dim, seq, cells, loops)
     if all_sequences and cells ** (seq * dim) > 4096:
         raise ValueError(f"all_sequences: expected at most 4,096 sequences of cells, not {cells ** (seq * dim):,}")
@@ -97,7 +98,7 @@ def approximate(
     print(f"  largest difference from the intended output: {facts['largest_difference_to_semantics']:.1e}")
     print(f"  right in pure float64 (theta not reset in every loop): {facts['right_in_float64_alone']:.1%} of outputs")
     if all_sequences:
-        facts |= _exact_on_all(built)
+        facts |= exact_on_all_sequences(built)
         print(
             f"  exact arithmetic: right on {facts['exact_right']} of all {facts['exact_sequences']} sequences of cells"
         )
@@ -134,7 +135,7 @@ def memorise(
         seed: seed of the normally distributed labels.
         out: folder for memorise.json and precision.svg.
     """
-    _at_least(1, d=dim, bits=bits, digit=digit)
+    at_least(1, d=dim, bits=bits, digit=digit)
     labels = np.random.default_rng(seed).normal(size=(count, dim))
     eps = float(np.abs(np.diff(labels, axis=0)).max(initial=0))
     spread = float(np.ptp(labels, axis=0).max(initial=0))
@@ -159,7 +160,7 @@ def memorise(
                      **{dtype: error if math.isfinite(error) else None for dtype, error in errors.items()},
                      "predicted": said})  # fmt: skip
     print_table(table)
-    curve = [_share_right(k, seed) for k in (4, 8, 11, 14, 17, 20, 24, 28, 32, 40, 60, 100, 200)]
+    curve = [memorization.share_recalled(k, seed) for k in (4, 8, 11, 14, 17, 20, 24, 28, 32, 40, 60, 100, 200)]
     table = Table("labels", "exact", "float64", "float32", title="share of labels that plain looping recalls correctly")
     for row in curve:
         table.add_row(str(row["count"]), *(f"{row[dtype]:.2f}" for dtype in ("exact", "float64", "float32")))
@@ -193,7 +194,7 @@ def moduli(
         num_loops: loops of the model; the default is the number in training.
         out: folder for moduli.json.
     """
-    _at_least(1, d=dim, N=seq)
+    at_least(1, d=dim, N=seq)
     if Path(target).is_dir():
         run, model, _ = load_run(Path(target), "best")
         f = rates.function_of(model, num_loops)
@@ -243,7 +244,7 @@ def rate(
         samples: number of random sequences for the error.
         out: folder for rate.json and error.svg.
     """
-    _at_least(1, samples=samples)
+    at_least(1, samples=samples)
     f = load_function(function)
     with _told():
         check_function(f, dim, seq)
@@ -273,7 +274,7 @@ def roughness(cells: CellCount = 8, samples: int = 1000, out: Path | None = None
         samples: number of random sequences of two tokens.
         out: folder for roughness.json and stall.svg.
     """
-    _at_least(2, n=cells, samples=samples)
+    at_least(2, n=cells, samples=samples)
     rows = rates.roughness(n=cells, samples=samples)
     table = Table("roughness", "eps", "omega tok", "omega cont", "plain", "tuned", "radix", "modulated",
                   title=f"L2 error of the model, n={cells}, d=1, N=2")  # fmt: skip
@@ -286,30 +287,15 @@ def roughness(cells: CellCount = 8, samples: int = 1000, out: Path | None = None
         _write(out, "stall.svg", theory_figures.stall(rows))
 
 
-COMMANDS: dict[str, Callable[..., None]] = {
-    "approximate": approximate,
-    "memorise": memorise,
-    "moduli": moduli,
-    "rate": rate,
-    "roughness": roughness,
-}
+COMMANDS = {function.__name__: function for function in (approximate, memorise, moduli, rate, roughness)}
 
 
-def chosen(arguments: Sequence[str]) -> tuple[str, Callable[..., None], list[str]] | None:
-    """The command named first, and the words after it; None after printing the help.
-
-    Raises:
-        ValueError: for a command that does not exist.
-    """
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print("usage: looped theory COMMAND [...]; `looped theory COMMAND --help` shows the options\n")
-        for name, function in COMMANDS.items():
-            print(f"  {name:13}{(inspect.getdoc(function) or '').partition(chr(10))[0]}")
-        return None
-    name, *rest = arguments
-    if name not in COMMANDS:
-        raise ValueError(f"theory {name!r}: unknown{nearest(name, COMMANDS)}; `looped theory --help` lists them")
-    return name, COMMANDS[name], rest
+def main(arguments: Sequence[str]) -> None:
+    """Run the theory: approximate a function, memorise labels, measure moduli and rates."""
+    summaries = {name: (inspect.getdoc(function) or "").partition("\n")[0] for name, function in COMMANDS.items()}
+    if (chosen := choose(arguments, summaries, "looped theory")) is not None:
+        name, words = chosen
+        call(COMMANDS[name], words, f"looped theory {name}")
 
 
 def load_function(target: str) -> Function:
@@ -338,25 +324,6 @@ def load_function(target: str) -> Function:
     return getattr(module, name)
 
 
-def _exact_on_all(built: Construction) -> dict[str, int]:
-    n, shape = built.cells.n, (built.cells.seq, built.cells.d)
-    beta = np.array(list(np.ndindex(*[n] * math.prod(shape)))).reshape(-1, *shape)
-    x = (exact(beta) * 2 + 1) / (2 * n)
-    right = np.abs(built.exact(x) - built.semantics(x)).max((1, 2)) < 1e-12
-    return {"exact_sequences": len(x), "exact_right": int(right.sum())}
-
-
-def _share_right(count: int, seed: int) -> dict[str, Any]:
-    """The shares of the labels of random walks that plain looping recalls within a thousandth of a step."""
-    shares = {dtype: [] for dtype in ("exact", "float64", "float32")}
-    for trial in range(10):
-        memory = memorization.plain(np.random.default_rng([seed, trial]).uniform(-1, 1, (count, 1)).cumsum(axis=0))
-        step = float(memory.program.output_map[0]["a0"])
-        for dtype, values in shares.items():
-            values.append(float((np.abs(memory.recall(dtype) - memory.ideal) < 1e-3 * step).mean()))
-    return {"count": count, **{dtype: float(np.mean(values)) for dtype, values in shares.items()}}
-
-
 def _rate_table(rows: Sequence[rates.Row]) -> Table:
     heads = ("n", "kind", "loops", "error", "Theorem 3.6", "bound here", "theorem / error", "eps / (w_tok + w_cont)")
     table = Table(*heads, title="L^p error and bounds (with moduli found by search, which are lower bounds)")
@@ -368,12 +335,6 @@ def _rate_table(rows: Sequence[rates.Row]) -> Table:
         cells = (f"{row['loops']:,}", f"{row['error']:.4f}", *(f"{value:.3f}" for value in more))
         table.add_row(str(row["cells"]), row["kind"], *cells)
     return table
-
-
-def _at_least(least: int, **values: int) -> None:
-    for name, value in values.items():
-        if value < least:
-            raise ValueError(f"{name}={value}: expected at least {least}")
 
 
 @contextmanager

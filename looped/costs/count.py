@@ -1,6 +1,14 @@
-"""What a model costs, from its configuration alone. Tested against the built model and torch's own counter."""
+"""What a model costs, from its configuration alone: weights and floating-point operations."""
 
-from looped.config import ModelConfig
+import functools
+import math
+from typing import Any, Literal
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+from looped.config import ModelConfig, RunConfig
+from looped.models.transformer import LoopedTransformer
 from looped.nn.modulation import ENCODING_WIDTH, LAYER_NAMES
 
 
@@ -12,50 +20,36 @@ def _sizes(config: ModelConfig) -> tuple[int, int, int]:
     return inputs, outputs, seq
 
 
-def _linear(inputs: int, outputs: int, bias: bool) -> int:
-    return inputs * outputs + outputs * bias
+class _WithoutValues(TorchFunctionMode):
+    """Draws no random numbers: weights without memory need none, and torch would load its compiler for them."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func.__name__ in ("normal_", "uniform_", "kaiming_uniform_"):  # of tensors, or of torch.nn.init
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
 
 
-def _norm(kind: str, width: int, gain: bool, bias: bool) -> int:
-    return 0 if kind == "none" or not gain else width * (1 + (kind == "layer" and bias))
+@functools.cache
+def parameters(config: ModelConfig) -> int:
+    """All trained weights, of the model built without memory; shared ones count once."""
+    _sizes(config)
+    with torch.device("meta"), _WithoutValues():
+        return sum(parameter.numel() for parameter in LoopedTransformer(config).parameters())
 
 
 def embedding_parameters(config: ModelConfig) -> int:
     """Weights of the token embedding, the learned positions and an untied output matrix."""
     inputs, outputs, seq = _sizes(config)
-    d = config.d_model
-    count = _linear(inputs, d, config.bias and config.inputs == "vectors")
+    d, bias = config.d_model, config.bias
+    count = inputs * d + d * (bias and config.inputs == "vectors")
     count += seq * d * (config.positions == "learned")
-    return count + (0 if config.tie_embeddings else _linear(d, outputs, config.bias))
-
-
-def parameters(config: ModelConfig) -> int:
-    """All trained weights; shared ones count once."""
-    return embedding_parameters(config) + non_embedding_parameters(config)
+    return count + (0 if config.tie_embeddings else d * outputs + outputs * bias)
 
 
 def non_embedding_parameters(config: ModelConfig) -> int:
     """Weights of the layers, norms, injection, modulation and halting; they do not grow with num_loops."""
-    d, bias = config.d_model, config.bias
-    up = config.ff_dim * (2 if config.activation == "swiglu" else 1)
-    inner = config.num_heads * config.head_dim
-    layer = (
-        _linear(d, 3 * inner, bias) + _linear(inner, d, bias) + _linear(d, up, bias) + _linear(config.ff_dim, d, bias)
-    )
-    layer += _norm(config.norm, d, config.norm_gain, bias) * (1 + config.feedforward_norm)
-    count = layer * (config.prelude_layers + config.core_layers + config.coda_layers)
-    count += _norm(config.final_norm or config.norm, d, True, bias) + 2 * d * config.embedding_norm
-    count += _linear(2 * d, d, bias) if config.input_injection == "concat" else 0
-    count += _linear(d, 1, True) * (config.halting != "none")
-    signals = config.core_layers * len(LAYER_NAMES[config.modulation])
-    if config.modulation in ("scale_gate", "adaln_zero"):
-        width = ENCODING_WIDTH * (2 if config.timestep == "both" else 1)
-        count += _linear(width, d, True) + _linear(d, d, True) + _linear(d, signals * d, True)
-    elif config.modulation == "table":
-        count += (config.max_loops or 0) * signals * d
-    elif config.modulation == "rezero":
-        count += signals
-    return count
+    return parameters(config) - embedding_parameters(config)
 
 
 def effective_depth(config: ModelConfig, num_loops: int | None = None) -> int:
@@ -68,7 +62,7 @@ def flops(config: ModelConfig, seq_len: int, num_loops: int | None = None, loop_
     """Floating-point operations of the matrix products of one forward pass over one sequence.
 
     Two for each multiply-add; attention counts all pairs of positions, causal or not; the modulation counts
-    in full, although a batch shares it. No token leaves early. Divide by seq_len for FLOPs per token.
+    in full, although a batch shares it. No token exits early. Divide by seq_len for FLOPs per token.
 
     Args:
         loop_logits: how many loops are read out; each passes through the coda and the output matrix.
@@ -99,3 +93,27 @@ def training_flops(config: ModelConfig, seq_len: int, num_loops: int, num_grad_l
     What recomputation does again does not count: this is the work that the step needs, not what it does.
     """
     return flops(config, seq_len, num_loops, loop_logits) + 2 * flops(config, seq_len, num_grad_loops, loop_logits)
+
+
+def exit_flops(
+    config: ModelConfig, seq_len: int, mean_loops: float, needs: Literal["states", "logits", "halting"]
+) -> float:
+    """FLOPs of a forward pass with an exit rule: `flops` at the mean loops, between whole numbers in proportion.
+
+    Args:
+        needs: what the rule looks at after every loop (`ExitRule.needs`): logits cost the coda and the output matrix
+            each time, a learned halting of halting="gate" one product with a vector.
+    """
+
+    def at(loops: int) -> int:
+        gate = 2 * config.d_model * seq_len * loops * (needs == "halting" and config.halting == "gate")
+        return gate + flops(config, seq_len, loops, loops if needs == "logits" else 1)
+
+    low = math.floor(mean_loops)
+    return at(low) + (mean_loops - low) * (at(low + 1) - at(low))
+
+
+def logits_in_training(run: RunConfig, num_loops: int) -> int:
+    """After how many of `num_loops` loops a training step computes logits."""
+    every = run.train.loss == "all" or run.model.halting == "gate"
+    return num_loops if every else run.train.loss_window or 1

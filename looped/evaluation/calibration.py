@@ -12,14 +12,14 @@ from torch import Tensor
 from looped.config import ModelConfig
 from looped.evaluation.scores import (
     PART,
-    check_loops,
+    checked_loops,
     counting,
-    draw,
-    leave_early,
+    exit_early,
     loop_logits,
     part_size,
     parts,
     row_of,
+    sample_batch,
 )
 from looped.models.early_exit import Active, EarlyExit, ExitState
 from looped.models.exit_rules import ExitRule, Halting, Observation, parse_rule
@@ -62,19 +62,21 @@ def calibrate(
     split: Split = "validation",
     tolerance: float = 0.005,
 ) -> dict[str, Any]:
-    """Rows for every loop count and exit rule, what they recommend, and a warning or None (see docs/design.md).
+    """Rows for every loop count and exit rule, what they recommend, and a warning or None.
+
+    This is the content of `run_folder.Calibration`, without the step and the machine.
 
     Recommended is the fewest mean loops at a score within `tolerance` of that of the best loop count, which also is
     the most loops that the exit rules have; for errors, whose scale is the task's, it is a share of that score.
 
     Args:
-        loops: loop counts, ascending; those of training are among them.
+        loops: loop counts; those of training are among them.
 
     Raises:
         ValueError: as `evaluate` does.
     """
-    check_loops(model.config, loops)
-    batch = draw(task, split, examples, None)
+    loops = checked_loops(model.config, loops)
+    batch = sample_batch(task, split, examples, None)
     sign = -1 if task.lower_is_better else 1
 
     def allowance(score: float) -> float:
@@ -174,13 +176,13 @@ def _row(
 def exits_of(
     model: LoopedTransformer, batch: Batch, rules: Sequence[ExitRule], num_loops: int
 ) -> Iterator[tuple[Float[Tensor, "batch seq output"], Float[Tensor, " batch"]]]:
-    """What `leave_early` gives for each rule; where sequences leave as a whole, from a single pass.
+    """What `exit_early` gives for each rule; where sequences leave as a whole, from a single pass.
 
-    Nobody else notices that a sequence has left, so that a pass in which all stay shows what every rule would do. A
-    token that leaves changes what the others see, and a mean of states is none of them: these rules are run.
+    The exit of one sequence changes nothing for the others; one pass without exits shows what every rule would do. The
+    exit of a token changes what other tokens attend to, and act reads out a mean of states: such rules are run.
     """
     if model.config.causal or model.config.halting == "act":
-        yield from (leave_early(model, batch, num_loops, rule) for rule in rules)
+        yield from (exit_early(model, batch, num_loops, rule) for rule in rules)
         return
     attention_mask, inputs = batch.attention_mask, batch.inputs
     record = Record()
@@ -232,7 +234,7 @@ def replay(
 
 
 def wall_times(model: LoopedTransformer, batch: Batch, ways: Sequence[tuple[int, ExitRule | None]]) -> list[float]:
-    """Seconds that all examples take with so many loops and a rule, really run, with what has left not computed.
+    """Seconds that all examples take with so many loops and a rule, really run, without computing what has exited.
 
     The ways take turns, and each one's fastest of several turns counts, so that a busy machine is no advantage to any.
     """
@@ -242,7 +244,7 @@ def wall_times(model: LoopedTransformer, batch: Batch, ways: Sequence[tuple[int,
         for i, (num_loops, rule) in enumerate(ways):
             began = time.perf_counter()
             for part in pieces:
-                leave_early(model, part, num_loops, rule)[0].sum().item()  # waits for a GPU
+                exit_early(model, part, num_loops, rule)[0].sum().item()  # waits for a GPU
             if turn:
                 best[i] = min(best[i], time.perf_counter() - began)
     return best

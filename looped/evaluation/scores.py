@@ -1,4 +1,4 @@
-"""What a trained model can do: scores by group and loop count, answers, and visualisations of the thinking."""
+"""What a trained model can do: scores by group and loop count, answers, and answers loop by loop."""
 
 import itertools
 import math
@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from looped.config import ModelConfig
-from looped.costs.count import flops
+from looped.costs.count import exit_flops, flops
 from looped.intervals import interval
 from looped.models.exit_rules import ExitRule
 from looped.models.transformer import LoopedTransformer
@@ -48,7 +48,7 @@ def counting(batch: Batch) -> Bool[Tensor, "batch seq"]:
 
 
 @torch.no_grad()
-def leave_early(
+def exit_early(
     model: LoopedTransformer, batch: Batch, num_loops: int, rule: ExitRule | None
 ) -> tuple[Float[Tensor, "batch seq output"], Float[Tensor, " batch"]]:
     """Last logits, and the mean loops of each example at the positions that count."""
@@ -71,56 +71,62 @@ def evaluate(
     groups: Sequence[str] | None = None,
     split: Split = "test",
     early: tuple[int, ExitRule] | None = None,
-) -> Iterator[dict[str, Any]]:
-    """Rows over groups x loop counts x metrics, with 95% intervals over examples (the rows of eval.jsonl).
+) -> list[dict[str, Any]]:
+    """Scores over groups x loop counts x metrics, with 95% intervals over examples.
+
+    Flat rows, as pandas takes them, with the keys of `run_folder.EvalRow` but `step`. Those with an exit rule have the
+    keys `exit_rule` and `mean_loops` besides.
 
     Args:
-        loops: distinct loop counts, ascending; they may lie beyond those trained.
+        loops: distinct loop counts; they may lie beyond those trained.
         examples: drawn in each group, or as many different ones as there are; a group in `task.whole_groups` is
             always evaluated in full.
         groups: None is all groups of the task.
-        early: at most so many loops and an exit rule, for further rows that also have `exit_rule` and `mean_loops`.
+        early: at most so many loops and an exit rule, for further rows.
 
     Raises:
         ValueError: for loop counts that the model cannot run, an unknown or empty group.
     """
-    check_loops(model.config, loops)
+    loops = checked_loops(model.config, loops)
+    rows = []
     for group in task.groups if groups is None else groups:
-        batch = draw(task, split, examples, group)
+        batch = sample_batch(task, split, examples, group)
         scores: dict[tuple[int, str], list[Tensor]] = {}
         device = next(model.parameters()).device
         for part in parts(batch, part_size(model, batch, len(loops)), device):
             for count, logits in zip(loops, loop_logits(model, part, loops), strict=True):
                 for metric, values in task.score(part, logits).items():
                     scores.setdefault((count, metric), []).append(values.cpu())
-        told = {"n": len(batch.inputs), "split": split, "trained_loops": model.config.num_loops}
+        facts = {"n": len(batch.inputs), "split": split, "trained_loops": model.config.num_loops}
         seq, weights = batch.inputs.shape[1], task.weights(batch)
         for (count, score), values in scores.items():
             cost = {"flops_per_example": flops(model.config, seq, count)}
             for metric, found in row_of(task, score, torch.cat(values), weights, split, group).items():
-                yield {"group": group, "num_loops": count, "metric": metric, **found, **told, **cost}
+                rows.append({"group": group, "num_loops": count, "metric": metric, **found, **facts, **cost})
         if early is None:
             continue
-        left: dict[str, list[Tensor]] = {}
+        most, rule = early
+        exited: dict[str, list[Tensor]] = {}
         for part in parts(batch, part_size(model, batch, 1), device):
-            logits, ran = leave_early(model, part, *early)
+            logits, ran = exit_early(model, part, most, rule)
             for score, values in (task.score(part, logits) | {"loops": ran}).items():
-                left.setdefault(score, []).append(values.cpu())
-        mean = ((torch.cat(left.pop("loops")) * weights).sum() / weights.sum()).item()
-        one, two = (flops(model.config, seq, n) for n in (1, 2))
-        cost = {"flops_per_example": round(one + (two - one) * (mean - 1))}
-        rule = {"exit_rule": str(early[1]), "mean_loops": mean}
-        for score, values in left.items():
+                exited.setdefault(score, []).append(values.cpu())
+        mean = ((torch.cat(exited.pop("loops")) * weights).sum() / weights.sum()).item()
+        cost = {"flops_per_example": round(exit_flops(model.config, seq, mean, rule.needs))}
+        exits = {"exit_rule": str(rule), "mean_loops": mean}
+        for score, values in exited.items():
             for metric, found in row_of(task, score, torch.cat(values), weights, split, group).items():
-                yield {"group": group, "num_loops": early[0], "metric": metric, **found, **told, **cost, **rule}
+                rows.append({"group": group, "num_loops": most, "metric": metric, **found, **facts, **cost, **exits})
+    return rows
 
 
-def check_loops(config: ModelConfig, loops: Sequence[int]) -> None:
-    """Raises ValueError for loop counts that the model cannot run, or not distinct and ascending."""
-    most = config.max_loops
-    if not loops or list(loops) != sorted(set(loops)) or loops[0] < 1 or (most and loops[-1] > most):
+def checked_loops(config: ModelConfig, loops: Sequence[int]) -> list[int]:
+    """The loop counts in ascending order; ValueError for those that the model cannot run, or that come twice."""
+    most, found = config.max_loops, sorted(loops)
+    if not found or len(set(found)) < len(found) or found[0] < 1 or (most and found[-1] > most):
         limit = f"1 to {most}, the rows of the learned table" if most else "1 or more"
-        raise ValueError(f"loops={list(loops)}: expected different loop counts in ascending order, {limit}")
+        raise ValueError(f"loops={found}: expected different loop counts, {limit}")
+    return found
 
 
 def row_of(
@@ -143,7 +149,7 @@ def parts(batch: Batch, size: int, device: torch.device) -> Iterator[Batch]:
         yield Batch(*(tensor[start : start + size].to(device) for tensor in batch))
 
 
-def draw(task: Task, split: Split, examples: int, group: str | None) -> Batch:
+def sample_batch(task: Task, split: Split, examples: int, group: str | None) -> Batch:
     """Examples for evaluation, always the same ones; None is the distribution of training."""
     different = task.available(split, group)
     size = examples if different is None else different if group in task.whole_groups else min(examples, different)
@@ -164,7 +170,7 @@ def predictor(model: LoopedTransformer) -> Predict:
 
 
 def visualisations(model: LoopedTransformer, task: Task, *, loops: int, count: int = 6) -> list[dict[str, Any]]:
-    """What the model thinks after each of 1 .. loops, for `count` test problems taken from all groups in turn."""
+    """The answers after each of 1 .. loops, for `count` test problems taken from all groups in turn."""
     groups = list(itertools.islice(itertools.cycle(task.groups), count))
     drawn = [
         task.sample("test", 1, task.rng("test", 1 + i, EVALUATION_SEED, group), group)[0]
@@ -183,6 +189,6 @@ def solve(
     for start in range(0, len(problems), PART):
         part = problems[start : start + PART]
         batch = next(parts(task.encode(part), PART, next(model.parameters()).device))
-        logits, _ = leave_early(model, batch, num_loops, exit_rule)
+        logits, _ = exit_early(model, batch, num_loops, exit_rule)
         for problem, row in zip(part, logits.cpu(), strict=True):
             yield problem, task.answer(problem, row)

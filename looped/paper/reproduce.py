@@ -3,20 +3,17 @@
 import contextlib
 import dataclasses
 import io
-import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from looped.config import RunConfig, ScheduleConfig
-from looped.costs.count import training_flops
-from looped.files import write_atomic
+from looped.costs.count import logits_in_training, training_flops
+from looped.launch.local import Work
 from looped.paper.tables import PaperTable, Words
-from looped.report.reproduction import TABLE
+from looped.run_folder import MetricsRow, RunTable, TrainRow, read_rows, write_file
 from looped.training import LoopSchedule, train
-
-Work = list[tuple[Path, list[list[str]]]]
 
 
 def all_runs(table: PaperTable) -> dict[Words, tuple[int, ...]]:
@@ -26,7 +23,7 @@ def all_runs(table: PaperTable) -> dict[Words, tuple[int, ...]]:
 
 def work_for(table: PaperTable, out: Path, seeds: Sequence[int], options: Sequence[str]) -> Work:
     """For every run of the table its folder and the commands that fill it; they may be repeated at will."""
-    work: Work = []
+    work = []
     for words, loops in all_runs(table).items():
         for seed in seeds:
             folder = str(out / folder_name(words, seed))
@@ -44,7 +41,7 @@ def folder_name(words: Words, seed: int) -> str:
 
 
 def write_table(table: PaperTable, scale: str, command: str, out: Path, seeds: Sequence[int]) -> None:
-    """table.json, from which the report knows what belongs where (see docs/design.md)."""
+    """Write table.json, from which the report knows the runs of each cell."""
 
     def names(words: Words | None) -> list[str]:
         return [folder_name(words, seed) for seed in seeds] if words else []
@@ -63,7 +60,7 @@ def write_table(table: PaperTable, scale: str, command: str, out: Path, seeds: S
         "differs": list(table.differs),
     }  # fmt: skip
     out.mkdir(parents=True, exist_ok=True)
-    write_atomic(out / TABLE, json.dumps(content, indent=2) + "\n")
+    write_file(out, RunTable, content)
 
 
 def estimate(run: RunConfig) -> tuple[int, float]:
@@ -79,7 +76,7 @@ def estimate(run: RunConfig) -> tuple[int, float]:
     config = run.train
     loops = LoopSchedule(run.schedule, run.model.num_loops, 0).last
     window = min(loops, run.schedule.num_grad_loops or loops)
-    reads = {"last": 1, "all": loops, "window": config.loss_window or 0}[config.loss]
+    reads = logits_in_training(run, loops)
     flops = config.steps * config.batch_size * training_flops(run.model, seq, loops, window, reads)
     schedule = ScheduleConfig(num_grad_loops=run.schedule.num_grad_loops)
     short = dataclasses.replace(
@@ -89,8 +86,8 @@ def estimate(run: RunConfig) -> tuple[int, float]:
     optim = dataclasses.replace(run.optim, warmup_steps=0)
     model = dataclasses.replace(run.model, num_loops=loops)
     trial = dataclasses.replace(run, model=model, train=short, schedule=schedule, optim=optim)
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):  # not a run to exit_mask
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):  # not a run to watch
         train(trial, Path(folder) / "run")
-        lines = [json.loads(line) for line in (Path(folder) / "run/metrics.jsonl").read_text().splitlines()]
-    rate = max(line["examples_per_s"] for line in lines if line["kind"] == "train")
+        rows = read_rows(Path(folder) / "run", MetricsRow)
+    rate = max(row.examples_per_s for row in rows if isinstance(row, TrainRow))
     return flops, config.steps * config.batch_size / rate

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from looped.files import write_atomic
 from looped.report.comparison import problems
@@ -9,7 +10,7 @@ from looped.report.content import Chart, Section, build
 from looped.report.html import page
 from looped.report.inspection import inspection
 from looped.report.markdown import markdown, results_csv
-from looped.report.read import Row, load_runs
+from looped.report.read import read_runs
 from looped.report.reproduction import load_tables, reproduction
 
 
@@ -23,7 +24,7 @@ def report(folders: Sequence[Path], out: Path) -> Path:
         ValueError: there is no run, or a file is malformed (names file and line).
         OSError: `out` cannot be written; each file in it is then the complete old one or the complete new one.
     """
-    runs = load_runs(folders)
+    runs = read_runs(folders)
     found = problems(runs)
     title, lead, sections = build(found, runs)
     sections = [*(reproduction(table, runs) for table in load_tables(folders)), *sections]
@@ -31,7 +32,7 @@ def report(folders: Sequence[Path], out: Path) -> Path:
     return _write_page(out, title, lead, sections, note="The pictures of the answers are in report.html.")
 
 
-def report_inspection(numbers: Row, out: Path) -> Path:
+def report_inspection(numbers: dict[str, Any], out: Path) -> Path:
     """Write report.html, report.md and figures/ of one inspected run (see inspect.json in docs/design.md) into `out`.
 
     Raises:

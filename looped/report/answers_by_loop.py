@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from looped.report.read import Row, Run
+from looped.report.read import Run
+
+Row = dict[str, Any]
 
 UNDECIDED = 0.5
 """An answer with less confidence than this counts as undecided."""
@@ -35,10 +37,10 @@ def thinking(run: Run) -> Thinking | None:
     Raises:
         ValueError: a visualisation is malformed (names the file and the example).
     """
-    if run.thinking is None or not run.thinking["examples"]:
+    if run.answers is None or not run.answers.examples:
         return None
-    trained = run.thinking["trained_loops"]
-    examples = run.thinking["examples"][:MOST_EXAMPLES]
+    trained = run.answers.trained_loops
+    examples = run.answers.examples[:MOST_EXAMPLES]
     parts, solved = [], 0
     for number, picture in enumerate(examples, 1):
         try:

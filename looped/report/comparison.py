@@ -9,23 +9,20 @@ from typing import Any
 import numpy as np
 
 from looped.report.read import Run
+from looped.run_folder import EvalRow
 from looped.strict import to_dict
 from looped.tasks import TASKS
 
 # Settings that may differ between runs of one variant, because they do not change the training.
 HOUSEKEEPING = {"device", "devices", "compile", "recompute", "workers", "log_every", "save_every", "save_minutes",
                 "keep_last"}  # fmt: skip
-# 97.5% quantiles of Student's t for 1 to 30 degrees of freedom.
-T_QUANTILES = (
-    12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281, 2.2010, 2.1788, 2.1604, 2.1448,
-    2.1314, 2.1199, 2.1098, 2.1009, 2.0930, 2.0860, 2.0796, 2.0739, 2.0687, 2.0639, 2.0595, 2.0555, 2.0518, 2.0484,
-    2.0452, 2.0423,
-)  # fmt: skip
 
 
 def t_quantile(degrees: int) -> float:
-    """97.5% quantile of Student's t (to 3 decimals beyond the table)."""
-    return T_QUANTILES[degrees - 1] if degrees <= len(T_QUANTILES) else 1.95996 + 2.3723 / degrees + 2.8225 / degrees**2
+    """97.5% quantile of Student's t."""
+    from scipy.stats import t  # takes half a second, which a report of single seeds need not pay for
+
+    return float(t.ppf(0.975, degrees))
 
 
 def t_interval(values: Sequence[float]) -> tuple[float, float, float]:
@@ -66,7 +63,7 @@ class Variant:
 
     def mean_of(self, key: str) -> float:
         """Mean of a number in summary.json over the runs at the chosen learning rate."""
-        return float(np.mean([run.summary[key] for run in self.runs if run.summary]))
+        return float(np.mean([getattr(run.summary, key) for run in self.runs if run.summary]))
 
 
 @dataclass(frozen=True)
@@ -134,16 +131,16 @@ class Problem:
 
     def loops(self, variant: Variant) -> list[int]:
         """The loop counts at which the variant was evaluated."""
-        return sorted({row["num_loops"] for run in variant.runs for row in run.test_rows})
+        return sorted({row.num_loops for run in variant.runs for row in run.test_rows})
 
     @property
     def all_groups(self) -> list[str]:
-        return list(dict.fromkeys(row["group"] for v in self.variants for run in v.runs for row in run.test_rows))
+        return list(dict.fromkeys(row.group for v in self.variants for run in v.runs for row in run.test_rows))
 
     @property
     def metrics(self) -> list[str]:
         """All metrics of the evaluation, with the main one first."""
-        names = [row["metric"] for v in self.variants for run in v.runs for row in run.test_rows]
+        names = [row.metric for v in self.variants for run in v.runs for row in run.test_rows]
         return list(dict.fromkeys([self.metric, *names]))
 
     @property
@@ -157,10 +154,10 @@ class Problem:
         for variant in self.variants:
             baselines.clear()  # the baselines of every variant are the same
             for row in variant.runs[0].in_context:
-                wanted = row["group"] in self.groups[:1] and row["num_loops"] in (None, variant.trained_loops)
-                if wanted and row["split"] == "test":
-                    curves, name = (models, variant.name) if row["method"] == "model" else (baselines, row["method"])
-                    curves.setdefault(name, []).append((row["points"], row["value"], row["low"], row["high"]))
+                wanted = row.group in self.groups[:1] and row.num_loops in (None, variant.trained_loops)
+                if wanted and row.split == "test":
+                    curves, name = (models, variant.name) if row.method == "model" else (baselines, row.method)
+                    curves.setdefault(name, []).append((row.points, row.value, row.low, row.high))
         return models | baselines if models else {}
 
     @property
@@ -172,26 +169,26 @@ class Problem:
 
 def run_score(run: Run, metric: str, num_loops: int, groups: Sequence[str]) -> tuple[float, float, float] | None:
     """Mean over the test examples of all `groups`, and its interval over examples; None if a group is missing."""
-    return _pooled([r for r in run.test_rows if r["metric"] == metric and r["num_loops"] == num_loops], groups)
+    return _pooled([r for r in run.test_rows if r.metric == metric and r.num_loops == num_loops], groups)
 
 
 def exit_score(run: Run, metric: str, groups: Sequence[str]) -> tuple[str, float, Estimate] | None:
     """The exit rule with which the run was evaluated, its mean loops and score on test examples; None without one."""
-    rows = [r for r in run.exit_rows if r["metric"] == metric and r["split"] == "test" and r["group"] in groups]
+    rows = [r for r in run.exit_rows if r.metric == metric and r.split == "test" and r.group in groups]
     score = _pooled(rows, groups)
     if score is None:
         return None
-    loops = np.average([r["mean_loops"] for r in rows], weights=[r["n"] for r in rows])
-    return rows[0]["exit_rule"], float(loops), Estimate(*score, seeds=1)
+    loops = np.average([r.mean_loops for r in rows], weights=[r.n for r in rows])
+    return rows[0].exit_rule, float(loops), Estimate(*score, seeds=1)
 
 
-def _pooled(found: Sequence[dict[str, Any]], groups: Sequence[str]) -> tuple[float, float, float] | None:
-    rows = {row["group"]: row for row in found}
+def _pooled(found: Sequence[EvalRow], groups: Sequence[str]) -> tuple[float, float, float] | None:
+    rows = {row.group: row for row in found}
     if not groups or not set(groups) <= rows.keys():
         return None
     chosen = [rows[group] for group in groups]
-    weights = np.array([row["n"] for row in chosen]) / sum(row["n"] for row in chosen)
-    value, low, high = (np.array([row[key] for row in chosen]) for key in ("value", "low", "high"))
+    weights = np.array([row.n for row in chosen]) / sum(row.n for row in chosen)
+    value, low, high = (np.array([getattr(row, key) for row in chosen]) for key in ("value", "low", "high"))
     mean = float(weights @ value)
     # The groups' examples are independent, so the half widths add in squares.
     below, above = (float(np.linalg.norm(weights * side)) for side in (value - low, high - value))
@@ -245,9 +242,9 @@ def _problem(runs: Sequence[Run]) -> Problem:
     # A run that was stopped early counts once it is evaluated; the last table shows its step.
     done = [run for run in runs if run.finished or (run.summary and run.test_rows)]
     tested = [run for run in done if run.test_rows]
-    shared = list(dict.fromkeys(row["group"] for run in tested for row in run.test_rows))
+    shared = list(dict.fromkeys(row.group for run in tested for row in run.test_rows))
     for run in tested:
-        present = {row["group"] for row in run.test_rows}
+        present = {row.group for row in run.test_rows}
         shared = [group for group in shared if group in present]
     task = runs[0].config.task
     names = _names(runs)

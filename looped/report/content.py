@@ -283,7 +283,7 @@ def _by_context(problem: Problem, slug: str) -> Section | None:
 
 
 def _thinking(problem: Problem) -> Section | None:
-    runs = [run for variant in problem.variants for run in variant.runs if run.thinking]
+    runs = [run for variant in problem.variants for run in variant.runs if run.answers]
     if not runs:
         return None
     run = max(runs, key=lambda r: problem.rank(r.best_validation))
@@ -340,14 +340,13 @@ def _provenance(runs: Sequence[Run]) -> Section:
     settings: dict[str, int] = {}
     rows = []
     for run in runs:
-        known = [f"{label} {run.environment[key]}" for key, label in kept.items() if key in run.environment]
-        text = ", ".join(known) or "not recorded"
+        made = run.environment
+        text = ", ".join(f"{label} {getattr(made, key)}" for key, label in kept.items()) if made else "not recorded"
         settings[text] = settings.get(text, 0) + 1
-        ended = run.summary["finished"] if run.summary else "interrupted"
+        ended = run.summary.finished if run.summary else "interrupted"
         state = {"steps": "finished", "target": "target reached"}.get(ended, "unfinished")
-        steps = run.summary["steps"] if run.summary else run.last_step
-        command = str(run.environment.get("command", "command not recorded"))
-        date = str(run.environment.get("date", "not recorded"))
+        steps = run.summary.steps if run.summary else run.last_step
+        command, date = (made.command, made.date) if made else ("command not recorded", "not recorded")
         rate = f"{run.learning_rate:g}"
         rows.append(
             [f"{run.name}\n{command}", run.config.recipe, str(run.seed), rate, f"{state}\nstep {steps:,}", date]

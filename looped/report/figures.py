@@ -83,9 +83,9 @@ def validation_curves(problem: Problem, name: str) -> Picture | None:
     """Validation score against the step: mean over seeds, band from the lowest to the highest seed."""
 
     def values(run: Run) -> dict[int, float]:
-        return {
-            r["step"]: r["scores"][problem.metric] for r in run.validations if r["num_loops"] == run.trained_loops
-        } or {r["step"]: r["scores"][problem.metric] for r in run.validations}
+        return {r.step: r.scores[problem.metric] for r in run.validations if r.num_loops == run.trained_loops} or {
+            r.step: r.scores[problem.metric] for r in run.validations
+        }
 
     return _curves(problem, name, values, f"validation {spaced(problem.metric)}", unit=not problem.lower_is_better)
 
@@ -94,7 +94,7 @@ def loss_curves(problem: Problem, name: str) -> Picture | None:
     """Training loss against the step: mean over seeds, band from the lowest to the highest seed."""
 
     def values(run: Run) -> dict[int, float]:
-        return {row["step"]: row["loss"] for row in run.metrics if row["kind"] == "train"}
+        return {row.step: row.loss for row in run.training}
 
     return _curves(problem, name, values, "training loss", unit=False)
 

@@ -5,7 +5,7 @@ from typing import Any
 from looped.report import inspection_figures as figures
 from looped.report.content import Chart, Section, Sentences, number
 from looped.report.figures import spaced
-from looped.report.read import Row
+from looped.report.inspection_figures import Row
 from looped.tasks import TASKS
 
 MOVING = 0.05  # a state that changes by less in a loop counts as converged

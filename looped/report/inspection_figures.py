@@ -1,6 +1,7 @@
 """Figures of `looped inspect`, from the numbers of inspect.json."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,7 +11,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from looped.report.figures import INK, SERIES, Picture, picture
-from looped.report.read import Row
+
+Row = dict[str, Any]
+"""A part of inspect.json."""
 
 # From transparent to blue: the page's background shows through, light or dark.
 SHADES = LinearSegmentedColormap.from_list("shades", [(*[11 / 255, 121 / 255, 191 / 255], a) for a in (0.0, 1.0)])

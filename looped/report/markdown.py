@@ -4,6 +4,7 @@ import csv
 import io
 import re
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from looped.report.comparison import Problem
 from looped.report.content import Block, Chart, Section, Sentences, Table
@@ -26,7 +27,7 @@ def results_csv(problems: Sequence[Problem]) -> str:
                 same["chosen"] = "yes" if rate == variant.learning_rate else "no"
                 for run in runs:
                     for row in run.rows:
-                        writer.writerow({**row, **same, "run": run.name, "seed": run.seed})
+                        writer.writerow({**asdict(row), **same, "run": run.name, "seed": run.seed})
     return buffer.getvalue()
 
 

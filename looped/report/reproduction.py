@@ -5,59 +5,57 @@ from pathlib import Path
 
 from looped.report.comparison import Estimate, paired, rank, run_score, t_interval
 from looped.report.content import Section, Sentences, Table, amount, duration, interval, number
-from looped.report.read import Row, Run, read_object
-
-TABLE = "table.json"
-KEYS = {"title", "scale", "command", "rows", "claims", "differs"}
+from looped.report.read import Run
+from looped.run_folder import RunTable, TableClaim, TableRow, read_file
 
 
-def load_tables(folders: Iterable[Path]) -> list[Row]:
-    """The content of table.json of each folder that has one (see docs/design.md).
+def load_tables(folders: Iterable[Path]) -> list[RunTable]:
+    """The content of table.json of each folder that has one.
 
     Raises:
         ValueError: such a file is malformed.
     """
-    found = [read_object(Path(folder) / TABLE, KEYS) for folder in folders]
+    found = [read_file(Path(folder), RunTable) for folder in folders]
     return [table for table in found if table]
 
 
-def reproduction(table: Row, runs: Sequence[Run]) -> Section:
+def reproduction(table: RunTable, runs: Sequence[Run]) -> Section:
     """The table, filled with the numbers of its evaluated runs."""
     by_name = {run.name: run for run in runs if run.summary and run.test_rows}
-    tasks = dict.fromkeys(row["task"] for row in table["rows"])
-    verdicts = [(claim, _verdict(claim, by_name)) for claim in table["claims"]]
+    tasks = dict.fromkeys(row.task for row in table.rows)
+    verdicts = [(claim, _verdict(claim, by_name)) for claim in table.claims]
     parts = []
     for task in tasks:
-        rows = [_cells(row, by_name) for row in table["rows"] if row["task"] == task]
-        claims = [f"{claim['says']} {text}" for claim, (_, text) in verdicts if claim["task"] == task]
-        metric = next((run.metric for row in table["rows"] if row["task"] == task for run in _runs(row, by_name)), "")
+        rows = [_cells(row, by_name) for row in table.rows if row.task == task]
+        claims = [f"{claim.says} {text}" for claim, (_, text) in verdicts if claim.task == task]
+        metric = next((run.metric for row in table.rows if row.task == task for run in _runs(row, by_name)), "")
         columns = ["variant", "paper", "as published", "corrected", "seeds", "FLOPs per example", "training time"]
         caption = (
             f"Test {str(metric).replace('_', ' ')} at the loops in training. 95% intervals: Student's t over seeds, or "
             "over examples if there is one seed. FLOPs of a forward pass and training time are of the corrected run."
         )
-        takeaway = _takeaway([row for row in table["rows"] if row["task"] == task], by_name)
+        takeaway = _takeaway([row for row in table.rows if row.task == task], by_name)
         parts.append(Section(task, takeaway, [Table(columns, rows, caption), Sentences(claims)]))
     held = sum(kind == "holds" for _, (kind, _) in verdicts)
     takeaway = f"{held} of {len(verdicts)} comparisons hold at this size with these seeds."
-    differs = Sentences([*table["differs"], f"Command: {table['command']}"])
-    return Section(f"{table['title']}, at the scale {table['scale']}", takeaway, [differs], parts)
+    differs = Sentences([*table.differs, f"Command: {table.command}"])
+    return Section(f"{table.title}, at the scale {table.scale}", takeaway, [differs], parts)
 
 
-def _runs(row: Row, by_name: dict[str, Run]) -> list[Run]:
-    return [by_name[name] for name in (*row["corrected"], *row["published"]) if name in by_name]
+def _runs(row: TableRow, by_name: dict[str, Run]) -> list[Run]:
+    return [by_name[name] for name in (*row.corrected, *row.published) if name in by_name]
 
 
-def _cells(row: Row, by_name: dict[str, Run]) -> list[str]:
-    corrected = [by_name[name] for name in row["corrected"] if name in by_name]
-    estimates = [_estimate(row[kind], by_name) for kind in ("published", "corrected")]
+def _cells(row: TableRow, by_name: dict[str, Run]) -> list[str]:
+    corrected = [by_name[name] for name in row.corrected if name in by_name]
+    estimates = [_estimate(names, by_name) for names in (row.published, row.corrected)]
     summaries = [run.summary for run in corrected or _runs(row, by_name) if run.summary]
     keys = ("flops_per_example", "seconds")
-    means = [sum(s[key] for s in summaries) / len(summaries) if summaries else None for key in keys]
+    means = [sum(getattr(s, key) for s in summaries) / len(summaries) if summaries else None for key in keys]
     seeds = {estimate.seeds for estimate in estimates if estimate}
     return [
-        row["model"],
-        "–" if row["paper"] is None else number(row["paper"]),
+        row.model,
+        "–" if row.paper is None else number(row.paper),
         *(interval(e).replace(" ", "\n", 1) if e else "–" for e in estimates),
         " / ".join(map(str, sorted(seeds))) or "–",
         "–" if means[0] is None else amount(means[0]),
@@ -69,7 +67,7 @@ def _scores(names: Sequence[str], by_name: dict[str, Run]) -> dict[int, tuple[fl
     """Score and interval by seed, on all groups. Errors differ in scale between groups, so they use only the first."""
     found = {}
     for run in (by_name[name] for name in names if name in by_name):
-        groups = list(dict.fromkeys(row["group"] for row in run.test_rows))
+        groups = list(dict.fromkeys(row.group for row in run.test_rows))
         score = run_score(run, run.metric or "", run.trained_loops, groups[:1] if run.lower_is_better else groups)
         if score:
             found[run.seed] = score
@@ -85,14 +83,16 @@ def _estimate(names: Sequence[str], by_name: dict[str, Run]) -> Estimate | None:
     return Estimate(value, max(low, 0.0), high if lower_is_better else min(high, 1.0), len(scores))
 
 
-def _verdict(claim: Row, by_name: dict[str, Run]) -> tuple[str, str]:
+def _verdict(claim: TableClaim, by_name: dict[str, Run]) -> tuple[str, str]:
     """Whether `second` is better than `first`: holds, reversed, open or missing; and a sentence that says so."""
-    a, b = (_estimate(claim[side], by_name) for side in ("first", "second"))
+    a, b = (_estimate(names, by_name) for names in (claim.first, claim.second))
     if a is None or b is None:
         return "missing", "Not run."
-    first, second = ({k: v[0] for k, v in _scores(claim[s], by_name).items()} for s in ("first", "second"))
+    first, second = (
+        {seed: score[0] for seed, score in _scores(names, by_name).items()} for names in (claim.first, claim.second)
+    )
     value, low, high, seeds = paired(first, second, a, b)
-    sign = -1 if any(by_name[name].lower_is_better for name in claim["first"] if name in by_name) else 1
+    sign = -1 if any(by_name[name].lower_is_better for name in claim.first if name in by_name) else 1
     better, worse = (low > 0, high < 0) if sign > 0 else (high < 0, low > 0)
     means = f"{number(b.value)} against {number(a.value)}, difference {number(value, '+')} "
     means = f"({means}[{number(low, '+')}, {number(high, '+')}], {seeds} paired seeds)"
@@ -103,9 +103,9 @@ def _verdict(claim: Row, by_name: dict[str, Run]) -> tuple[str, str]:
     return kind, f"{texts[kind]} {means}.".replace("-", "−")
 
 
-def _takeaway(rows: Sequence[Row], by_name: dict[str, Run]) -> str:
+def _takeaway(rows: Sequence[TableRow], by_name: dict[str, Run]) -> str:
     """The best of the corrected models."""
-    scored = {row["model"]: e for row in rows if (e := _estimate(row["corrected"], by_name))}
+    scored = {row.model: e for row in rows if (e := _estimate(row.corrected, by_name))}
     if not scored:
         return "No corrected model of this task has been evaluated yet."
     lower_is_better = any(run.lower_is_better for row in rows for run in _runs(row, by_name))

@@ -15,6 +15,7 @@ weights in exact arithmetic) and `Construction.__call__` (a `LoopedTransformer` 
 """
 
 import itertools
+import math
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -310,6 +311,15 @@ def life(construction: Construction, x: Shaped[Array, "seq dim"], token: int = 0
     with torch.no_grad():
         start = construction.model.embed(torch.from_numpy(x[None]))
     return torch.stack([start, *result.kept.values()])[:, 0, token].numpy()
+
+
+def exact_on_all_sequences(construction: Construction) -> dict[str, int]:
+    """How many sequences of cells there are, and on how many of them the weights are right in exact arithmetic."""
+    n, shape = construction.cells.n, (construction.cells.seq, construction.cells.d)
+    beta = np.array(list(np.ndindex(*[n] * math.prod(shape)))).reshape(-1, *shape)
+    x = (exact(beta) * 2 + 1) / (2 * n)
+    right = np.abs(construction.exact(x) - construction.semantics(x)).max((1, 2)) < 1e-12
+    return {"exact_sequences": len(x), "exact_right": int(right.sum())}
 
 
 def _assign(linear: torch.nn.Module, weight: Array, bias: Array) -> None:

@@ -22,7 +22,7 @@ from looped.config import RunConfig
 from looped.files import sync
 from looped.models.transformer import LoopedTransformer
 from looped.models.weights import WEIGHTS, load_weights
-from looped.training.run_folder import BEST, CHECKPOINTS, read_config, read_json
+from looped.run_folder import CHECKPOINTS, Best, read_config, read_file
 
 AVERAGE, STATE = "average.safetensors", "trainer.pt"
 
@@ -125,10 +125,8 @@ def load_run(
     if not steps:
         raise ValueError(f"{folder}: no checkpoint yet")
     step = steps[-1] if isinstance(checkpoint, str) else checkpoint
-    if checkpoint == "best" and (folder / BEST).exists():
-        step = read_json(folder / BEST).get("step")
-        if not isinstance(step, int):
-            raise ValueError(f"{folder / BEST}: expected a step, a whole number")
+    if checkpoint == "best" and (best := read_file(folder, Best)):
+        step = best.step
     if step not in steps:
         raise ValueError(f"{folder}: no checkpoint of step {step}; there are {', '.join(map(str, steps))}")
     model = LoopedTransformer(run.model)

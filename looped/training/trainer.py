@@ -15,8 +15,16 @@ from lightning_fabric import Fabric
 from torch.utils.data import DataLoader, Dataset
 
 from looped.config import RunConfig, TrainConfig
-from looped.costs.count import effective_depth, flops, non_embedding_parameters, parameters, training_flops
+from looped.costs.count import (
+    effective_depth,
+    flops,
+    logits_in_training,
+    non_embedding_parameters,
+    parameters,
+    training_flops,
+)
 from looped.models.transformer import LoopedTransformer
+from looped.run_folder import Best, Environment, MetricsRow, Summary, open_run, write_config, write_file
 from looped.tasks import TASKS
 from looped.tasks.base import Batch, Task
 from looped.training import checkpoint
@@ -31,7 +39,6 @@ from looped.training.errors import NonFiniteError
 from looped.training.fabric import make_fabric
 from looped.training.logger import Display, Meter, Metrics, environment
 from looped.training.optim import WeightAverage, make_optimizers
-from looped.training.run_folder import BEST, ENVIRONMENT, METRICS, SUMMARY, open_run, write_config, write_json
 from looped.training.schedule import LoopSchedule, learning_rate_at
 from looped.training.step import ModelWithLoss, train_step, validate
 
@@ -60,7 +67,7 @@ def train(run: RunConfig, folder: Path, *, resume: bool = False) -> dict[str, An
     if fabric.is_global_zero:
         summary = open_run(run, folder, resume)
         if summary is not None:
-            return summary
+            return asdict(summary)
     fabric.launch()
     with Interrupt() as interrupt:
         return Trainer(run, folder, fabric).run_to_end(interrupt)
@@ -133,8 +140,8 @@ class Trainer:
         if fabric.is_global_zero:  # from here on there is a run folder; what could be wrong with the run has been seen
             write_config(run, folder)
             made_on = environment(precision, fabric.device) | {"matmul_peak": self.matmul_peak}
-            write_json(folder / ENVIRONMENT, made_on)
-            self.metrics = Metrics(folder / METRICS, self.progress.metrics_bytes)
+            write_file(folder, Environment, made_on)
+            self.metrics = Metrics(folder / MetricsRow.file, self.progress.metrics_bytes)
 
     def run_to_end(self, interrupt: Interrupt) -> dict[str, Any]:
         """Train until the last step, the target or an interrupt; returns the summary."""
@@ -187,8 +194,7 @@ class Trainer:
         if self.average:
             self.average.update()
         size, seq = batch.inputs.shape[:2]
-        every = config.loss == "all" or self.run.model.halting == "gate"
-        reads = loops[0] if every else config.loss_window or 1
+        reads = logits_in_training(self.run, loops[0])
         self.meter.add((size, seq), size * training_flops(self.run.model, seq, *loops, reads), **values)
         means, speed = self.meter.means(), self.meter.speed(self.matmul_peak)
         self.display.update(progress.step, means, speed["examples_per_s"])
@@ -248,7 +254,7 @@ class Trainer:
     def _point_to_best(self) -> None:
         best = self.progress.best
         if best is not None:
-            write_json(self.folder / BEST, best)
+            write_file(self.folder, Best, best)
         checkpoint.prune(self.folder, self.run.train.keep_last, best["step"] if best else None)
 
     def _summarise(self, finished: str) -> dict[str, Any]:
@@ -269,7 +275,7 @@ class Trainer:
         }
         if self.fabric.is_global_zero:
             self._point_to_best()  # a kill between the last checkpoint and best.json left an old one
-            write_json(self.folder / SUMMARY, summary)
+            write_file(self.folder, Summary, summary)
         return summary
 
     def _seconds(self) -> float:

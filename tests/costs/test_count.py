@@ -7,8 +7,10 @@ import torch
 from model_cases import TINY, VARIANTS, inputs_for
 from torch.utils.flop_counter import FlopCounterMode
 
+from looped.config import RunConfig, TrainConfig
 from looped.costs import count
-from looped.models import LoopedTransformer
+from looped.models import LoopedTransformer, parse_rule
+from looped.tasks.edit_distance import EditDistanceConfig
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -69,3 +71,41 @@ def test_loops_without_keys_of_their_own_are_cheaper(policy, kept):
         model(inputs_for(config, batch=1)[0])
     assert count.flops(config, 6) == counter.get_total_flops()
     assert (count.flops(config, 6) < count.flops(dataclasses.replace(TINY, core_layers=2), 6)) == (kept != 9)
+
+
+RULES = ["change:1e-9", "kl:1e-30", "entropy:1e-30", "unchanged:9"]
+
+
+@pytest.mark.parametrize("rule", [*RULES, *(f"{rule}/token" for rule in RULES)])
+@pytest.mark.parametrize("parts", [{}, {"coda_layers": 2}], ids=["head", "coda"])
+def test_exit_rules_cost_what_they_read(rule, parts):
+    config = dataclasses.replace(TINY, num_loops=4, **parts)
+    model, parsed = LoopedTransformer(config), parse_rule(rule)
+    with FlopCounterMode(display=False) as counter:
+        assert model(inputs_for(config, batch=1)[0], exit_rule=parsed).num_loops == 4, "no exit before the last loop"
+    counted = counter.get_total_flops()
+    assert count.exit_flops(config, 6, 4.0, parsed.needs) == counted
+    assert (counted > count.flops(config, 6)) == (parsed.needs == "logits")
+    assert count.exit_flops(config, 6, 3.25, parsed.needs) == pytest.approx(
+        0.75 * count.exit_flops(config, 6, 3.0, parsed.needs) + 0.25 * counted
+    )
+
+
+def test_a_gate_costs_a_vector_in_every_loop():
+    config = dataclasses.replace(TINY, num_loops=4, halting="gate")
+    model = LoopedTransformer(config)
+    torch.nn.init.constant_(model.halt.bias, -9.0)  # type: ignore[union-attr, arg-type]  # no exit
+    with FlopCounterMode(display=False) as counter:
+        model(inputs_for(config, batch=1)[0], exit_rule=parse_rule("gate:0.9"))
+    assert count.exit_flops(config, 6, 4.0, "halting") == counter.get_total_flops() > count.flops(config, 6)
+
+
+@pytest.mark.parametrize(
+    ("train", "halting", "logits"),
+    [({}, "none", 1), ({"loss": "all"}, "none", 5), ({"loss": "window", "loss_window": 2}, "none", 2),
+     ({"loss": "halting"}, "gate", 5), ({"loss": "halting"}, "act", 1)],
+)  # fmt: skip
+def test_logits_in_training(train, halting, logits):
+    model = dataclasses.replace(TINY, halting=halting)
+    run = RunConfig(model=model, task=EditDistanceConfig(), train=TrainConfig(**train))
+    assert count.logits_in_training(run, 5) == logits

@@ -61,6 +61,17 @@ def test_estimate_counts_what_a_training_does():
     assert 0.1 < seconds < 1000
 
 
+@pytest.mark.parametrize("halting", ["gate", "act"])
+def test_estimate_of_learned_halting(halting):
+    run = complete(recipe("lcs-looped@demo"))
+    learned = dataclasses.replace(
+        run,
+        model=dataclasses.replace(run.model, halting=halting),
+        train=dataclasses.replace(run.train, loss="halting"),
+    )
+    assert 1.0 < estimate(learned)[0] / estimate(run)[0] < 1.1
+
+
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """The commands that have run: in this process, one after another. tests/test_cli.py runs real processes."""

@@ -13,7 +13,7 @@ from looped.report import figures, report
 from looped.report.answers_by_loop import thinking
 from looped.report.comparison import Problem, problems
 from looped.report.content import number
-from looped.report.read import load_run, load_runs
+from looped.report.read import read_run, read_runs
 
 TASK = {"name": "in_context", "dim": 3, "points": 4}
 
@@ -32,7 +32,7 @@ def write(root: Path, recipe: str, errors: Sequence[float], learning_rate: float
 
 
 def only_problem(root: Path) -> Problem:
-    (problem,) = problems(load_runs([root]))
+    (problem,) = problems(read_runs([root]))
     return problem
 
 
@@ -112,7 +112,7 @@ def test_points_in_context_are_drawn_with_the_baselines(tmp_path: Path) -> None:
     rows[0].pop("points")
     write_lines(folder / "in_context.jsonl", rows)
     with pytest.raises(ValueError, match=r"in_context\.jsonl:1: missing points"):
-        load_run(folder)
+        read_run(folder)
 
 
 def test_predictions_are_shown_beside_the_truth(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_predictions_are_shown_beside_the_truth(tmp_path: Path) -> None:
                "loops": [{"loop": 1, "predictions": [0.0, 0.0, 0.0]},
                          {"loop": 4, "predictions": [0.0, -1.0, 0.45]}]}  # fmt: skip
     write(tmp_path, "v", [0.5], examples=[picture])
-    drawn = thinking(load_run(tmp_path / "v-0.001-0"))
+    drawn = thinking(read_run(tmp_path / "v-0.001-0"))
     assert drawn is not None
     assert drawn.solved == 1
     assert re.findall(r'style="--p:(\d+)%">(-?[\d.]+)<', drawn.html) == [
@@ -133,7 +133,7 @@ def test_the_best_score_of_a_run_that_goes_on_is_in_its_folder(tmp_path: Path) -
     write_run(
         tmp_path, recipe="r", task=TASK, trained=4, rows=[], validation=0.5, finished=False, metric="squared_error"
     )
-    assert load_run(tmp_path).best_validation is None
+    assert read_run(tmp_path).best_validation is None
     (tmp_path / "best.json").write_text(json.dumps({"step": 500, "metric": "squared_error", "value": 2.25}))
-    assert load_run(tmp_path).best_validation == 2.25
-    assert load_run(tmp_path).metric == "squared_error"
+    assert read_run(tmp_path).best_validation == 2.25
+    assert read_run(tmp_path).metric == "squared_error"

@@ -82,5 +82,5 @@ def test_one_seed_decides_nothing(folder: Path) -> None:
 
 def test_a_malformed_table_is_one_clear_line(folder: Path) -> None:
     (folder / "table.json").write_text('{"title": 3}')
-    with pytest.raises(ValueError, match=r"table\.json:1: missing claims, command, differs, rows, scale"):
+    with pytest.raises(ValueError, match=r"table\.json:1: missing scale, command, rows, claims, differs"):
         report([folder], folder / "out")

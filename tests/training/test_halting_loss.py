@@ -91,7 +91,7 @@ def test_divergence_is_zero_for_the_prior_and_has_gradients_at_its_ends():
 
 @pytest.mark.parametrize("causal", [False, True])
 def test_act_is_trained_by_the_loop_that_it_later_runs(causal):
-    """The loop itself is compared by hand in tests/models/test_exits.py; here its loss: L + cost * (N + R)."""
+    """The loop itself is compared by hand in tests/models/test_exit_rules.py; here its loss: L + cost * (N + R)."""
     model = build(dataclasses.replace(TINY, halting="act", causal=causal))
     torch.nn.init.constant_(model.halt.bias, -1.0)
     batch = batch_for(False)

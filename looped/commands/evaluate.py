@@ -1,0 +1,70 @@
+"""`looped evaluate`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.table import Table
+from tyro.conf import Positional
+
+from looped.commands.arguments import command
+from looped.commands.output import print_table
+from looped.run_folder import read_config
+from looped.runs import evaluate_run
+from looped.tasks import TASKS
+
+
+def evaluate(
+    run: Positional[Path],
+    loops: tuple[int, ...] = (),
+    exit_rule: str | None = None,
+    examples: int = 1024,
+    groups: tuple[str, ...] = (),
+    split: Literal["validation", "test"] = "test",
+    checkpoint: Literal["best", "last"] = "best",
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
+) -> None:
+    """Score a run by group (length, difficulty) and loop count, below and beyond those trained.
+
+    The scores go into eval.jsonl, answers of examples loop by loop into answers_by_loop.json.
+
+    Args:
+        run: the run folder.
+        loops: loop counts; none is a range from 1 to twice those trained.
+        exit_rule: score with it too, such as kl:0.01, change:0.1, entropy:0.1, unchanged:2 or none; none given is what
+            `looped calibrate` recommends, unless loops are given.
+        examples: in each group, at most.
+        groups: none is all.
+        split: which examples.
+        checkpoint: the best by validation, or the last.
+        device: where to compute; auto is the fastest kind at hand.
+    """
+    rows = evaluate_run(
+        run, loops=loops, exit_rule=exit_rule, examples=examples, groups=groups or None, split=split,
+        checkpoint=checkpoint, device=device,
+    )  # fmt: skip
+    primary = TASKS[read_config(run).task.name].metric
+    metric = primary if any(row["metric"] == primary for row in rows) else rows[0]["metric"]
+    print_table(score_table(f"{run}: {metric}, {split} split", [row for row in rows if row["metric"] == metric]))
+
+
+def score_table(title: str, rows: Sequence[dict[str, Any]]) -> Table:
+    """Rows of eval.jsonl, all of one metric: a row for each group, a column for each loop count and exit rule."""
+    table = Table(title=title, caption="95% intervals over examples")
+    fixed = [row for row in rows if "exit_rule" not in row]
+    columns = [(f"{n} loops", n, None) for n in sorted({row["num_loops"] for row in fixed})]
+    columns += [(rule, None, rule) for rule in dict.fromkeys(row["exit_rule"] for row in rows if "exit_rule" in row)]
+    for heading in ("group", "n", *(name for name, *_ in columns)):
+        table.add_column(heading, justify="right")
+    for group in dict.fromkeys(row["group"] for row in rows):
+        mine = [row for row in rows if row["group"] == group]
+        texts = []
+        for _, count, rule in columns:
+            cell = next(r for r in mine if r.get("exit_rule") == rule and count in (None, r["num_loops"]))
+            loops_taken = f"\n{cell['mean_loops']:.2f} loops" if rule else ""
+            texts.append(f"{cell['value']:.3f}\n{cell['low']:.3f}-{cell['high']:.3f}{loops_taken}")
+        table.add_row(group, str(mine[0]["n"]), *texts)
+    return table
+
+
+main = command(evaluate)

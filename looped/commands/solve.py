@@ -1,0 +1,58 @@
+"""`looped solve`."""
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from tyro.conf import Positional
+
+from looped.commands.arguments import command
+from looped.files import write_atomic
+from looped.runs import solve_file
+
+
+def solve(
+    run: Positional[Path],
+    file: Positional[str],
+    out: Path | None = None,
+    format: Literal["csv", "jsonl"] = "csv",
+    num_loops: int | None = None,
+    exit_rule: str | None = None,
+    on_bad_row: Literal["stop", "skip"] = "stop",
+) -> None:
+    """Answer your own puzzles, pairs of strings, countdown problems or tables with a trained model.
+
+    Args:
+        run: the run folder.
+        file: one problem a line, or a table (some rows without the last value), plain, .xz or .gz; - is standard input.
+        out: file for the answers; none is standard output.
+        format: of the answers.
+        num_loops: the most loops; none is what `looped calibrate` recommends, or else as trained.
+        exit_rule: such as kl:0.01, change:0.1, entropy:0.1, unchanged:2 or none; none given is as recommended.
+        on_bad_row: stop, or skip and count.
+    """
+    if num_loops is not None and num_loops < 1:
+        raise ValueError(f"num_loops={num_loops}: expected at least 1")
+    rows, skipped = solve_file(run, file, num_loops=num_loops, exit_rule=exit_rule, on_bad_row=on_bad_row)
+    text = as_csv(rows) if format == "csv" else "".join(json.dumps(row) + "\n" for row in rows)
+    if out is None:
+        print(text, end="")
+    else:
+        write_atomic(out, text)
+    if skipped:
+        print(f"{skipped} bad rows skipped", file=sys.stderr)
+
+
+def as_csv(rows: Sequence[dict[str, Any]]) -> str:
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, rows[0].keys(), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue()
+
+
+main = command(solve)

@@ -1,0 +1,34 @@
+"""`looped train`."""
+
+import os
+import shlex
+from collections.abc import Sequence
+
+from looped.commands.arguments import training_run
+from looped.recipes import RECIPES
+from looped.run_folder import CONFIG
+from looped.training import train as train_run
+from looped.user_code import import_words
+
+
+def train(arguments: Sequence[str]) -> None:
+    """Train a recipe, with any of its settings changed: looped train demo-looped-4 --model.num-loops 8."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(
+            f"usage: looped train RECIPE [--out FOLDER] [--resume] [--FIELD VALUE ...]\n\nrecipes: {', '.join(RECIPES)}"
+        )
+        print("`looped train RECIPE --help` lists the fields with the recipe's values.")
+        return
+    name, *rest = arguments
+    run, out, resume = training_run(name, rest)
+    summary = train_run(run, out, resume=resume and (out / CONFIG).exists())
+    if int(os.environ.get("LOCAL_RANK", 0)) == 0:
+        best = summary["best"]
+        score = f", best validation {best['metric']} {best['value']:.4f} at step {best['step']}" if best else ""
+        print(f"{out}: {summary['finished']} after {summary['steps']} steps{score}")
+        if summary["finished"] == "interrupted":
+            again = ["looped", *import_words(), "train", *arguments, *([] if resume else ["--resume"])]
+            print(f"continue with: {shlex.join(again)}")
+
+
+main = train

@@ -1,0 +1,85 @@
+"""Runs as processes on this machine. Another launcher would take the same work: folders, and the commands of each."""
+
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+from rich.console import Console
+
+from looped.run_folder import LOG, EvalRow, Summary, read_file
+from looped.user_code import import_words
+
+Work = Sequence[tuple[Path, list[list[str]]]]
+"""For each run its folder and the commands (lists of words) that fill it one after another."""
+
+
+def typed(line: Sequence[str]) -> str:
+    """A command `looped ...` as one types it, with the user's code that it needs."""
+    return shlex.join([line[0], *import_words(), *line[1:]])
+
+
+def run_commands(work: Work, jobs: int) -> list[str]:
+    """Run the commands of each folder, `jobs` folders at a time, with the cores divided among them.
+
+    The output of a run goes to log.txt in its folder. Returns one line for each run that failed; the others go on.
+    An interrupt lets every running training save and end.
+    """
+    console = Console(stderr=True)
+    environment = os.environ | {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // jobs))}
+    running: dict[Path, subprocess.Popen[bytes]] = {}
+
+    def run(folder: Path, lines: list[list[str]]) -> str | None:
+        folder.mkdir(parents=True, exist_ok=True)
+        for line in lines:
+            if line[1] == "evaluate" and _evaluated(folder):
+                continue
+            with (folder / LOG).open("a") as log:
+                # A process group of its own: Ctrl-C comes to this process alone, which passes it on once.
+                running[folder] = subprocess.Popen(
+                    [sys.executable, "-m", "looped.cli", *import_words(), *line[1:]],
+                    stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True,
+                )  # fmt: skip
+            failed = running[folder].wait()
+            del running[folder]
+            if failed:
+                return f"{folder}: {_last_line(folder / LOG)}"
+        return None
+
+    failed = []
+    with ThreadPoolExecutor(jobs) as pool, console.status(f"0/{len(work)} runs done") as status:
+        futures = {pool.submit(run, *item): item[0] for item in work}
+        try:
+            for done, future in enumerate(as_completed(futures), start=1):
+                failure, folder = future.result(), futures[future]
+                failed += [failure] if failure else []
+                console.print(f"{done}/{len(work)} {folder.name}: {'failed' if failure else _score(folder)}")
+                status.update(f"{done}/{len(work)} runs done")
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in list(running.values()):
+                process.terminate()
+            raise
+    return failed
+
+
+def _evaluated(folder: Path) -> bool:
+    """Whether the run was evaluated since it ended."""
+    scores, end = folder / EvalRow.file, folder / Summary.file
+    return scores.exists() and scores.stat().st_mtime_ns >= end.stat().st_mtime_ns
+
+
+def _score(folder: Path) -> str:
+    summary = read_file(folder, Summary)
+    if summary is None:
+        return "no summary"
+    best = f"{summary.best.metric} {summary.best.value:.3f}" if summary.best else f"{summary.metric} nan"
+    return f"validation {best} after {summary.steps} steps, {summary.seconds:.0f} s"
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(errors="replace").strip().splitlines()
+    return lines[-1] if lines else "no output"

@@ -1,0 +1,374 @@
+"""The run folder: the names of its files, what each row of them holds, reading and writing.
+
+Training, evaluation, calibration and the report meet here and nowhere else. Every file is written whole (metrics.jsonl
+by whole lines), and what is read is checked: each class is the schema of one file, or of the rows of one.
+"""
+
+import json
+import shutil
+from collections.abc import Iterable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, ClassVar, Literal, TypeVar
+
+from looped.config import RunConfig
+from looped.files import parse_object, read_lines, read_object, write_atomic, write_json
+from looped.strict import from_dict, frozen, to_dict
+
+CONFIG, CHECKPOINTS, LOG = "config.json", "checkpoints", "log.txt"
+
+
+class InFile:
+    """The content of a file, or a row of it."""
+
+    __slots__ = ()
+    file: ClassVar[str]
+
+    @classmethod
+    def kind_of(cls, row: dict[str, Any]) -> type["InFile"]:
+        """The class of a row, in a file whose rows are of several."""
+        return cls
+
+
+T = TypeVar("T")
+F = TypeVar("F", bound=InFile)
+
+
+# --- Schemas -------------------------------------------------------------------------------------------------
+
+
+@frozen
+class Environment(InFile):
+    """The machine and the program that made a result."""
+
+    file: ClassVar[str] = "environment.json"
+    command: str
+    date: str
+    machine: str
+    python: str
+    torch: str
+    looped: str
+    threads: int
+    precision: str
+    device: str
+    matmul_peak: float | None = None
+    """Measured FLOPs a second of a large matrix product, on all devices together."""
+
+
+class MetricsRow(InFile):
+    """A line of metrics.jsonl, which grows while a run is trained."""
+
+    __slots__ = ()
+    file: ClassVar[str] = "metrics.jsonl"
+
+    @classmethod
+    def kind_of(cls, row: dict[str, Any]) -> type[InFile]:
+        return ValidationRow if row.get("kind") == "validation" else TrainRow
+
+
+@frozen
+class TrainRow(MetricsRow):
+    """Means over the training steps since the line before."""
+
+    kind: Literal["train"]
+    step: int
+    seconds: float
+    """Training time so far, over all continuations."""
+    loss: float
+    grad_norm: float
+    """Before clipping."""
+    learning_rate: float
+    num_loops: int
+    num_grad_loops: int
+    examples_per_s: float
+    tokens_per_s: float
+    matmul_share: float
+    """FLOPs of the step over `Environment.matmul_peak`."""
+    data_wait: float
+    """Share of the time that was spent waiting for batches."""
+    peak_memory: float
+    """Bytes: of tensors on a GPU, of the process elsewhere."""
+    accuracy: float | None = None
+    """None where the targets are real numbers."""
+    mean_loops: float | None = None
+    """With train.loss="halting"."""
+
+
+@frozen
+class ValidationRow(MetricsRow):
+    """Mean scores over the validation examples."""
+
+    kind: Literal["validation"]
+    step: int
+    seconds: float
+    num_loops: int
+    scores: dict[str, float]
+    """By metric."""
+
+
+@frozen
+class Best(InFile):
+    """The best validation score so far, and the step of its checkpoint."""
+
+    file: ClassVar[str] = "best.json"
+    step: int
+    metric: str
+    value: float
+
+
+@frozen
+class Summary(InFile):
+    """How a training ended. A run that goes on has none, or one that says "interrupted"."""
+
+    file: ClassVar[str] = "summary.json"
+    recipe: str
+    metric: str
+    lower_is_better: bool
+    steps: int
+    examples: int
+    seconds: float
+    finished: Literal["steps", "target", "interrupted"]
+    parameters: int
+    non_embedding_parameters: int
+    effective_depth: int
+    flops_per_example: int
+    best: Best | None
+
+
+@frozen
+class EvalRow(InFile):
+    """A score on one group at a loop count."""
+
+    file: ClassVar[str] = "eval.jsonl"
+    group: str
+    num_loops: int
+    metric: str
+    value: float
+    low: float
+    high: float
+    """`low` and `high` are the 95% interval over examples."""
+    n: int
+    """Number of examples, for text of windows."""
+    split: str
+    trained_loops: int
+    step: int
+    flops_per_example: int
+
+    @classmethod
+    def kind_of(cls, row: dict[str, Any]) -> type[InFile]:
+        return ExitRow if "exit_rule" in row else EvalRow
+
+
+@frozen
+class ExitRow(EvalRow):
+    """A score with an exit rule; `num_loops` is the most loops."""
+
+    exit_rule: str
+    mean_loops: float
+    """Mean over examples of the loops taken."""
+
+
+@frozen
+class InContextRow(InFile):
+    """In-context learning: a score by number of points in context, of the model or of a baseline."""
+
+    file: ClassVar[str] = "in_context.jsonl"
+    group: str
+    method: str
+    """ "model" or the name of the baseline."""
+    num_loops: int | None
+    points: int
+    metric: str
+    value: float
+    low: float
+    high: float
+    n: int
+    split: str
+    step: int
+
+
+@frozen
+class AnswersByLoop(InFile):
+    """Answers to some test examples after each loop."""
+
+    file: ClassVar[str] = "answers_by_loop.json"
+    trained_loops: int
+    examples: tuple[dict[str, Any], ...]
+    """What `Task.visualise` returns."""
+
+
+@frozen
+class CalibrationRow:
+    exit_rule: str | None
+    num_loops: int
+    mean_loops: float
+    value: float
+    low: float
+    high: float
+
+
+@frozen
+class Recommendation(CalibrationRow):
+    seconds: float
+    """Wall time for all examples, really run."""
+    seconds_of_best: float
+    """The same with the best loop count."""
+
+
+@frozen
+class Calibration(InFile):
+    """Scores by loop count and exit rule, and the cheapest that is as good as the best."""
+
+    file: ClassVar[str] = "calibration.json"
+    metric: str
+    lower_is_better: bool
+    split: str
+    examples: int
+    tolerance: float
+    trained_loops: int
+    rows: tuple[CalibrationRow, ...]
+    best: CalibrationRow
+    """Of the rows without an exit rule."""
+    recommendation: Recommendation
+    warning: str | None
+    step: int
+    """The checkpoint for which all this holds."""
+    device: str
+    threads: int
+
+
+@frozen
+class TableRow:
+    """The runs behind a row of one of the paper's tables, by the names of their folders."""
+
+    task: str
+    model: str
+    paper: float | None
+    published: tuple[str, ...]
+    corrected: tuple[str, ...]
+
+
+@frozen
+class TableClaim:
+    """The runs `second` are better than the runs `first`."""
+
+    task: str
+    says: str
+    first: tuple[str, ...]
+    second: tuple[str, ...]
+
+
+@frozen
+class RunTable(InFile):
+    """A table of the paper, in a folder that holds the folders of its runs."""
+
+    file: ClassVar[str] = "table.json"
+    title: str
+    scale: str
+    command: str
+    rows: tuple[TableRow, ...]
+    claims: tuple[TableClaim, ...]
+    differs: tuple[str, ...]
+
+
+# --- Reading and writing -------------------------------------------------------------------------------------
+
+
+def read_file(folder: Path, kind: type[F]) -> F | None:
+    """The content of the kind's file in a folder; None where there is no such file.
+
+    Raises:
+        ValueError: one line, for a malformed file (names file, line and field).
+    """
+    path = folder / kind.file
+    return _checked(kind, read_object(path), f"{path}:1") if path.exists() else None
+
+
+def read_rows(folder: Path, kind: type[F]) -> list[F]:
+    """The rows of the kind's file in a folder; none where there is no such file. Raises as `read_file`."""
+    path = folder / kind.file
+    lines = read_lines(path) if path.exists() else []
+    objects = ((parse_object(line, path, number), number) for number, line in enumerate(lines, 1))
+    return [_checked(kind.kind_of(row), row, f"{path}:{number}") for row, number in objects]  # type: ignore[misc]
+
+
+def write_file(folder: Path, kind: type[InFile], content: dict[str, Any], *, indent: int | None = 2) -> None:
+    """Write the kind's file, whole or not at all.
+
+    Args:
+        indent: None writes one line.
+
+    Raises:
+        ValueError: for what `read_file` would refuse.
+        OSError: where it cannot be written; the file is then as it was.
+    """
+    _checked(kind, content, str(folder / kind.file))
+    write_atomic(folder / kind.file, json.dumps(content, indent=indent) + "\n")
+
+
+def write_rows(folder: Path, kind: type[InFile], rows: Iterable[dict[str, Any]]) -> None:
+    """Write the rows into the kind's file, whole or not at all. Raises as `write_file`."""
+    rows = list(rows)
+    for number, row in enumerate(rows, 1):
+        _checked(kind.kind_of(row), row, f"{folder / kind.file}:{number}")
+    write_lines(folder / kind.file, rows)
+
+
+def write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Write rows that only their task knows (`Task.extra_evaluation`), whole or not at all."""
+    write_atomic(path, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def read_config(folder: Path) -> RunConfig:
+    """The configuration in a run folder.
+
+    Raises:
+        ValueError: where `folder` is no run folder or its config.json is malformed.
+    """
+    if not (folder / CONFIG).is_file():
+        raise ValueError(f"{folder}: not a run folder (no {CONFIG})")
+    data = read_object(folder / CONFIG)
+    return _checked(RunConfig, data.get("run"), str(folder / CONFIG), "run")
+
+
+def write_config(run: RunConfig, folder: Path) -> None:
+    """Make `folder` a run folder, unless it is one already."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / CONFIG).exists():
+        write_json(folder / CONFIG, {"looped": version("looped"), "run": to_dict(run)})
+
+
+def open_run(run: RunConfig, folder: Path, resume: bool) -> Summary | None:
+    """Check that `folder` can take this run; returns its summary where there is nothing left to train.
+
+    Raises:
+        ValueError: resume=False and the folder holds a run already; resume=True and it holds none or another one.
+    """
+    if not resume:
+        for name in (CONFIG, MetricsRow.file, Summary.file, CHECKPOINTS):
+            if (folder / name).exists():
+                raise ValueError(f"{folder}: already holds a run ({name}); resume it or choose another folder")
+        return None
+    difference = _difference(to_dict(read_config(folder)), to_dict(run))
+    if difference:
+        raise ValueError(f"{folder}: cannot be resumed with another configuration: {difference}")
+    for leftover in (*folder.glob(".*.tmp"), *(folder / CHECKPOINTS).glob("*.tmp")):  # of a killed process
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+    summary = read_file(folder, Summary)
+    return summary if summary and summary.finished != "interrupted" else None
+
+
+def _difference(stored: Any, asked: Any, path: str = "") -> str:
+    """'field=asked, but the folder has stored' for the first field that differs, or ''."""
+    if isinstance(stored, dict) and isinstance(asked, dict):
+        keys = stored | asked
+        inner = (_difference(stored.get(key), asked.get(key), f"{path}.{key}".lstrip(".")) for key in keys)
+        return next(filter(None, inner), "")
+    return "" if stored == asked else f"{path}={asked!r}, but the folder has {stored!r}"
+
+
+def _checked(kind: type[T], data: Any, where: str, name: str = "row") -> T:
+    try:
+        return from_dict(kind, data, name)
+    except ValueError as error:
+        raise ValueError(f"{where}: {str(error).removeprefix('row.').removeprefix('row: ')}") from None
