@@ -122,7 +122,7 @@ class LoopedModel(nn.Module):
                 cached.
         """
         super().__init__()
-        self.embed, self.positions, self.rotary = embed, positions, rotary
+        self.positions, self.rotary, self.embed = positions, rotary, embed
         self.embed_norm = embed_norm or nn.Identity()
         self.prelude, self.core, self.coda = nn.ModuleList(prelude), nn.ModuleList(core), nn.ModuleList(coda)
         self.injection = injection or NoInjection()

@@ -184,7 +184,7 @@ def function_of(model: LoopedTransformer, num_loops: int | None = None) -> Calla
         weights = dict(model.state_dict())
         weights["embed.weight"] = weights["embed.weight"].T
         if config.bias:
-            weights["embedding.bias"] = torch.zeros(config.d_model)
+            weights["embed.bias"] = torch.zeros(config.d_model)
         relaxed.load_state_dict(weights)
     relaxed = relaxed.double().requires_grad_(False)
     return lambda x: relaxed(x, num_loops=num_loops).logits
