@@ -9,7 +9,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from looped.config import ModelConfig
 from looped.evaluation.scores import (
     PART,
     checked_loops,
@@ -24,7 +23,7 @@ from looped.evaluation.scores import (
 from looped.models.early_exit import Active, EarlyExit, ExitState
 from looped.models.exit_rules import ExitRule, Halting, Observation, parse_rule
 from looped.models.iteration import iterate
-from looped.models.transformer import LoopedTransformer
+from looped.models.looped_model import LoopedModel
 from looped.tasks.base import Batch, Split, Task
 
 GRID = {
@@ -38,23 +37,23 @@ GRID = {
 REPEATS = 5
 
 
-def rules_for(config: ModelConfig) -> list[ExitRule]:
+def rules_for(model: Halting) -> list[ExitRule]:
     """The rules of the grid that a model of this configuration can follow: of causal models each token for itself."""
-    per = "/token" if config.causal else ""
+    per = "/token" if model.causal else ""
     rules = [parse_rule(f"{name}:{value}{per}") for name, values in GRID.items() for value in values]
-    return [rule for rule in rules if _suits(rule, config)]
+    return [rule for rule in rules if _suits(rule, model)]
 
 
-def _suits(rule: ExitRule, config: ModelConfig) -> bool:
+def _suits(rule: ExitRule, model: Halting) -> bool:
     try:
-        rule.check(config)
+        rule.check(model)
     except ValueError:
         return False
     return True
 
 
 def calibrate(
-    model: LoopedTransformer,
+    model: LoopedModel,
     task: Task,
     *,
     loops: Sequence[int],
@@ -75,7 +74,7 @@ def calibrate(
     Raises:
         ValueError: as `evaluate` does.
     """
-    loops = checked_loops(model.config, loops)
+    loops = checked_loops(model, loops)
     batch = sample_batch(task, split, examples, None)
     sign = -1 if task.lower_is_better else 1
 
@@ -95,11 +94,11 @@ def calibrate(
         "split": split,
         "examples": len(batch.inputs),
         "tolerance": tolerance,
-        "trained_loops": model.config.num_loops,
+        "trained_loops": model.num_loops,
         "rows": rows,
         "best": best,
         "recommendation": chosen | {"seconds": seconds, "seconds_of_best": full},
-        "warning": overthinking(rows, model.config.num_loops, task, allowance),
+        "warning": overthinking(rows, model.num_loops, task, allowance),
     }
 
 
@@ -118,7 +117,7 @@ def overthinking(rows: Sequence[dict[str, Any]], trained: int, task: Task, allow
 
 
 def fixed_rows(
-    model: LoopedTransformer, task: Task, batch: Batch, loops: Sequence[int], split: Split
+    model: LoopedModel, task: Task, batch: Batch, loops: Sequence[int], split: Split
 ) -> list[dict[str, Any]]:
     """A row for each loop count."""
     scores: dict[int, list[dict[str, Tensor]]] = {n: [] for n in loops}
@@ -128,9 +127,9 @@ def fixed_rows(
     return [_row(task, batch, found, split, None, n, float(n)) for n, found in scores.items()]
 
 
-def rule_rows(model: LoopedTransformer, task: Task, batch: Batch, num_loops: int, split: Split) -> list[dict[str, Any]]:
+def rule_rows(model: LoopedModel, task: Task, batch: Batch, num_loops: int, split: Split) -> list[dict[str, Any]]:
     """A row for each rule that the model can follow, with at most `num_loops`."""
-    rules = rules_for(model.config)
+    rules = rules_for(model)
     scores: list[list[dict[str, Tensor]]] = [[] for _ in rules]
     loops: list[list[Tensor]] = [[] for _ in rules]
     for part in _parts(model, batch, 2 * num_loops):
@@ -145,8 +144,8 @@ def rule_rows(model: LoopedTransformer, task: Task, batch: Batch, num_loops: int
     ]
 
 
-def _parts(model: LoopedTransformer, batch: Batch, reads: int) -> Iterator[Batch]:
-    return parts(batch, part_size(model, batch, reads), next(model.parameters()).device)
+def _parts(model: LoopedModel, batch: Batch, reads: int) -> Iterator[Batch]:
+    return parts(batch, part_size(model, batch, reads), model.device)
 
 
 def _row(
@@ -174,14 +173,14 @@ def _row(
 
 @torch.no_grad()
 def exits_of(
-    model: LoopedTransformer, batch: Batch, rules: Sequence[ExitRule], num_loops: int
+    model: LoopedModel, batch: Batch, rules: Sequence[ExitRule], num_loops: int
 ) -> Iterator[tuple[Float[Tensor, "batch seq output"], Float[Tensor, " batch"]]]:
     """What `exit_early` gives for each rule; where sequences leave as a whole, from a single pass.
 
     The exit of one sequence changes nothing for the others; one pass without exits shows what every rule would do. The
     exit of a token changes what other tokens attend to, and act reads out a mean of states: such rules are run.
     """
-    if model.config.causal or model.config.halting == "act":
+    if model.causal or model.halting == "act":
         yield from (exit_early(model, batch, num_loops, rule) for rule in rules)
         return
     attention_mask, inputs = batch.attention_mask, batch.inputs
@@ -217,7 +216,7 @@ class Record(ExitRule):
 
 
 def replay(
-    model: LoopedTransformer, seen: Sequence[Observation], rule: ExitRule, exit_mask: Bool[Tensor, "batch seq"]
+    model: LoopedModel, seen: Sequence[Observation], rule: ExitRule, exit_mask: Bool[Tensor, "batch seq"]
 ) -> Float[Tensor, " batch"]:
     """The loops that each example would take with the rule, from recorded observations of all loops."""
     active = Active()
@@ -233,12 +232,12 @@ def replay(
     return exits.loops_taken[:, 0].double()
 
 
-def wall_times(model: LoopedTransformer, batch: Batch, ways: Sequence[tuple[int, ExitRule | None]]) -> list[float]:
+def wall_times(model: LoopedModel, batch: Batch, ways: Sequence[tuple[int, ExitRule | None]]) -> list[float]:
     """Seconds that all examples take with so many loops and a rule, really run, without computing what has exited.
 
     The ways take turns, and each one's fastest of several turns counts, so that a busy machine is no advantage to any.
     """
-    pieces = list(parts(batch, min(PART, part_size(model, batch, 1)), next(model.parameters()).device))
+    pieces = list(parts(batch, min(PART, part_size(model, batch, 1)), model.device))
     best = [float("inf")] * len(ways)
     for turn in range(1 + REPEATS):
         for i, (num_loops, rule) in enumerate(ways):

@@ -9,10 +9,14 @@ from model_cases import TINY, build
 from tolerance import assert_close
 from torch import nn
 
+from looped.evaluation.calibration import calibrate
+from looped.evaluation.scores import evaluate
 from looped.models import ExitRule, LoopedModel, Observation, StateChange, parse_rule
 from looped.models.exit_rules import RULES
 from looped.models.generation import Sampling, generate
 from looped.nn.protocols import Context
+from looped.tasks import TASKS
+from looped.tasks.edit_distance import EditDistanceConfig
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 D, VOCAB = 8, 11
@@ -210,3 +214,19 @@ def test_attention_mask_of_integers_and_padding():
     mask = torch.tensor([[1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 1, 1]])
     assert not torch.equal(model(inputs).logits, model(inputs, attention_mask=mask).logits)
     assert torch.equal(model(inputs, attention_mask=mask.bool()).logits, model(inputs, attention_mask=mask).logits)
+
+
+def test_composed_model_is_evaluated_and_calibrated_like_ours():
+    task = TASKS["edit_distance"](EditDistanceConfig(length=4, max_letters=3))
+    torch.manual_seed(0)
+    parts = {"embed": nn.Embedding(task.spec.vocab_size or 0, D), "core": [ConvBlock()], "num_loops": 2}
+    model = LoopedModel(**parts, head=nn.Linear(D, task.spec.output_size), modulation=Decaying())
+    rows = evaluate(model, task, loops=[1, 3], examples=16, early=(3, StateChange(threshold=1e-9)))
+    cost = {row["num_loops"]: row["flops_per_example"] for row in rows if "exit_rule" not in row}
+    width = task.spec.max_seq_len
+    loop, head = 2 * 3 * D * D * width, 2 * D * task.spec.output_size * width
+    assert cost == {1: loop + head, 3: 3 * loop + head}
+    assert [row["flops_per_example"] for row in rows if "exit_rule" in row] == [3 * loop + head]
+    found = calibrate(model, task, loops=[1, 2, 4], examples=16)
+    assert found["trained_loops"] == 2
+    assert {row["num_loops"] for row in found["rows"] if row["exit_rule"] is None} == {1, 2, 4}
