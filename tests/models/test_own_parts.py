@@ -138,6 +138,14 @@ def test_modulation_that_a_block_does_not_read_is_refused():
         model_of(ConvBlock(), modulation=Decaying(layers=2))
 
 
+@pytest.mark.parametrize("shape", [(4, 2, D), (3, 1, D), (4, 0, D), (4, 1, D + 1), (4, D)])
+def test_modulation_of_a_wrong_shape_is_named(shape):
+    model = model_of(ConvBlock(), modulation=Decaying())
+    model.modulation.forward = lambda num_loops, device: torch.ones(shape, dtype=torch.float64)
+    with pytest.raises(ValueError, match=r"modulation: returned shape .*; expected \(4, 1, 8\)"):
+        model(TOKENS)
+
+
 @torch.no_grad()
 def test_own_block_with_keys_is_cached_generates_and_exits_by_token():
     model = model_of(RunningMean(), causal=True)
