@@ -89,7 +89,7 @@ class ModelConfig:
     initialisation: Literal["gpt2", "pytorch"] = "gpt2"
     """gpt2: N(0, 0.02), residual projections / sqrt(2 * depth). pytorch: the framework's defaults."""
     initialisation_depth: int | None = None
-    """LoopSetting in that formula; None is the effective depth (the public code uses a constant 12)."""
+    """Depth in that formula; None is the effective depth (the public code uses a constant 12)."""
 
     def __post_init__(self) -> None:
         positive(

@@ -367,8 +367,8 @@ def _difference(stored: Any, asked: Any, path: str = "") -> str:
     return "" if stored == asked else f"{path}={asked!r}, but the folder has {stored!r}"
 
 
-def _checked(kind: type[T], data: Any, where: str, name: str = "row") -> T:
+def _checked(kind: type[T], data: Any, place: str, name: str = "row") -> T:
     try:
         return from_dict(kind, data, name)
     except ValueError as error:
-        raise ValueError(f"{where}: {str(error).removeprefix('row.').removeprefix('row: ')}") from None
+        raise ValueError(f"{place}: {str(error).removeprefix('row.').removeprefix('row: ')}") from None

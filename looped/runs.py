@@ -48,8 +48,8 @@ def recommended_setting(folder: Path, step: int) -> LoopSetting | None:
     if stored.step != step:
         print(f"{path}: of step {stored.step}, not {step}; not used", file=sys.stderr)
         return None
-    how = f"exit rule {rule}, at most {chosen.num_loops} loops" if rule else f"{chosen.num_loops} loops"
-    print(f"{how}, as {path} recommends", file=sys.stderr)
+    description = f"exit rule {rule}, at most {chosen.num_loops} loops" if rule else f"{chosen.num_loops} loops"
+    print(f"{description}, as {path} recommends", file=sys.stderr)
     return LoopSetting(chosen.num_loops, rule)
 
 

@@ -122,19 +122,19 @@ def answers(sample: Sample) -> dict[str, Any]:
         loop = sample.loop(part)
         loop_states = states(loop, sample.loops)
         loop_logits = torch.stack([loop.decode(state) for state in loop_states[1:]]).float()
-        said = logit_lens(loop_logits, part.targets)._asdict() if classes else {"prediction": loop_logits[..., 0]}
-        for name, values in said.items():
+        measured = logit_lens(loop_logits, part.targets)._asdict() if classes else {"prediction": loop_logits[..., 0]}
+        for name, values in measured.items():
             lens.setdefault(name, []).append(values[:, part.mask].double())
         for name, values in motion(loop_states, part.attention_mask)._asdict().items():
             moved.setdefault(name, []).append(values)
         each = [sample.task.score(part, logits) for logits in loop_logits]
         for name in each[0]:
             scores.setdefault(name, []).append(torch.stack([scored[name] for scored in each]).cpu())
-    said = {name: torch.cat(values, 1) for name, values in lens.items()}
+    by_position = {name: torch.cat(values, 1) for name, values in lens.items()}
     if classes:
-        by_loop = {name: values.mean(1).tolist() for name, values in said.items()}
+        by_loop = {name: values.mean(1).tolist() for name, values in by_position.items()}
     else:
-        by_loop = {"distance": [distance(values, said["prediction"][-1]) for values in said["prediction"]]}
+        by_loop = {"distance": [distance(values, by_position["prediction"][-1]) for values in by_position["prediction"]]}
     return {
         "score": _score(sample, {name: torch.cat(values, 1) for name, values in scores.items()}),
         "answers": by_loop,

@@ -42,7 +42,7 @@ def standard(looped: ModelConfig, layers: int, d_model: int) -> ModelConfig:
     )
 
 
-def match(looped: ModelConfig, by: Literal["parameters", "flops"]) -> Match:
+def match(looped: ModelConfig, equal: Literal["parameters", "flops"]) -> Match:
     """The standard transformer that costs as much as `looped`, over up to 64 layers and widths up to 4 * d_model.
 
     Widths are multiples of num_heads, which stays. For each number of layers the width of the nearest cost is
@@ -52,13 +52,13 @@ def match(looped: ModelConfig, by: Literal["parameters", "flops"]) -> Match:
 
     Args:
         looped: with all sizes.
-        by: all trained weights; or the FLOPs of a sequence of max_seq_len.
+        equal: all trained weights; or the FLOPs of a sequence of max_seq_len.
 
     Raises:
         ValueError: for sizes that are None.
     """
-    cost: Callable[[ModelConfig], int] = _parameters if by == "parameters" else _flops
-    aim = parameters(looped) if by == "parameters" else _flops(looped)
+    cost: Callable[[ModelConfig], int] = _parameters if equal == "parameters" else _flops
+    aim = parameters(looped) if equal == "parameters" else _flops(looped)
     even = looped.positions in ("sinusoidal", "rotary")
     widths = range(looped.num_heads * (1 + even), 4 * looped.d_model + 1, looped.num_heads * (1 + even))
     candidates = []

@@ -82,8 +82,8 @@ def flops(config: ModelConfig, seq_len: int, num_loops: int | None = None, loop_
     modulation = 0
     if config.modulation in ("scale_gate", "adaln_zero"):
         width = ENCODING_WIDTH * (2 if config.timestep == "both" else 1)
-        signals = config.core_layers * len(LAYER_NAMES[config.modulation])
-        modulation = loops * (width * d + d * d + d * signals * d)
+        vectors = config.core_layers * len(LAYER_NAMES[config.modulation])
+        modulation = loops * (width * d + d * d + d * vectors * d)
     return 2 * (token * seq_len + modulation)
 
 

@@ -13,8 +13,8 @@ from looped.config import ModelConfig
 from looped.evaluation.scores import (
     PART,
     checked_loops,
-    counting,
-    exit_early,
+    exit_positions,
+    run_with_exits,
     loop_logits,
     part_size,
     parts,
@@ -176,13 +176,13 @@ def _row(
 def exits_of(
     model: LoopedTransformer, batch: Batch, rules: Sequence[ExitRule], num_loops: int
 ) -> Iterator[tuple[Float[Tensor, "batch seq output"], Float[Tensor, " batch"]]]:
-    """What `exit_early` gives for each rule; where sequences leave as a whole, from a single pass.
+    """What `run_with_exits` gives for each rule; where sequences leave as a whole, from a single pass.
 
     The exit of one sequence changes nothing for the others; one pass without exits shows what every rule would do. The
     exit of a token changes what other tokens attend to, and act reads out a mean of states: such rules are run.
     """
     if model.config.causal or model.config.halting == "act":
-        yield from (exit_early(model, batch, num_loops, rule) for rule in rules)
+        yield from (run_with_exits(model, batch, num_loops, rule) for rule in rules)
         return
     attention_mask, inputs = batch.attention_mask, batch.inputs
     record = Record()
@@ -194,10 +194,10 @@ def exits_of(
         exit_rule=record,
     )
     for rule in rules:
-        exit_mask = attention_mask if rule.needs == "halting" else attention_mask & counting(batch)
-        taken = replay(model, seen, rule, exit_mask)
-        logits = [seen[n - 1].logits[i] for i, n in enumerate(taken.long().tolist())]
-        yield torch.stack(logits).float(), taken
+        exit_mask = attention_mask if rule.needs == "halting" else attention_mask & exit_positions(batch)
+        loops_taken = replay(model, seen, rule, exit_mask)
+        logits = [seen[n - 1].logits[i] for i, n in enumerate(loops_taken.long().tolist())]
+        yield torch.stack(logits).float(), loops_taken
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -244,7 +244,7 @@ def wall_times(model: LoopedTransformer, batch: Batch, ways: Sequence[tuple[int,
         for i, (num_loops, rule) in enumerate(ways):
             began = time.perf_counter()
             for part in pieces:
-                exit_early(model, part, num_loops, rule)[0].sum().item()  # waits for a GPU
+                run_with_exits(model, part, num_loops, rule)[0].sum().item()  # waits for a GPU
             if turn:
                 best[i] = min(best[i], time.perf_counter() - began)
     return best

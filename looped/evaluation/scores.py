@@ -42,18 +42,18 @@ def loop_logits(
     return torch.cat([output.loop_logits for output in outputs]).float()
 
 
-def counting(batch: Batch) -> Bool[Tensor, "batch seq"]:
+def exit_positions(batch: Batch) -> Bool[Tensor, "batch seq"]:
     """The positions that an exit rule looks at: those that count, for only there loop_logits are trained."""
     return batch.mask | ~batch.mask.any(1, keepdim=True)
 
 
 @torch.no_grad()
-def exit_early(
+def run_with_exits(
     model: LoopedTransformer, batch: Batch, num_loops: int, rule: ExitRule | None
 ) -> tuple[Float[Tensor, "batch seq output"], Float[Tensor, " batch"]]:
     """Last logits, and the mean loops of each example at the positions that count."""
     attention_mask = None if bool(batch.attention_mask.all()) else batch.attention_mask
-    exit_mask = counting(batch)
+    exit_mask = exit_positions(batch)
     output = model(
         batch.inputs, attention_mask=attention_mask, num_loops=num_loops, exit_rule=rule, exit_mask=exit_mask
     )
@@ -108,7 +108,7 @@ def evaluate(
         most, rule = early
         exited: dict[str, list[Tensor]] = {}
         for part in parts(batch, part_size(model, batch, 1), device):
-            logits, ran = exit_early(model, part, most, rule)
+            logits, ran = run_with_exits(model, part, most, rule)
             for score, values in (task.score(part, logits) | {"loops": ran}).items():
                 exited.setdefault(score, []).append(values.cpu())
         mean = ((torch.cat(exited.pop("loops")) * weights).sum() / weights.sum()).item()
@@ -189,6 +189,6 @@ def solve(
     for start in range(0, len(problems), PART):
         part = problems[start : start + PART]
         batch = next(parts(task.encode(part), PART, next(model.parameters()).device))
-        logits, _ = exit_early(model, batch, num_loops, exit_rule)
+        logits, _ = run_with_exits(model, batch, num_loops, exit_rule)
         for problem, row in zip(part, logits.cpu(), strict=True):
             yield problem, task.answer(problem, row)

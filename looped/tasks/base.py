@@ -173,15 +173,15 @@ class Task(ABC):
         `valid` tells whether the answer keeps the rules of the task; None where any answer would.
         `confidence` is from 0 to 1; None where the answer is a number without one.
         """
-        words, confidence = self._words_said(problem, logits)
-        sure = None if confidence is None else float(confidence.prod())
-        return {"answer": " ".join(words), "valid": None, "confidence": sure}
+        words, confidence = self._predicted_words(problem, logits)
+        probability = None if confidence is None else float(confidence.prod())
+        return {"answer": " ".join(words), "valid": None, "confidence": probability}
 
     def to_text(self, problem: Any) -> dict[str, str]:
         """The problem as text: its input, and the answer expected ('' where none is known)."""
         batch = self.encode([problem])
         shown = batch.inputs[0][batch.attention_mask[0]].tolist()
-        return {"input": " ".join(map(str, shown)), "expected": " ".join(self._words_expected(batch))}
+        return {"input": " ".join(map(str, shown)), "expected": " ".join(self._expected_words(batch))}
 
     def read(self, lines: Sequence[str], source: str, on_bad_row: Literal["stop", "skip"]) -> tuple[Sequence[Any], int]:
         """The user's own problems, and how many rows were skipped.
@@ -205,9 +205,9 @@ class Task(ABC):
         text = self.to_text(problem)
         lines = [f"{self.title.lower()}: {text['input']}", f"answer: {text['expected'] or 'unknown'}"]
         if logits is not None:
-            said = self.answer(problem, logits)
-            sure = "" if said["confidence"] is None else f" ({said['confidence']:.0%})"
-            lines.append(f"prediction: {said['answer']}{sure}")
+            answer = self.answer(problem, logits)
+            confidence = "" if answer["confidence"] is None else f" ({answer['confidence']:.0%})"
+            lines.append(f"prediction: {answer['answer']}{confidence}")
         return "\n".join(lines)
 
     def visualise(self, problem: Any, logits: Float[Tensor, "loops seq output"]) -> dict[str, Any]:
@@ -229,14 +229,14 @@ class Task(ABC):
             }
         frames = []
         for loop, row in zip(loops, logits, strict=True):
-            words, confidence = self._words_said(problem, row)
+            words, confidence = self._predicted_words(problem, row)
             assert confidence is not None
             frames.append({"loop": loop, "slots": words, "confidence": confidence.tolist()})
         return {
             "kind": "slots",
             "title": title,
             "input": self.to_text(problem)["input"],
-            "answer": self._words_expected(batch),
+            "answer": self._expected_words(batch),
             "loops": frames,
         }
 
@@ -244,7 +244,7 @@ class Task(ABC):
         """The name of a class of the output, as a person reads it."""
         return str(output)
 
-    def _words_said(
+    def _predicted_words(
         self, problem: Any, logits: Float[Tensor, "seq output"]
     ) -> tuple[list[str], Float[Tensor, " masked"] | None]:
         """The answer at each masked position, and for classes its probability there."""
@@ -252,10 +252,10 @@ class Task(ABC):
         masked = logits.double().cpu()[: batch.mask.shape[1]][batch.mask[0]]
         if batch.targets.is_floating_point():
             return [f"{value:.4g}" for value in masked[:, 0].tolist()], None
-        confidence, said = masked.softmax(-1).max(-1)
-        return list(map(self.word, said.tolist())), confidence
+        confidence, predicted = masked.softmax(-1).max(-1)
+        return list(map(self.word, predicted.tolist())), confidence
 
-    def _words_expected(self, batch: Batch) -> list[str]:
+    def _expected_words(self, batch: Batch) -> list[str]:
         """The right answer at each masked position of one example."""
         values = batch.targets[batch.mask].tolist()
         return [f"{v:.4g}" if isinstance(v, float) else self.word(v) for v in values]

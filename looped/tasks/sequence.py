@@ -135,7 +135,7 @@ class SequenceTask(Task):
 
     def answer(self, problem: Example, logits: Float[Tensor, "seq output"]) -> dict[str, Any]:
         """The symbols before the first end; the confidence is the probability of all slots together."""
-        words, confidence = self._words_said(problem, logits)
+        words, confidence = self._predicted_words(problem, logits)
         assert confidence is not None
         output = words[: words.index(END)] if END in words else words
         return {"answer": self.joint.join(output), "valid": None, "confidence": float(confidence.prod())}

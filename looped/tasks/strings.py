@@ -268,8 +268,8 @@ class StringTask(Task):
             f"answer: {'unknown' if problem.answer is None else problem.answer}",
         ]
         if logits is not None:
-            said = self.answer(problem, logits)
-            lines.append(f"prediction: {said['answer']} ({said['confidence']:.0%})")
+            answer = self.answer(problem, logits)
+            lines.append(f"prediction: {answer['answer']} ({answer['confidence']:.0%})")
         return "\n".join(lines)
 
     def visualise(self, problem: Pair, logits: Float[Tensor, "loops seq output"]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a run says of itself: metrics.jsonl, environment.json, and a progress bar."""
+"""What a run reports about itself: metrics.jsonl, environment.json, and a progress bar."""
 
 import json
 import os
@@ -90,13 +90,13 @@ class Display:
     def __init__(self, run: RunConfig, step: int, *, enabled: bool) -> None:
         self.run = run
         self.console = Console(stderr=True, quiet=not enabled)
-        says = TextColumn("{task.fields[says]}")
+        status = TextColumn("{task.fields[status]}")
         terminal = self.console.is_terminal
         self.bar = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), says,
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), status,
             console=self.console, refresh_per_second=4, disable=not terminal,
         )  # fmt: skip
-        self.task = self.bar.add_task(run.recipe, total=run.train.steps, completed=step, says="")
+        self.task = self.bar.add_task(run.recipe, total=run.train.steps, completed=step, status="")
 
     def __enter__(self) -> "Display":
         self.bar.start()
@@ -109,17 +109,17 @@ class Display:
         config = self.run.train
         left = timedelta(seconds=round((config.steps - step) * config.batch_size / examples_per_s))
         accuracy = f"  accuracy {means['accuracy']:.3f}" if "accuracy" in means else ""
-        says = f"loss {means['loss']:.4f}{accuracy}  {examples_per_s:,.0f} examples/s  {left} left"
-        self.bar.update(self.task, completed=step, says=says)
+        status = f"loss {means['loss']:.4f}{accuracy}  {examples_per_s:,.0f} examples/s  {left} left"
+        self.bar.update(self.task, completed=step, status=status)
         if not self.console.is_terminal and (step % (10 * config.log_every) == 0 or step == config.steps):
-            self.say(f"step {step}/{config.steps}  {says}")
+            self.say(f"step {step}/{config.steps}  {status}")
 
     def say(self, text: str) -> None:
         self.console.print(f"{self.run.recipe}: {text}", markup=False, highlight=False, soft_wrap=True)
 
 
 def environment(precision: str, device: torch.device) -> dict[str, Any]:
-    """What a result says of the machine and the program that made it."""
+    """What a result records about the machine and the program that made it."""
     return {
         "command": shlex.join([Path(sys.argv[0]).name.replace("cli.py", "looped"), *sys.argv[1:]]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -29,7 +29,7 @@ class ModelWithLoss(nn.Module):
         """Sums over the masked positions: the loss; and how many are right and, with loss=ponder, the loops taken."""
         loop_logits = self.config.loss
         if loop_logits == "halting":
-            return self.ponder(batch, padded, num_loops)
+            return self.halting_sums(batch, padded, num_loops)
         if loop_logits == "window":
             loop_logits = tuple(range(num_loops - (self.config.loss_window or 0) + 1, num_loops + 1))
         output = self.model(
@@ -43,15 +43,15 @@ class ModelWithLoss(nn.Module):
         loss, right = masked_sums(output.loop_logits, batch.targets, batch.mask)
         return loss, right[None]
 
-    def ponder(self, batch: Batch, padded: bool, num_loops: int) -> tuple[Tensor, Tensor]:
+    def halting_sums(self, batch: Batch, padded: bool, num_loops: int) -> tuple[Tensor, Tensor]:
         """As `forward`, of a model with learned halting."""
         gate, mask, attention_mask = (
             self.model.config.halting == "gate",
             batch.mask,
             batch.attention_mask if padded else None,
         )
-        how: dict[str, Any] = {"loop_logits": "all", "loop_states": True, "recompute": self.config.recompute}
-        output = self.model(batch.inputs, attention_mask=attention_mask, num_loops=num_loops, **(how if gate else {}))
+        options: dict[str, Any] = {"loop_logits": "all", "loop_states": True, "recompute": self.config.recompute}
+        output = self.model(batch.inputs, attention_mask=attention_mask, num_loops=num_loops, **(options if gate else {}))
         targets = batch.targets[mask]
         if gate:
             assert output.loop_states is not None
@@ -77,11 +77,11 @@ def masked_sums(
 
     The loss is the cross-entropy in nats; for real targets it is the squared error, and none is counted as right.
     """
-    logits, wanted = loop_logits[:, mask].float(), targets[mask]
-    if wanted.is_floating_point():
-        return ((logits[..., 0] - wanted) ** 2).sum() / len(logits), wanted.new_zeros((), dtype=torch.long)
-    loss = F.cross_entropy(logits.flatten(0, 1), wanted.repeat(len(logits)), reduction="sum") / len(logits)
-    return loss, (logits[-1].argmax(-1) == wanted).sum()
+    logits, labels = loop_logits[:, mask].float(), targets[mask]
+    if labels.is_floating_point():
+        return ((logits[..., 0] - labels) ** 2).sum() / len(logits), labels.new_zeros((), dtype=torch.long)
+    loss = F.cross_entropy(logits.flatten(0, 1), labels.repeat(len(logits)), reduction="sum") / len(logits)
+    return loss, (logits[-1].argmax(-1) == labels).sum()
 
 
 def train_step(

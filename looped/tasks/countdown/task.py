@@ -120,16 +120,16 @@ class Countdown(Task):
 
     def score(self, batch: Batch, logits: Float[Tensor, "batch seq output"]) -> dict[str, Float[Tensor, " batch"]]:
         """exact: every slot equals the canonical solution (published). valid: the slots are some solution."""
-        said = logits[:, self.prompt_length :].argmax(-1)
-        exact = (said == batch.targets[:, self.prompt_length :]).all(1)
+        predicted = logits[:, self.prompt_length :].argmax(-1)
+        exact = (predicted == batch.targets[:, self.prompt_length :]).all(1)
         prompt = batch.inputs[:, : self.prompt_length].cpu().numpy() - OFFSET
-        valid = obeys_rules(prompt[:, :-1], prompt[:, -1], said.cpu().numpy())
+        valid = obeys_rules(prompt[:, :-1], prompt[:, -1], predicted.cpu().numpy())
         return {"exact": exact.float(), "valid": torch.from_numpy(valid).to(exact.device).float()}
 
     def answer(self, problem: Problem, logits: Float[Tensor, "seq output"]) -> dict[str, Any]:
         """The steps as text; the confidence is the probability of all slots together."""
-        probabilities, said = logits[self.prompt_length :].double().softmax(-1).max(-1)
-        slots = said.cpu().numpy()
+        probabilities, predicted = logits[self.prompt_length :].double().softmax(-1).max(-1)
+        slots = predicted.cpu().numpy()
         valid = obeys_rules(np.array([problem.numbers]), np.array([problem.target]), slots[None])
         words = _words(slots)
         text = ", ".join("".join(words[k : k + STEP]) for k in range(0, len(words), STEP))
@@ -145,13 +145,13 @@ class Countdown(Task):
             f"answer: {'none' if problem.steps is None else ', '.join(map(str, problem.steps))}",
         ]
         if logits is not None:
-            said = self.answer(problem, logits)
-            verdict = "valid" if said["valid"] else "not valid"
-            lines.append(f"prediction: {said['answer']} ({verdict}, {said['confidence']:.0%})")
+            answer = self.answer(problem, logits)
+            verdict = "valid" if answer["valid"] else "not valid"
+            lines.append(f"prediction: {answer['answer']} ({verdict}, {answer['confidence']:.0%})")
         return "\n".join(lines)
 
     def visualise(self, problem: Problem, logits: Float[Tensor, "loops seq output"]) -> dict[str, Any]:
-        confidence, said = logits[:, self.prompt_length :].double().softmax(-1).max(-1)
+        confidence, predicted = logits[:, self.prompt_length :].double().softmax(-1).max(-1)
         return {
             "kind": "slots",
             "title": self.title.lower(),
@@ -159,7 +159,7 @@ class Countdown(Task):
             "answer": [] if problem.steps is None else _words(_tokens(problem.steps)),
             "loops": [
                 {"loop": loop, "slots": _words(slots), "confidence": row}
-                for loop, (slots, row) in enumerate(zip(said.cpu().numpy(), confidence.tolist(), strict=True), start=1)
+                for loop, (slots, row) in enumerate(zip(predicted.cpu().numpy(), confidence.tolist(), strict=True), start=1)
             ],
         }
 
@@ -174,12 +174,12 @@ class Countdown(Task):
         """
         rows: list[tuple[tuple[int, ...], int]] = []
         skipped = 0
-        for where, row in _rows(lines, source):
+        for place, row in _rows(lines, source):
             try:
                 rows.append(self._parse(row))
             except ValueError as error:
                 if on_bad_row == "stop":
-                    raise ValueError(f"{source}, {where}: {error}") from None
+                    raise ValueError(f"{source}, {place}: {error}") from None
                 skipped += 1
         if not rows:
             raise ValueError(f"{source}: no countdown problem in it ({skipped} bad rows)")

@@ -163,7 +163,7 @@ def _search(
     boards = np.arange(len(masks))
     solutions = np.zeros(masks.shape, np.uint8)
     counts = np.zeros(len(masks), np.int64)
-    # LoopSetting first, a chunk at a time: the stack never holds more than the boards and a chunk for each depth.
+    # Depth first, a chunk at a time: the stack never holds more than the boards and a chunk for each depth.
     stack: list[Block] = [(masks[i : i + CHUNK].T, boards[i : i + CHUNK]) for i in range(0, len(masks), CHUNK)]
     while stack:
         nodes, board = _pop(stack)
@@ -204,7 +204,7 @@ def _sweep(
     box, bits = isqrt(isqrt(cells)), _bits(cells)
     grid = nodes.reshape(box, box, box, box, count)
     fixed = np.where(grid & (grid - 1), np.uint16(0), grid)
-    taken = np.zeros_like(grid)  # digits already fixed in a unit of the cell
+    fixed_digits = np.zeros_like(grid)  # digits already fixed in a unit of the cell
     alone = np.zeros_like(grid)  # digits with only one place in a unit of the cell
     alive = np.ones(count, bool)
     for axes in UNITS:
@@ -215,9 +215,9 @@ def _sweep(
             once |= members[i]
             used |= known[i]
         alive &= (once == bits[0]).all((0, 1))
-        np.moveaxis(taken, axes, (0, 1))[:] |= used
+        np.moveaxis(fixed_digits, axes, (0, 1))[:] |= used
         np.moveaxis(alone, axes, (0, 1))[:] |= once & ~twice
-    left = np.where(fixed, fixed, grid & ~taken)
+    left = np.where(fixed, fixed, grid & ~fixed_digits)
     hidden = left & alone
     return np.where(hidden, hidden, left).reshape(cells, count), alive
 

@@ -103,7 +103,7 @@ class Sudoku(Task):
             keep &= True if high is None else values <= high
         if not keep.any():
             raise ValueError(f"{files}: none of the {len(keep)} puzzles is in the range of clues and ratings asked for")
-        kept = [rating for rating, wanted in zip(rows.ratings, keep, strict=True) if wanted]
+        kept = [rating for rating, used in zip(rows.ratings, keep, strict=True) if used]
         return Puzzles(rows.puzzles[keep], rows.solutions[keep], kept, rows.skipped)
 
     @cached_property
@@ -137,8 +137,8 @@ class Sudoku(Task):
             raise ValueError(f"group={group!r}: expected one of {', '.join(self.groups)}")
         members = self._members.get((split, group), np.zeros(0, int))
         if not len(members):
-            where = f"{split} split" if group is None else f"group {group!r} of the {split} split"
-            raise ValueError(f"no Sudoku puzzle in the {where}: there are only {len(self.pool.puzzles)} puzzles in all")
+            source = f"{split} split" if group is None else f"group {group!r} of the {split} split"
+            raise ValueError(f"no Sudoku puzzle in the {source}: there are only {len(self.pool.puzzles)} puzzles in all")
         rows = rng.choice(members, size, replace=split == "train" or size > len(members))
         puzzles, solutions = self.pool.puzzles[rows], self.pool.solutions[rows]
         if self.config.augment and split == "train":
@@ -173,7 +173,7 @@ class Sudoku(Task):
     def _filled(self, given: Int[Tensor, "*batch cells"], digits: Int[Tensor, "*batch cells"]) -> Tensor:
         return torch.where(given > 0, given, digits) if self.config.loss == "blanks" else digits
 
-    def _said(self, problem: Puzzle, logits: Float[Tensor, "*loops seq output"]) -> tuple[Tensor, Tensor]:
+    def _predicted(self, problem: Puzzle, logits: Float[Tensor, "*loops seq output"]) -> tuple[Tensor, Tensor]:
         """The predicted digit of each cell, and its probability among the digits (1 where a given is copied)."""
         given = torch.from_numpy(problem.given).long()
         confidence, digits = logits[..., 1:].double().cpu().softmax(-1).max(-1)
@@ -183,7 +183,7 @@ class Sudoku(Task):
 
     def answer(self, problem: Puzzle, logits: Float[Tensor, "seq output"]) -> dict[str, Any]:
         """The filled board as a row of digits; the confidence is that of its least certain cell."""
-        filled, confidence = self._said(problem, logits)
+        filled, confidence = self._predicted(problem, logits)
         return {
             "answer": "".join(map(str, filled.tolist())),
             "valid": bool(valid(filled[None].numpy(), problem.given[None])[0]),
@@ -208,7 +208,7 @@ class Sudoku(Task):
         boards = {"puzzle": problem.given.tolist(), "solution": problem.solution.tolist()}
         note = []
         if logits is not None:
-            filled, _ = self._said(problem, logits)
+            filled, _ = self._predicted(problem, logits)
             boards["prediction"] = filled.tolist()
             blanks = problem.given == 0
             wrong = int(((filled.numpy() != problem.solution) & blanks).sum())
@@ -228,7 +228,7 @@ class Sudoku(Task):
         return [name.ljust(len(rule)), *[line for band in bands for line in band][:-1]]
 
     def visualise(self, problem: Puzzle, logits: Float[Tensor, "loops seq output"]) -> dict[str, Any]:
-        filled, confidence = self._said(problem, logits)
+        filled, confidence = self._predicted(problem, logits)
         return {
             "kind": "board",
             "side": self.side,
@@ -237,8 +237,8 @@ class Sudoku(Task):
             "solution": problem.solution.tolist(),
             "rating": problem.rating,
             "loops": [
-                {"loop": loop, "cells": cells, "confidence": sure}
-                for loop, (cells, sure) in enumerate(zip(filled.tolist(), confidence.tolist(), strict=True), start=1)
+                {"loop": loop, "cells": cells, "confidence": probabilities}
+                for loop, (cells, probabilities) in enumerate(zip(filled.tolist(), confidence.tolist(), strict=True), start=1)
             ],
         }
 

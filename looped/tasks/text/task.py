@@ -206,8 +206,8 @@ class Text(Task):
     def describe(self, problem: Window, logits: Float[Tensor, "seq output"] | None = None) -> str:
         lines = [f"text: {self._text(problem)!r}", f"next token: {self._expected(problem)!r}"]
         if logits is not None:
-            said = self.answer(problem, logits)
-            lines.append(f"prediction: {said['answer']!r} ({said['confidence']:.0%})")
+            answer = self.answer(problem, logits)
+            lines.append(f"prediction: {answer['answer']!r} ({answer['confidence']:.0%})")
         return "\n".join(lines)
 
     def visualise(self, problem: Window, logits: Float[Tensor, "loops seq output"]) -> dict[str, Any]:
