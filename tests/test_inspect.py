@@ -132,7 +132,9 @@ def test_a_fraction_of_the_loops_is_inspected_as_trained():
 
 def test_boards_and_one_example():
     found, text, shown = inspected("boards --examples 1 --loops 20")
-    assert shown == FIGURES | {"entropy"}  # linear attention has no shares, and without modulation that figure is absent
+    assert shown == FIGURES | {
+        "entropy"
+    }  # linear attention has no shares, and without modulation that figure is absent
     assert found["attention"]["kind"] == "linear"
     assert found["jacobian"]["loop"][0] == 1
     assert found["jacobian"]["loop"][-1] == 20

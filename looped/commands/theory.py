@@ -155,7 +155,9 @@ def memorise(
         errors = {dtype: memory.error(dtype) for dtype in ("exact", "float64", "float32")}
         program = memory.program
         size = (len(program.circuit.registers), len(program.circuit.units), program.loops)
-        table.add_row(name, *map(str, size), f"{bound:.3g}", *(f"{e:.3g}" for e in errors.values()), "\n".join(predictions))
+        table.add_row(
+            name, *map(str, size), f"{bound:.3g}", *(f"{e:.3g}" for e in errors.values()), "\n".join(predictions)
+        )
         rows.append({"variant": name, "d_model": size[0], "d_ff": size[1], "loops": size[2], "bound": bound,
                      **{dtype: error if math.isfinite(error) else None for dtype, error in errors.items()},
                      "predicted": predictions})  # fmt: skip

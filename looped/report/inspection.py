@@ -160,12 +160,12 @@ def _starts(n: Row) -> Section:
         takeaway += f"states of different inputs have {number(found['unrelated'])}."
     if found["free"]:
         title = "Other initial states"
-        caption = "The same input with another initial state. Lines that fall to 0 show that the result does not depend on "
-        caption += "the initial state (path independence)"
+        caption = "The same input with another initial state. Lines that fall to 0 show that the result does not "
+        caption += "depend on the initial state (path independence)"
     else:
         title = "A disturbed input"
-        caption = "This model has no input injection, so its input is only in the initial state. That state is disturbed "
-        caption += "by noise, not replaced. Falling lines show that the loop repairs the disturbance"
+        caption = "This model has no input injection, so its input is only in the initial state. That state is "
+        caption += "disturbed by noise, not replaced. Falling lines show that the loop repairs the disturbance"
     distances = {row["start"]: row["distance"] for row in rows}
     answers = {row["start"]: {"middle": row["answers"]} for row in rows}
     label = "same answers" if classes else "relative distance of answers"
@@ -174,8 +174,8 @@ def _starts(n: Row) -> Section:
     return Section(title, takeaway, [
         Chart(
             figures.lines_by_loop("starts_distance", n, distances, "|h′ − h| / |h|", log=wide),
-            f"{caption}. Distance of the states after each loop. Line: median over {found['examples']} examples; band: 10% "
-            "to 90%.",
+            f"{caption}. Distance of the states after each loop. Line: median over {found['examples']} examples; band: "
+            "10% to 90%.",
         ),
         Chart(
             figures.lines_by_loop("starts_answers", n, answers, label, limits=limits),

@@ -51,7 +51,9 @@ class ModelWithLoss(nn.Module):
             batch.attention_mask if padded else None,
         )
         options: dict[str, Any] = {"loop_logits": "all", "loop_states": True, "recompute": self.config.recompute}
-        output = self.model(batch.inputs, attention_mask=attention_mask, num_loops=num_loops, **(options if gate else {}))
+        output = self.model(
+            batch.inputs, attention_mask=attention_mask, num_loops=num_loops, **(options if gate else {})
+        )
         targets = batch.targets[mask]
         if gate:
             assert output.loop_states is not None

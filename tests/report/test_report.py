@@ -281,7 +281,13 @@ def test_reports_are_reproducible(runs_root: Path, tmp_path: Path) -> None:
 def test_board_cells_are_given_right_wrong_or_undecided(tmp_path: Path) -> None:
     visualisation = {"kind": "board", "side": 4, "box": 2, "given": [1] + [0] * 15, "rating": None,
                "solution": [1, 2, 3, 4, 3, 4, 1, 2, 2, 1, 4, 3, 4, 3, 2, 1]}  # fmt: skip
-    cells = [2, 2, 4, 4, *visualisation["solution"][4:]]  # the given is kept; cell 2 is wrong, cell 3 right but not sure
+    cells = [
+        2,
+        2,
+        4,
+        4,
+        *visualisation["solution"][4:],
+    ]  # the given is kept; cell 2 is wrong, cell 3 right but not sure
     confidence = [0.9, 0.9, 0.9, 0.49] + [0.5] * 12
     visualisation["loops"] = [{"loop": 1, "cells": cells, "confidence": confidence}]
     rows = eval_rows({"length 6": [0.0]}, [1], 1)

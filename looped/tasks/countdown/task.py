@@ -159,7 +159,9 @@ class Countdown(Task):
             "answer": [] if problem.steps is None else _words(_tokens(problem.steps)),
             "loops": [
                 {"loop": loop, "slots": _words(slots), "confidence": row}
-                for loop, (slots, row) in enumerate(zip(predicted.cpu().numpy(), confidence.tolist(), strict=True), start=1)
+                for loop, (slots, row) in enumerate(
+                    zip(predicted.cpu().numpy(), confidence.tolist(), strict=True), start=1
+                )
             ],
         }
 

@@ -138,7 +138,9 @@ class Sudoku(Task):
         members = self._members.get((split, group), np.zeros(0, int))
         if not len(members):
             source = f"{split} split" if group is None else f"group {group!r} of the {split} split"
-            raise ValueError(f"no Sudoku puzzle in the {source}: there are only {len(self.pool.puzzles)} puzzles in all")
+            raise ValueError(
+                f"no Sudoku puzzle in the {source}: there are only {len(self.pool.puzzles)} puzzles in all"
+            )
         rows = rng.choice(members, size, replace=split == "train" or size > len(members))
         puzzles, solutions = self.pool.puzzles[rows], self.pool.solutions[rows]
         if self.config.augment and split == "train":
@@ -238,7 +240,9 @@ class Sudoku(Task):
             "rating": problem.rating,
             "loops": [
                 {"loop": loop, "cells": cells, "confidence": probabilities}
-                for loop, (cells, probabilities) in enumerate(zip(filled.tolist(), confidence.tolist(), strict=True), start=1)
+                for loop, (cells, probabilities) in enumerate(
+                    zip(filled.tolist(), confidence.tolist(), strict=True), start=1
+                )
             ],
         }
 
