@@ -14,11 +14,11 @@ from looped.evaluation.scores import (
     PART,
     checked_loops,
     exit_positions,
-    run_with_exits,
     loop_logits,
     part_size,
     parts,
     row_of,
+    run_with_exits,
     sample_batch,
 )
 from looped.models.early_exit import Active, EarlyExit, ExitState

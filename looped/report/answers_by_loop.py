@@ -22,7 +22,7 @@ MOST_ROWS = 16
 
 @dataclass(frozen=True)
 class Visualisations:
-    """The visualisations of one run."""
+    """The visualisations of one run as HTML."""
 
     html: str
     examples: int
@@ -32,10 +32,10 @@ class Visualisations:
 
 
 def visualise_run(run: Run) -> Visualisations | None:
-    """The visualisations of a run's first examples; None where it has none.
+    """The visualisations of a run's first examples; None if it has none.
 
     Raises:
-        ValueError: a visualisation is malformed (names the file and the example).
+        ValueError: a visualisation is malformed; names the file and the example.
     """
     if run.answers is None or not run.answers.examples:
         return None
@@ -55,7 +55,7 @@ def visualise_run(run: Run) -> Visualisations | None:
 
 
 def milestones(loops: Sequence[int]) -> list[int]:
-    """Those of `loops` that are powers of two, and the last."""
+    """The powers of two among `loops`, and the last loop."""
     return [loop for loop in loops if loop & (loop - 1) == 0 or loop == loops[-1]]
 
 

@@ -20,7 +20,7 @@ HOUSEKEEPING = {"device", "devices", "compile", "recompute", "workers", "log_eve
 
 def t_quantile(degrees: int) -> float:
     """97.5% quantile of Student's t."""
-    from scipy.stats import t  # takes half a second, which a report of single seeds need not pay for
+    from scipy.stats import t  # imported here: scipy takes half a second, and reports of single seeds do not use it
 
     return float(t.ppf(0.975, degrees))
 
