@@ -311,9 +311,11 @@ class RunConfig:
             check(loss_window <= reach, "train.loss_window", loss_window, f"at most the {reach} loops with gradient")
         if self.train.loss in ("all", "halting"):
             check(window is None, "schedule.num_grad_loops", window, f"None when train.loss={self.train.loss!r}")
-        halting, ponder = self.model.halting, self.train.loss == "halting"
+        halting, learned_halting = self.model.halting, self.train.loss == "halting"
         needs = "'halting', which trains" if halting != "none" else "'last', 'all' or 'window' with"
-        check(ponder == (halting != "none"), "train.loss", self.train.loss, f"{needs} model.halting={halting!r}")
+        check(
+            learned_halting == (halting != "none"), "train.loss", self.train.loss, f"{needs} model.halting={halting!r}"
+        )
         if halting == "act":
             forbid_unused(self.train, "model.halting='act'", "ponder_prior", "recompute")
         if self.model.max_loops is not None:

@@ -358,13 +358,13 @@ def open_run(run: RunConfig, folder: Path, resume: bool) -> Summary | None:
     return summary if summary and summary.finished != "interrupted" else None
 
 
-def _difference(stored: Any, asked: Any, path: str = "") -> str:
-    """'field=asked, but the folder has stored' for the first field that differs, or ''."""
-    if isinstance(stored, dict) and isinstance(asked, dict):
-        keys = stored | asked
-        inner = (_difference(stored.get(key), asked.get(key), f"{path}.{key}".lstrip(".")) for key in keys)
+def _difference(stored: Any, requested: Any, path: str = "") -> str:
+    """'field=requested, but the folder has stored' for the first field that differs, or ''."""
+    if isinstance(stored, dict) and isinstance(requested, dict):
+        keys = stored | requested
+        inner = (_difference(stored.get(key), requested.get(key), f"{path}.{key}".lstrip(".")) for key in keys)
         return next(filter(None, inner), "")
-    return "" if stored == asked else f"{path}={asked!r}, but the folder has {stored!r}"
+    return "" if stored == requested else f"{path}={requested!r}, but the folder has {stored!r}"
 
 
 def _checked(kind: type[T], data: Any, place: str, name: str = "row") -> T:

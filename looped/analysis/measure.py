@@ -288,7 +288,7 @@ def finite(value: float) -> float | None:
 
 
 def band(values: Tensor) -> dict[str, list[float | None]]:
-    """The 10%, 50% and 90% quantiles of each row; None where they are not finite."""
+    """The 10%, 50% and 90% quantiles of each row; None for values that are not finite."""
     rows = [row.quantile(torch.tensor(QUANTILES, dtype=torch.double)).tolist() for row in values.double().cpu()]
     return {name: [finite(row[i]) for row in rows] for i, name in enumerate(("low", "middle", "high"))}
 

@@ -81,9 +81,9 @@ class Alignment(NamedTuple):
     """Two trajectories of the same input, compared before the first loop and after each loop."""
 
     distance: Float[Tensor, "states batch"]
-    """|h' - h| / |h|; infinite where h is zero."""
+    """|h' - h| / |h|; infinite if h is zero."""
     cosine: Float[Tensor, "states batch"]
-    """Cosine between h' and h; NaN where one is zero."""
+    """Cosine between h' and h; NaN if one of them is zero."""
 
 
 def alignment(

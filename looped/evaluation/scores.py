@@ -35,19 +35,19 @@ def loop_logits(
     """
     device = next(model.parameters()).device
     attention_mask = None if bool(batch.attention_mask.all()) else batch.attention_mask.to(device)
-    # the output of act also depends on the largest number of loops
+    # The output of act depends on the largest number of loops too.
     own_pass = model.config.halting == "act" or (model.config.modulation != "none" and model.config.timestep != "index")
-    asked = [(n,) for n in loops] if own_pass else [tuple(loops)]
+    passes = [(n,) for n in loops] if own_pass else [tuple(loops)]
     inputs = batch.inputs.to(device)
     outputs = [
-        model(inputs, attention_mask=attention_mask, num_loops=counts[-1], loop_logits=counts) for counts in asked
+        model(inputs, attention_mask=attention_mask, num_loops=counts[-1], loop_logits=counts) for counts in passes
     ]
     return torch.cat([output.loop_logits for output in outputs]).float()
 
 
 def exit_positions(batch: Batch) -> Bool[Tensor, "batch seq"]:
-    """Positions that exit rules observe: (batch, seq). Only supervised positions count, because only their logits are
-    trained. For an example without supervised positions, all count."""
+    """Positions that exit rules observe, as a mask (batch, seq): the supervised ones, because only their logits are
+    trained. In an example without supervised positions, these are all positions."""
     return batch.mask | ~batch.mask.any(1, keepdim=True)
 
 

@@ -68,8 +68,8 @@ def stall(rows: Sequence[Row]) -> bytes:
 def life(names: Sequence[str], states: np.ndarray, borders: Sequence[int]) -> bytes:
     """Every register of one token against the loop. Dotted lines mark the start of the second and third stage.
 
-    `states` is (loops + 1, registers). The scale of loops is linear up to the last border, so that the short first
-    stages are visible beside the long last one.
+    `states` is (loops + 1, registers). The scale of loops is linear up to the last border, so the short first stages
+    are visible beside the long last one.
     """
     columns = 3
     rows = -(-len(names) // columns)

@@ -96,7 +96,7 @@ class SequenceTask(Task):
         while len(found) < size:
             length = int(rng.integers(1, self.config.length + 1)) if group is None else int(group)
             symbols = tuple(self.draw(length, rng))
-            # The checksum in split_of is linear in the bits. With binary words alone, a split could have only one parity.
+            # split_of uses a checksum that is linear in the bits: binary words alone could have one parity in a split.
             if split_of(hashlib.sha256("\0".join(symbols).encode()).digest()) == split:
                 found.append(self._solved(symbols))
                 fruitless = 0

@@ -122,8 +122,8 @@ def train_step(
     count = max(1, int(batch.mask.sum()))
     padded = not batch.attention_mask.all()
     scored.zero_grad()
-    ponder = run.train.loss == "halting"
-    sums = torch.zeros(3 if ponder else 2, device=fabric.device)
+    learned_halting = run.train.loss == "halting"
+    sums = torch.zeros(3 if learned_halting else 2, device=fabric.device)
     parts = run.train.accumulation * fabric.world_size
     mine = split(batch, parts)[fabric.global_rank :: fabric.world_size]
     for number, part in enumerate(mine, 1):
@@ -146,7 +146,7 @@ def train_step(
     for optimizer in optimizers:
         optimizer.step()
     values = {"loss": loss, "accuracy": accuracy, "grad_norm": norm}
-    if ponder:
+    if learned_halting:
         values["mean_loops"] = mean_loops[0]
     if batch.targets.is_floating_point():
         del values["accuracy"]

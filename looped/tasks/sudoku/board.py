@@ -247,8 +247,8 @@ def _dig(grids: Boards, clues: Counts, rng: np.random.Generator) -> Boards:
     for cell in rng.permuted(np.tile(np.arange(grids.shape[1]), (len(grids), 1)), axis=1).T:
         tried = np.flatnonzero(left > clues)
         cell, here = cell[tried], np.arange(len(tried))
-        # A cell may be blanked if no other digit fits there. If the digit is a naked or hidden single of the other clues,
-        # the search finds this in its first sweeps.
+        # A cell may be blanked if no other digit fits there. For a naked or hidden single of the other clues, the
+        # first sweeps of the search find this.
         masks = bits[puzzles[tried]]
         masks[here, cell] = bits[0] & ~masks[here, cell]
         free = _search(masks, limit=1)[1] == 0

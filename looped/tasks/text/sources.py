@@ -120,7 +120,7 @@ def _rows(name: str, field: str) -> dict[str, list[str]]:
     except (OSError, ValueError) as error:
         raise ValueError(
             f"task.dataset={name!r}: cannot be loaded ({' '.join(str(error).split())}); download its text from "
-            f"https://huggingface.co/datasets/{path} where there is a connection, and name the files with "
+            f"https://huggingface.co/datasets/{path} on a machine with a connection, and give the files as "
             "--task.train-files, --task.validation-files and --task.test-files"
         ) from None
     wanted: tuple[str, ...] = SPLITS if {"validation", "test"} <= set(loaded) else ("train",)
