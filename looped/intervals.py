@@ -18,7 +18,7 @@ def interval(
 
     Args:
         most: the largest possible value: 1 for a score, infinity for an error.
-        weights: weights of a weighted mean. The interval is then that of a ratio of two means. None weights all equally.
+        weights: for a weighted mean, whose interval is that of a ratio of two means. None weights all equally.
 
     Raises:
         ValueError: for no values at all.

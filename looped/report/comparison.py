@@ -233,8 +233,8 @@ def problems(runs: Sequence[Run]) -> list[Problem]:
     by_problem: dict[str, list[Run]] = {}
     for run in runs:
         task = run.config.task
-        problem = {key: value for key, value in to_dict(task).items() if key not in TASKS[task.name].presentation}
-        by_problem.setdefault(str(problem), []).append(run)
+        settings = {key: value for key, value in to_dict(task).items() if key not in TASKS[task.name].presentation}
+        by_problem.setdefault(str(settings), []).append(run)
     return sorted((_problem(members) for members in by_problem.values()), key=lambda p: -len(p.variants))
 
 
