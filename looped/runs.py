@@ -24,7 +24,7 @@ console = Console(stderr=True)
 
 
 class LoopSetting(NamedTuple):
-    """The number of loops, which is the largest number if there is an exit rule."""
+    """The number of loops, and an exit rule that may end the loop earlier."""
 
     num_loops: int
     exit_rule: ExitRule | None
@@ -85,7 +85,8 @@ def calibrate_run(
     """Find the loop count or exit rule to use, write calibration.json and return its content (see `calibrate`).
 
     Args:
-        loops: loop counts; the default is a range from 1 to twice the trained number, which is always included.
+        loops: loop counts; the default is a range from 1 to twice the trained number. The trained number is always
+            included.
         tolerance: largest loss of score; for errors, the largest relative increase.
 
     Raises:

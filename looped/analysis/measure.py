@@ -181,8 +181,8 @@ def jacobians(sample: Sample) -> dict[str, Any]:
 def other_starts(sample: Sample) -> dict[str, Any]:
     """The effect of another initial state, by loop.
 
-    With input injection the initial state is free. It is then replaced by a Gaussian state and by the last state of
-    another example. Without input injection the initial state is the input, which is disturbed by noise.
+    With input injection the initial state is free, and two replacements are tried: a Gaussian state, and the last state
+    of another example. Without input injection the initial state is the input, which is disturbed by noise.
     """
     part, loop = sample.first(PART)
     usual = states(loop, sample.loops)
@@ -283,7 +283,7 @@ def distance(a: Tensor, b: Tensor) -> float | None:
 
 
 def finite(value: float) -> float | None:
-    """The value, or None if it is not finite, because JSON cannot hold others."""
+    """The value, or None if it is not finite, because JSON has only finite numbers."""
     return value if math.isfinite(value) else None
 
 

@@ -36,8 +36,8 @@ def jacobian_spectrum(
     The Jacobian of an example covers its attended positions. It is a square matrix of size attended * d_model, and only
     its products with vectors are computed. If the dominant eigenvalues are a complex pair, the norms of the iterates
     oscillate for ever. The radius is therefore the geometric mean of their growth over the second half of the
-    iterations. Its error falls as one over their number. The radius may still be a few percent off if the two largest
-    absolute eigenvalues are close, and for causal models, whose Jacobian is far from normal.
+    iterations. Its error is proportional to 1 / iterations. The radius may still be a few percent off if the two
+    largest absolute eigenvalues are close. The same holds for causal models, because their Jacobian is far from normal.
 
     Args:
         step: one loop, as `lambda h: loop.step(h, t)`. It maps (batch, seq, d_model) to the same shape.
@@ -56,7 +56,7 @@ def jacobian_spectrum(
         return step(h) * real
 
     def growth(apply: Callable[[Tensor], Tensor]) -> Float[Tensor, "iterations batch"]:
-        """The factors by which repeated applications of a linear map change the norm of a vector."""
+        """Growth of a vector's norm in each of `iterations` applications of a linear map."""
         v, factors = start / _norm(start), []
         for _ in range(iterations):
             v = apply(v)

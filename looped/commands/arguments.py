@@ -1,4 +1,4 @@
-"""Words of the command line as configurations. A mistake in them is a ValueError of one line."""
+"""Conversion of command-line words to configurations. A mistake in them is a ValueError of one line."""
 
 import contextlib
 import dataclasses

@@ -131,7 +131,7 @@ def memorise(
         count: K, number of labels.
         dim: dimension of a label.
         bits: bits of a label (radix).
-        digit: the largest digit (wide digits), and the factor of more loops (interpolated).
+        digit: the largest digit (wide digits), and the factor by which interpolation multiplies the loops.
         seed: seed of the normally distributed labels.
         out: folder for memorise.json and precision.svg.
     """
@@ -191,7 +191,7 @@ def moduli(
         dim: dimension of a token; a run folder has its own.
         seq: number of tokens in a sequence.
         deltas: largest changes of the input.
-        p: norm of output changes.
+        p: exponent of the norm of output changes.
         grid: also compute the moduli exactly among inputs whose coordinates are multiples of 1/grid.
         num_loops: loops of the model; the default is the number in training.
         out: folder for moduli.json.
@@ -319,7 +319,7 @@ def load_function(target: str) -> Function:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # whatever the user's file may raise
+    except Exception as error:  # the user's file may raise anything
         raise ValueError(f"{file}: {type(error).__name__}: {error}") from None
     if not callable(getattr(module, name, None)):
         raise ValueError(f"{file}: expected a function named {name!r}")
@@ -341,7 +341,7 @@ def _rate_table(rows: Sequence[rates.Row]) -> Table:
 
 @contextmanager
 def _print_warnings() -> Iterator[None]:
-    """Warnings as one line each."""
+    """Print each warning as one line."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield

@@ -45,10 +45,10 @@ def standard(looped: ModelConfig, layers: int, d_model: int) -> ModelConfig:
 def match(looped: ModelConfig, equal: Literal["parameters", "flops"]) -> Match:
     """The standard transformer with the cost of `looped`, among up to 64 layers and widths up to 4 * d_model.
 
-    The number of heads stays, so widths are multiples of num_heads. For each number of layers, the two widths next to
-    the cost are candidates. Candidates within 2% of the cost remain, or else the nearest one. Among these the result is
-    the one whose d_model / layers is closest to GPT-2 small's 64. At equal cost the loss depends only weakly on the
-    shape (Kaplan et al. 2020, section 3.1).
+    The number of heads stays, so widths are multiples of num_heads. For each number of layers, the candidates are the
+    two widths whose costs are just below and above that of `looped`. Only candidates within 2% of that cost remain. If
+    there are none, the nearest one remains. The result is the candidate whose d_model / layers is closest to GPT-2
+    small's 64. At equal cost the loss depends only weakly on the shape (Kaplan et al. 2020, section 3.1).
 
     Args:
         looped: a configuration without sizes that are None.

@@ -190,7 +190,7 @@ def exits_of(
         return
     attention_mask, inputs = batch.attention_mask, batch.inputs
     record = Record()
-    seen = record.observations
+    observations = record.observations
     model(
         inputs,
         attention_mask=None if bool(attention_mask.all()) else attention_mask,
@@ -199,8 +199,8 @@ def exits_of(
     )
     for rule in rules:
         exit_mask = attention_mask if rule.needs == "halting" else attention_mask & exit_positions(batch)
-        loops_taken = replay(model, seen, rule, exit_mask)
-        logits = [seen[n - 1].logits[i] for i, n in enumerate(loops_taken.long().tolist())]
+        loops_taken = replay(model, observations, rule, exit_mask)
+        logits = [observations[n - 1].logits[i] for i, n in enumerate(loops_taken.long().tolist())]
         yield torch.stack(logits).float(), loops_taken
 
 
@@ -221,7 +221,7 @@ class Record(ExitRule):
 
 
 def replay(
-    model: LoopedTransformer, seen: Sequence[Observation], rule: ExitRule, exit_mask: Bool[Tensor, "batch seq"]
+    model: LoopedTransformer, observations: Sequence[Observation], rule: ExitRule, exit_mask: Bool[Tensor, "batch seq"]
 ) -> Float[Tensor, " batch"]:
     """Loops that each example takes under the rule, from the recorded observations of all loops: (batch,)."""
     active = Active()
@@ -229,11 +229,11 @@ def replay(
         rule,
         active,
         exit_mask,
-        step=lambda state, t: active.take(seen[t].after),
-        decode=lambda state, t: active.take(seen[t].logits),
+        step=lambda state, t: active.take(observations[t].after),
+        decode=lambda state, t: active.take(observations[t].logits),
         halting=model.halting_probability,
     )
-    iterate(exits, ExitState(seen[0].before), len(seen), until=active.empty)
+    iterate(exits, ExitState(observations[0].before), len(observations), until=active.empty)
     return exits.loops_taken[:, 0].double()
 
 

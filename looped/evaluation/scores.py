@@ -28,7 +28,7 @@ def loop_logits(
     """Logits after each of `loops` loops, on the model's device: (loops, batch, seq, output).
 
     One pass computes all of them, with two exceptions. If the modulation depends on t / num_loops, each loop count
-    needs a pass of its own. With halting="act", each loop count is the largest number of loops of its own pass.
+    needs a pass of its own. The same holds for halting="act", and a loop count is then the largest number of loops.
 
     Args:
         loops: distinct loop counts, ascending.
@@ -79,8 +79,8 @@ def evaluate(
     """Scores for groups x loop counts x metrics, with 95% intervals over examples.
 
     Returns a list of flat rows, from which pandas makes a frame. Their keys are the fields of `run_folder.EvalRow`
-    except `step`. `value`, `low` and `high` are in the metric's unit: a share from 0 to 1, or for tasks with
-    lower_is_better an error. Rows with an exit rule have two more keys, `exit_rule` and `mean_loops`.
+    except `step`. `value`, `low` and `high` are shares from 0 to 1, or errors for tasks with lower_is_better. Rows with
+    an exit rule have two more keys, `exit_rule` and `mean_loops`.
 
     Args:
         loops: distinct loop counts in any order, also beyond the trained number.

@@ -130,7 +130,7 @@ def _scores(problem: Problem) -> Section:
 
 
 def interval_text(problem: Problem) -> str:
-    """A sentence that says over what the 95% intervals are."""
+    """A sentence about the 95% intervals: over seeds, or over test examples."""
     seeds = {estimate.seeds for variant in problem.variants if (estimate := problem.headline(variant))}
     over_seeds = "95% intervals are Student's t over seeds."
     over_examples = "95% intervals are over the test examples of one seed; they say nothing about other seeds."

@@ -40,7 +40,7 @@ class Run:
     """The rows of in_context.jsonl; empty for other tasks."""
     summary: Summary | None
     best: Best | None
-    """The content of best.json, for a running training the best so far."""
+    """The content of best.json. During training this is the best so far."""
     answers: AnswersByLoop | None
     environment: Environment | None
 

@@ -83,7 +83,7 @@ class Task(ABC):
     correct if the most probable class is right, and real numbers are scored by their squared error. Problems may be
     objects of any type. `looped.tasks.SequenceTask` needs even less.
 
-    A complete task, whose problems are the numbers below 1000, and whose answers are their last bits:
+    A complete task. Its problems are the numbers below 1000, and their answers are the last bits:
 
         @frozen
         class LastBitConfig(TaskConfig):
@@ -197,7 +197,8 @@ class Task(ABC):
     def extra_evaluation(
         self, predict: Predict, *, loops: Sequence[int], split: Split, group: str, seed: int
     ) -> dict[str, Iterable[dict[str, Any]]]:
-        """Further results of an evaluation: rows of plain values, by the name of a .jsonl file in the run folder.
+        """Further results of an evaluation: names of .jsonl files in the run folder, each with its rows of plain
+        values.
 
         Args:
             predict: the model's logits for a batch after some loop counts.
@@ -208,8 +209,8 @@ class Task(ABC):
     def answer(self, problem: Any, logits: Float[Tensor, "seq output"]) -> dict[str, Any]:
         """The model's answer to a problem, as plain values with the keys answer, valid and confidence.
 
-        `valid` says whether the answer obeys the rules of the task; it is None if the task has no rules. `confidence`
-        is a probability; it is None for answers that are numbers without one.
+        `valid` says whether the answer obeys the rules of the task, or is None if the task has no rules. `confidence`
+        is from 0 to 1, or None for real numbers.
         """
         words, confidence = self._predicted_words(problem, logits)
         probability = None if confidence is None else float(confidence.prod())
@@ -231,8 +232,7 @@ class Task(ABC):
 
         Raises:
             ValueError: a bad row (on_bad_row=stop), named by `source`, line and reason; or no row. The default raises
-                it for
-                every file.
+                it for every file.
         """
         raise ValueError(f"{source}: the task {self.name} reads no files (its class has no method `read`)")
 

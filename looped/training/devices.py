@@ -38,8 +38,8 @@ def computes_in_bf16(device: str) -> bool:
 
 
 def matmul_peak(device: torch.device, bf16: bool) -> float:
-    """FLOPs per second of a large matrix product in the precision of the training: the best of a few, in about 0.1
-    s."""
+    """FLOPs per second of a large matrix product in the precision of the training: the best of a few, measured in 0.1
+    seconds."""
     size = 8192 if device.type == "cuda" else 1024
     a = torch.ones(size, size, device=device, dtype=torch.bfloat16 if bf16 else torch.float32).normal_(
         generator=torch.Generator(device).manual_seed(0)

@@ -18,7 +18,9 @@ def exit_distribution(halting: Float[Tensor, "loops n"]) -> Float[Tensor, "loops
 
 
 def divergence_from_geometric(p: Float[Tensor, "loops n"], prior: float) -> Float[Tensor, " n"]:
-    """KL(p || geometric distribution with parameter `prior`) in nats, of shape (n,). Both end at the last loop.
+    """KL(p || geometric distribution with parameter `prior`) in nats, shape (n,).
+
+    Both distributions end at the last loop, which gets the remaining probability.
 
     Source: PonderNet, section 2.2, whose loss is sum_t p_t L_t + beta KL(p || p_G).
     """

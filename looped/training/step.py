@@ -19,7 +19,7 @@ from looped.training.halting_loss import divergence_from_geometric, exit_distrib
 
 
 class ModelWithLoss(nn.Module):
-    """The model followed by the loss. DistributedDataParallel wraps both, so only sums leave the wrapper."""
+    """The model followed by the loss, as one module for Fabric. Its outputs are sums, not logits."""
 
     def __init__(self, model: LoopedTransformer, config: TrainConfig) -> None:
         super().__init__()
@@ -130,7 +130,7 @@ def train_step(
         last = number == len(mine)
         with fabric.no_backward_sync(scored, enabled=not last):  # pyright: ignore[reportArgumentType]: a private type
             loss, others = scored(to_device(part, fabric.device), padded, *loops)
-            fabric.backward(loss / count * fabric.world_size)  # Fabric averages gradients over the devices
+            fabric.backward(loss / count * fabric.world_size)  # gradients are averaged over the devices
         sums += torch.cat([loss.detach()[None], others.detach()])
     clip = run.optim.clip_norm or float("inf")
     grad_norm = nn.utils.clip_grad_norm_(scored.parameters(), clip)

@@ -51,8 +51,7 @@ def train(run: RunConfig, folder: Path, *, resume: bool = False) -> dict[str, An
     Args:
         run: a configuration without sizes that are None.
         resume: continue from the last checkpoint in `folder`. The result is bit for bit that of an uninterrupted run.
-            For
-            a finished run this only returns its summary.
+            For a finished run this only returns its summary.
 
     Returns:
         The content of summary.json.

@@ -37,9 +37,9 @@ class Countdown(Task):
     meaning.
 
     Vocabulary: inputs are given numbers and targets. Outputs go up to `largest` = max_number * max(max_number,
-    max_target). With up to 4 numbers no solution needs more, because a result is made of two given numbers, or (before
-    the last step) one more given number makes it the target. With 5 or 6 numbers, problems whose canonical solution
-    exceeds `largest` are drawn again.
+    max_target). With up to 4 numbers no solution needs more: a result either comes from two given numbers, or the last
+    step combines it with a given number into the target. With 5 or 6 numbers, problems whose canonical solution exceeds
+    `largest` are drawn again.
 
     Groups: `seen` targets occur in training, `held_out` targets do not.
     """

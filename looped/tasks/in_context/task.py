@@ -18,7 +18,7 @@ Values = Float[np.ndarray, "batch points"]
 
 TREE_DEPTH, HIDDEN, NONZERO = 4, 100, 3
 OWN_NOISE = 0.1  # standard deviation of the noise of function=noisy_linear
-SHIFT_NOISE, SHIFT_SCALE = 1.0, 3.0  # of the groups noise and scaled
+SHIFT_NOISE, SHIFT_SCALE = 1.0, 3.0  # noise and scale of the groups noise and scaled
 
 
 @register("in_context")

@@ -108,9 +108,10 @@ def invariant(solutions: Boards) -> Keys:
     """A hash of a full grid that is invariant under all symmetries and distinguishes most inequivalent grids.
 
     Two rows of a band define a permutation of the digits, from each digit to the one below it. Its cycle type is
-    independent of the names of the digits, the order of the columns, and the order of the two rows. The following are
-    therefore invariant: the collection of cycle types in a band, the collection of bands, and the unordered pair of
-    this collection for rows and for columns. The pair is unordered because of transposition.
+    independent of the names of the digits, the order of the columns, and the order of the two rows. No symmetry except
+    transposition therefore changes the collection of cycle types in each band, and the collection of these over the
+    bands. The hash is that of the two collections for rows and for columns, as an unordered pair, because transposition
+    swaps them.
     """
     boards, cells = solutions.shape
     side, box = isqrt(cells), isqrt(isqrt(cells))

@@ -161,8 +161,7 @@ class Sudoku(Task):
         return Batch(inputs, targets, inputs == 0 if self.config.loss == "blanks" else everywhere, everywhere)
 
     def score(self, batch: Batch, logits: Float[Tensor, "batch seq output"]) -> dict[str, Float[Tensor, " batch"]]:
-        """board: all blanks are right. cells: share of right blanks. valid: the rules are obeyed and the givens are
-        kept.
+        """board: all blanks are right. cells: share of right blanks. valid: the board keeps the rules and the givens.
 
         The prediction is the most probable digit. With loss="blanks" the model is not trained on the givens, so they
         are copied from the input. With loss="all" the model must predict them itself to be valid.

@@ -28,7 +28,7 @@ class TablesConfig(TaskConfig):
     min_rows: int = 1
     max_rows: int | None = None
     split_seed: int = 2021
-    """Seed of the choice of the 5% of rows that are queries only in validation and test."""
+    """Seed that selects the 5% of rows that are queries only in validation and test."""
 
     def __post_init__(self) -> None:
         positive(self, "dim", "min_features", "min_rows", "max_rows")

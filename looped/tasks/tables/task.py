@@ -43,10 +43,10 @@ class Tables(PromptTask):
     Example: 40 irises with their measures and names (`setosa` or `virginica`), and the measures of one more.
 
     Each prompt draws a table and distinct rows of it. For classes it also draws two of the table's classes in random
-    order, so the names cannot be learned. `split_seed` divides the rows of each class. 95% are context, and queries in
-    training. 2.5% each (at least one) are queries in validation and test only. The held-out table (the only group) is
-    never used in training, so all its rows may be context or queries; few rows give few independent prompts. The first
-    95% of the rows standardise features, and targets that are numbers.
+    order, so the names cannot be learned. `split_seed` divides the rows of each class: 95% are context rows, and
+    queries in training; 2.5% each (at least one) are queries in validation and test. The held-out table (the only
+    group) is never used in training, so all its rows may be context rows or queries. A table with few rows gives few
+    independent prompts. Means and deviations of the 95% standardise the features, and the targets if these are numbers.
     """
 
     Config = TablesConfig

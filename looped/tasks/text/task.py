@@ -20,8 +20,7 @@ SHOWN = 8  # tokens in a visualisation
 
 
 class Window(NamedTuple):
-    """Tokens, the tokens that follow each, and the number of final positions that are scored: 0 for a prompt, 1 .. seq
-    for a text."""
+    """Tokens, their next tokens, and the number of scored positions at the end: 0 for a prompt, 1 .. seq for a text."""
 
     inputs: Int[np.ndarray, " seq"]
     targets: Int[np.ndarray, " seq"]
@@ -157,8 +156,7 @@ class Text(Task):
     # Answering, reading and showing
 
     def _next(self, problem: Window, logits: Float[Tensor, "*loops seq output"]) -> Float[Tensor, "*loops vocab"]:
-        """Probabilities of the token after the last one. Outputs of a padded vocabulary that are no token are cut
-        off."""
+        """Probabilities of the next token after the prompt. Outputs that belong to no token are cut off."""
         return logits[..., len(problem.inputs) - 1, : self.tokenizer.vocab_size].double().cpu().softmax(-1)
 
     def _text(self, problem: Window) -> str:
@@ -217,8 +215,7 @@ class Text(Task):
         return "\n".join(lines)
 
     def visualise(self, problem: Window, logits: Float[Tensor, "loops seq output"]) -> dict[str, Any]:
-        """The distribution of the next token after each loop, for the most probable tokens in the order of their
-        ids."""
+        """The next token's distribution after each loop, over the most probable tokens in the order of their ids."""
         probabilities = self._next(problem, logits)
         shown = probabilities.amax(0).topk(min(SHOWN, probabilities.shape[1])).indices.sort().values.tolist()
         return {
