@@ -1,4 +1,4 @@
-"""The command line: `looped COMMAND`. A mistake of the user ends it with one clear line and exit code 2."""
+"""The command line: `looped COMMAND`. A user's mistake ends it with one line on standard error and exit code 2."""
 
 import importlib
 import os
@@ -11,14 +11,14 @@ from looped.commands.choice import choose
 from looped.training.errors import NonFiniteError
 from looped.user_code import import_code
 
-# What `looped --help` says of each command: the first line of its own help, here so that no command is imported for it.
-# Each is a module of its name in looped/commands.
+# The summary of each command in `looped --help`: the first line of the command's own help. It is repeated here because
+# `looped --help` must not import the commands. Each command is the module of its name in looped/commands.
 COMMANDS = {
     "train": "Train a recipe, with any of its settings changed: looped train demo-looped-4 --model.num-loops 8.",
-    "evaluate": "Score a run by group (length, difficulty) and loop count, below and beyond those trained.",
+    "evaluate": "Score a run by group (length, difficulty) and loop count, below and beyond the trained number.",
     "calibrate": "Choose the loop count or exit rule that other commands then use for a run.",
     "compare": "Train and evaluate several recipes over seeds and learning rates, then report them together.",
-    "reproduce": "Re-derive a table of the paper (2, 3 or 4), as published and corrected, beside the paper's numbers.",
+    "reproduce": "Run a table of the paper (2, 3 or 4), as published and corrected, beside the paper's numbers.",
     "report": "Write report.html, report.md, results.csv and figures from run folders.",
     "solve": "Answer your own puzzles, pairs of strings, countdown problems or tables with a trained model.",
     "generate": 'Continue texts with a trained language model: looped generate runs/mine --prompt "Once upon a time".',
@@ -33,7 +33,7 @@ COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line; returns its exit code: 0, 1 (training diverged), 2 (a mistake), 130 (interrupted)."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    # torch's own remarks, inside its compiler and about a damaged checkpoint: nothing that a user could act on.
+    # torch warns inside its compiler and about damaged checkpoints. The user can do nothing about these warnings.
     for remark in ("The .grad attribute of a Tensor that is not a leaf", "Detected pickle protocol"):
         warnings.filterwarnings("ignore", remark)
     try:
@@ -44,14 +44,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             words = words[2:]
         if (chosen := choose(words, COMMANDS, "looped", "[--import FILE_OR_MODULE] ")) is not None:
             name, rest = chosen
-            if name != "train":  # which ends by itself, after the step at hand
+            if name != "train":  # `train` ends by itself after the current step
                 signal.signal(signal.SIGTERM, signal.default_int_handler)
             importlib.import_module(f"looped.commands.{name}").main(rest)
         return 0
     except SystemExit as end:  # --help
         return int(end.code or 0)
     except BrokenPipeError:
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  the reader has closed the pipe, and nothing can be written
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  the reader has closed the pipe, so nothing can be written
         return 0
     except (ValueError, OSError) as error:
         text = str(error)

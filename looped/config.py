@@ -1,7 +1,7 @@
-"""The configuration of a run: frozen, keyword-only dataclasses that check themselves.
+"""The configuration of a run: frozen, keyword-only dataclasses that check their values.
 
-`strict.to_dict` and `strict.from_dict` turn them into plain data and back. A setting that would have no
-effect is an error, so that no run claims what it did not do.
+`strict.to_dict` and `strict.from_dict` convert them to plain data and back. A setting without effect is an error, so a
+run's configuration never claims something that the run did not do.
 """
 
 from dataclasses import field, fields
@@ -15,20 +15,20 @@ CachePolicy = Literal["all", "first", "last", "ring"]
 
 @frozen
 class ModelConfig:
-    """One looped transformer: prelude layers, a core applied `num_loops` times, coda layers."""
+    """The sizes and options of a looped transformer: prelude layers, a core applied `num_loops` times, coda layers."""
 
     inputs: Literal["tokens", "vectors"] = "tokens"
-    """What a position holds: an integer token or a real vector."""
+    """Type of the input at a position: an integer token or a real vector."""
     vocab_size: int | None = None
-    """Number of input tokens; None lets the task decide."""
+    """Number of input tokens; None takes the task's."""
     input_dim: int | None = None
-    """Width of an input vector (inputs=vectors); None lets the task decide."""
+    """Width of an input vector (inputs=vectors); None takes the task's."""
     output_size: int | None = None
-    """Number of outputs per position; None lets the task decide."""
+    """Number of outputs per position; None takes the task's."""
     max_seq_len: int | None = None
-    """Longest sequence; None lets the task decide."""
+    """Longest sequence, in positions; None takes the task's."""
     causal: bool = False
-    """Whether a position sees only itself and those before it."""
+    """Whether a position attends only to itself and earlier positions."""
     d_model: int = 256
     num_heads: int = 4
     d_head: int | None = None
@@ -42,12 +42,12 @@ class ModelConfig:
     coda_layers: int = 0
     """Layers after the loop."""
     num_loops: int = 1
-    """How often the core is applied unless a call says otherwise."""
+    """Number of times that the core is applied, unless a call gives another number."""
     norm: Literal["rms", "layer", "none"] = "rms"
     norm_gain: bool = True
     """Whether the norms inside the layers have a learned gain."""
     final_norm: Literal["rms", "layer", "none"] | None = None
-    """Norm before the output, always with a gain; None is the same kind as `norm`."""
+    """Norm before the output, always with a learned gain; None is the same kind as `norm`."""
     loop_norm: bool = False
     """Whether the final norm is applied after every loop instead of once."""
     embedding_norm: bool = False
@@ -55,9 +55,10 @@ class ModelConfig:
     feedforward_norm: bool = True
     """False feeds the raw state to the feed-forward layer (published language-model baseline)."""
     values: Literal["normalised", "state"] = "normalised"
-    """What attention values are made of; `state` is the published language-model baseline."""
+    """Input of the attention values: the normalised state, or the raw state (published language-model baseline)."""
     attention: Literal["softmax", "hardmax", "linear"] = "softmax"
-    """What becomes of the scores: softmax, its limit for large scores (ties averaged), or nothing."""
+    """Map from scores to attention weights. softmax; hardmax: the limit of softmax for large scores (ties averaged);
+    linear: the scores themselves."""
     activation: Literal["gelu", "gelu_tanh", "silu", "relu", "swiglu"] = "gelu"
     bias: bool = False
     """Whether linear layers, LayerNorms and the output have a bias."""
@@ -65,31 +66,31 @@ class ModelConfig:
     positions_every_loop: bool = False
     """Whether positions are added again before every loop instead of once at the input."""
     input_injection: Literal["none", "add", "concat"] = "none"
-    """How the embedded input enters the state again at each loop; the state then starts at zero."""
+    """How the embedded input is combined with the state in each loop. With add or concat the state starts at zero."""
     modulation: Literal["none", "additive", "scale_gate", "adaln_zero", "table", "rezero"] = "none"
-    """How the loop index acts on the core: a sinusoid added to the state (Universal Transformer), gains
-    and gates (the paper's TMLT), those with shifts (DiT), a learned table of gains and gates, or one
-    learned scalar gate for each sublayer (ReZero, which does not depend on the index)."""
+    """How the loop index acts on the core. additive: a sinusoid is added to the state (Universal Transformer).
+    scale_gate: scales and gates (TMLT, the paper's model). adaln_zero: scales, gates and shifts (DiT). table: a learned
+    table of scales and gates. rezero: one learned scalar gate for each sublayer, independent of the index (ReZero)."""
     gate_offset: Literal[0, 1] = 0
-    """Gate when the modulation is at its zero initialisation: 0 (published, identity) or 1 (plain)."""
+    """Value of the gate at initialisation: 0 (published, the layer is the identity) or 1 (as without modulation)."""
     timestep: Literal["index", "fraction", "both"] = "index"
-    """The modulation sees t, t / num_loops, or both."""
+    """Input of the modulation: t, t / num_loops, or both."""
     max_loops: int | None = None
     """Number of rows of the learned table (modulation=table)."""
     cache: Literal["all", "first"] = "all"
     """Which loops have keys and values of their own. all: every loop. first: only the first `cache_loops` loops; later
-    loops attend to the keys and values of the last of these, which makes a cache smaller."""
+    loops attend to the keys and values of the last of these, so the cache is smaller."""
     cache_loops: int | None = None
-    """Loops with keys and values of their own (cache=first); None is 1."""
+    """Number of loops with keys and values of their own (cache=first); None is 1."""
     halting: Literal["none", "gate", "act"] = "none"
-    """A learned probability of leaving after each loop: an exit gate (PonderNet, 2021), or adaptive computation time
-    (Graves, 2016), which reads out the mean of the states. Of each token in causal models, else of the sequence."""
+    """Learned halting. gate: a probability of exiting after each loop (PonderNet, 2021). act: adaptive computation time
+    (Graves, 2016), whose output is a weighted mean of the states. Causal models halt per token, others per sequence."""
     tie_embeddings: bool = False
-    """Whether the output matrix is the token embedding."""
+    """Whether the output matrix is the transposed token embedding."""
     initialisation: Literal["gpt2", "pytorch"] = "gpt2"
-    """gpt2: N(0, 0.02), residual projections / sqrt(2 * depth). pytorch: the framework's defaults."""
+    """gpt2: N(0, 0.02), residual projections divided by sqrt(2 * depth). pytorch: PyTorch's defaults."""
     initialisation_depth: int | None = None
-    """LoopSetting in that formula; None is the effective depth (the public code uses a constant 12)."""
+    """The depth in that formula; None is the effective depth. The public code uses a constant 12."""
 
     def __post_init__(self) -> None:
         positive(
@@ -134,7 +135,15 @@ class ModelConfig:
 
     @classmethod
     def for_task(cls, task: Any, **settings: Any) -> "ModelConfig":
-        """A configuration with the sizes that a task needs: `ModelConfig.for_task(task, d_model=64, num_loops=8)`."""
+        """A configuration with the sizes of a task: `ModelConfig.for_task(task, d_model=64, num_loops=8)`.
+
+        Args:
+            task: a `Task`, whose `spec` gives inputs, vocab_size, input_dim, output_size, max_seq_len and causal.
+            settings: further fields; they override the sizes of the task.
+
+        Raises:
+            ValueError: a field has an impossible value, or a setting has no effect.
+        """
         spec = {f.name: getattr(task.spec, f.name) for f in fields(task.spec)}
         return cls(**{**spec, **settings})
 
@@ -149,18 +158,18 @@ class ModelConfig:
 
 @frozen
 class ScheduleConfig:
-    """How many loops a training step runs, and how many of them carry gradient."""
+    """The number of loops in a training step, and the number of loops with gradient."""
 
     kind: Literal["fixed", "curriculum", "random"] = "fixed"
     """fixed: model.num_loops. curriculum: grows from min_loops to max_loops. random: uniform in that range."""
     min_loops: int | None = None
     max_loops: int | None = None
     loops_step: int = 1
-    """Loops added at a time by the curriculum."""
+    """Number of loops that the curriculum adds at a time."""
     every: int | None = None
-    """Steps between two additions of the curriculum."""
+    """Number of steps between two additions of the curriculum."""
     num_grad_loops: int | None = None
-    """Trailing loops that carry gradient; None is all."""
+    """Number of final loops with gradient; None is all loops."""
 
     def __post_init__(self) -> None:
         positive(self, "min_loops", "max_loops", "loops_step", "every", "num_grad_loops")
@@ -178,26 +187,27 @@ class ScheduleConfig:
 
 @frozen
 class OptimConfig:
-    """AdamW or Muon with warm-up, decay of the learning rate, clipping and, optionally, averaged weights."""
+    """The optimiser, its learning rate schedule, gradient clipping and, optionally, averaged weights."""
 
     optimizer: Literal["adamw", "muon"] = "adamw"
-    """muon: orthogonalised momentum for the matrices of the layers, scaled to AdamW's learning rates; AdamW for
-    everything else (embeddings, output, modulation, norms)."""
+    """adamw, or muon: orthogonalised momentum for the matrices of the layers, scaled to AdamW's learning rates, and
+    AdamW for the other weights (embeddings, output, modulation, norms)."""
     learning_rate: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = 0.01
     decay: Literal["matrices", "all_but_bias"] = "matrices"
-    """all_but_bias is the public reasoning code's: norm gains are decayed too."""
+    """The weights with weight decay. all_but_bias also decays norm gains, as the public reasoning code does."""
     warmup_steps: int = 100
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     final_fraction: float = 0.0
-    """Learning rate at the end as a fraction of the peak."""
+    """Learning rate at the end, as a fraction of the largest learning rate."""
     update_every: int = 1
-    """Steps between changes of the learning rate; the public code's epoch leaves the first at zero."""
+    """Number of steps between changes of the learning rate. In the public code this is an epoch. With warm-up, the
+    learning rate of the first epoch is therefore zero."""
     clip_norm: float | None = 1.0
-    """Largest norm of the gradient; None does not clip."""
+    """Largest norm of the gradient; None disables clipping."""
     ema_decay: float | None = None
-    """Evaluate an exponential moving average of the weights with this decay; None does not."""
+    """Decay of an exponential moving average of the weights, which is then evaluated; None disables it."""
 
     def __post_init__(self) -> None:
         check(self.learning_rate > 0, "learning_rate", self.learning_rate, "a positive number")
@@ -214,44 +224,45 @@ class OptimConfig:
 
 @frozen
 class TrainConfig:
-    """How long, on what and how often."""
+    """Length of the training, loss, device, and the intervals of logging, evaluation and checkpoints."""
 
     steps: int = 3000
     batch_size: int = 128
-    """Examples in a step, over all devices and accumulated parts."""
+    """Number of examples in a step, over all devices and accumulated parts."""
     accumulation: int = 1
-    """Parts in which a step's batch is computed."""
+    """Number of parts in which each device computes its share of a batch."""
     seed: int = 0
     """Fixes the initial weights and the order of the training examples."""
     loss: Literal["last", "all", "window", "halting"] = "last"
-    """Which loops' loop_logits are scored; ponder: those that learned halting leaves with, and the loops it takes."""
+    """The loops whose loop_logits enter the loss. halting: the exits of learned halting, plus a cost of the loops."""
     loss_window: int | None = None
-    """Number of trailing loops (loss=window)."""
+    """Number of final loops in the loss (loss=window)."""
     ponder_cost: float = 0.01
-    """Weight of the price of loops (loss=ponder): for act the ponder cost N + R, for gate the divergence, in nats, of
-    the exits from a geometric distribution."""
+    """Weight of the cost of loops (loss=halting). act: the ponder cost N + R. gate: the KL divergence, in nats, of the
+    exit distribution from a geometric distribution."""
     ponder_prior: float = 0.2
-    """Parameter of that distribution, whose mean is one over it (model.halting=gate)."""
+    """Parameter of that geometric distribution, whose mean is 1 / ponder_prior loops (model.halting=gate)."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     devices: int = 1
     precision: Literal["auto", "bf16", "fp32"] = "auto"
-    """auto is bf16 mixed precision where the processor computes in it."""
+    """auto is bf16 mixed precision if the processor supports it."""
     compile: bool | None = None
-    """Compile the core; None does where a compiler is at hand."""
+    """Whether to compile the core; None compiles if a compiler is available."""
     recompute: Literal["none", "loop", "nested"] = "none"
-    """Keep all activations, one state a loop, or about the square root of the loops."""
+    """Activations kept for the backward pass. none: all are kept. loop: one state for each loop. nested: about
+    sqrt(num_loops) states. The others are recomputed."""
     workers: int = 1
-    """Processes that prepare batches; 0 prepares them between steps."""
+    """Number of processes that prepare batches; with 0 the batches are prepared between steps."""
     log_every: int = 50
     eval_every: int = 500
     eval_examples: int = 1024
     save_every: int = 1000
     save_minutes: float = 10.0
-    """A checkpoint is also written when this much time has passed since the last."""
+    """Minutes since the last checkpoint after which another one is written."""
     keep_last: int = 2
-    """Checkpoints kept, besides the best."""
+    """Number of last checkpoints kept, in addition to the best one."""
     target: float | None = None
-    """End early when the validation metric reaches this value."""
+    """Training ends when the validation metric reaches this value."""
 
     def __post_init__(self) -> None:
         positive(
@@ -277,12 +288,12 @@ class TrainConfig:
 
 @frozen
 class RunConfig:
-    """Everything that determines one training run."""
+    """All settings that determine a training run."""
 
     recipe: str = "custom"
-    """Name of the recipe that made this."""
+    """Name of the recipe that made this configuration."""
     note: str = ""
-    """What the recipe reproduces, and how it differs from what was published."""
+    """What the recipe reproduces, and how it differs from the publication."""
     model: ModelConfig = field(default_factory=ModelConfig)
     task: TaskConfig
     """The settings of any registered task (see `looped.tasks`)."""
@@ -300,9 +311,11 @@ class RunConfig:
             check(loss_window <= reach, "train.loss_window", loss_window, f"at most the {reach} loops with gradient")
         if self.train.loss in ("all", "halting"):
             check(window is None, "schedule.num_grad_loops", window, f"None when train.loss={self.train.loss!r}")
-        halting, ponder = self.model.halting, self.train.loss == "halting"
+        halting, learned_halting = self.model.halting, self.train.loss == "halting"
         needs = "'halting', which trains" if halting != "none" else "'last', 'all' or 'window' with"
-        check(ponder == (halting != "none"), "train.loss", self.train.loss, f"{needs} model.halting={halting!r}")
+        check(
+            learned_halting == (halting != "none"), "train.loss", self.train.loss, f"{needs} model.halting={halting!r}"
+        )
         if halting == "act":
             forbid_unused(self.train, "model.halting='act'", "ponder_prior", "recompute")
         if self.model.max_loops is not None:

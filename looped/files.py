@@ -1,4 +1,4 @@
-"""Files that are whole or absent, also after a crash while they were being written."""
+"""Files that are written whole or not at all, also if the process is killed while it writes."""
 
 import contextlib
 import gzip
@@ -14,7 +14,7 @@ import zstandard
 
 
 def read_text(path: Path) -> str:
-    """The text of a file, plain or compressed by xz, gzip or Zstandard (told by its content).
+    """The text of a file. Compression by xz, gzip or Zstandard is detected from the content.
 
     Raises:
         ValueError: one line, for a file that cannot be read, is damaged, empty, or not UTF-8.
@@ -43,10 +43,10 @@ def read_text(path: Path) -> str:
 def write_atomic(path: Path, content: str | bytes) -> None:
     """Write `content` (text as UTF-8) whole or not at all.
 
-    A device or a pipe, which has nothing to lose and must stay what it is, is written directly.
+    A device or a pipe is written directly, because it must not be replaced by a file.
 
     Raises:
-        OSError: if it cannot be written, naming `path`, which is then what it was before.
+        OSError: it cannot be written; names `path`, whose old content is intact.
     """
     with replacing(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
@@ -54,10 +54,10 @@ def write_atomic(path: Path, content: str | bytes) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary neighbour to write to. It is synced to the disk and renamed to `path` at the end, if all went well.
+    """A temporary file beside `path`. On success it is synced to the disk and renamed to `path`.
 
     Raises:
-        OSError: naming `path`, which is then what it was before.
+        OSError: it cannot be written; names `path`, whose old content is intact.
     """
     special = path.exists() and not path.is_file()
     temporary = path if special else path.with_name(f".{path.name}.tmp")
@@ -77,12 +77,20 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; ValueError names the file if there is none, or no object in it."""
+    """The object in a JSON file.
+
+    Raises:
+        ValueError: there is no such file, or no JSON object in it; names the file and the line.
+    """
     return parse_object("\n".join(read_lines(path)), path)
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a text file; ValueError names the file if there is none, or if it is not UTF-8."""
+    """The lines of a text file.
+
+    Raises:
+        ValueError: there is no such file, or it is not UTF-8; names the file.
+    """
     try:
         text = path.read_text(encoding="utf-8").removesuffix("\n")
     except FileNotFoundError:
@@ -93,7 +101,11 @@ def read_lines(path: Path) -> list[str]:
 
 
 def parse_object(text: str, path: Path, line: int | None = None) -> dict[str, Any]:
-    """The object in JSON text, such as a line of the file `path`; ValueError names file and line if there is none."""
+    """The object in JSON text, which is the file `path` or its line `line`.
+
+    Raises:
+        ValueError: the text is not a JSON object; names file and line.
+    """
     try:
         data = json.loads(text)
     except json.JSONDecodeError as error:

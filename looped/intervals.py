@@ -12,11 +12,13 @@ Z = 1.959964  # two-sided 95% quantile of the normal distribution
 def interval(
     values: Float[Tensor, " n"], most: float = 1.0, weights: Float[Tensor, " n"] | None = None
 ) -> tuple[float, float, float]:
-    """Mean, low and high: Wilson's interval where all values are 0 or 1, else the normal one within [0, most].
+    """Mean, and low and high end of its 95% interval.
+
+    If all values are 0 or 1, this is Wilson's interval. Otherwise it is the normal interval, cut to [0, most].
 
     Args:
         most: the largest possible value: 1 for a score, infinity for an error.
-        weights: of a weighted mean, whose interval is that of a ratio of two means; None weighs all equally.
+        weights: for a weighted mean, whose interval is that of a ratio of two means. None weights all equally.
 
     Raises:
         ValueError: for no values at all.

@@ -30,7 +30,7 @@ def lazy_names(package: str, file: str) -> tuple[Callable[[str], Any], Callable[
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         module, original = places[name]
         value = getattr(importlib.import_module(module), original)
-        setattr(sys.modules[package], name, value)  # the next use finds it without this function
+        setattr(sys.modules[package], name, value)  # the next use does not call this function
         return value
 
     return load, lambda: sorted(places), sorted(places)

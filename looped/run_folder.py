@@ -1,7 +1,7 @@
-"""The run folder: the names of its files, what each row of them holds, reading and writing.
+"""The run folder: the names of its files, the schemas of their rows, reading and writing.
 
-Training, evaluation, calibration and the report meet here and nowhere else. Every file is written whole (metrics.jsonl
-by whole lines), and what is read is checked: each class is the schema of one file, or of the rows of one.
+Training, evaluation, calibration and reports exchange data only through these files. Each class is the schema of one
+file or of its rows, and reading checks it. Files are written whole or not at all; metrics.jsonl grows by whole lines.
 """
 
 import json
@@ -26,7 +26,7 @@ class InFile:
 
     @classmethod
     def kind_of(cls, row: dict[str, Any]) -> type["InFile"]:
-        """The class of a row, in a file whose rows are of several."""
+        """The class of a row, in files with rows of several classes."""
         return cls
 
 
@@ -39,7 +39,7 @@ F = TypeVar("F", bound=InFile)
 
 @frozen
 class Environment(InFile):
-    """The machine and the program that made a result."""
+    """The machine and the program that produced a result."""
 
     file: ClassVar[str] = "environment.json"
     command: str
@@ -52,11 +52,11 @@ class Environment(InFile):
     precision: str
     device: str
     matmul_peak: float | None = None
-    """Measured FLOPs a second of a large matrix product, on all devices together."""
+    """Measured FLOPs per second of a large matrix product, over all devices together."""
 
 
 class MetricsRow(InFile):
-    """A line of metrics.jsonl, which grows while a run is trained."""
+    """A line of metrics.jsonl, which grows during training."""
 
     __slots__ = ()
     file: ClassVar[str] = "metrics.jsonl"
@@ -68,30 +68,30 @@ class MetricsRow(InFile):
 
 @frozen
 class TrainRow(MetricsRow):
-    """Means over the training steps since the line before."""
+    """Means over the training steps since the previous line."""
 
     kind: Literal["train"]
     step: int
     seconds: float
-    """Training time so far, over all continuations."""
+    """Training time so far, over all continuations of the run."""
     loss: float
     grad_norm: float
-    """Before clipping."""
+    """Norm of the gradient before clipping."""
     learning_rate: float
     num_loops: int
     num_grad_loops: int
     examples_per_s: float
     tokens_per_s: float
     matmul_share: float
-    """FLOPs of the step over `Environment.matmul_peak`."""
+    """FLOPs per second of the training, divided by `Environment.matmul_peak`."""
     data_wait: float
-    """Share of the time that was spent waiting for batches."""
+    """Share of the time in which the training waited for batches."""
     peak_memory: float
-    """Bytes: of tensors on a GPU, of the process elsewhere."""
+    """Bytes: memory of tensors on a GPU, memory of the process otherwise."""
     accuracy: float | None = None
-    """None where the targets are real numbers."""
+    """None if the targets are real numbers."""
     mean_loops: float | None = None
-    """With train.loss="halting"."""
+    """Only with train.loss="halting"."""
 
 
 @frozen
@@ -103,7 +103,7 @@ class ValidationRow(MetricsRow):
     seconds: float
     num_loops: int
     scores: dict[str, float]
-    """By metric."""
+    """Score by metric."""
 
 
 @frozen
@@ -118,7 +118,7 @@ class Best(InFile):
 
 @frozen
 class Summary(InFile):
-    """How a training ended. A run that goes on has none, or one that says "interrupted"."""
+    """The end of a training. A running training has none, or an old one that says "interrupted"."""
 
     file: ClassVar[str] = "summary.json"
     recipe: str
@@ -137,7 +137,7 @@ class Summary(InFile):
 
 @frozen
 class EvalRow(InFile):
-    """A score on one group at a loop count."""
+    """A score on one group with a loop count."""
 
     file: ClassVar[str] = "eval.jsonl"
     group: str
@@ -146,9 +146,9 @@ class EvalRow(InFile):
     value: float
     low: float
     high: float
-    """`low` and `high` are the 95% interval over examples."""
+    """`low` and `high` are the ends of the 95% interval over examples."""
     n: int
-    """Number of examples, for text of windows."""
+    """Number of examples; for text, number of windows."""
     split: str
     trained_loops: int
     step: int
@@ -161,7 +161,7 @@ class EvalRow(InFile):
 
 @frozen
 class ExitRow(EvalRow):
-    """A score with an exit rule; `num_loops` is the most loops."""
+    """A score with an exit rule; `num_loops` is the largest number of loops."""
 
     exit_rule: str
     mean_loops: float
@@ -170,7 +170,7 @@ class ExitRow(EvalRow):
 
 @frozen
 class InContextRow(InFile):
-    """In-context learning: a score by number of points in context, of the model or of a baseline."""
+    """In-context learning: a score by number of points in context, for the model or a baseline."""
 
     file: ClassVar[str] = "in_context.jsonl"
     group: str
@@ -194,7 +194,7 @@ class AnswersByLoop(InFile):
     file: ClassVar[str] = "answers_by_loop.json"
     trained_loops: int
     examples: tuple[dict[str, Any], ...]
-    """What `Task.visualise` returns."""
+    """The results of `Task.visualise`."""
 
 
 @frozen
@@ -210,14 +210,14 @@ class CalibrationRow:
 @frozen
 class Recommendation(CalibrationRow):
     seconds: float
-    """Wall time for all examples, really run."""
+    """Measured wall time for all examples with this setting."""
     seconds_of_best: float
-    """The same with the best loop count."""
+    """Measured wall time for all examples with the best loop count."""
 
 
 @frozen
 class Calibration(InFile):
-    """Scores by loop count and exit rule, and the cheapest that is as good as the best."""
+    """Scores by loop count and exit rule, and the cheapest setting close to the best score."""
 
     file: ClassVar[str] = "calibration.json"
     metric: str
@@ -228,18 +228,18 @@ class Calibration(InFile):
     trained_loops: int
     rows: tuple[CalibrationRow, ...]
     best: CalibrationRow
-    """Of the rows without an exit rule."""
+    """The best row without an exit rule."""
     recommendation: Recommendation
     warning: str | None
     step: int
-    """The checkpoint for which all this holds."""
+    """The step of the checkpoint that was calibrated."""
     device: str
     threads: int
 
 
 @frozen
 class TableRow:
-    """The runs behind a row of one of the paper's tables, by the names of their folders."""
+    """The runs of a row in one of the paper's tables, by the names of their folders."""
 
     task: str
     model: str
@@ -250,7 +250,7 @@ class TableRow:
 
 @frozen
 class TableClaim:
-    """The runs `second` are better than the runs `first`."""
+    """The claim that the runs `second` are better than the runs `first`."""
 
     task: str
     says: str
@@ -260,7 +260,7 @@ class TableClaim:
 
 @frozen
 class RunTable(InFile):
-    """A table of the paper, in a folder that holds the folders of its runs."""
+    """A table of the paper. Its file is in the folder that contains the run folders."""
 
     file: ClassVar[str] = "table.json"
     title: str
@@ -275,17 +275,17 @@ class RunTable(InFile):
 
 
 def read_file(folder: Path, kind: type[F]) -> F | None:
-    """The content of the kind's file in a folder; None where there is no such file.
+    """The content of the file of class `kind` in a folder; None if there is no such file.
 
     Raises:
-        ValueError: one line, for a malformed file (names file, line and field).
+        ValueError: the file is malformed; names file, line and field.
     """
     path = folder / kind.file
     return _checked(kind, read_object(path), f"{path}:1") if path.exists() else None
 
 
 def read_rows(folder: Path, kind: type[F]) -> list[F]:
-    """The rows of the kind's file in a folder; none where there is no such file. Raises as `read_file`."""
+    """The rows of the file of class `kind` in a folder; empty if there is no such file. Raises as `read_file`."""
     path = folder / kind.file
     lines = read_lines(path) if path.exists() else []
     objects = ((parse_object(line, path, number), number) for number, line in enumerate(lines, 1))
@@ -293,21 +293,21 @@ def read_rows(folder: Path, kind: type[F]) -> list[F]:
 
 
 def write_file(folder: Path, kind: type[InFile], content: dict[str, Any], *, indent: int | None = 2) -> None:
-    """Write the kind's file, whole or not at all.
+    """Write the file of class `kind`, whole or not at all.
 
     Args:
         indent: None writes one line.
 
     Raises:
-        ValueError: for what `read_file` would refuse.
-        OSError: where it cannot be written; the file is then as it was.
+        ValueError: `read_file` would refuse the content.
+        OSError: the file cannot be written; its old content is intact.
     """
     _checked(kind, content, str(folder / kind.file))
     write_atomic(folder / kind.file, json.dumps(content, indent=indent) + "\n")
 
 
 def write_rows(folder: Path, kind: type[InFile], rows: Iterable[dict[str, Any]]) -> None:
-    """Write the rows into the kind's file, whole or not at all. Raises as `write_file`."""
+    """Write the rows into the file of class `kind`, whole or not at all. Raises as `write_file`."""
     rows = list(rows)
     for number, row in enumerate(rows, 1):
         _checked(kind.kind_of(row), row, f"{folder / kind.file}:{number}")
@@ -315,7 +315,7 @@ def write_rows(folder: Path, kind: type[InFile], rows: Iterable[dict[str, Any]])
 
 
 def write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    """Write rows that only their task knows (`Task.extra_evaluation`), whole or not at all."""
+    """Write the rows of `Task.extra_evaluation`, which have no schema here, whole or not at all."""
     write_atomic(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
@@ -323,7 +323,7 @@ def read_config(folder: Path) -> RunConfig:
     """The configuration in a run folder.
 
     Raises:
-        ValueError: where `folder` is no run folder or its config.json is malformed.
+        ValueError: `folder` is not a run folder, or its config.json is malformed.
     """
     if not (folder / CONFIG).is_file():
         raise ValueError(f"{folder}: not a run folder (no {CONFIG})")
@@ -339,10 +339,10 @@ def write_config(run: RunConfig, folder: Path) -> None:
 
 
 def open_run(run: RunConfig, folder: Path, resume: bool) -> Summary | None:
-    """Check that `folder` can take this run; returns its summary where there is nothing left to train.
+    """Check that `folder` can take this run. Returns its summary if the training is finished, else None.
 
     Raises:
-        ValueError: resume=False and the folder holds a run already; resume=True and it holds none or another one.
+        ValueError: resume=False and the folder already holds a run; resume=True and it holds no run or another one.
     """
     if not resume:
         for name in (CONFIG, MetricsRow.file, Summary.file, CHECKPOINTS):
@@ -352,23 +352,23 @@ def open_run(run: RunConfig, folder: Path, resume: bool) -> Summary | None:
     difference = _difference(to_dict(read_config(folder)), to_dict(run))
     if difference:
         raise ValueError(f"{folder}: cannot be resumed with another configuration: {difference}")
-    for leftover in (*folder.glob(".*.tmp"), *(folder / CHECKPOINTS).glob("*.tmp")):  # of a killed process
+    for leftover in (*folder.glob(".*.tmp"), *(folder / CHECKPOINTS).glob("*.tmp")):  # left by a killed process
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
     summary = read_file(folder, Summary)
     return summary if summary and summary.finished != "interrupted" else None
 
 
-def _difference(stored: Any, asked: Any, path: str = "") -> str:
-    """'field=asked, but the folder has stored' for the first field that differs, or ''."""
-    if isinstance(stored, dict) and isinstance(asked, dict):
-        keys = stored | asked
-        inner = (_difference(stored.get(key), asked.get(key), f"{path}.{key}".lstrip(".")) for key in keys)
+def _difference(stored: Any, requested: Any, path: str = "") -> str:
+    """'field=requested, but the folder has stored' for the first field that differs, or ''."""
+    if isinstance(stored, dict) and isinstance(requested, dict):
+        keys = stored | requested
+        inner = (_difference(stored.get(key), requested.get(key), f"{path}.{key}".lstrip(".")) for key in keys)
         return next(filter(None, inner), "")
-    return "" if stored == asked else f"{path}={asked!r}, but the folder has {stored!r}"
+    return "" if stored == requested else f"{path}={requested!r}, but the folder has {stored!r}"
 
 
-def _checked(kind: type[T], data: Any, where: str, name: str = "row") -> T:
+def _checked(kind: type[T], data: Any, place: str, name: str = "row") -> T:
     try:
         return from_dict(kind, data, name)
     except ValueError as error:
-        raise ValueError(f"{where}: {str(error).removeprefix('row.').removeprefix('row: ')}") from None
+        raise ValueError(f"{place}: {str(error).removeprefix('row.').removeprefix('row: ')}") from None

@@ -1,4 +1,4 @@
-"""Trained runs as a library user has them: evaluate a run folder, calibrate its loops, solve a file of problems."""
+"""The library's functions for run folders: evaluate a run, calibrate its loops, solve a file of problems."""
 
 import sys
 from collections.abc import Sequence
@@ -24,17 +24,17 @@ console = Console(stderr=True)
 
 
 class LoopSetting(NamedTuple):
-    """How often a model loops: `num_loops` times, or fewer where the exit rule ends the loop."""
+    """The number of loops, and an exit rule that may end the loop earlier."""
 
     num_loops: int
     exit_rule: ExitRule | None
 
 
 def recommended_setting(folder: Path, step: int) -> LoopSetting | None:
-    """What `looped calibrate` recommends for a checkpoint; None where it was not run.
+    """The recommendation of `looped calibrate` for a checkpoint; None if there is none for this step.
 
     Raises:
-        ValueError: where calibration.json is malformed.
+        ValueError: calibration.json is malformed.
     """
     try:
         stored = read_file(folder, Calibration)
@@ -48,21 +48,21 @@ def recommended_setting(folder: Path, step: int) -> LoopSetting | None:
     if stored.step != step:
         print(f"{path}: of step {stored.step}, not {step}; not used", file=sys.stderr)
         return None
-    how = f"exit rule {rule}, at most {chosen.num_loops} loops" if rule else f"{chosen.num_loops} loops"
-    print(f"{how}, as {path} recommends", file=sys.stderr)
+    description = f"exit rule {rule}, at most {chosen.num_loops} loops" if rule else f"{chosen.num_loops} loops"
+    print(f"{description}, as {path} recommends", file=sys.stderr)
     return LoopSetting(chosen.num_loops, rule)
 
 
 def loop_setting(
     folder: Path, config: ModelConfig, step: int, num_loops: int | None, exit_rule: str | None
 ) -> LoopSetting:
-    """How often to loop: as asked; else, where nothing was asked, as recommended; else as trained.
+    """The loops as the arguments say. Without arguments: as `looped calibrate` recommends, or else as trained.
 
     Args:
         exit_rule: text, see `parse_rule`; "none" runs all loops.
 
     Raises:
-        ValueError: for a rule that there is not, or that the model was not trained for.
+        ValueError: the rule does not exist, or the model was not trained for it.
     """
     if num_loops is None and exit_rule is None and (recommended := recommended_setting(folder, step)):
         return recommended
@@ -82,7 +82,12 @@ def calibrate_run(
     checkpoint: Literal["best", "last"] = "best",
     device: Device = "auto",
 ) -> dict[str, Any]:
-    """Choose how often a trained model loops, into calibration.json, whose content is returned (see `calibrate`).
+    """Find the loop count or exit rule to use, write calibration.json and return its content (see `calibrate`).
+
+    Args:
+        loops: loop counts; the default is a range from 1 to twice the trained number. The trained number is always
+            included.
+        tolerance: largest loss of score; for errors, the largest relative increase.
 
     Raises:
         ValueError: as `evaluate_run`, and for a tolerance below 0.
@@ -123,12 +128,15 @@ def evaluate_run(
     checkpoint: Literal["best", "last"] = "best",
     device: Device = "auto",
 ) -> list[dict[str, Any]]:
-    """Evaluate a run folder into eval.jsonl (whose rows are returned), answers_by_loop.json and what the task adds.
+    """Evaluate a run folder and return the rows of eval.jsonl.
+
+    Writes eval.jsonl, answers_by_loop.json and the files of `Task.extra_evaluation`.
 
     Args:
-        loops: loop counts; none is a range from 1 to beyond those trained.
-        exit_rule: also score with this rule; None is the recommended one, unless `loops` are given.
-        examples: in each group, at most.
+        loops: loop counts; the default is a range from 1 to twice the trained number, or to 8.
+        exit_rule: a rule to score in addition; None is the recommended one, or no rule if `loops` are given.
+        examples: the largest number of examples in each group.
+        groups: None is all groups of the task.
 
     Raises:
         ValueError: no run folder, no checkpoint, no such device, impossible loop counts, an unknown group or rule.
@@ -160,7 +168,7 @@ def evaluate_run(
 
 
 def default_loops(trained: int, most: int | None = None) -> list[int]:
-    """All loop counts up to 8, then some up to twice those trained: below and beyond."""
+    """All loop counts up to 8, then some up to twice the trained number, but at most `most`."""
     end = max(2 * trained, 8)
     counts = [*range(1, 9), *range(10, 17, 2), *range(20, 33, 4), *range(40, end + 1, 20), trained, end]
     return sorted({n for n in counts if n <= end and (most is None or n <= most)})
@@ -174,13 +182,17 @@ def solve_file(
     exit_rule: str | None = None,
     on_bad_row: Literal["stop", "skip"] = "stop",
 ) -> tuple[list[dict[str, Any]], int]:
-    """A trained model's answers to the problems in a file (or on standard input, `-`), and the rows skipped.
+    """The answers of a trained model to the problems in a file, and the number of skipped rows.
 
-    Each answer has the keys input, answer, valid, confidence, expected (what the task's own solver says). The loops are
-    as `loop_setting` says.
+    An answer has the keys input, answer, valid, confidence and expected. `expected` is the solution of the task's own
+    solver, or ''. The loops are chosen as in `loop_setting`.
+
+    Args:
+        source: path of the file; `-` is standard input.
+        on_bad_row: stop at a bad row, or skip and count it.
 
     Raises:
-        ValueError: no run folder; a bad row (on_bad_row=stop); nothing to solve.
+        ValueError: no run folder; a bad row (on_bad_row=stop); no problem in the file.
     """
     run, model, step = load_run(folder)
     task = TASKS[run.task.name](run.task)

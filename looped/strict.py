@@ -1,4 +1,4 @@
-"""Strict plain-data configurations: checks for their fields, and dictionaries to and from them."""
+"""Checks for the fields of configurations, and their conversion to and from plain dictionaries."""
 
 import dataclasses
 import difflib
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 @typing.dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(dataclasses.field,))
 def frozen(cls: type[T]) -> type[T]:
-    """The decorator of every configuration: frozen, keyword-only, slotted."""
+    """The decorator of every configuration: frozen, keyword-only, with slots."""
     return dataclasses.dataclass(frozen=True, kw_only=True, slots=True)(cls)
 
 
@@ -24,7 +24,7 @@ def check(ok: bool, field_name: str, value: object, allowed: str) -> None:
 
 
 def at_least(least: int, **values: int | None) -> None:
-    """Raise for the first of the named values that is smaller; None may be anything."""
+    """Raise ValueError for the first of the named values that is smaller than `least`; None is allowed."""
     for name, value in values.items():
         check(value is None or value >= least, name, value, f"at least {least}")
 
@@ -41,7 +41,10 @@ def fraction(config: Any, *names: str) -> None:
 
 
 def forbid_unused(config: Any, condition: str, *names: str) -> None:
-    """Raise if one of `names` was set although `condition` (already known to hold) makes it idle."""
+    """Raise ValueError if one of the fields `names` is set, because it has no effect under `condition`.
+
+    The caller checks the condition. A field counts as set if it differs from its default.
+    """
     for f in dataclasses.fields(config):
         value = getattr(config, f.name)
         if f.name in names and value != f.default:
@@ -62,10 +65,10 @@ class Named:
 
     @classmethod
     def kind(cls, name: str) -> type:
-        """The configuration of that name.
+        """The configuration class of that name.
 
         Raises:
-            ValueError: for an unknown name.
+            ValueError: the name is unknown.
         """
         raise NotImplementedError
 
@@ -83,13 +86,13 @@ def from_dict(cls: type[T], data: object, path: str = "") -> T:
     """Build `cls` from plain JSON values.
 
     Raises:
-        ValueError: for an unknown key, a wrong type or an impossible value; names the field.
+        ValueError: an unknown key, a wrong type or an impossible value; names the field.
     """
     return _convert(cls, data, path or cls.__name__)
 
 
 def nearest(word: str, options: Iterable[str]) -> str:
-    """' (did you mean X?)' for the option nearest to `word`, or ''."""
+    """' (did you mean X?)' with the option nearest to `word`, or ''."""
     close = difflib.get_close_matches(word, list(options), n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
@@ -157,4 +160,4 @@ def _convert_dataclass(cls: Any, data: Any, path: str) -> Any:
         raise ValueError(f"{path}.{error}") from None
 
 
-_type_hints = functools.cache(typing.get_type_hints)  # which a file of thousands of rows asks for again and again
+_type_hints = functools.cache(typing.get_type_hints)  # cached, because a file may have thousands of rows of one class

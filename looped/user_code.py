@@ -1,4 +1,4 @@
-"""Code of the user, imported so that its tasks and recipes are known, here and in child processes."""
+"""The user's code, imported to register its tasks and recipes, here and in child processes."""
 
 import importlib
 import os
@@ -12,17 +12,17 @@ def import_code(target: str) -> None:
     """Import a Python file, or a module by its name, from its folder or the working folder.
 
     Raises:
-        ValueError: for code that is not there, or that fails; names the file and the line.
+        ValueError: the code does not exist or fails; names the file and the line.
     """
     path = Path(target) if target.endswith(".py") else None
     if path is not None and not path.is_file():
         raise ValueError(f"--import {target}: no such file")
     folder, name = (os.getcwd(), target) if path is None else (str(path.resolve().parent), path.stem)
-    if folder not in sys.path:  # first, as for a script; worker processes need it too
+    if folder not in sys.path:  # first, as for a script, and also for worker processes
         sys.path.insert(0, folder)
     try:
         module = importlib.import_module(name)
-    except Exception as error:  # whatever the user's code may raise
+    except Exception as error:  # the user's code may raise anything
         trace = error.__traceback__
         while trace is not None and trace.tb_next is not None:
             trace = trace.tb_next
@@ -35,5 +35,5 @@ def import_code(target: str) -> None:
 
 
 def import_words() -> list[str]:
-    """The words that make another `looped` process import the same code."""
+    """The command-line words that make another `looped` process import the same code."""
     return [word for target in _imported for word in ("--import", target)]

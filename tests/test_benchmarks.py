@@ -42,7 +42,7 @@ def test_without_recomputation_memory_grows_with_the_loops():
 
 def test_recomputation_per_loop_keeps_one_state():
     growth = (peak_states(64, "loop") - peak_states(8, "loop")) / 56
-    assert 0.9 < growth < 1.2  # the signals of a loop count too
+    assert 0.9 < growth < 1.2  # the modulation of a loop counts too
 
 
 def test_nested_recomputation_hardly_grows():

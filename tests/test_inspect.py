@@ -70,7 +70,7 @@ def inspected(words: str) -> tuple[dict, str, set[str]]:
 def test_strings(capsys: pytest.CaptureFixture[str]):
     found, text, shown = inspected("strings --examples 40 --group 4")
     assert capsys.readouterr().out == "out/report.html\n"
-    assert shown == FIGURES | {"entropy", "keys", "signals"}
+    assert shown == FIGURES | {"entropy", "keys", "modulation"}
     assert (found["loops"], found["trained_loops"], found["examples"]) == (5, 3, 40)  # the table has 5 rows
 
     config, model, _ = load_run(Path("strings"))
@@ -132,7 +132,9 @@ def test_a_fraction_of_the_loops_is_inspected_as_trained():
 
 def test_boards_and_one_example():
     found, text, shown = inspected("boards --examples 1 --loops 20")
-    assert shown == FIGURES | {"entropy"}  # linear attention has no shares, and no modulation means no signals
+    assert shown == FIGURES | {
+        "entropy"
+    }  # linear attention has no shares, and without modulation that figure is absent
     assert found["attention"]["kind"] == "linear"
     assert found["jacobian"]["loop"][0] == 1
     assert found["jacobian"]["loop"][-1] == 20

@@ -1,4 +1,4 @@
-"""What `looped inspect` measures on a trained model: the tensors of dynamics and stability as plain numbers."""
+"""The measurements of `looped inspect` on a trained model, as plain numbers."""
 
 import math
 from collections.abc import Callable
@@ -26,15 +26,15 @@ from looped.tasks.base import Batch, Split, Task
 
 FEW = 8  # examples whose Jacobians and principal components are computed
 PATHS = 6  # positions whose path is drawn
-SHOWN = 4  # loops, and heads or layers, whose attention is drawn,
-SHOWN_POSITIONS = 96  # and positions
+SHOWN = 4  # loops, and heads or layers, in the figure of attention maps
+SHOWN_POSITIONS = 96  # positions in that figure
 NOISE = (0.01, 0.1, 1.0)  # relative to the embedded input
 QUANTILES = (0.1, 0.5, 0.9)
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A model on the examples it is looked at with."""
+    """A model and the examples on which it is measured."""
 
     model: LoopedTransformer
     task: Task
@@ -46,14 +46,14 @@ class Sample:
 
     @property
     def size(self) -> int:
-        """Examples whose states and loop_logits of all loops fit into memory."""
+        """Examples for which the states and loop_logits of all loops fit into memory."""
         config = self.model.config
         width = max(config.output_size or 1, config.d_model)
         return max(1, min(PART, LOGITS // (self.batch.inputs.shape[1] * width * (self.loops + 1))))
 
     @property
     def some_loops(self) -> list[int]:
-        """For what takes long: all, or where they are many about 16, with the last one in training among them."""
+        """Loop numbers for slow measurements: all, or about 16 if there are many, with the last one of training."""
         counts = range(1, self.loops + 1) if self.loops <= 16 else np.geomspace(1, self.loops, 16).round().astype(int)
         return sorted({*map(int, counts), min(self.model.config.num_loops, self.loops)})
 
@@ -84,16 +84,16 @@ def take_sample(
     split: Split = "test",
     seed: int = 0,
 ) -> Sample:
-    """The examples to look at.
+    """Draw the examples for an inspection.
 
     Args:
-        loops: how many are run; None is twice those trained, at least 8, or as trained where the modulation sees
-            t / num_loops, so that other loop counts are other computations.
-        examples: as many, or as there are.
+        loops: how many loops to run. None is twice the trained number, at least 8. If the modulation depends on
+            t / num_loops, None is the trained number, because other loop counts are other computations.
+        examples: how many examples to use; fewer if the task has fewer.
         group: None is the training distribution.
 
     Raises:
-        ValueError: for loops that the model cannot run, an unknown or empty group, no examples.
+        ValueError: the model cannot run so many loops, the group is unknown or empty, or `examples` is below 1.
     """
     config = model.config
     if loops is None:
@@ -113,7 +113,7 @@ def take_sample(
 
 @torch.no_grad()
 def answers(sample: Sample) -> dict[str, Any]:
-    """Score, readout and movement of the state by loop, over all examples."""
+    """Score, answers and movement of the state by loop, over all examples."""
     classes = not sample.batch.targets.is_floating_point()
     scores: dict[str, list[Tensor]] = {}
     lens: dict[str, list[Tensor]] = {}
@@ -122,19 +122,20 @@ def answers(sample: Sample) -> dict[str, Any]:
         loop = sample.loop(part)
         loop_states = states(loop, sample.loops)
         loop_logits = torch.stack([loop.decode(state) for state in loop_states[1:]]).float()
-        said = logit_lens(loop_logits, part.targets)._asdict() if classes else {"prediction": loop_logits[..., 0]}
-        for name, values in said.items():
+        measured = logit_lens(loop_logits, part.targets)._asdict() if classes else {"prediction": loop_logits[..., 0]}
+        for name, values in measured.items():
             lens.setdefault(name, []).append(values[:, part.mask].double())
         for name, values in motion(loop_states, part.attention_mask)._asdict().items():
             moved.setdefault(name, []).append(values)
         each = [sample.task.score(part, logits) for logits in loop_logits]
         for name in each[0]:
             scores.setdefault(name, []).append(torch.stack([scored[name] for scored in each]).cpu())
-    said = {name: torch.cat(values, 1) for name, values in lens.items()}
+    by_position = {name: torch.cat(values, 1) for name, values in lens.items()}
     if classes:
-        by_loop = {name: values.mean(1).tolist() for name, values in said.items()}
+        by_loop = {name: values.mean(1).tolist() for name, values in by_position.items()}
     else:
-        by_loop = {"distance": [distance(values, said["prediction"][-1]) for values in said["prediction"]]}
+        predictions = by_position["prediction"]
+        by_loop = {"distance": [distance(values, predictions[-1]) for values in predictions]}
     return {
         "score": _score(sample, {name: torch.cat(values, 1) for name, values in scores.items()}),
         "answers": by_loop,
@@ -145,8 +146,8 @@ def answers(sample: Sample) -> dict[str, Any]:
 def _score(sample: Sample, scores: dict[str, Tensor]) -> dict[str, list[float | None]]:
     """The task's metric by loop, with 95% intervals over examples, from scores (loops, examples).
 
-    `beyond` is the interval of the difference, example by example, of the score that the metric is made of: after the
-    last loop minus after the last loop of training.
+    `beyond` is the change of the underlying score from the last loop of training to the last loop, with its interval
+    over examples.
     """
     task, most = sample.task, math.inf if sample.task.lower_is_better else 1.0
 
@@ -178,10 +179,10 @@ def jacobians(sample: Sample) -> dict[str, Any]:
 
 @torch.no_grad()
 def other_starts(sample: Sample) -> dict[str, Any]:
-    """What remains of another initial state, by loop.
+    """The effect of another initial state, by loop.
 
-    With input injection the initial state is free: a Gaussian one, and the last one of another example. Without, it is
-    the input itself, of which only a disturbance makes sense.
+    With input injection the initial state is free, and two replacements are tried: a Gaussian state, and the last state
+    of another example. Without input injection the initial state is the input, which is disturbed by noise.
     """
     part, loop = sample.first(PART)
     usual = states(loop, sample.loops)
@@ -206,7 +207,7 @@ def other_starts(sample: Sample) -> dict[str, Any]:
         else:
             found["answers"] = [(a.argmax(-1) == b.argmax(-1)).double().mean().item() for a, b in reads]
         rows.append({"start": name, **found})
-    # How alike the last states of different inputs are: only above that does an alignment mean something.
+    # The similarity of the last states of different inputs: an alignment has a meaning only if it is higher.
     unrelated = alignment(usual[-1:], usual[-1:].roll(1, 1), part.attention_mask).cosine
     found = {"free": injected, "examples": len(part.inputs), "unrelated": band(unrelated)["middle"][0], "rows": rows}
     return {"starts": found}
@@ -216,7 +217,7 @@ def components(sample: Sample) -> dict[str, Any]:
     """Paths of some positions in the plane of the first two principal components."""
     part, loop = sample.first(FEW)
     found = principal_components(states(loop, sample.loops), part.attention_mask)
-    # Several answers of one example, or where each has fewer the last one of several examples.
+    # Several answer positions of one example; the last answer position of several examples if each has few.
     places = part.mask[0].nonzero()[:, 0].tolist()
     if len(places) >= PATHS:
         chosen = [(0, places[round(i)]) for i in np.linspace(0, len(places) - 1, PATHS)]
@@ -227,7 +228,7 @@ def components(sample: Sample) -> dict[str, Any]:
 
 
 def attention(sample: Sample) -> dict[str, Any]:
-    """Attention maps of the first example: some to be drawn, and how wide and how steady they are."""
+    """Attention maps of the first example, the effective number of keys, and the change between loops."""
     part, _ = sample.first(1)
     model, trained = sample.model, min(sample.model.config.num_loops, sample.loops)
     real = part.attention_mask[0]
@@ -247,14 +248,14 @@ def attention(sample: Sample) -> dict[str, Any]:
         "maps": _rounded(cut[..., :SHOWN_POSITIONS, :SHOWN_POSITIONS]),
         "positions": int(real.sum()),
     }
-    if model.config.attention != "linear":  # whose scores are no distribution
+    if model.config.attention != "linear":  # scores of linear attention are not a distribution
         entropy = -torch.special.xlogy(maps, maps).sum(-1)
         found["keys"] = entropy.exp().mean((2, 3)).T.tolist()
     return {"attention": found}
 
 
 def modulation(sample: Sample) -> dict[str, Any]:
-    """Quantiles and size (root mean square) over channels of each layer's modulation, by loop; None without."""
+    """Quantiles and root mean square over channels of each layer's modulation, by loop; None without modulation."""
     found = layer_modulation(sample.model, sample.loops)
     if found is None:
         return {"modulation": None}
@@ -277,17 +278,17 @@ MEASURES: dict[str, Callable[[Sample], dict[str, Any]]] = {
 
 
 def distance(a: Tensor, b: Tensor) -> float | None:
-    """Root mean square of a - b over that of b."""
+    """Root mean square of a - b, divided by that of b."""
     return finite(((a - b).square().mean().sqrt() / b.square().mean().sqrt()).item())
 
 
 def finite(value: float) -> float | None:
-    """The value, or None where it is none that JSON knows."""
+    """The value, or None if it is not finite, because JSON has only finite numbers."""
     return value if math.isfinite(value) else None
 
 
 def band(values: Tensor) -> dict[str, list[float | None]]:
-    """The 10%, 50% and 90% quantiles of each row; None where they are not finite."""
+    """The 10%, 50% and 90% quantiles of each row; None for values that are not finite."""
     rows = [row.quantile(torch.tensor(QUANTILES, dtype=torch.double)).tolist() for row in values.double().cpu()]
     return {name: [finite(row[i]) for row in rows] for i, name in enumerate(("low", "middle", "high"))}
 

@@ -1,4 +1,4 @@
-"""Where the loop leads: the Jacobian of one loop, and what remains of another start."""
+"""Stability of the loop: the Jacobian of one loop, and the effect of another initial state."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -15,12 +15,13 @@ ITERATIONS = 60
 
 
 class Spectrum(NamedTuple):
-    """Of the Jacobian of one loop, by example."""
+    """Spectral radius and norm of the Jacobian of one loop, for each example."""
 
     radius: Float[Tensor, " batch"]
-    """Spectral radius, the largest absolute eigenvalue: below 1 a small disturbance dies out in the end."""
+    """Spectral radius, the largest absolute eigenvalue. Below 1, a small disturbance vanishes after enough loops."""
     norm: Float[Tensor, " batch"]
-    """Spectral norm, the largest singular value: by how much one loop can magnify a disturbance. From below."""
+    """Spectral norm, the largest singular value: the largest factor by which one loop magnifies a disturbance.
+    The estimate is a lower bound."""
 
 
 def jacobian_spectrum(
@@ -32,17 +33,21 @@ def jacobian_spectrum(
 ) -> Spectrum:
     """Spectral radius and norm of the derivative of `step` at `state`, by power iteration on J and on J'J.
 
-    The Jacobian is that of an example's attended positions by themselves, a square matrix of size attended * d_model
-    of which only products with vectors are computed. Where its dominant eigenvalues are a complex pair, the norms of
-    the iterates oscillate for ever; the radius is therefore the geometric mean of their growth over the second half
-    of the iterations, whose error falls as one over their number. Where the two largest absolute values are close, or
-    for causal models, whose Jacobian is far from normal, it may still be a few percent off.
+    The Jacobian of an example covers its attended positions. It is a square matrix of size attended * d_model, and only
+    its products with vectors are computed. If the dominant eigenvalues are a complex pair, the norms of the iterates
+    oscillate for ever. The radius is therefore the geometric mean of their growth over the second half of the
+    iterations. Its error is proportional to 1 / iterations. The radius may still be a few percent off if the two
+    largest absolute eigenvalues are close. The same holds for causal models, because their Jacobian is far from normal.
 
     Args:
-        step: one loop, as `lambda h: loop.step(h, t)`.
-        state: where to linearise: the state before that loop.
-        generator: of the vectors to begin with, on the cpu.
-        iterations: of each of the two; at least 2.
+        step: one loop, as `lambda h: loop.step(h, t)`. It maps (batch, seq, d_model) to the same shape.
+        state: the state before that loop, at which the loop is linearised.
+        attention_mask: True at real positions.
+        generator: draws the initial vectors, on the cpu.
+        iterations: number of iterations for each of the two results; at least 2.
+
+    Returns:
+        Two tensors of shape (batch,).
     """
     real = attention_mask[..., None].to(state.dtype)
     start = torch.randn(state.shape, generator=generator, dtype=state.dtype).to(state.device) * real
@@ -51,7 +56,7 @@ def jacobian_spectrum(
         return step(h) * real
 
     def growth(apply: Callable[[Tensor], Tensor]) -> Float[Tensor, "iterations batch"]:
-        """The factors by which the norm of a vector grows under a linear map that is applied again and again."""
+        """Growth of a vector's norm in each of `iterations` applications of a linear map."""
         v, factors = start / _norm(start), []
         for _ in range(iterations):
             v = apply(v)
@@ -61,7 +66,7 @@ def jacobian_spectrum(
 
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):  # the faster kernels have no second derivative
         transposed = vjp(restricted, state)[1]
-        # J'u is linear in u, and the transposed of that map is J: five times as fast as jvp, on CPUs.
+        # J'u is linear in u, and the transpose of that map is J. This is 5x faster than jvp on CPUs.
         product = vjp(lambda u: transposed(u)[0], torch.zeros_like(state))[1]
         radius = growth(lambda v: product(v * real)[0])[iterations // 2 :].log().mean(0).exp()
         norm = growth(lambda v: transposed(product(v * real)[0])[0] * real)[-1].sqrt()
@@ -73,12 +78,12 @@ def _norm(v: Float[Tensor, "batch seq d_model"]) -> Float[Tensor, "batch 1 1"]:
 
 
 class Alignment(NamedTuple):
-    """Two trajectories of the same input, state by state: before the first loop, and after each."""
+    """Two trajectories of the same input, compared before the first loop and after each loop."""
 
     distance: Float[Tensor, "states batch"]
-    """|h' - h| / |h|; infinite where h is zero."""
+    """|h' - h| / |h|; infinite if h is zero."""
     cosine: Float[Tensor, "states batch"]
-    """Cosine between h' and h; NaN where one is zero."""
+    """Cosine between h' and h; NaN if one of them is zero."""
 
 
 def alignment(
@@ -86,9 +91,9 @@ def alignment(
     other: Float[Tensor, "states batch seq d_model"],
     attention_mask: Bool[Tensor, "batch seq"],
 ) -> Alignment:
-    """How far the loop brings another start (`other`) to where the usual one leads; both as `states` returns them.
+    """Compare the trajectory from another initial state (`other`) with the model's own (`usual`), both from `states`.
 
-    The last cosine, for starts that are the last states of other inputs, is the asymptotic alignment of Anil et al.
+    If the initial states are last states of other inputs, the last cosine is the asymptotic alignment of Anil et al.
     (Path Independent Equilibrium Models Can Better Exploit Test-Time Computation, NeurIPS 2022).
     """
     a, b = ((s * attention_mask[..., None]).flatten(2) for s in (usual, other))
@@ -98,7 +103,7 @@ def alignment(
 def gaussian_start(
     last: Float[Tensor, "batch seq d_model"], generator: torch.Generator
 ) -> Float[Tensor, "batch seq d_model"]:
-    """A Gaussian state of the size (root mean square over the batch) of the states after the last loop."""
+    """A Gaussian state with the root mean square (over the batch) of the states after the last loop."""
     noise = torch.randn(last.shape, generator=generator, dtype=last.dtype).to(last.device)
     return noise * last.square().mean().sqrt()
 
@@ -106,6 +111,6 @@ def gaussian_start(
 def disturbed_start(
     start: Float[Tensor, "batch seq d_model"], size: float, generator: torch.Generator
 ) -> Float[Tensor, "batch seq d_model"]:
-    """`start` plus Gaussian noise of `size` times its own norm, at each position."""
+    """`start` plus noise in a random direction; its norm at each position is `size` times the norm of `start` there."""
     noise = torch.randn(start.shape, generator=generator, dtype=start.dtype).to(start.device)
     return start + size * noise / noise.norm(dim=-1, keepdim=True) * start.norm(dim=-1, keepdim=True)

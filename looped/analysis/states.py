@@ -1,8 +1,8 @@
-"""What happens inside the loop, as tensors: states, answers, attention and modulation, loop by loop.
+"""The inside of the loop as tensors: states, answers, attention and modulation for each loop.
 
-Loops are numbered from 1 in what is returned by loop (entry 0 is loop 1); t = 0 .. num_loops-1 is the timestep, as
-elsewhere. `attention_mask` is True at real positions: only these count in norms, cosines and principal components.
-`looped/analysis/stability.py` has what compares or differentiates trajectories.
+Results have one entry for each loop, and entry 0 is loop 1. The timestep t counts from 0 to num_loops - 1.
+`attention_mask` is True at real positions; norms, cosines and principal components use only these.
+`looped/analysis/stability.py` compares and differentiates trajectories.
 """
 
 import inspect
@@ -30,19 +30,19 @@ def states(loop: Loop, num_loops: int, start: Tensor | None = None) -> Float[Ten
         start: the state before the first loop; None is the model's own.
 
     Raises:
-        ValueError: for fewer loops than one.
+        ValueError: num_loops is below 1.
     """
     start = loop.initial if start is None else start
     return torch.stack([start, *iterate(loop.step, start, num_loops, keep=range(1, num_loops + 1)).kept.values()])
 
 
 class Lens(NamedTuple):
-    """What each position would answer after each loop, for answers that are classes."""
+    """The answer at each position after each loop, for tasks whose answers are classes."""
 
     entropy: Float[Tensor, "loops batch seq"]
-    """Of the distribution over classes, in nats."""
+    """Entropy of the distribution over classes, in nats."""
     final: Float[Tensor, "loops batch seq"]
-    """Probability of the answer of the last loop."""
+    """Probability of the last loop's answer."""
     target: Float[Tensor, "loops batch seq"]
     """Probability of the right answer."""
     agrees: Bool[Tensor, "loops batch seq"]
@@ -50,7 +50,7 @@ class Lens(NamedTuple):
 
 
 def logit_lens(loop_logits: Float[Tensor, "loops batch seq output"], targets: Int[Tensor, "batch seq"]) -> Lens:
-    """The loop_logits of all loops (`loop_logits="all"`) as distributions.
+    """Entropy and probabilities of the loop_logits of all loops (`loop_logits="all"`).
 
     Source: the logit lens (nostalgebraist, 2020), over loops instead of layers.
     """
@@ -65,19 +65,19 @@ def logit_lens(loop_logits: Float[Tensor, "loops batch seq output"], targets: In
 
 
 class Motion(NamedTuple):
-    """How far and which way each loop moves an example's state."""
+    """Size and direction of the movement of an example's state in each loop."""
 
     change: Float[Tensor, "loops batch"]
-    """|h_{t+1} - h_t| / |h_t|; infinite where h_t is zero, as before loop 1 with input injection."""
+    """|h_{t+1} - h_t| / |h_t|; infinite if h_t is zero, as before loop 1 with input injection."""
     cosine: Float[Tensor, "loops batch"]
-    """Cosine between h_t and h_{t+1}; NaN where one of them is zero."""
+    """Cosine between h_t and h_{t+1}; NaN if one of them is zero."""
     turn: Float[Tensor, "turns batch"]
-    """Cosine between a loop's step h_{t+1} - h_t and the next one's, for all loops but the last: 1 goes straight on,
-    -1 back; NaN where the state does not move."""
+    """Cosine between the step h_{t+1} - h_t of a loop and that of the next loop, for all loops except the last. 1 means
+    straight on, -1 means back. NaN if the state does not move."""
 
 
 def motion(states: Float[Tensor, "states batch seq d_model"], attention_mask: Bool[Tensor, "batch seq"]) -> Motion:
-    """Norms and cosines of an example's whole state, over all its attended positions at once."""
+    """Norms and cosines of an example's state, over all its attended positions together."""
     flat = (states * attention_mask[..., None]).flatten(2)
     steps = flat.diff(dim=0)
     return Motion(
@@ -86,15 +86,15 @@ def motion(states: Float[Tensor, "states batch seq d_model"], attention_mask: Bo
 
 
 def cosine(a: Float[Tensor, "*batch n"], b: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch"]:
-    """Cosine of the angle between vectors; NaN where one is zero."""
+    """Cosine of the angle between vectors; NaN if one is zero."""
     return (a * b).sum(-1) / (a.norm(dim=-1) * b.norm(dim=-1))
 
 
 class Components(NamedTuple):
-    """States in the plane (or space) in which they vary most."""
+    """States in the plane (or space) of their largest variance."""
 
     coordinates: Float[Tensor, "states batch seq components"]
-    """In units of the state; at padding too, which had no part in the choice of the components."""
+    """In units of the state. Padding has coordinates too, but does not influence the components."""
     explained: Float[Tensor, " components"]
     """Share of the variance along each component."""
 
@@ -102,9 +102,9 @@ class Components(NamedTuple):
 def principal_components(
     states: Float[Tensor, "states batch seq d_model"], attention_mask: Bool[Tensor, "batch seq"], components: int = 2
 ) -> Components:
-    """Principal components of the states of all loops, examples and attended positions taken together.
+    """Principal components over all loops, examples and attended positions.
 
-    A component's largest entry is positive, so that equal states give equal coordinates.
+    The largest entry of a component is positive, so equal states give equal coordinates.
     """
     real = states[:, attention_mask].flatten(0, 1).double()
     centre = real.mean(0)
@@ -124,13 +124,13 @@ def attention_maps(
     num_loops: int | None = None,
     keep: Collection[int] | None = None,
 ) -> Float[Tensor, "loops layers batch heads seq seq"]:
-    """How much each query (fifth axis) takes of each key (sixth), in the layers of the core, by loop.
+    """Attention weights of the core layers: how much each query (fifth axis) attends to each key (sixth), by loop.
 
-    Rows sum to 1, but for linear attention, where they are the scores themselves. The loop runs as ever; the maps are
-    computed beside it, from the inputs that each attention gets.
+    Rows sum to 1. Linear attention gives its scores instead. The maps are recomputed from the inputs of each attention
+    layer during an ordinary forward pass.
 
     Args:
-        keep: loop numbers, from 1, in ascending order; None is all. Maps are large.
+        keep: loop numbers from 1, ascending; None is all. Maps are large.
 
     Raises:
         ValueError: as `LoopedModel.loop` does, and for loop numbers out of range.
@@ -177,10 +177,11 @@ def _attention_weights(
 def layer_modulation(model: LoopedModel, num_loops: int) -> dict[str, Float[Tensor, "loops layers d_model"]] | None:
     """The scales, shifts and gates of the core layers in each loop, by name; None without modulation.
 
-    Scales and gates include their offsets. A modulation that differs between layers, as additive does, gives None.
+    Scales and gates include their offsets. The result is also None if layers have different kinds of modulation, as
+    with modulation="additive".
 
     Raises:
-        ValueError: for more loops than a learned table has.
+        ValueError: num_loops is larger than the learned table.
     """
     if model.modulation is None or len(set(names := model.modulation.names)) > 1 or names[0] == ("input_shift",):
         return None

@@ -1,1 +1,1 @@
-"""The commands of `looped`, a module each, with a function `main` that takes the words after the command's name."""
+"""The commands of `looped`: one module each. Its function `main` gets the words after the command's name."""

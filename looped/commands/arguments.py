@@ -1,4 +1,4 @@
-"""Words of the command line into configurations; a mistake in them is a ValueError of one line."""
+"""Conversion of command-line words to configurations. A mistake in them is a ValueError of one line."""
 
 import contextlib
 import dataclasses
@@ -16,7 +16,7 @@ from looped.recipes import complete, recipe
 
 
 def command(function: Callable[..., None]) -> Callable[[Sequence[str]], None]:
-    """The function as a command, which takes the words after its name."""
+    """Turn the function into a command. It takes the words after the command's name."""
 
     def main(arguments: Sequence[str]) -> None:
         call(function, arguments, f"looped {function.__name__}")
@@ -25,17 +25,22 @@ def command(function: Callable[..., None]) -> Callable[[Sequence[str]], None]:
 
 
 def call(function: Callable[..., None], arguments: Sequence[str], program: str) -> None:
-    """Call the function with the words of a command line. A mistake in them is a ValueError of one line."""
+    """Call the function with the words of a command line.
+
+    Raises:
+        ValueError: one line, for a mistake in the words.
+    """
 
     @functools.wraps(function)
-    def bind(*args: Any, **kwargs: Any) -> Callable[[], None]:  # what the function itself raises is not of the parsing
+    # The function runs only after parsing, because its own errors are not mistakes in the words.
+    def bind(*args: Any, **kwargs: Any) -> Callable[[], None]:
         return functools.partial(function, *args, **kwargs)
 
     parse(bind, arguments, program)()
 
 
 def training_run(name: str, arguments: Sequence[str]) -> tuple[RunConfig, Path, bool]:
-    """The run, its folder and whether to continue it, as the words after `looped train` say."""
+    """The run, its folder and whether to continue it, from the words after `looped train`."""
 
     @dataclasses.dataclass
     class Train:
@@ -53,7 +58,7 @@ def training_run(name: str, arguments: Sequence[str]) -> tuple[RunConfig, Path, 
         if any(word.partition("=")[0] == f"--task.{asked.replace('_', '-')}" for word in arguments):
             plain = {name: getattr(settings(), name) for name in fields}
             default = dataclasses.replace(default, task=dataclasses.replace(default.task, **plain))
-    # Recipes may ask for files that only the options name, so that they are completed afterwards.
+    # Some recipes need files that only the options name. Their sizes are therefore completed after parsing.
     options = parse(Train, arguments, f"looped train {name}", default=Train(run=default))
     return complete(options.run), options.out, options.resume
 
@@ -65,7 +70,7 @@ def override_words(override: Sequence[str]) -> list[str]:
     return [word for item in override for word in (f"--{item.split('=')[0]}", item.split("=", 1)[1])]
 
 
-# What of tyro's messages says it best in one line.
+# The part of tyro's messages that names the mistake in one line.
 TIDIED = (
     (r" For full helptext.*", ""),
     (r" Argument helptext: (--\S+ (?:\[.*\]|\S+)).*", r" (expected \1)"),
@@ -75,7 +80,11 @@ TIDIED = (
 
 
 def parse(target: Any, arguments: Sequence[str], program: str, **options: Any) -> Any:
-    """What `target` makes of the arguments; a mistake in them is a ValueError of one line."""
+    """Parse the arguments into `target` with tyro.
+
+    Raises:
+        ValueError: one line, for a mistake in the arguments.
+    """
     given = [word.partition("=")[0] for word in arguments if word.startswith("--")]
     if twice := [word for word in given if given.count(word) > 1]:  # only the last one would count
         raise ValueError(f"{twice[0]}: given {given.count(twice[0])} times; expected once, followed by all its values")
@@ -86,7 +95,7 @@ def parse(target: Any, arguments: Sequence[str], program: str, **options: Any) -
     except SystemExit as end:
         if not end.code:  # --help
             raise
-        # A title and several parts with rules between, in a box where the terminal can draw one.
+        # tyro prints a title and several parts between rules, in a box if the terminal can draw one.
         lines = [line.strip("│ ") for line in messages.getvalue().splitlines()]
         text = " ".join(line for line in lines[1:] if line.strip("╭─╮╰╯-"))
         for pattern, plain in TIDIED:

@@ -24,16 +24,17 @@ def calibrate(
 ) -> None:
     """Choose the loop count or exit rule that other commands then use for a run.
 
-    Chosen is the fewest mean loops whose score is within the tolerance of the best loop count's.
+    It chooses the setting with the fewest mean loops among those that score within the tolerance of the best loop
+    count.
 
     Args:
         run: the run folder.
-        loops: loop counts to try, below and beyond those trained; none is a range from 1 to twice those trained.
-        examples: at most.
-        split: which examples.
-        tolerance: what the score may lose against the best loop count; of an error, the share by which it may grow.
+        loops: loop counts to try; the default is a range from 1 to twice the trained number.
+        examples: the largest number of examples.
+        split: the split of the examples.
+        tolerance: largest loss of score against the best loop count; for errors, the largest relative increase.
         checkpoint: the best by validation, or the last.
-        device: where to compute; auto is the fastest kind at hand.
+        device: where to compute; auto is the fastest available kind.
     """
     found = calibrate_run(
         run, loops=loops, examples=examples, split=split, tolerance=tolerance, checkpoint=checkpoint, device=device

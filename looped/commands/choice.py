@@ -1,4 +1,4 @@
-"""The command that a command line names first. Imports nothing heavy: `looped --help` needs only this."""
+"""The choice of the command. This module imports nothing heavy, because `looped --help` needs only this."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,14 +8,14 @@ from looped.strict import nearest
 def choose(
     words: Sequence[str], commands: Mapping[str, str], program: str, options: str = ""
 ) -> tuple[str, list[str]] | None:
-    """The command named first, and the words after it; None after printing the help.
+    """The command that the words begin with, and the words after it; None if the help was printed instead.
 
     Args:
-        commands: what the help says of each command, by name.
-        options: those that may stand before the command, as the help shows them.
+        commands: a summary for the help, by command name.
+        options: options that may come before the command, as text for the help.
 
     Raises:
-        ValueError: for a command that does not exist.
+        ValueError: the command does not exist.
     """
     if not words or words[0] in ("-h", "--help"):
         print(f"usage: {program} {options}COMMAND [...]; `{program} COMMAND --help` tells more\n")

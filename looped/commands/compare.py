@@ -24,15 +24,15 @@ def compare(
 ) -> None:
     """Train and evaluate several recipes over seeds and learning rates, then report them together.
 
-    Runs that are done are skipped, half-done ones continue. Each run is a folder and a command of its own.
+    Finished runs are skipped and interrupted ones continue. Each run has its own folder and its own command.
 
     Args:
         recipes: names, see `looped recipes`.
         out: folder of the run folders and of the report.
-        seeds: one run each.
-        learning_rates: one run each; none is the recipe's own.
-        jobs: runs at a time; the cores are divided among them.
-        dry_run: only print the commands, one line a run, for any scheduler.
+        seeds: one run for each seed.
+        learning_rates: one run for each; the default is the recipe's own.
+        jobs: number of runs at a time; the cores are divided among them.
+        dry_run: only print the commands, one line for each run, for any scheduler.
         override: further settings of all runs, as field=value: --override train.steps=500 task.length=8
     """
     for name in recipes:
@@ -41,7 +41,7 @@ def compare(
         raise ValueError(f"recipes={recipes}, seeds={seeds}, jobs={jobs}: expected at least one of each")
     options = override_words(override)
     work = list(commands(recipes, out, seeds=seeds, learning_rates=learning_rates, options=options))
-    for _, lines in work:  # what is wrong with the settings shows before anything begins
+    for _, lines in work:  # wrong settings are found before the first run begins
         training_run(lines[0][2], lines[0][3:])
     if dry_run:
         for _, lines in work:
@@ -56,9 +56,9 @@ def compare(
 def commands(
     recipes: Sequence[str], out: Path, *, seeds: Sequence[int], learning_rates: Sequence[float], options: Sequence[str]
 ) -> Iterator[tuple[Path, list[list[str]]]]:
-    """For each recipe, learning rate and seed: the run folder, and the commands that fill it one after another.
+    """For each recipe, learning rate and seed: the run folder, and the commands that fill it, in order.
 
-    The commands may be repeated at will: a run that was interrupted continues, one that is done stays as it is.
+    The commands may be repeated: an interrupted run continues, and a finished one stays as it is.
     """
     for name, rate, seed in itertools.product(recipes, learning_rates or [None], seeds):
         folder = out / "-".join([name, *([f"lr{rate:g}"] if rate else []), f"seed{seed}"])

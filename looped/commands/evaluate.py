@@ -24,20 +24,20 @@ def evaluate(
     checkpoint: Literal["best", "last"] = "best",
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
 ) -> None:
-    """Score a run by group (length, difficulty) and loop count, below and beyond those trained.
+    """Score a run by group (length, difficulty) and loop count, below and beyond the trained number.
 
-    The scores go into eval.jsonl, answers of examples loop by loop into answers_by_loop.json.
+    Writes the scores to eval.jsonl, and some answers after each loop to answers_by_loop.json.
 
     Args:
         run: the run folder.
-        loops: loop counts; none is a range from 1 to twice those trained.
-        exit_rule: score with it too, such as kl:0.01, change:0.1, entropy:0.1, unchanged:2 or none; none given is what
-            `looped calibrate` recommends, unless loops are given.
-        examples: in each group, at most.
-        groups: none is all.
-        split: which examples.
+        loops: loop counts; the default is a range from 1 to twice the trained number.
+        exit_rule: an exit rule to score in addition, such as kl:0.01, change:0.1, entropy:0.1, unchanged:2 or none. The
+            default is the recommendation of `looped calibrate`, or no rule if loops are given.
+        examples: the largest number of examples in each group.
+        groups: the default is all groups.
+        split: the split of the examples.
         checkpoint: the best by validation, or the last.
-        device: where to compute; auto is the fastest kind at hand.
+        device: where to compute; auto is the fastest available kind.
     """
     rows = evaluate_run(
         run, loops=loops, exit_rule=exit_rule, examples=examples, groups=groups or None, split=split,
@@ -49,7 +49,7 @@ def evaluate(
 
 
 def score_table(title: str, rows: Sequence[dict[str, Any]]) -> Table:
-    """Rows of eval.jsonl, all of one metric: a row for each group, a column for each loop count and exit rule."""
+    """Table of the eval.jsonl rows of one metric: a row for each group, a column for each loop count and exit rule."""
     table = Table(title=title, caption="95% intervals over examples")
     fixed = [row for row in rows if "exit_rule" not in row]
     columns = [(f"{n} loops", n, None) for n in sorted({row["num_loops"] for row in fixed})]

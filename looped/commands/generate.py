@@ -39,25 +39,25 @@ def generate(
 ) -> None:
     """Continue texts with a trained language model: looped generate runs/mine --prompt "Once upon a time".
 
-    One text is printed while it is written; several as one JSON object a line, when each of them ends.
+    A single text is printed while it is generated. Several texts are printed as JSON objects, one a line, as they end.
 
     Args:
         run: the run folder, of a recipe on text.
-        prompt: the beginning of a document, or of several.
-        tokens: to write, at most; an end of text ends it.
-        temperature: below 1 keeps closer to the most probable; 0 always takes that.
-        top_k: choose among so many of the most probable tokens; none is all.
-        top_p: choose among the most probable tokens that together have this probability; none is all.
-        stop: end a text once it has written one of these.
-        seed: another one, another text.
-        num_loops: none is as recommended by `looped calibrate`, or as trained.
-        exit_rule: ends the loop of each token, such as kl:0.01, change:0.1, entropy:0.1, unchanged:2 or none; none
-            given is as recommended.
-        cache: which loops' keys and values are kept (all, first, last or ring); none is as trained. Less memory than
-            in training, another text.
-        cache_loops: how many loops that keeps; none is as trained, or 1.
+        prompt: the beginning of a document, or of several documents.
+        tokens: the largest number of new tokens; an end of text ends the text earlier.
+        temperature: below 1 favours the most probable tokens; 0 always takes the most probable one.
+        top_k: sample only from this many most probable tokens; the default is all.
+        top_p: sample only from the most probable tokens that together have this probability; the default is all.
+        stop: end a text after one of these strings.
+        seed: seed of the sampling.
+        num_loops: the default is the recommendation of `looped calibrate`, or else the trained number.
+        exit_rule: ends the loop of each token, such as kl:0.01, change:0.1, entropy:0.1, unchanged:2 or none. The
+            default is the recommendation.
+        cache: loops whose keys and values are kept (all, first, last or ring); the default is as trained. Keeping fewer
+            loops than in training needs less memory and changes the text.
+        cache_loops: number of loops that the cache keeps; the default is as trained, or 1.
         checkpoint: the best by validation, or the last.
-        device: where to compute; auto is the fastest kind at hand.
+        device: where to compute; auto is the fastest available kind.
     """
     config = read_config(run)
     task = TASKS[config.task.name](config.task)
@@ -100,7 +100,7 @@ def generate(
 
 
 class Typed:
-    """A text on its way to the screen."""
+    """A text that is being generated, as it is printed."""
 
     def __init__(self, tokenizer: Tokenizer, prompt: str, stop: Sequence[str]) -> None:
         self.tokenizer, self.prompt, self.stop = tokenizer, prompt, stop
@@ -113,13 +113,13 @@ class Typed:
         return any(word in text for word in self.stop)
 
     def whole(self) -> str:
-        """The prompt and what was written, up to where it was to stop."""
+        """The prompt and the generated text, up to a stop string."""
         text = self.tokenizer.decode(self.ids)
         ends = [text.index(word) + len(word) for word in self.stop if word in text]
         return self.prompt + text[: min(ends, default=None)]
 
     def new(self, last: bool) -> str:
-        """What can be shown now that was not shown before; not yet half a character, unless it is the last."""
+        """New text to print. An incomplete character is held back unless `last`."""
         text = self.whole()
         if text.endswith("\ufffd") and not last:
             return ""

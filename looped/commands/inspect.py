@@ -30,12 +30,13 @@ def inspect(
 
     Args:
         run: the run folder.
-        out: folder for inspect.json, report.html, report.md and figures; none is inspect/ in the run folder.
-        examples: to look at, at most; Jacobians, components and attention use the first of them.
-        group: a length or a difficulty; none is the training distribution.
-        loops: how many are run; none is twice those trained, or as trained where the modulation sees t / loops.
-        split: which examples.
-        seed: of the examples, and of everything random.
+        out: folder for inspect.json, report.html, report.md and figures; the default is inspect/ in the run folder.
+        examples: the largest number of examples; Jacobians, components and attention use only the first of them.
+        group: a length or a difficulty; the default is the training distribution.
+        loops: number of loops; the default is twice the trained number, or the trained number if the modulation depends
+            on t / num_loops.
+        split: the split of the examples.
+        seed: seed of the examples and of all random vectors.
     """
     config, model, step = load_run(run)
     model.to(find_device("auto"))

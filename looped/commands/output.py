@@ -1,4 +1,4 @@
-"""What commands print."""
+"""Printing of tables."""
 
 from rich.console import Console
 from rich.table import Table
@@ -6,5 +6,5 @@ from rich.table import Table
 
 def print_table(table: Table) -> None:
     console = Console()
-    # Where nobody looks on a terminal, rows stay whole lines.
+    # If the output is not a terminal, rows are not wrapped.
     (console if console.is_terminal else Console(width=200)).print(table)

@@ -12,7 +12,7 @@ def report(folders: Positional[tuple[Path, ...]], out: Path = Path("report")) ->
     """Write report.html, report.md, results.csv and figures from run folders.
 
     Args:
-        folders: run folders, or folders that hold some.
+        folders: run folders, or folders that contain run folders.
         out: folder of the report.
     """
     print(write_report(folders, out))

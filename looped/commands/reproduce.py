@@ -28,19 +28,19 @@ def reproduce(
     override: tuple[str, ...] = (),
     dry_run: Annotated[bool, FlagCreatePairsOff] = False,
 ) -> None:
-    """Re-derive a table of the paper (2, 3 or 4), as published and corrected, beside the paper's numbers.
+    """Run a table of the paper (2, 3 or 4), as published and corrected, beside the paper's numbers.
 
-    Runs that are done are skipped, half-done ones continue, and the report shows what there is. The scale `paper`
-    begins with an estimate of its cost, from three measured steps of every run.
+    Finished runs are skipped and interrupted ones continue. The report shows all finished runs. The scale `paper` first
+    estimates its cost from three measured steps of every run.
 
     Args:
-        table: its number.
+        table: number of the table.
         scale: demo (minutes), cpu (45 minutes on 2 cores with 2 seeds), gpu (30 minutes on one GPU), or paper.
-        out: folder of the run folders and of the report; none is runs/table2-cpu or the like.
-        seeds: one run each.
-        jobs: runs at a time; the cores are divided among them.
+        out: folder of the run folders and of the report; the default is runs/table2-cpu or the like.
+        seeds: one run for each seed.
+        jobs: number of runs at a time; the cores are divided among them.
         override: further settings of all runs, as field=value: --override train.steps=500
-        dry_run: only print the commands, one line a run, for any scheduler.
+        dry_run: only print the commands, one line for each run, for any scheduler.
     """
     content = paper_table(table, scale)
     out = out or Path("runs") / f"table{table}-{scale}"
@@ -52,7 +52,7 @@ def reproduce(
         for _, lines in work:
             print(" && ".join(map(typed, lines)))
         return
-    for words in all_runs(content):  # what is wrong with the settings shows before anything begins
+    for words in all_runs(content):  # wrong settings are found before the first run begins
         training_run(words[0], [*words[1:], *options])
     if scale == "paper":
         _print_cost([(words[0], [*words[1:], *options]) for words in all_runs(content)], len(seeds))
@@ -65,7 +65,7 @@ def reproduce(
 
 
 def _print_cost(runs: Sequence[tuple[str, Sequence[str]]], seeds: int) -> None:
-    """The cost of every run (recipe, options) and of all of them, from a few measured steps on this machine."""
+    """Print the cost of every run (recipe, options) and the total, from a few measured steps on this machine."""
     table = Table("run", "FLOPs", "time", title="Estimated cost of training, one run at a time")
     total = 0.0
     for name, words in runs:

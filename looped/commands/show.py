@@ -12,7 +12,7 @@ from looped.training.checkpoint import saved_steps
 
 
 def show(run: Positional[Path]) -> None:
-    """Print what a run folder holds: settings, progress, checkpoints, scores.
+    """Print the content of a run folder: settings, progress, checkpoints, scores.
 
     Args:
         run: the run folder.

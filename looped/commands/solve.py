@@ -28,12 +28,13 @@ def solve(
 
     Args:
         run: the run folder.
-        file: one problem a line, or a table (some rows without the last value), plain, .xz or .gz; - is standard input.
-        out: file for the answers; none is standard output.
-        format: of the answers.
-        num_loops: the most loops; none is what `looped calibrate` recommends, or else as trained.
-        exit_rule: such as kl:0.01, change:0.1, entropy:0.1, unchanged:2 or none; none given is as recommended.
-        on_bad_row: stop, or skip and count.
+        file: one problem a line, or a table (some rows without the last value); plain, .xz or .gz; - is standard input.
+        out: file for the answers; the default is standard output.
+        format: format of the answers.
+        num_loops: the largest number of loops; the default is the recommendation of `looped calibrate`, or else the
+            trained number.
+        exit_rule: such as kl:0.01, change:0.1, entropy:0.1, unchanged:2 or none; the default is the recommendation.
+        on_bad_row: stop at a bad row, or skip and count it.
     """
     if num_loops is not None and num_loops < 1:
         raise ValueError(f"num_loops={num_loops}: expected at least 1")

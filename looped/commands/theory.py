@@ -73,7 +73,7 @@ def approximate(
     if all_sequences and cells ** (seq * dim) > 4096:
         raise ValueError(f"all_sequences: expected at most 4,096 sequences of cells, not {cells ** (seq * dim):,}")
     f = load_function(function)
-    with _told():
+    with _print_warnings():
         check_function(f, dim, seq)
     built = construct(
         f, line, loops, slope=slope, radix_bits=radix_bits, paper_size=paper_size, budget=Budget(loops=max_loops)
@@ -131,7 +131,7 @@ def memorise(
         count: K, number of labels.
         dim: dimension of a label.
         bits: bits of a label (radix).
-        digit: the largest digit (wide digits), and the factor of more loops (interpolated).
+        digit: the largest digit (wide digits), and the factor by which interpolation multiplies the loops.
         seed: seed of the normally distributed labels.
         out: folder for memorise.json and precision.svg.
     """
@@ -151,14 +151,16 @@ def memorise(
                   title=f"{count} labels in {dim} dimensions; Lemma 4.1 allows an error of {eps:.4g}")  # fmt: skip
     rows = []
     for name, (memory, bound) in variants.items():
-        said = [memory.predicted(dtype) for dtype in ("float64", "float32")]
+        predictions = [memory.predicted(dtype) for dtype in ("float64", "float32")]
         errors = {dtype: memory.error(dtype) for dtype in ("exact", "float64", "float32")}
         program = memory.program
         size = (len(program.circuit.registers), len(program.circuit.units), program.loops)
-        table.add_row(name, *map(str, size), f"{bound:.3g}", *(f"{e:.3g}" for e in errors.values()), "\n".join(said))
+        table.add_row(
+            name, *map(str, size), f"{bound:.3g}", *(f"{e:.3g}" for e in errors.values()), "\n".join(predictions)
+        )
         rows.append({"variant": name, "d_model": size[0], "d_ff": size[1], "loops": size[2], "bound": bound,
                      **{dtype: error if math.isfinite(error) else None for dtype, error in errors.items()},
-                     "predicted": said})  # fmt: skip
+                     "predicted": predictions})  # fmt: skip
     print_table(table)
     curve = [memorization.share_recalled(k, seed) for k in (4, 8, 11, 14, 17, 20, 24, 28, 32, 40, 60, 100, 200)]
     table = Table("labels", "exact", "float64", "float32", title="share of labels that plain looping recalls correctly")
@@ -189,7 +191,7 @@ def moduli(
         dim: dimension of a token; a run folder has its own.
         seq: number of tokens in a sequence.
         deltas: largest changes of the input.
-        p: norm of output changes.
+        p: exponent of the norm of output changes.
         grid: also compute the moduli exactly among inputs whose coordinates are multiples of 1/grid.
         num_loops: loops of the model; the default is the number in training.
         out: folder for moduli.json.
@@ -201,7 +203,7 @@ def moduli(
         dim = (run.model.vocab_size if run.model.inputs == "tokens" else run.model.input_dim) or dim
     else:
         f = load_function(target)
-        with _told():
+        with _print_warnings():
             check_function(f, dim, seq)
     table = Table("delta", *continuity.KINDS, title=f"{target}: moduli of continuity, p={p:g}")
     rows = []
@@ -246,7 +248,7 @@ def rate(
     """
     at_least(1, samples=samples)
     f = load_function(function)
-    with _told():
+    with _print_warnings():
         check_function(f, dim, seq)
     rows = []
     for n in cells:
@@ -317,7 +319,7 @@ def load_function(target: str) -> Function:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # whatever the user's file may raise
+    except Exception as error:  # the user's file may raise anything
         raise ValueError(f"{file}: {type(error).__name__}: {error}") from None
     if not callable(getattr(module, name, None)):
         raise ValueError(f"{file}: expected a function named {name!r}")
@@ -338,8 +340,8 @@ def _rate_table(rows: Sequence[rates.Row]) -> Table:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
-    """Warnings as one line each."""
+def _print_warnings() -> Iterator[None]:
+    """Print each warning as one line."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield

@@ -1,4 +1,4 @@
-"""Standard transformers that cost as much as a looped one: the baselines of equal parameters and of equal FLOPs."""
+"""Baselines: standard transformers with as many parameters, or as many FLOPs, as a looped one."""
 
 import dataclasses
 import math
@@ -10,19 +10,19 @@ from looped.config import ModelConfig
 from looped.costs.count import flops, parameters
 
 MAX_LAYERS = 64
-TOLERANCE = 0.02  # candidates whose cost is that near are told apart by their shape
-ASPECT = 64  # d_model / layers of GPT-2 small, whose loss changes little with the shape around it
+TOLERANCE = 0.02  # among candidates whose cost is this near, the shape decides
+ASPECT = 64  # d_model / layers of GPT-2 small; near it the loss depends little on the shape
 
 
 class Match(NamedTuple):
-    """A standard transformer, and its cost divided by that of the looped one."""
+    """A standard transformer, and its cost divided by the cost of the looped one."""
 
     config: ModelConfig
     ratio: float
 
 
 def standard(looped: ModelConfig, layers: int, d_model: int) -> ModelConfig:
-    """The looped model's settings with `layers` layers that are applied once, without anything that loops."""
+    """The looped model's settings with `layers` layers that are applied once, and without all looping options."""
     return dataclasses.replace(
         looped,
         d_model=d_model,
@@ -42,23 +42,23 @@ def standard(looped: ModelConfig, layers: int, d_model: int) -> ModelConfig:
     )
 
 
-def match(looped: ModelConfig, by: Literal["parameters", "flops"]) -> Match:
-    """The standard transformer that costs as much as `looped`, over up to 64 layers and widths up to 4 * d_model.
+def match(looped: ModelConfig, equal: Literal["parameters", "flops"]) -> Match:
+    """The standard transformer with the cost of `looped`, among up to 64 layers and widths up to 4 * d_model.
 
-    Widths are multiples of num_heads, which stays. For each number of layers the width of the nearest cost is
-    found (the cost grows with it); among the candidates within 2% of the cost, or else the nearest alone, the one
-    is taken whose d_model / layers is closest to GPT-2 small's 64 (Kaplan et al. 2020, section 3.1: at equal cost
-    the loss depends only weakly on the shape).
+    The number of heads stays, so widths are multiples of num_heads. For each number of layers, the candidates are the
+    two widths whose costs are just below and above that of `looped`. Only candidates within 2% of that cost remain. If
+    there are none, the nearest one remains. The result is the candidate whose d_model / layers is closest to GPT-2
+    small's 64. At equal cost the loss depends only weakly on the shape (Kaplan et al. 2020, section 3.1).
 
     Args:
-        looped: with all sizes.
-        by: all trained weights; or the FLOPs of a sequence of max_seq_len.
+        looped: a configuration without sizes that are None.
+        equal: parameters counts all trained weights; flops counts a forward pass over max_seq_len positions.
 
     Raises:
-        ValueError: for sizes that are None.
+        ValueError: a size is None.
     """
-    cost: Callable[[ModelConfig], int] = _parameters if by == "parameters" else _flops
-    aim = parameters(looped) if by == "parameters" else _flops(looped)
+    cost: Callable[[ModelConfig], int] = _parameters if equal == "parameters" else _flops
+    aim = parameters(looped) if equal == "parameters" else _flops(looped)
     even = looped.positions in ("sinusoidal", "rotary")
     widths = range(looped.num_heads * (1 + even), 4 * looped.d_model + 1, looped.num_heads * (1 + even))
     candidates = []
@@ -73,7 +73,7 @@ def match(looped: ModelConfig, by: Literal["parameters", "flops"]) -> Match:
 
 
 def _parameters(config: ModelConfig) -> int:
-    """Those of a standard transformer, linear in its layers: no model of many layers is built."""
+    """Parameters of a standard transformer. They are linear in the layers, so only small models are built."""
     one, two = (parameters(dataclasses.replace(config, core_layers=layers)) for layers in (1, 2))
     return one + (config.core_layers - 1) * (two - one)
 

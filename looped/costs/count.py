@@ -1,4 +1,4 @@
-"""What a model costs, from its configuration alone: weights and floating-point operations."""
+"""Costs of a model from its configuration alone: weights and floating-point operations."""
 
 import functools
 import math
@@ -24,7 +24,7 @@ def _sizes(config: ModelConfig) -> tuple[int, int, int]:
 
 
 class _WithoutValues(TorchFunctionMode):
-    """Draws no random numbers: weights without memory need none, and torch would load its compiler for them."""
+    """Skips random initialisation, because meta tensors hold no values and drawing would load torch's compiler."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -35,14 +35,18 @@ class _WithoutValues(TorchFunctionMode):
 
 @functools.cache
 def parameters(config: ModelConfig) -> int:
-    """All trained weights, of the model built without memory; shared ones count once."""
+    """Number of trained weights. The model is built on the meta device. Shared weights count once.
+
+    Raises:
+        ValueError: a size in the configuration is None.
+    """
     _sizes(config)
     with torch.device("meta"), _WithoutValues():
         return sum(parameter.numel() for parameter in LoopedTransformer(config).parameters())
 
 
 def embedding_parameters(config: ModelConfig) -> int:
-    """Weights of the token embedding, the learned positions and an untied output matrix."""
+    """Number of weights of the token embedding, the learned positions and an untied output matrix."""
     inputs, outputs, seq = _sizes(config)
     d, bias = config.d_model, config.bias
     count = inputs * d + d * (bias and config.inputs == "vectors")
@@ -51,24 +55,27 @@ def embedding_parameters(config: ModelConfig) -> int:
 
 
 def non_embedding_parameters(config: ModelConfig) -> int:
-    """Weights of the layers, norms, injection, modulation and halting; they do not grow with num_loops."""
+    """Number of weights of the layers, norms, injection, modulation and halting; independent of num_loops."""
     return parameters(config) - embedding_parameters(config)
 
 
 def effective_depth(config: ModelConfig, num_loops: int | None = None) -> int:
-    """Layers that an input passes through."""
+    """Number of layers that an input passes through: prelude + core * num_loops + coda."""
     loops = config.num_loops if num_loops is None else num_loops
     return config.prelude_layers + config.core_layers * loops + config.coda_layers
 
 
 def flops(config: ModelConfig, seq_len: int, num_loops: int | None = None, loop_logits: int = 1) -> int:
-    """Floating-point operations of the matrix products of one forward pass over one sequence.
+    """Floating-point operations of the matrix products of one forward pass over one sequence of `seq_len` positions.
 
-    Two for each multiply-add; attention counts all pairs of positions, causal or not; the modulation counts
-    in full, although a batch shares it. No token exits early. Divide by seq_len for FLOPs per token.
+    A multiply-add counts as two. Attention counts all pairs of positions, also for causal models. The modulation counts
+    in full, although a batch shares it. No early exits are assumed. Divide by seq_len for FLOPs per token.
 
     Args:
-        loop_logits: how many loops are read out; each passes through the coda and the output matrix.
+        loop_logits: number of loops with logits. Each needs the coda and the output matrix.
+
+    Raises:
+        ValueError: a size in the configuration is None.
     """
     inputs, outputs, _ = _sizes(config)
     loops = config.num_loops if num_loops is None else num_loops
@@ -85,15 +92,15 @@ def flops(config: ModelConfig, seq_len: int, num_loops: int | None = None, loop_
     modulation = 0
     if config.modulation in ("scale_gate", "adaln_zero"):
         width = ENCODING_WIDTH * (2 if config.timestep == "both" else 1)
-        signals = config.core_layers * len(LAYER_NAMES[config.modulation])
-        modulation = loops * (width * d + d * d + d * signals * d)
+        vectors = config.core_layers * len(LAYER_NAMES[config.modulation])
+        modulation = loops * (width * d + d * d + d * vectors * d)
     return 2 * (token * seq_len + modulation)
 
 
 def training_flops(config: ModelConfig, seq_len: int, num_loops: int, num_grad_loops: int, loop_logits: int = 1) -> int:
-    """FLOPs of a training step for one sequence: forward, and twice the loops with gradient for backward.
+    """FLOPs of a training step for one sequence: the forward pass, and twice the loops with gradient for backward.
 
-    What recomputation does again does not count: this is the work that the step needs, not what it does.
+    Recomputation does not count, because these are the operations that a step needs.
     """
     return flops(config, seq_len, num_loops, loop_logits) + 2 * flops(config, seq_len, num_grad_loops, loop_logits)
 
@@ -103,9 +110,9 @@ def forward_flops(
     model: LoopedModel, inputs: Int[Tensor, "batch seq"] | Float[Tensor, "batch seq input"], num_loops: int,
     loop_logits: int = 1,
 ) -> int:  # fmt: skip
-    """FLOPs of one forward pass over one sequence of `inputs`.
+    """FLOPs of one forward pass over one sequence of `inputs`, of shape (batch, seq) or (batch, seq, input).
 
-    They follow from the configuration; a composed model is run once under torch's counter.
+    For a `LoopedTransformer` they follow from the configuration. Another model is run once under torch's counter.
     """
     if isinstance(model, LoopedTransformer):
         return flops(model.config, inputs.shape[1], num_loops, loop_logits)
@@ -121,6 +128,15 @@ def forward_flops(
 
 
 def exit_flops(
+<<<<<<< HEAD
+    config: ModelConfig, seq_len: int, mean_loops: float, needs: Literal["states", "logits", "halting"]
+) -> float:
+    """FLOPs of a forward pass with an exit rule: `flops` at the mean loops, interpolated between whole numbers.
+
+    Args:
+        needs: input of the rule after every loop (`ExitRule.needs`). For logits, each loop costs the coda and the
+            output matrix. For halting with halting="gate", each loop costs one product with a vector.
+=======
     model: LoopedModel, inputs: Int[Tensor, "batch seq"] | Float[Tensor, "batch seq input"], mean_loops: float,
     needs: Literal["states", "logits", "halting"],
 ) -> float:  # fmt: skip
@@ -129,6 +145,7 @@ def exit_flops(
     Args:
         needs: what the rule looks at after every loop (`ExitRule.needs`). Logits cost the coda and the output matrix
             each time. Learned halting with halting="gate" costs one product with a vector.
+>>>>>>> main
     """
 
     def at(loops: int) -> int:
@@ -142,6 +159,6 @@ def exit_flops(
 
 
 def logits_in_training(run: RunConfig, num_loops: int) -> int:
-    """After how many of `num_loops` loops a training step computes logits."""
+    """Number of loops, among `num_loops`, after which a training step computes logits."""
     every = run.train.loss == "all" or run.model.halting == "gate"
     return num_loops if every else run.train.loss_window or 1

@@ -1,4 +1,4 @@
-"""Choosing depth: scores by loop count and by exit rule, and the cheapest that is as good as the best."""
+"""Calibration: scores by loop count and by exit rule, and the cheapest setting close to the best score."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -12,12 +12,12 @@ from torch import Tensor
 from looped.evaluation.scores import (
     PART,
     checked_loops,
-    counting,
-    exit_early,
+    exit_positions,
     loop_logits,
     part_size,
     parts,
     row_of,
+    run_with_exits,
     sample_batch,
 )
 from looped.models.early_exit import Active, EarlyExit, ExitState
@@ -38,7 +38,7 @@ REPEATS = 5
 
 
 def rules_for(model: Halting) -> list[ExitRule]:
-    """The rules of the grid that a model of this configuration can follow: of causal models each token for itself."""
+    """The rules of the grid that a model of this configuration supports. Causal models exit per token."""
     per = "/token" if model.causal else ""
     rules = [parse_rule(f"{name}:{value}{per}") for name, values in GRID.items() for value in values]
     return [rule for rule in rules if _suits(rule, model)]
@@ -61,15 +61,18 @@ def calibrate(
     split: Split = "validation",
     tolerance: float = 0.005,
 ) -> dict[str, Any]:
-    """Rows for every loop count and exit rule, what they recommend, and a warning or None.
+    """Scores for every loop count and exit rule, a recommendation, and a warning or None.
 
-    This is the content of `run_folder.Calibration`, without the step and the machine.
+    The keys are those of `run_folder.Calibration`, without the step and the machine.
 
-    Recommended is the fewest mean loops at a score within `tolerance` of that of the best loop count, which also is
-    the most loops that the exit rules have; for errors, whose scale is the task's, it is a share of that score.
+    The recommendation is the setting with the fewest mean loops among those that score within `tolerance` of the best
+    loop count. For errors, `tolerance` is relative to the error of the best loop count. Exit rules run at most as many
+    loops as the best loop count.
 
     Args:
-        loops: loop counts; those of training are among them.
+        loops: loop counts to score. They include the trained number.
+        examples: number of examples; fewer if the split has fewer.
+        tolerance: largest loss of score; for errors, the largest relative increase.
 
     Raises:
         ValueError: as `evaluate` does.
@@ -103,7 +106,7 @@ def calibrate(
 
 
 def overthinking(rows: Sequence[dict[str, Any]], trained: int, task: Task, allowance: Any) -> str | None:
-    """A sentence where more loops than those of training make the score worse, by more than is tolerated."""
+    """A sentence if more loops than in training make the score worse by more than the allowance; else None."""
     sign = -1 if task.lower_is_better else 1
     fixed = {row["num_loops"]: row["value"] for row in rows if row["exit_rule"] is None}
     worst = min((n for n in fixed if n > trained), key=lambda n: sign * fixed[n], default=trained)
@@ -128,7 +131,7 @@ def fixed_rows(
 
 
 def rule_rows(model: LoopedModel, task: Task, batch: Batch, num_loops: int, split: Split) -> list[dict[str, Any]]:
-    """A row for each rule that the model can follow, with at most `num_loops`."""
+    """A row for each rule that the model supports, with at most `num_loops` loops."""
     rules = rules_for(model)
     scores: list[list[dict[str, Tensor]]] = [[] for _ in rules]
     loops: list[list[Tensor]] = [[] for _ in rules]
@@ -157,7 +160,7 @@ def _row(
     num_loops: int,
     mean_loops: float,
 ) -> dict[str, Any]:
-    """One row: of the task's own metric."""
+    """One row of calibration.json, for the task's main metric."""
     for name in scores[0]:
         values = torch.cat([part[name].cpu() for part in scores])
         found = row_of(task, name, values, task.weights(batch), split, None)
@@ -175,17 +178,18 @@ def _row(
 def exits_of(
     model: LoopedModel, batch: Batch, rules: Sequence[ExitRule], num_loops: int
 ) -> Iterator[tuple[Float[Tensor, "batch seq output"], Float[Tensor, " batch"]]]:
-    """What `exit_early` gives for each rule; where sequences leave as a whole, from a single pass.
+    """Logits and mean loops for each rule, as from `run_with_exits`.
 
-    The exit of one sequence changes nothing for the others; one pass without exits shows what every rule would do. The
-    exit of a token changes what other tokens attend to, and act reads out a mean of states: such rules are run.
+    The exit of one sequence does not affect other sequences. Sequence-level rules are therefore replayed on the
+    observations of a single pass without exits. The exit of a token affects the tokens that attend to it, and ACT's
+    output is a mean of states. Such rules are run one by one.
     """
     if model.causal or model.halting == "act":
-        yield from (exit_early(model, batch, num_loops, rule) for rule in rules)
+        yield from (run_with_exits(model, batch, num_loops, rule) for rule in rules)
         return
     attention_mask, inputs = batch.attention_mask, batch.inputs
     record = Record()
-    seen = record.observations
+    observations = record.observations
     model(
         inputs,
         attention_mask=None if bool(attention_mask.all()) else attention_mask,
@@ -193,21 +197,21 @@ def exits_of(
         exit_rule=record,
     )
     for rule in rules:
-        exit_mask = attention_mask if rule.needs == "halting" else attention_mask & counting(batch)
-        taken = replay(model, seen, rule, exit_mask)
-        logits = [seen[n - 1].logits[i] for i, n in enumerate(taken.long().tolist())]
-        yield torch.stack(logits).float(), taken
+        exit_mask = attention_mask if rule.needs == "halting" else attention_mask & exit_positions(batch)
+        loops_taken = replay(model, observations, rule, exit_mask)
+        logits = [observations[n - 1].logits[i] for i, n in enumerate(loops_taken.long().tolist())]
+        yield torch.stack(logits).float(), loops_taken
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Record(ExitRule):
-    """Never exits, and records its observations."""
+    """A rule that never exits and records its observations."""
 
     observations: list[Observation] = field(default_factory=list)
     needs: ClassVar[Literal["logits"]] = "logits"
 
     def check(self, model: Halting) -> None:
-        """Every model can be observed."""
+        """Accepts every model."""
 
     def __call__(self, observation: Observation) -> tuple[Tensor, None]:
         self.observations.append(observation)
@@ -216,26 +220,27 @@ class Record(ExitRule):
 
 
 def replay(
-    model: LoopedModel, seen: Sequence[Observation], rule: ExitRule, exit_mask: Bool[Tensor, "batch seq"]
+    model: LoopedModel, observations: Sequence[Observation], rule: ExitRule, exit_mask: Bool[Tensor, "batch seq"]
 ) -> Float[Tensor, " batch"]:
-    """The loops that each example would take with the rule, from recorded observations of all loops."""
+    """Loops that each example takes under the rule, from the recorded observations of all loops: (batch,)."""
     active = Active()
     exits = EarlyExit(
         rule,
         active,
         exit_mask,
-        step=lambda state, t: active.take(seen[t].after),
-        decode=lambda state, t: active.take(seen[t].logits),
+        step=lambda state, t: active.take(observations[t].after),
+        decode=lambda state, t: active.take(observations[t].logits),
         halting=model.halting_probability,
     )
-    iterate(exits, ExitState(seen[0].before), len(seen), until=active.empty)
+    iterate(exits, ExitState(observations[0].before), len(observations), until=active.empty)
     return exits.loops_taken[:, 0].double()
 
 
 def wall_times(model: LoopedModel, batch: Batch, ways: Sequence[tuple[int, ExitRule | None]]) -> list[float]:
-    """Seconds that all examples take with so many loops and a rule, really run, without computing what has exited.
+    """Seconds that all examples take with each number of loops and rule, measured with real early exits.
 
-    The ways take turns, and each one's fastest of several turns counts, so that a busy machine is no advantage to any.
+    The settings are timed in turns, and the fastest turn of each counts. Other work on the machine thus affects all
+    settings alike.
     """
     pieces = list(parts(batch, min(PART, part_size(model, batch, 1)), model.device))
     best = [float("inf")] * len(ways)
@@ -243,7 +248,7 @@ def wall_times(model: LoopedModel, batch: Batch, ways: Sequence[tuple[int, ExitR
         for i, (num_loops, rule) in enumerate(ways):
             began = time.perf_counter()
             for part in pieces:
-                exit_early(model, part, num_loops, rule)[0].sum().item()  # waits for a GPU
+                run_with_exits(model, part, num_loops, rule)[0].sum().item()  # waits for a GPU
             if turn:
                 best[i] = min(best[i], time.perf_counter() - began)
     return best

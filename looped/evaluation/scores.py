@@ -1,4 +1,4 @@
-"""What a trained model can do: scores by group and loop count, answers, and answers loop by loop."""
+"""Scores by group and loop count, answers to problems, and answers after each loop."""
 
 import itertools
 import math
@@ -15,42 +15,46 @@ from looped.models.exit_rules import ExitRule
 from looped.models.looped_model import LoopedModel
 from looped.tasks.base import Batch, Predict, Split, Task
 
-EVALUATION_SEED = 0  # the same examples for every model
-PART = 128  # examples in a forward pass, at most,
-LOGITS = 1 << 28  # and so many numbers that it may read out
+EVALUATION_SEED = 0  # every model gets the same examples
+PART = 128  # the largest number of examples in a forward pass
+LOGITS = 1 << 28  # the largest number of logits in a forward pass
 
 
 @torch.no_grad()
 def loop_logits(model: LoopedModel, batch: Batch, loops: Collection[int]) -> Float[Tensor, "loops batch seq output"]:
-    """Logits after each of `loops` (distinct, ascending), on the model's device: one pass reads out all.
+    """Logits after each of `loops` loops, on the model's device: (loops, batch, seq, output).
 
-    Where the modulation sees the fraction of the loops, each loop count is a computation of its own. With halting="act"
-    these are the most loops, which not all need.
+    One pass computes all of them, with two exceptions. If the modulation depends on t / num_loops, each loop count
+    needs a pass of its own. The same holds for halting="act", and a loop count is then the largest number of loops.
+
+    Args:
+        loops: distinct loop counts, ascending.
     """
     device = model.device
     attention_mask = None if bool(batch.attention_mask.all()) else batch.attention_mask.to(device)
-    # What act reads out depends on where it ends, too.
+    # The output of act depends on the largest number of loops too.
     own_pass = model.halting == "act" or model.uses_fraction
-    asked = [(n,) for n in loops] if own_pass else [tuple(loops)]
+    passes = [(n,) for n in loops] if own_pass else [tuple(loops)]
     inputs = batch.inputs.to(device)
     outputs = [
-        model(inputs, attention_mask=attention_mask, num_loops=counts[-1], loop_logits=counts) for counts in asked
+        model(inputs, attention_mask=attention_mask, num_loops=counts[-1], loop_logits=counts) for counts in passes
     ]
     return torch.cat([output.loop_logits for output in outputs]).float()
 
 
-def counting(batch: Batch) -> Bool[Tensor, "batch seq"]:
-    """The positions that an exit rule looks at: those that count, for only there loop_logits are trained."""
+def exit_positions(batch: Batch) -> Bool[Tensor, "batch seq"]:
+    """Positions that exit rules observe, as a mask (batch, seq): the supervised ones, because only their logits are
+    trained. In an example without supervised positions, these are all positions."""
     return batch.mask | ~batch.mask.any(1, keepdim=True)
 
 
 @torch.no_grad()
-def exit_early(
+def run_with_exits(
     model: LoopedModel, batch: Batch, num_loops: int, rule: ExitRule | None
 ) -> tuple[Float[Tensor, "batch seq output"], Float[Tensor, " batch"]]:
-    """Last logits, and the mean loops of each example at the positions that count."""
+    """Final logits (batch, seq, output), and the mean loops of each example over its `exit_positions` (batch,)."""
     attention_mask = None if bool(batch.attention_mask.all()) else batch.attention_mask
-    exit_mask = counting(batch)
+    exit_mask = exit_positions(batch)
     output = model(
         batch.inputs, attention_mask=attention_mask, num_loops=num_loops, exit_rule=rule, exit_mask=exit_mask
     )
@@ -69,20 +73,21 @@ def evaluate(
     split: Split = "test",
     early: tuple[int, ExitRule] | None = None,
 ) -> list[dict[str, Any]]:
-    """Scores over groups x loop counts x metrics, with 95% intervals over examples.
+    """Scores for groups x loop counts x metrics, with 95% intervals over examples.
 
-    Flat rows, as pandas takes them, with the keys of `run_folder.EvalRow` but `step`. Those with an exit rule have the
-    keys `exit_rule` and `mean_loops` besides.
+    Returns a list of flat rows, from which pandas makes a frame. Their keys are the fields of `run_folder.EvalRow`
+    except `step`. `value`, `low` and `high` are shares from 0 to 1, or errors for tasks with lower_is_better. Rows with
+    an exit rule have two more keys, `exit_rule` and `mean_loops`.
 
     Args:
-        loops: distinct loop counts; they may lie beyond those trained.
-        examples: drawn in each group, or as many different ones as there are; a group in `task.whole_groups` is
-            always evaluated in full.
+        loops: distinct loop counts in any order, also beyond the trained number.
+        examples: number of examples in each group; fewer if a group has fewer different ones. Groups in
+            `task.whole_groups` are always evaluated in full.
         groups: None is all groups of the task.
-        early: at most so many loops and an exit rule, for further rows.
+        early: the largest number of loops, and an exit rule to score in addition.
 
     Raises:
-        ValueError: for loop counts that the model cannot run, an unknown or empty group.
+        ValueError: the model cannot run a loop count, a count is given twice, or a group is unknown or empty.
     """
     loops = checked_loops(model, loops)
     rows = []
@@ -105,7 +110,7 @@ def evaluate(
         most, rule = early
         exited: dict[str, list[Tensor]] = {}
         for part in parts(batch, part_size(model, batch, 1), device):
-            logits, ran = exit_early(model, part, most, rule)
+            logits, ran = run_with_exits(model, part, most, rule)
             for score, values in (task.score(part, logits) | {"loops": ran}).items():
                 exited.setdefault(score, []).append(values.cpu())
         mean = ((torch.cat(exited.pop("loops")) * weights).sum() / weights.sum()).item()
@@ -118,7 +123,11 @@ def evaluate(
 
 
 def checked_loops(model: LoopedModel, loops: Sequence[int]) -> list[int]:
-    """The loop counts in ascending order; ValueError for those that the model cannot run, or that come twice."""
+    """The loop counts in ascending order.
+
+    Raises:
+        ValueError: the model cannot run a loop count, a count is given twice, or there is none.
+    """
     most, found = model.max_loops, sorted(loops)
     if not found or len(set(found)) < len(found) or found[0] < 1 or (most and found[-1] > most):
         limit = f"1 to {most}, the rows of the learned table" if most else "1 or more"
@@ -129,14 +138,14 @@ def checked_loops(model: LoopedModel, loops: Sequence[int]) -> list[int]:
 def row_of(
     task: Task, score: str, values: Float[Tensor, " n"], weights: Float[Tensor, " n"], split: Split, group: str | None
 ) -> dict[str, dict[str, float]]:
-    """Value, low and high of what the task reports of a score, by metric."""
+    """The value, low and high end that the task reports for a score, by metric."""
     ends = interval(values, math.inf if task.lower_is_better else 1.0, weights)
     value, low, high = (task.reported(score, end, split, group) for end in ends)
     return {metric: {"value": value[metric], "low": low[metric], "high": high[metric]} for metric in value}
 
 
 def part_size(model: LoopedModel, batch: Batch, reads: int) -> int:
-    """Examples that a forward pass can take which reads out so many loops."""
+    """Number of examples in a forward pass that computes the logits of `reads` loops."""
     return min(PART, LOGITS // (batch.inputs.shape[1] * (model.output_size or 1) * reads) or 1)
 
 
@@ -147,14 +156,14 @@ def parts(batch: Batch, size: int, device: torch.device) -> Iterator[Batch]:
 
 
 def sample_batch(task: Task, split: Split, examples: int, group: str | None) -> Batch:
-    """Examples for evaluation, always the same ones; None is the distribution of training."""
+    """The examples for evaluation, equal for all models; group=None is the training distribution."""
     different = task.available(split, group)
     size = examples if different is None else different if group in task.whole_groups else min(examples, different)
     return task.batch(split, 0, size, seed=EVALUATION_SEED, group=group)
 
 
 def predictor(model: LoopedModel) -> Predict:
-    """The model as a task may ask it (see `Task.extra_evaluation`)."""
+    """The model as a function for `Task.extra_evaluation`."""
     device = model.device
 
     def predict(batch: Batch, loops: Sequence[int]) -> Float[Tensor, "loops batch seq output"]:
@@ -167,7 +176,7 @@ def predictor(model: LoopedModel) -> Predict:
 
 
 def visualisations(model: LoopedModel, task: Task, *, loops: int, count: int = 6) -> list[dict[str, Any]]:
-    """The answers after each of 1 .. loops, for `count` test problems taken from all groups in turn."""
+    """The answers to `count` test problems, taken from all groups in turn, after each of 1 .. loops."""
     groups = list(itertools.islice(itertools.cycle(task.groups), count))
     drawn = [
         task.sample("test", 1, task.rng("test", 1 + i, EVALUATION_SEED, group), group)[0]
@@ -182,10 +191,16 @@ def visualisations(model: LoopedModel, task: Task, *, loops: int, count: int = 6
 def solve(
     model: LoopedModel, task: Task, problems: Sequence[Any], *, num_loops: int, exit_rule: ExitRule | None = None
 ) -> Iterator[tuple[Any, dict[str, Any]]]:
-    """Each problem with the model's answer to it (see `Task.answer`)."""
+    """Pairs of a problem and the model's answer to it (see `Task.answer`), in order. This is a generator.
+
+    Args:
+        problems: problems from `Task.sample` or `Task.read`.
+        num_loops: number of loops, or the largest number with an exit rule.
+        exit_rule: ends the loop early.
+    """
     for start in range(0, len(problems), PART):
         part = problems[start : start + PART]
         batch = next(parts(task.encode(part), PART, model.device))
-        logits, _ = exit_early(model, batch, num_loops, exit_rule)
+        logits, _ = run_with_exits(model, batch, num_loops, exit_rule)
         for problem, row in zip(part, logits.cpu(), strict=True):
             yield problem, task.answer(problem, row)

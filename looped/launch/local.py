@@ -1,4 +1,4 @@
-"""Runs as processes on this machine. Another launcher would take the same work: folders, and the commands of each."""
+"""Runs as processes on this machine. A launcher for a cluster would take the same `Work`."""
 
 import os
 import shlex
@@ -14,19 +14,19 @@ from looped.run_folder import LOG, EvalRow, Summary, read_file
 from looped.user_code import import_words
 
 Work = Sequence[tuple[Path, list[list[str]]]]
-"""For each run its folder and the commands (lists of words) that fill it one after another."""
+"""For each run: its folder, and the commands (lists of words) that fill it, in order."""
 
 
 def typed(line: Sequence[str]) -> str:
-    """A command `looped ...` as one types it, with the user's code that it needs."""
+    """A command as the user types it: `looped ...`, with `--import` for the user's code."""
     return shlex.join([line[0], *import_words(), *line[1:]])
 
 
 def run_commands(work: Work, jobs: int) -> list[str]:
-    """Run the commands of each folder, `jobs` folders at a time, with the cores divided among them.
+    """Run the commands of each folder, `jobs` folders at a time. The cores are divided among the jobs.
 
-    The output of a run goes to log.txt in its folder. Returns one line for each run that failed; the others go on.
-    An interrupt lets every running training save and end.
+    Each run writes its output to log.txt in its folder. Returns one line for each failed run; the other runs continue.
+    After an interrupt, every running training writes a checkpoint and ends.
     """
     console = Console(stderr=True)
     environment = os.environ | {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // jobs))}
@@ -38,7 +38,7 @@ def run_commands(work: Work, jobs: int) -> list[str]:
             if line[1] == "evaluate" and _evaluated(folder):
                 continue
             with (folder / LOG).open("a") as log:
-                # A process group of its own: Ctrl-C comes to this process alone, which passes it on once.
+                # The child gets its own process group: Ctrl-C reaches only this process, which passes it on once.
                 running[folder] = subprocess.Popen(
                     [sys.executable, "-m", "looped.cli", *import_words(), *line[1:]],
                     stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True,
@@ -67,7 +67,7 @@ def run_commands(work: Work, jobs: int) -> list[str]:
 
 
 def _evaluated(folder: Path) -> bool:
-    """Whether the run was evaluated since it ended."""
+    """Whether the run was evaluated after its end."""
     scores, end = folder / EvalRow.file, folder / Summary.file
     return scores.exists() and scores.stat().st_mtime_ns >= end.stat().st_mtime_ns
 

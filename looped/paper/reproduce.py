@@ -1,4 +1,4 @@
-"""The paper's tables again: estimate, train what is missing, evaluate, and report beside the paper's numbers."""
+"""Runs of the paper's tables: estimate their cost, train, evaluate, and report beside the paper's numbers."""
 
 import contextlib
 import dataclasses
@@ -17,12 +17,12 @@ from looped.training import LoopSchedule, train
 
 
 def all_runs(table: PaperTable) -> dict[Words, tuple[int, ...]]:
-    """Every run of the table once, a recipe and its options, with the loop counts to evaluate it at."""
+    """Every run of the table once: its recipe and options, and the loop counts for its evaluation."""
     return {words: row.loops for row in table.rows for words in (row.published, row.corrected) if words}
 
 
 def work_for(table: PaperTable, out: Path, seeds: Sequence[int], options: Sequence[str]) -> Work:
-    """For every run of the table its folder and the commands that fill it; they may be repeated at will."""
+    """For every run of the table: its folder and the commands that fill it. The commands may be repeated."""
     work = []
     for words, loops in all_runs(table).items():
         for seed in seeds:
@@ -41,7 +41,7 @@ def folder_name(words: Words, seed: int) -> str:
 
 
 def write_table(table: PaperTable, scale: str, command: str, out: Path, seeds: Sequence[int]) -> None:
-    """Write table.json, from which the report knows the runs of each cell."""
+    """Write table.json, which tells the report the runs of each cell."""
 
     def names(words: Words | None) -> list[str]:
         return [folder_name(words, seed) for seed in seeds] if words else []
@@ -64,12 +64,12 @@ def write_table(table: PaperTable, scale: str, command: str, out: Path, seeds: S
 
 
 def estimate(run: RunConfig) -> tuple[int, float]:
-    """FLOPs of a whole training, and the seconds that it would take, judged by the best of three steps.
+    """FLOPs of a whole training run, and its seconds, estimated from the best of three steps.
 
-    The steps see at most 4,096 positions each, and all the loops that the run ends with.
+    The steps have at most 4,096 positions each, and as many loops as the last training step.
 
     Args:
-        run: complete.
+        run: a configuration without sizes that are None.
     """
     seq = run.model.max_seq_len
     assert seq is not None
@@ -86,7 +86,7 @@ def estimate(run: RunConfig) -> tuple[int, float]:
     optim = dataclasses.replace(run.optim, warmup_steps=0)
     model = dataclasses.replace(run.model, num_loops=loops)
     trial = dataclasses.replace(run, model=model, train=short, schedule=schedule, optim=optim)
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):  # not a run to watch
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):  # no output
         train(trial, Path(folder) / "run")
         rows = read_rows(Path(folder) / "run", MetricsRow)
     rate = max(row.examples_per_s for row in rows if isinstance(row, TrainRow))

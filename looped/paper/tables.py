@@ -36,7 +36,7 @@ class Row:
     model: str
     corrected: Words
     loops: tuple[int, ...]
-    """Loop counts to evaluate: one, those in training of any model of the task, and twice the largest of these."""
+    """Loop counts for the evaluation: one, the trained numbers of the task's models, and twice the largest of these."""
     paper: float | None = None
     published: Words | None = None
 
@@ -91,9 +91,9 @@ TASKS = {
         ),
     ),
 }  # fmt: skip
-# A published question that differs from the corrected one: their two columns cannot be compared.
+# The published question differs from the corrected one, so their two columns cannot be compared.
 OTHER_QUESTION = {"edit-distance", "wikitext"}
-# Models beside those that every task has: a row's name, and the recipe's ending.
+# Models that only some tasks have: a row's name, and the ending of the recipe.
 MORE = {
     "wikitext": (
         ("standard, equal parameters", "standard-iso-parameters"),
@@ -128,7 +128,7 @@ def paper_table(number: int, scale: Scale) -> PaperTable:
     """A table at a scale.
 
     Raises:
-        ValueError: the table does not exist, or has no such scale.
+        ValueError: the table does not exist, or does not have this scale.
     """
     if number not in TASKS:
         raise ValueError(f"table {number}: expected one of {', '.join(map(str, TASKS))}")

@@ -43,8 +43,8 @@ def report_inspection(numbers: dict[str, Any], out: Path) -> Path:
 
 def _write_page(out: Path, title: str, lead: str, sections: Sequence[Section], note: str = "") -> Path:
     for chart in _charts(sections):
-        _write(out / "figures" / f"{chart.picture.name}.svg", chart.picture.svg)
-        _write(out / "figures" / f"{chart.picture.name}.png", chart.picture.png)
+        _write(out / "figures" / f"{chart.figure.name}.svg", chart.figure.svg)
+        _write(out / "figures" / f"{chart.figure.name}.png", chart.figure.png)
     _write(out / "report.md", markdown(title, lead, sections, note))
     _write(out / "report.html", page(title, lead, sections))
     return out / "report.html"

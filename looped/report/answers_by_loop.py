@@ -21,8 +21,8 @@ MOST_ROWS = 16
 
 
 @dataclass(frozen=True)
-class Thinking:
-    """The visualisations of one run."""
+class Visualisations:
+    """The visualisations of one run as HTML."""
 
     html: str
     examples: int
@@ -31,31 +31,31 @@ class Thinking:
     kinds: tuple[str, ...]
 
 
-def thinking(run: Run) -> Thinking | None:
-    """The visualisations of a run's first examples; None where it has none.
+def visualise_run(run: Run) -> Visualisations | None:
+    """The visualisations of a run's first examples; None if it has none.
 
     Raises:
-        ValueError: a visualisation is malformed (names the file and the example).
+        ValueError: a visualisation is malformed; names the file and the example.
     """
     if run.answers is None or not run.answers.examples:
         return None
     trained = run.answers.trained_loops
     examples = run.answers.examples[:MOST_EXAMPLES]
     parts, solved = [], 0
-    for number, picture in enumerate(examples, 1):
+    for number, example in enumerate(examples, 1):
         try:
-            draw, right_after = KINDS[picture["kind"]]
-            parts.append(draw(picture, trained))
-            solved += right_after(picture, _frame_at(picture["loops"], trained))
+            draw, right_after = KINDS[example["kind"]]
+            parts.append(draw(example, trained))
+            solved += right_after(example, _frame_at(example["loops"], trained))
         except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
-            where = f"{run.folder / 'answers_by_loop.json'}:1: example {number}"
-            raise ValueError(f"{where} is malformed ({type(error).__name__}: {error})") from None
-    html = f'<div class="thoughts thoughts-{examples[0]["kind"]}">{"".join(parts)}</div>'
-    return Thinking(html, len(examples), solved, tuple(dict.fromkeys(p["kind"] for p in examples)))
+            place = f"{run.folder / 'answers_by_loop.json'}:1: example {number}"
+            raise ValueError(f"{place} is malformed ({type(error).__name__}: {error})") from None
+    html = f'<div class="visualisations visualisations-{examples[0]["kind"]}">{"".join(parts)}</div>'
+    return Visualisations(html, len(examples), solved, tuple(dict.fromkeys(p["kind"] for p in examples)))
 
 
 def milestones(loops: Sequence[int]) -> list[int]:
-    """Those of `loops` that are powers of two, and the last."""
+    """The powers of two among `loops`, and the last loop."""
     return [loop for loop in loops if loop & (loop - 1) == 0 or loop == loops[-1]]
 
 
@@ -68,17 +68,17 @@ def _frame_at(loops: Sequence[Row], trained: int) -> Row:
 BOARD_STATES = {"g": "given", "r": "right", "w": "wrong", "u": "undecided"}
 
 
-def _board_states(picture: Row, frame: Row) -> str:
+def _board_states(example: Row, frame: Row) -> str:
     """One letter per cell: given, right, wrong or undecided."""
-    cells = zip(picture["given"], picture["solution"], frame["cells"], frame["confidence"], strict=True)
+    cells = zip(example["given"], example["solution"], frame["cells"], frame["confidence"], strict=True)
     return "".join(
         "g" if given else "u" if confidence < UNDECIDED else "r" if cell == solution else "w"
         for given, solution, cell, confidence in cells
     )
 
 
-def _board_right(picture: Row, frame: Row) -> bool:
-    cells = zip(picture["given"], picture["solution"], frame["cells"], strict=True)
+def _board_right(example: Row, frame: Row) -> bool:
+    cells = zip(example["given"], example["solution"], frame["cells"], strict=True)
     return all(given or cell == solution for given, solution, cell in cells)
 
 
@@ -87,8 +87,8 @@ def _count_text(states: str) -> str:
     return f"{states.count('r')} of {blanks} right, {states.count('w')} wrong, {states.count('u')} undecided"
 
 
-def _board_grid(picture: Row, digits: Sequence[int], states: str, label: str) -> str:
-    side, box = picture["side"], picture["box"]
+def _board_grid(example: Row, digits: Sequence[int], states: str, label: str) -> str:
+    side, box = example["side"], example["box"]
     if len(digits) != side * side:
         raise ValueError(f"{len(digits)} cells on a board of side {side}")
     cells = []
@@ -101,35 +101,35 @@ def _board_grid(picture: Row, digits: Sequence[int], states: str, label: str) ->
     return f'<div class="board" style="--side:{int(side)}" role="img" aria-label="{text}">{"".join(cells)}</div>'
 
 
-def _board(picture: Row, trained: int) -> str:
-    loops = [frame["loop"] for frame in picture["loops"]]
+def _board(example: Row, trained: int) -> str:
+    loops = [frame["loop"] for frame in example["loops"]]
     frames = []
-    for frame in picture["loops"]:
-        digits = [given or cell for given, cell in zip(picture["given"], frame["cells"], strict=True)]
-        frames.append((frame["loop"], digits, _board_states(picture, frame)))
+    for frame in example["loops"]:
+        digits = [given or cell for given, cell in zip(example["given"], frame["cells"], strict=True)]
+        frames.append((frame["loop"], digits, _board_states(example, frame)))
     chosen = milestones(loops)
     boards = []
     for loop, digits, states in frames:
         if loop in chosen:
             mark = " (as trained)" if loop == trained else ""
-            grid = _board_grid(picture, digits, states, f"Board after loop {loop}")
+            grid = _board_grid(example, digits, states, f"Board after loop {loop}")
             caption = f"<b>Loop {loop}</b>{mark}<br>{_count_text(states)}"
             boards.append(f'<div class="frame">{grid}<p class="caption">{caption}</p></div>')
     player = ""
     if len(loops) > len(chosen):  # every loop, also those left out: a slider, shown by the page's script
         data = [[loop, "".join(map(str, digits)), states, _count_text(states)] for loop, digits, states in frames]
         last = frames[-1]
-        grid = _board_grid(picture, last[1], last[2], "Board after the loop on the slider")
+        grid = _board_grid(example, last[1], last[2], "Board after the loop on the slider")
         player = (
             f'<div class="frame player" hidden data-frames="{escape(json.dumps(data))}">{grid}'
             f'<p class="caption"><label><b>Loop <output>{last[0]}</output></b> '
             f'<input type="range" min="0" max="{len(data) - 1}" value="{len(data) - 1}"></label>'
             f"<br><span>{_count_text(last[2])}</span></p></div>"
         )
-    rating = f" Rating {escape(str(picture['rating']))}." if picture.get("rating") is not None else ""
-    clues = sum(1 for given in picture["given"] if given)
+    rating = f" Rating {escape(str(example['rating']))}." if example.get("rating") is not None else ""
+    clues = sum(1 for given in example["given"] if given)
     return (
-        f'<figure class="thought"><figcaption>A board with {clues} clues.{rating}</figcaption>'
+        f'<figure class="visualisation"><figcaption>A board with {clues} clues.{rating}</figcaption>'
         f'<div class="frames">{player}{"".join(boards)}</div></figure>'
     )
 
@@ -141,80 +141,80 @@ def _likeliest(frame: Row) -> str:
     return str(max(frame["probabilities"], key=lambda pair: pair[1])[0])
 
 
-def _distribution_right(picture: Row, frame: Row) -> bool:
-    return _likeliest(frame) == str(picture["answer"])
+def _distribution_right(example: Row, frame: Row) -> bool:
+    return _likeliest(frame) == str(example["answer"])
 
 
-def _distribution(picture: Row, trained: int) -> str:
-    answer = str(picture["answer"])
-    labels = [str(label) for label, _ in picture["loops"][0]["probabilities"]]
+def _distribution(example: Row, trained: int) -> str:
+    answer = str(example["answer"])
+    labels = [str(label) for label, _ in example["loops"][0]["probabilities"]]
     head = "".join(
         f'<th scope="col" class="answer">{escape(label)}</th>' if label == answer else
         f'<th scope="col">{escape(label)}</th>' for label in labels
     )  # fmt: skip
     rows = []
-    for frame in _rows(picture["loops"], trained):
+    for frame in _rows(example["loops"], trained):
         cells = []
         for label, p in frame["probabilities"]:
             percent = round(100 * p)
             kind = ("answer " if str(label) == answer else "") + ("hot" if percent >= 70 else "")
             text = str(percent) if percent >= 1 else ""
             cells.append(f'<td class="{kind.strip()}" style="--p:{percent}%">{text}</td>')
-        rows.append(_loop_row(frame, trained, cells, _distribution_right(picture, frame)))
+        rows.append(_loop_row(frame, trained, cells, _distribution_right(example, frame)))
     table = _loop_table(f'<th scope="col">loop</th>{head}<th scope="col"></th>', rows, "heat")
-    return _thought(picture, answer, table)
+    return _figure(example, answer, table)
 
 
 # Slots: a sequence that is answered in parallel, rows are loops and columns are slots.
 
 
-def _slots_right(picture: Row, frame: Row) -> bool:
-    return list(map(str, frame["slots"])) == list(map(str, picture["answer"]))
+def _slots_right(example: Row, frame: Row) -> bool:
+    return list(map(str, frame["slots"])) == list(map(str, example["answer"]))
 
 
-def _slots(picture: Row, trained: int) -> str:
-    answer = [str(slot) for slot in picture["answer"]]
+def _slots(example: Row, trained: int) -> str:
+    answer = [str(slot) for slot in example["answer"]]
     rows = []
-    for frame in _rows(picture["loops"], trained):
+    for frame in _rows(example["loops"], trained):
         cells = []
         for right, slot, confidence in zip(answer, frame["slots"], frame["confidence"], strict=True):
             state = "u" if confidence < UNDECIDED else "r" if str(slot) == right else "w"
             cells.append(
                 f'<td class="{state}" title="{BOARD_STATES[state]}, {confidence:.0%} sure">{escape(str(slot))}</td>'
             )
-        rows.append(_loop_row(frame, trained, cells, _slots_right(picture, frame)))
+        rows.append(_loop_row(frame, trained, cells, _slots_right(example, frame)))
     cells = "".join(f"<td>{escape(slot)}</td>" for slot in answer)
     rows.append(f'<tr class="solution"><th scope="row">answer</th>{cells}<td></td></tr>')
     head = '<th scope="col">loop</th>' + f'<th scope="col" colspan="{len(answer)}">slots</th><th scope="col"></th>'
-    return _thought(picture, " ".join(answer), _loop_table(head, rows, "slots"))
+    return _figure(example, " ".join(answer), _loop_table(head, rows, "slots"))
 
 
 # Points: real values one after another, rows are loops and columns are points.
 
 
-def _points_right(picture: Row, frame: Row) -> bool:
-    return abs(frame["predictions"][-1] - picture["truth"][-1]) <= picture["tolerance"]
+def _points_right(example: Row, frame: Row) -> bool:
+    return abs(frame["predictions"][-1] - example["truth"][-1]) <= example["tolerance"]
 
 
-def _points(picture: Row, trained: int) -> str:
-    truth = picture["truth"]
+def _points(example: Row, trained: int) -> str:
+    truth = example["truth"]
     shown = milestones(range(1, len(truth) + 1))
     spread = max(map(abs, truth)) or 1.0
     rows = []
-    for frame in _rows(picture["loops"], trained):
+    for frame in _rows(example["loops"], trained):
         cells = []
         for point in shown:
             value = frame["predictions"][point - 1]
             percent = min(100, round(100 * abs(value - truth[point - 1]) / spread))
             kind = "hot" if percent >= 70 else ""
             cells.append(f'<td class="{kind}" style="--p:{percent}%">{value:.2f}</td>')
-        rows.append(_loop_row(frame, trained, cells, _points_right(picture, frame)))
+        rows.append(_loop_row(frame, trained, cells, _points_right(example, frame)))
     rows.append(
         '<tr><th scope="row">truth</th>' + "".join(f"<td>{truth[p - 1]:.2f}</td>" for p in shown) + "<td></td></tr>"
     )
     head = "".join(f'<th scope="col">{point}</th>' for point in shown)
     table = _loop_table(f'<th scope="col">loop</th>{head}<th scope="col"></th>', rows, "heat")
-    return _thought({**picture, "input": f"{len(truth)} points"}, f"{truth[-1]:.3g}", table)
+    return _figure({**example, "input": f"{len(truth)} points"}, f"{truth[-1]:.3g}", table)
 
 
 def _rows(frames: Sequence[Row], trained: int) -> list[Row]:
@@ -236,10 +236,10 @@ def _loop_table(head: str, rows: Sequence[str], kind: str) -> str:
     return f'<div class="scroll" tabindex="0"><table class="{kind}"><tr>{head}</tr>{body}</table></div>'
 
 
-def _thought(picture: Row, answer: str, table: str) -> str:
-    title, shown, answer = escape(picture["title"]), escape(picture["input"]), escape(answer)
+def _figure(example: Row, answer: str, table: str) -> str:
+    title, shown, answer = escape(example["title"]), escape(example["input"]), escape(answer)
     caption = f"{title[:1].upper()}{title[1:]}: <code>{shown}</code>, answer <code>{answer}</code>"
-    return f'<figure class="thought"><figcaption>{caption}</figcaption>{table}</figure>'
+    return f'<figure class="visualisation"><figcaption>{caption}</figcaption>{table}</figure>'
 
 
 Draw = Callable[[Row, int], str]

@@ -20,7 +20,7 @@ HOUSEKEEPING = {"device", "devices", "compile", "recompute", "workers", "log_eve
 
 def t_quantile(degrees: int) -> float:
     """97.5% quantile of Student's t."""
-    from scipy.stats import t  # takes half a second, which a report of single seeds need not pay for
+    from scipy.stats import t  # imported here: scipy takes half a second, and reports of single seeds do not use it
 
     return float(t.ppf(0.975, degrees))
 
@@ -100,8 +100,8 @@ class Problem:
     """Whether the scores are errors: at least 0, without an upper bound."""
     variants: tuple[Variant, ...]
     groups: tuple[str, ...]
-    """The groups whose examples enter the scores: all groups with test rows in every evaluated run. For errors, whose
-    scale may differ between groups, only the first of them."""
+    """The groups whose examples enter the scores: all groups with test rows in every evaluated run. The scale of errors
+    may differ between groups, so errors use only the first of them."""
     unfinished: tuple[Run, ...]
     unevaluated: tuple[Run, ...]
     """Finished runs without eval.jsonl."""
@@ -233,13 +233,13 @@ def problems(runs: Sequence[Run]) -> list[Problem]:
     by_problem: dict[str, list[Run]] = {}
     for run in runs:
         task = run.config.task
-        asked = {key: value for key, value in to_dict(task).items() if key not in TASKS[task.name].presentation}
-        by_problem.setdefault(str(asked), []).append(run)
+        settings = {key: value for key, value in to_dict(task).items() if key not in TASKS[task.name].presentation}
+        by_problem.setdefault(str(settings), []).append(run)
     return sorted((_problem(members) for members in by_problem.values()), key=lambda p: -len(p.variants))
 
 
 def _problem(runs: Sequence[Run]) -> Problem:
-    # A run that was stopped early counts once it is evaluated; the last table shows its step.
+    # A run that was interrupted counts if it was evaluated. The last table shows its step.
     done = [run for run in runs if run.finished or (run.summary and run.test_rows)]
     tested = [run for run in done if run.test_rows]
     shared = list(dict.fromkeys(row.group for run in tested for row in run.test_rows))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from looped.report import figures
-from looped.report.answers_by_loop import LEGENDS, thinking
+from looped.report.answers_by_loop import LEGENDS, visualise_run
 from looped.report.comparison import (
     Difference,
     Estimate,
@@ -15,7 +15,7 @@ from looped.report.comparison import (
     run_score,
     validation_mean,
 )
-from looped.report.figures import Picture, spaced
+from looped.report.figures import RenderedFigure, spaced
 from looped.report.number_format import amount, duration, interval, number, signed
 from looped.report.read import Run
 from looped.tasks import TASKS
@@ -32,7 +32,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Chart:
-    picture: Picture
+    figure: RenderedFigure
     caption: str
 
 
@@ -81,12 +81,12 @@ def _problem(problem: Problem, slug: str) -> Section:
     parts = [_unfinished(problem)] if problem.unfinished or problem.unevaluated else []
     if problem.variants:
         curves = [
-            Chart(picture, caption)
-            for picture, caption in (
+            Chart(figure, caption)
+            for figure, caption in (
                 (figures.validation_curves(problem, f"{slug}_validation"), "Validation score during training."),
                 (figures.loss_curves(problem, f"{slug}_loss"), "Training loss."),
             )
-            if picture
+            if figure
         ]
         several = any(len(variant.runs) > 1 for variant in problem.variants)
         lines = (
@@ -95,7 +95,7 @@ def _problem(problem: Problem, slug: str) -> Section:
         parts = [
             _scores(problem), _differences(problem), _by_loops(problem, slug), _leaving(problem),
             Section("Learning curves", _curves_takeaway(problem), [*curves, Sentences(lines)]) if curves else None,
-            _by_group(problem, slug), _by_context(problem, slug), _thinking(problem),
+            _by_group(problem, slug), _by_context(problem, slug), _answers_by_loop(problem),
             _grid(problem) if _has_grid(problem) else None, *parts,
         ]  # fmt: skip
     settings = f"Settings other than the defaults: {problem.settings}." if problem.settings else "Default settings."
@@ -130,7 +130,7 @@ def _scores(problem: Problem) -> Section:
 
 
 def interval_text(problem: Problem) -> str:
-    """What the 95% intervals are over."""
+    """A sentence about the 95% intervals: over seeds, or over test examples."""
     seeds = {estimate.seeds for variant in problem.variants if (estimate := problem.headline(variant))}
     over_seeds = "95% intervals are Student's t over seeds."
     over_examples = "95% intervals are over the test examples of one seed; they say nothing about other seeds."
@@ -192,8 +192,8 @@ def sentence(difference: Difference, lower_is_better: bool = False) -> str:
 
 
 def _by_loops(problem: Problem, slug: str) -> Section | None:
-    picture = figures.score_by_loops(problem, f"{slug}_score_by_loops")
-    if picture is None:
+    figure = figures.score_by_loops(problem, f"{slug}_score_by_loops")
+    if figure is None:
         return None
     climbs: list[tuple[float, str]] = []
     for variant in problem.variants:
@@ -210,7 +210,7 @@ def _by_loops(problem: Problem, slug: str) -> Section | None:
             climbs.append((problem.rank(trained.value) - problem.rank(start.value), text))
     takeaway = max(climbs)[1] if climbs else "No variant was evaluated below the number of loops in its training."
     caption = f"Test {spaced(problem.metric)} by the number of loops. Bands: 95% intervals, as above."
-    return Section("Score by number of loops", takeaway, [Chart(picture, caption)])
+    return Section("Score by number of loops", takeaway, [Chart(figure, caption)])
 
 
 def _leaving(problem: Problem) -> Section | None:
@@ -248,9 +248,9 @@ def _curves_takeaway(problem: Problem) -> str:
 
 
 def _by_group(problem: Problem, slug: str) -> Section | None:
-    picture = figures.score_by_group(problem, f"{slug}_score_by_group")
+    figure = figures.score_by_group(problem, f"{slug}_score_by_group")
     scored = [v for v in problem.variants if problem.headline(v)]
-    if picture is None or not scored:
+    if figure is None or not scored:
         return None
     best = max(scored, key=lambda v: problem.rank(e.value if (e := problem.headline(v)) else None))
     estimates = {g: problem.estimate(best, problem.metric, best.trained_loops, groups=[g]) for g in problem.all_groups}
@@ -259,12 +259,12 @@ def _by_group(problem: Problem, slug: str) -> Section | None:
     takeaway = f"{best.name} scores {number(by_group[easy])} on {easy}, its easiest group, "
     takeaway += f"and {number(by_group[hard])} on {hard}, its hardest."
     caption = f"Test {spaced(problem.metric)} by group at the loops in training. Bars: 95% intervals, as above."
-    return Section("Score by group", takeaway, [Chart(picture, caption)])
+    return Section("Score by group", takeaway, [Chart(figure, caption)])
 
 
 def _by_context(problem: Problem, slug: str) -> Section | None:
-    picture = figures.score_by_context(problem, f"{slug}_score_by_context")
-    if picture is None:
+    figure = figures.score_by_context(problem, f"{slug}_score_by_context")
+    if figure is None:
         return None
     curves = problem.context_curves
     last = max(points[-1][0] for points in curves.values())
@@ -279,15 +279,15 @@ def _by_context(problem: Problem, slug: str) -> Section | None:
         "Bands: 95% intervals over prompts. Baselines use the same prompts; slow baselines use only the first of them. "
         "Errors below 1/10,000 of the largest are not shown."
     )
-    return Section("Score by points in context", takeaway, [Chart(picture, caption)])
+    return Section("Score by points in context", takeaway, [Chart(figure, caption)])
 
 
-def _thinking(problem: Problem) -> Section | None:
+def _answers_by_loop(problem: Problem) -> Section | None:
     runs = [run for variant in problem.variants for run in variant.runs if run.answers]
     if not runs:
         return None
     run = max(runs, key=lambda r: problem.rank(r.best_validation))
-    visualisations = thinking(run)
+    visualisations = visualise_run(run)
     if visualisations is None:
         return None
     name = next(v.name for v in problem.variants if run in v.runs)
@@ -335,13 +335,13 @@ def _unfinished(problem: Problem) -> Section:
 
 
 def _provenance(runs: Sequence[Run]) -> Section:
-    kept = {"machine": "Machine", "device": "Device", "precision": "Precision", "threads": "Threads",
+    labels = {"machine": "Machine", "device": "Device", "precision": "Precision", "threads": "Threads",
             "python": "Python", "torch": "PyTorch", "looped": "looped"}  # fmt: skip
     settings: dict[str, int] = {}
     rows = []
     for run in runs:
         made = run.environment
-        text = ", ".join(f"{label} {getattr(made, key)}" for key, label in kept.items()) if made else "not recorded"
+        text = ", ".join(f"{label} {getattr(made, key)}" for key, label in labels.items()) if made else "not recorded"
         settings[text] = settings.get(text, 0) + 1
         ended = run.summary.finished if run.summary else "interrupted"
         state = {"steps": "finished", "target": "target reached"}.get(ended, "unfinished")
@@ -352,9 +352,9 @@ def _provenance(runs: Sequence[Run]) -> Section:
             [f"{run.name}\n{command}", run.config.recipe, str(run.seed), rate, f"{state}\nstep {steps:,}", date]
         )
     takeaway = f"{_count(len(runs), 'run')} in {_count(len(settings), 'setting')}. Each command below repeats its run."
-    where = [f"{_count(count, 'run')}: {text}." for text, count in settings.items()]
+    lines = [f"{_count(count, 'run')}: {text}." for text, count in settings.items()]
     table = Table(["run", "recipe", "seed", "learning rate", "state", "date"], rows)
-    return Section("How these were run", takeaway, [Sentences(where), table])
+    return Section("How these were run", takeaway, [Sentences(lines), table])
 
 
 def _score_cell(estimate: Estimate | None) -> str:

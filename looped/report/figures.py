@@ -35,7 +35,7 @@ STYLE: dict[Any, Any] = {
 
 
 @dataclass(frozen=True)
-class Picture:
+class RenderedFigure:
     """One figure: `svg` and `png` as files (white background), `inline` for a page (the page's text colour)."""
 
     name: str
@@ -46,15 +46,15 @@ class Picture:
 
 def series(problem: Problem) -> dict[str, tuple[str, str, str]]:
     """Colour, marker and dash of each variant, equal in all figures."""
-    looks = {}
+    styles = {}
     for i, variant in enumerate(problem.variants):
         color = SERIES[i % len(SERIES)][0]
         _, marker, dash = SERIES[(i + i // len(SERIES)) % len(SERIES)]  # colours repeat with other markers
-        looks[variant.name] = (color, marker, dash)
-    return looks
+        styles[variant.name] = (color, marker, dash)
+    return styles
 
 
-def score_by_loops(problem: Problem, name: str) -> Picture | None:
+def score_by_loops(problem: Problem, name: str) -> RenderedFigure | None:
     """Test score against the number of loops; a ring marks the loops in training."""
 
     def draw(axes: Axes) -> None:
@@ -76,10 +76,10 @@ def score_by_loops(problem: Problem, name: str) -> Picture | None:
         ring = Line2D([], [], ls="", marker="o", ms=10, mfc="none", mec=INK, mew=1.2, label="ring: loops in training")
         _legend(axes, problem, ring)
 
-    return _picture(name, draw, problem) if any(problem.headline(v) for v in problem.variants) else None
+    return _render_axes(name, draw, problem) if any(problem.headline(v) for v in problem.variants) else None
 
 
-def validation_curves(problem: Problem, name: str) -> Picture | None:
+def validation_curves(problem: Problem, name: str) -> RenderedFigure | None:
     """Validation score against the step: mean over seeds, band from the lowest to the highest seed."""
 
     def values(run: Run) -> dict[int, float]:
@@ -90,7 +90,7 @@ def validation_curves(problem: Problem, name: str) -> Picture | None:
     return _curves(problem, name, values, f"validation {spaced(problem.metric)}", unit=not problem.lower_is_better)
 
 
-def loss_curves(problem: Problem, name: str) -> Picture | None:
+def loss_curves(problem: Problem, name: str) -> RenderedFigure | None:
     """Training loss against the step: mean over seeds, band from the lowest to the highest seed."""
 
     def values(run: Run) -> dict[int, float]:
@@ -99,7 +99,7 @@ def loss_curves(problem: Problem, name: str) -> Picture | None:
     return _curves(problem, name, values, "training loss", unit=False)
 
 
-def score_by_group(problem: Problem, name: str) -> Picture | None:
+def score_by_group(problem: Problem, name: str) -> RenderedFigure | None:
     """Test score on each group at the loops in training, with 95% intervals; None for a single group."""
     groups = problem.all_groups
 
@@ -125,20 +125,20 @@ def score_by_group(problem: Problem, name: str) -> Picture | None:
         _legend(axes, problem)
 
     height = 0.9 + len(groups) * (0.2 + 0.13 * len(problem.variants))
-    return _picture(name, draw, problem, height) if len(groups) > 1 else None
+    return _render_axes(name, draw, problem, height) if len(groups) > 1 else None
 
 
-def score_by_context(problem: Problem, name: str) -> Picture | None:
+def score_by_context(problem: Problem, name: str) -> RenderedFigure | None:
     """Test score against the number of points in context at the loops in training, with the baselines beside it."""
     curves = problem.context_curves
-    looks = series(problem)
-    baselines = [method for method in curves if method not in looks]
+    styles = series(problem)
+    baselines = [method for method in curves if method not in styles]
 
     def draw(axes: Axes) -> None:
         for method, points in curves.items():
             counts, values, low, high = zip(*points, strict=True)
-            if method in looks:
-                color, _, dash = looks[method]
+            if method in styles:
+                color, _, dash = styles[method]
                 axes.fill_between(counts, low, high, color=color, alpha=0.13, lw=0)
                 axes.plot(counts, values, color=color, ls=dash, label=shorten(method, 50))
             else:
@@ -153,12 +153,12 @@ def score_by_context(problem: Problem, name: str) -> Picture | None:
             axes.set_ylim(bottom=floor)
         _legend(axes, problem)
 
-    return _picture(name, draw, problem, 3.1 + 0.1 * len(curves)) if curves else None
+    return _render_axes(name, draw, problem, 3.1 + 0.1 * len(curves)) if curves else None
 
 
 def _curves(
     problem: Problem, name: str, values: Callable[[Run], dict[int, float]], label: str, unit: bool
-) -> Picture | None:
+) -> RenderedFigure | None:
     curves: list[tuple[Variant, list[int], np.ndarray]] = []
     for variant in problem.variants:
         by_run = [values(run) for run in variant.runs]
@@ -189,7 +189,7 @@ def _curves(
         _score_axis(axes, "y", [extreme for c in curves for extreme in (c[2].min(), c[2].max())], unit=unit)
         _legend(axes, problem)
 
-    return _picture(name, draw, problem) if curves else None
+    return _render_axes(name, draw, problem) if curves else None
 
 
 def spaced(name: str) -> str:
@@ -238,14 +238,14 @@ def _legend(axes: Axes, problem: Problem, *extra: Line2D) -> None:
     figure.legend(handles=handles, loc="outside lower left", ncols=2 if longest <= 24 else 1, columnspacing=1.2)
 
 
-def _picture(name: str, draw: Callable[[Axes], None], problem: Problem, height: float = 2.7) -> Picture:
+def _render_axes(name: str, draw: Callable[[Axes], None], problem: Problem, height: float = 2.7) -> RenderedFigure:
     longest = max(len(variant.name) for variant in problem.variants)
     entries = len(problem.variants) + 1
     rows = -(-entries // 2) if longest <= 24 else entries
-    return picture(name, lambda figure: draw(figure.add_subplot()), height + 0.2 * rows)
+    return render(name, lambda figure: draw(figure.add_subplot()), height + 0.2 * rows)
 
 
-def picture(name: str, draw: Callable[[Figure], None], height: float) -> Picture:
+def render(name: str, draw: Callable[[Figure], None], height: float) -> RenderedFigure:
     """The drawing of `draw` on a figure of the report's width and `height` inches."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, height))  # no pyplot: nothing global, no window
@@ -258,7 +258,7 @@ def picture(name: str, draw: Callable[[Figure], None], height: float) -> Picture
             files[kind] = buffer.getvalue()
         buffer = io.BytesIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return Picture(name, files["svg"], files["png"], _inline(buffer.getvalue().decode(), name))
+    return RenderedFigure(name, files["svg"], files["png"], _inline(buffer.getvalue().decode(), name))
 
 
 def _inline(svg: str, name: str) -> str:

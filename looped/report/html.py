@@ -58,7 +58,7 @@ def _block(block: Block) -> str:
         return _table(block)
     if isinstance(block, Chart):
         caption = escape(block.caption)
-        drawing = f'<div role="img" aria-label="{caption}">{block.picture.inline}</div>'
+        drawing = f'<div role="img" aria-label="{caption}">{block.figure.inline}</div>'
         return f"<figure>{drawing}<figcaption>{caption}</figcaption></figure>"
     if isinstance(block, Sentences):
         items = [escape(item) for item in block.items]

@@ -14,9 +14,9 @@ MOVING = 0.05  # a state that changes by less in a loop counts as converged
 def inspection(numbers: Row) -> tuple[str, str, list[Section]]:
     """Title, lead sentence and sections; `numbers` is the content of inspect.json."""
     n = numbers
-    where = f"group {n['group']}" if n["group"] else "training distribution"
+    source = f"group {n['group']}" if n["group"] else "training distribution"
     lead = (
-        f"{TASKS[n['task']].title}, {where}: {n['examples']} examples of the {n['split']} split, "
+        f"{TASKS[n['task']].title}, {source}: {n['examples']} examples of the {n['split']} split, "
         f"{_loops(n['loops'])} ({n['trained_loops']} in training), checkpoint of step {n['step']:,}."
     )
     parts = [_answers, _motion, _jacobian, _starts, _components, _attention, _modulation, _provenance]
@@ -95,8 +95,8 @@ def _motion(n: Row) -> Section:
         trained = ", the last of training," * (at == n["trained_loops"])
         takeaway = f"In loop {at}{trained} the state still moves by {_percent(change)} of its size"
         takeaway += f", in loop {n['loops']} by {_percent(changes[-1])}" * (n["loops"] > at)
-        settled = [i for i, value in enumerate(changes, 1) if value is not None and value < MOVING]
-        takeaway += f"; it first moves by less than {MOVING:.0%} in loop {settled[0]}." if settled else (
+        converged = [i for i, value in enumerate(changes, 1) if value is not None and value < MOVING]
+        takeaway += f"; it first moves by less than {MOVING:.0%} in loop {converged[0]}." if converged else (
             f"; it never moves by less than {MOVING:.0%}, so it has not converged.")  # fmt: skip
     cosines = {"state and next state": motion["cosine"], "step and next step": motion["turn"]}
     if not motion["turn"]["middle"]:
@@ -125,12 +125,12 @@ def _jacobian(n: Row) -> Section:
     takeaway += f" One loop can amplify a disturbance by a factor of {number(norm)}."
     lines = {"spectral radius": found["radius"], "spectral norm": found["norm"]}
     log = _wide(found["norm"]) or _wide({"middle": [radius, norm]})
-    picture = figures.lines_by_loop(
+    figure = figures.lines_by_loop(
         "jacobian", n, lines, "of the loop's Jacobian", loops=found["loop"], log=log, level=1.0
     )
     return Section("The Jacobian of a loop", takeaway, [
         Chart(
-            picture,
+            figure,
             "Derivative of the state after a loop with respect to the state before it. If the spectral radius is below "
             "1, the loop contracts near this state in the long run. The spectral norm is the largest amplification by "
             f"one loop. Line: median over {found['examples']} examples; band: 10% to 90%. Computed by power iteration, "
@@ -144,7 +144,7 @@ def _starts(n: Row) -> Section:
     rows, at = found["rows"], min(n["trained_loops"], n["loops"])
     classes = "entropy" in n["answers"]
 
-    def kept(row: Row, loop: int) -> str:
+    def same_answers(row: Row, loop: int) -> str:
         value = row["answers"][loop - 1]
         if value is None:
             return "the answers are zero"
@@ -152,20 +152,20 @@ def _starts(n: Row) -> Section:
         return same if classes else f"the answers differ by {number(value)} times their size"
 
     origin = "from" if found["free"] else "with"
-    told = [f"{origin} {row['start']}, {kept(row, at)}" for row in rows]
-    takeaway = f"After loop {at}: {'; '.join(told)}."
+    sentences = [f"{origin} {row['start']}, {same_answers(row, at)}" for row in rows]
+    takeaway = f"After loop {at}: {'; '.join(sentences)}."
     aligned = [row["cosine"]["middle"][-1] for row in rows if row["start"] == "the last state of another example"]
     if aligned and aligned[0] is not None:
         takeaway += f" Asymptotic alignment after loop {n['loops']}: {number(aligned[0])}. Path independence gives 1, "
         takeaway += f"states of different inputs have {number(found['unrelated'])}."
     if found["free"]:
         title = "Other initial states"
-        how = "The same input with another initial state. Lines that fall to 0 show that the result does not depend on "
-        how += "the initial state (path independence)"
+        caption = "The same input with another initial state. Lines that fall to 0 show that the result does not "
+        caption += "depend on the initial state (path independence)"
     else:
         title = "A disturbed input"
-        how = "This model has no input injection, so its input is only in the initial state. That state is disturbed "
-        how += "by noise, not replaced. Falling lines show that the loop repairs the disturbance"
+        caption = "This model has no input injection, so its input is only in the initial state. That state is "
+        caption += "disturbed by noise, not replaced. Falling lines show that the loop repairs the disturbance"
     distances = {row["start"]: row["distance"] for row in rows}
     answers = {row["start"]: {"middle": row["answers"]} for row in rows}
     label = "same answers" if classes else "relative distance of answers"
@@ -174,8 +174,8 @@ def _starts(n: Row) -> Section:
     return Section(title, takeaway, [
         Chart(
             figures.lines_by_loop("starts_distance", n, distances, "|h′ − h| / |h|", log=wide),
-            f"{how}. Distance of the states after each loop. Line: median over {found['examples']} examples; band: 10% "
-            "to 90%.",
+            f"{caption}. Distance of the states after each loop. Line: median over {found['examples']} examples; band: "
+            "10% to 90%.",
         ),
         Chart(
             figures.lines_by_loop("starts_answers", n, answers, label, limits=limits),
@@ -238,15 +238,15 @@ def _modulation(n: Row) -> Section | None:
         "Modulation of each layer in each loop. Scales multiply a sublayer's input, gates multiply its output, shifts "
         "are added. Line: median over channels; band: 10% to 90%. Loops right of the dashed line were not trained."
     )
-    return Section("Modulation by loop", takeaway, [Chart(figures.signals("signals", n), caption)])
+    return Section("Modulation by loop", takeaway, [Chart(figures.modulation("modulation", n), caption)])
 
 
 def _provenance(n: Row) -> Section:
     kept = ("machine", "device", "python", "torch", "looped")
-    where = ", ".join(f"{key} {n['environment'][key]}" for key in kept if key in n["environment"])
+    settings = ", ".join(f"{key} {n['environment'][key]}" for key in kept if key in n["environment"])
     command = n["environment"].get("command", "not recorded")
     return Section("How this was measured", f"Recipe {n['recipe']}, seed {n['seed']}.", [
-        Sentences([f"Command: {command}", f"{where}.", "All numbers are in inspect.json."])
+        Sentences([f"Command: {command}", f"{settings}.", "All numbers are in inspect.json."])
     ])  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from looped.report.figures import INK, SERIES, Picture, picture
+from looped.report.figures import INK, SERIES, RenderedFigure, render
 
 Row = dict[str, Any]
 """A part of inspect.json."""
@@ -31,7 +31,7 @@ def lines_by_loop(
     log: bool = False,
     limits: tuple[float, float] | None = None,
     level: float | None = None,
-) -> Picture:
+) -> RenderedFigure:
     """Lines over loops, each {"middle"} or, with a band, {"middle", "low", "high"}; dashed: the loops of training.
 
     Args:
@@ -57,7 +57,7 @@ def lines_by_loop(
         loop_axis(axes, numbers)
         _legend(figure, axes)
 
-    return picture(name, draw, 2.7 + 0.2 * (len(lines) + 1))
+    return render(name, draw, 2.7 + 0.2 * (len(lines) + 1))
 
 
 def loop_axis(axes: Axes, numbers: Row) -> None:
@@ -76,7 +76,7 @@ def loop_axis(axes: Axes, numbers: Row) -> None:
     axes.set_xlabel("loop")
 
 
-def paths(name: str, numbers: Row) -> Picture:
+def paths(name: str, numbers: Row) -> RenderedFigure:
     """States in the plane of the first two components: a dot at the start, a ring after the loops of training."""
     found = numbers["components"]
 
@@ -97,10 +97,10 @@ def paths(name: str, numbers: Row) -> Picture:
         handles = [*axes.get_legend_handles_labels()[0], dot, ring]
         figure.legend(handles=handles, loc="outside lower left", ncols=2, columnspacing=1.2)
 
-    return picture(name, draw, 3.4 + 0.2 * (len(found["paths"]) // 2 + 2))
+    return render(name, draw, 3.4 + 0.2 * (len(found["paths"]) // 2 + 2))
 
 
-def attention(name: str, numbers: Row) -> Picture:
+def attention(name: str, numbers: Row) -> RenderedFigure:
     """Attention maps of one example: queries down, keys across, a column for each loop shown."""
     found = numbers["attention"]
     maps = np.array(found["maps"])  # loops, rows, queries, keys
@@ -122,10 +122,10 @@ def attention(name: str, numbers: Row) -> Picture:
                     axes.set_title(f"loop {found['shown'][j]}{trained}", fontsize=9)
             panels[i, 0].set_ylabel(found["rows"][i], fontsize=9)
 
-    return picture(name, draw, 0.3 + rows * 4.3 / max(columns, 2))
+    return render(name, draw, 0.3 + rows * 4.3 / max(columns, 2))
 
 
-def signals(name: str, numbers: Row) -> Picture:
+def modulation(name: str, numbers: Row) -> RenderedFigure:
     """Scales, gates and shifts over loops: one panel each, one line for each layer, bands over the channels."""
     found = numbers["modulation"]
     count = len(next(iter(found.values())))
@@ -134,7 +134,7 @@ def signals(name: str, numbers: Row) -> Picture:
 
     def draw(figure: Figure) -> None:
         panels = figure.subplots(rows, 2, sharex=True, squeeze=False).ravel()
-        for panel, (signal, by_layer) in zip(panels, found.items(), strict=False):
+        for panel, (quantity, by_layer) in zip(panels, found.items(), strict=False):
             for layer, (color, marker, dash) in zip(layers, SERIES, strict=False):
                 line = {key: np.array(by_layer[layer][key], float) for key in ("low", "middle", "high")}
                 x = range(1, len(line["middle"]) + 1)
@@ -142,7 +142,7 @@ def signals(name: str, numbers: Row) -> Picture:
                 panel.plot(x, line["middle"], color=color, ls=dash, marker=marker, ms=3.5, markevery=every,
                            label=f"layer {layer + 1}")  # fmt: skip
                 panel.fill_between(x, line["low"], line["high"], color=color, alpha=0.13, lw=0)
-            panel.set_title(signal.replace("_", " "), fontsize=10, loc="left")
+            panel.set_title(quantity.replace("_", " "), fontsize=10, loc="left")
             panel.yaxis.set_major_locator(MaxNLocator(4))
             loop_axis(panel, numbers)
         for panel in panels[:-2]:
@@ -151,7 +151,7 @@ def signals(name: str, numbers: Row) -> Picture:
             panel.set_axis_off()
         _legend(figure, panels[0])
 
-    return picture(name, draw, 0.6 + 1.6 * rows + 0.2 * (len(layers) // 2 + 1))
+    return render(name, draw, 0.6 + 1.6 * rows + 0.2 * (len(layers) // 2 + 1))
 
 
 def _log_ticks(axes: Axes) -> None:

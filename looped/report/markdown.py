@@ -49,7 +49,7 @@ def _block(block: Block) -> str:
         table = "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines)
         return f"{table}\n\n{_text(block.caption)}" if block.caption else table
     if isinstance(block, Chart):
-        return f"![{_text(block.caption)}](figures/{block.picture.name}.png)\n\n{_text(block.caption)}"
+        return f"![{_text(block.caption)}](figures/{block.figure.name}.png)\n\n{_text(block.caption)}"
     if isinstance(block, Sentences):
         return "\n".join(f"- {_text(item)}" for item in block.items)
     return ""

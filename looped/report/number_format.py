@@ -18,7 +18,7 @@ def signed(difference: Difference, separator: str = "\n") -> str:
 
 
 def amount(value: float) -> str:
-    """A count to three digits, with k, M, G, T or P."""
+    """A count with three digits and k, M, G, T or P."""
     for unit in ("", " k", " M", " G", " T"):
         if value < 999.5:
             return f"{value:.3g}{unit}"

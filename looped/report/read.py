@@ -1,4 +1,4 @@
-"""Run folders as the report reads them: found, parsed and checked, nothing computed yet."""
+"""Run folders, read and checked for the report. Nothing is computed here."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from looped.run_folder import (
 
 @dataclass(frozen=True)
 class Run:
-    """One run folder. A run that has not come to its end has no summary, or one that says `interrupted`."""
+    """One run folder. The summary of an unfinished run is None, or it says `interrupted`."""
 
     folder: Path
     name: str
@@ -35,12 +35,12 @@ class Run:
     rows: tuple[EvalRow, ...]
     """The rows of eval.jsonl by loop count; empty before the evaluation."""
     exit_rows: tuple[ExitRow, ...]
-    """Those of an exit rule, if there was one."""
+    """The rows with an exit rule; empty without one."""
     in_context: tuple[InContextRow, ...]
-    """The rows of in_context.jsonl; empty but for in-context learning."""
+    """The rows of in_context.jsonl; empty for other tasks."""
     summary: Summary | None
     best: Best | None
-    """The content of best.json, so far if the run goes on."""
+    """The content of best.json. During training this is the best so far."""
     answers: AnswersByLoop | None
     environment: Environment | None
 
@@ -62,7 +62,7 @@ class Run:
 
     @property
     def metric(self) -> str | None:
-        """The score that decides, if it is known yet."""
+        """The score that decides which model is better; None if the run has no score yet."""
         known = self.summary or self.best
         return known.metric if known else None
 
@@ -89,12 +89,12 @@ class Run:
 
 
 def read_runs(folders: Iterable[Path]) -> list[Run]:
-    """Every run in `folders`; a folder that is no run itself is searched one and two levels down.
+    """Read every run in `folders`. A folder that is not a run is searched one and two levels down.
 
     Raises:
-        ValueError: one line, for a folder without runs or a malformed file (names file and line).
+        ValueError: a folder without runs, or a malformed file; names file and line.
     """
-    found: dict[Path, Run] = {}  # by resolved path, so that a run named twice counts once
+    found: dict[Path, Run] = {}  # by resolved path, so a run that is named twice counts once
     for folder in map(Path, folders):
         for path in _find(folder):
             if path.resolve() not in found:
@@ -118,10 +118,10 @@ def _find(folder: Path) -> Sequence[Path]:
 
 
 def read_run(folder: Path, name: str | None = None) -> Run:
-    """Read one run folder; what is not there yet (eval.jsonl, summary.json, ...) is empty or None.
+    """Read one run folder. Missing files such as eval.jsonl or summary.json give empty tuples or None.
 
     Raises:
-        ValueError: one line, where `folder` is no run folder or a file in it is malformed.
+        ValueError: `folder` is not a run folder, or a file in it is malformed; names file and line.
     """
     config = read_config(folder)
     metrics = read_rows(folder, MetricsRow)

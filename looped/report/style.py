@@ -43,9 +43,9 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size
 .charts figure { margin: .6rem 0 0; max-width: 34rem; min-width: 0; }
 .charts svg { display: block; width: 100%; height: auto; overflow: visible; }
 .charts svg text { font-family: system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif !important; }
-.thoughts { display: grid; gap: 0 2rem; grid-template-columns: minmax(0, 1fr); }
-@media (min-width: 60rem) { .thoughts-distribution { grid-template-columns: repeat(2, minmax(0, 1fr)); } }
-.thought { margin: 1.2rem 0; min-width: 0; }
+.visualisations { display: grid; gap: 0 2rem; grid-template-columns: minmax(0, 1fr); }
+@media (min-width: 60rem) { .visualisations-distribution { grid-template-columns: repeat(2, minmax(0, 1fr)); } }
+.visualisation { margin: 1.2rem 0; min-width: 0; }
 .frames { display: grid; gap: 1.2rem 1.4rem;
   grid-template-columns: repeat(auto-fill, minmax(min(100%, 15.5rem), 1fr)); }
 .frame .caption { margin: .4rem 0 0; }

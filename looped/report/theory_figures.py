@@ -15,10 +15,10 @@ from looped.report.figures import INK, SERIES, STYLE
 
 Row = Mapping[str, Any]
 # The same colour and dash for a kind of memory, or an arithmetic, in all figures.
-LOOKS = {
-    name: dict(zip(("color", "marker", "ls"), look, strict=True))
+STYLES = {
+    name: dict(zip(("color", "marker", "ls"), style, strict=True))
     for names in (("plain", "tuned", "radix", "modulated"), ("exact", "float64", "float32"))
-    for name, look in zip(names, SERIES, strict=False)
+    for name, style in zip(names, SERIES, strict=False)
 }
 
 
@@ -32,7 +32,7 @@ def error_by_loops(rows: Sequence[Row]) -> bytes:
                 axes.plot([r["loops"] for r in plain], [r[key] for r in plain], dash, color=INK, alpha=0.6, label=label)
         for kind in dict.fromkeys(row["kind"] for row in rows):
             points = [(row["loops"], row["error"]) for row in rows if row["kind"] == kind]
-            axes.plot(*zip(*points, strict=True), **LOOKS[kind], label=kind)
+            axes.plot(*zip(*points, strict=True), **STYLES[kind], label=kind)
         axes.set(xscale="log", yscale="log", xlabel="loops", ylabel="error")
         _plain_numbers(axes.xaxis, (1,))
         _plain_numbers(axes.yaxis)
@@ -46,7 +46,7 @@ def precision(rows: Sequence[Row]) -> bytes:
     def draw(axes: Axes) -> None:
         for dtype in ("exact", "float64", "float32"):
             points = [(row["count"], row[dtype]) for row in rows]
-            axes.plot(*zip(*points, strict=True), **LOOKS[dtype], label=dtype)
+            axes.plot(*zip(*points, strict=True), **STYLES[dtype], label=dtype)
         axes.set(xscale="log", xlabel="labels in the code", ylabel="labels recalled correctly", ylim=(-0.03, 1.03))
         _plain_numbers(axes.xaxis)
 
@@ -58,7 +58,7 @@ def stall(rows: Sequence[Row]) -> bytes:
 
     def draw(axes: Axes) -> None:
         for kind in ("plain", "tuned", "radix", "modulated"):
-            axes.plot([r["roughness"] for r in rows], [r[kind] for r in rows], **LOOKS[kind], label=kind)
+            axes.plot([r["roughness"] for r in rows], [r[kind] for r in rows], **STYLES[kind], label=kind)
         axes.set(yscale="log", xlabel="roughness of the function", ylabel="error")
         _plain_numbers(axes.yaxis)
 
@@ -68,8 +68,8 @@ def stall(rows: Sequence[Row]) -> bytes:
 def life(names: Sequence[str], states: np.ndarray, borders: Sequence[int]) -> bytes:
     """Every register of one token against the loop. Dotted lines mark the start of the second and third stage.
 
-    `states` is (loops + 1, registers). The scale of loops is linear up to the last border, so that the short first
-    stages are visible beside the long last one.
+    `states` is (loops + 1, registers). The scale of loops is linear up to the last border, so the short first stages
+    are visible beside the long last one.
     """
     columns = 3
     rows = -(-len(names) // columns)

@@ -1,10 +1,10 @@
-"""Tasks: each folder is one, with its settings, sampler, solver, encoding and files. Users register their own."""
+"""Tasks. Each folder holds one: settings, sampler, solver, encoding and files. Users register their own."""
 
 from typing import TYPE_CHECKING
 
 from looped.lazy import lazy_names
 
-if TYPE_CHECKING:  # the public names, one a line: settings need no torch, so nothing is loaded before a name is used
+if TYPE_CHECKING:  # one public name a line; each is imported only when it is used, because settings need no torch
     from looped.strict import frozen as frozen
     from looped.tasks.base import Batch as Batch
     from looped.tasks.base import Task as Task

@@ -1,4 +1,4 @@
-"""What a task is: a distribution of problems, a solver that labels them, and an encoding for a model."""
+"""The base class of tasks: a distribution of problems, a solver that labels them, and an encoding for a model."""
 
 import zlib
 from abc import ABC, abstractmethod
@@ -17,32 +17,32 @@ from looped.tasks.registry import TaskConfig
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
-# An example belongs to the split that the hash of its content says, so that the splits are disjoint by
-# construction however many examples are drawn: 1/16 of all content is test, 1/16 validation.
+# The hash of an example's content decides its split, so the splits are disjoint for any number of examples. 1/16 of all
+# content is test, 1/16 validation.
 BUCKETS = 16
 
 
 def split_of(key: bytes) -> Split:
-    """The only split in which an example whose content is `key` may occur."""
+    """The only split for an example with the content `key`."""
     bucket = zlib.crc32(key) % BUCKETS
     return "test" if bucket == 0 else "validation" if bucket == 1 else "train"
 
 
 class Batch(NamedTuple):
-    """Examples as a model takes them."""
+    """Examples as input and target tensors of a model."""
 
     inputs: Int[Tensor, "batch seq"] | Float[Tensor, "batch seq input"]
     targets: Int[Tensor, "batch seq"] | Float[Tensor, "batch seq"]
-    """Classes, or real numbers that the first output is to match."""
+    """Classes, or real numbers that the first output should equal."""
     mask: Bool[Tensor, "batch seq"]
-    """True where the target counts in the loss."""
+    """True at supervised positions: their targets count in the loss and in scores."""
     attention_mask: Bool[Tensor, "batch seq"]
     """True at real positions, False at padding."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TaskSpec:
-    """What a model needs to know of a task; the names are fields of `ModelConfig`."""
+    """The sizes that a model needs for a task. The names are fields of `ModelConfig`; see `ModelConfig.for_task`."""
 
     inputs: Literal["tokens", "vectors"] = "tokens"
     vocab_size: int | None = None
@@ -50,21 +50,21 @@ class TaskSpec:
     output_size: int
     max_seq_len: int
     causal: bool = False
-    """Whether a position must not see those after it, because they hold its answer."""
+    """Whether a position must not attend to later positions, because they hold its answer."""
 
 
 @runtime_checkable
 class Tokenizer(Protocol):
-    """Text to ids and back. No text is ever encoded as `end`."""
+    """Conversion of texts to token ids and back. No text contains the id `end`."""
 
     @property
     def vocab_size(self) -> int:
-        """Ids are from 0 to vocab_size - 1."""
+        """Number of ids, which are 0 to vocab_size - 1."""
         ...
 
     @property
     def end(self) -> int:
-        """The id of the end of a text."""
+        """The id of the end of text."""
         ...
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]: ...
@@ -73,37 +73,57 @@ class Tokenizer(Protocol):
 
 
 Predict = Callable[[Batch, Sequence[int]], Float[Tensor, "loops batch seq output"]]
-"""A model's logits for a batch after each of some loop counts (ascending), on the CPU."""
+"""Function of a batch and ascending loop counts. It returns a model's logits after each of these, on the CPU."""
 
 
 class Task(ABC):
     """A distribution of problems with their answers, and their encoding for a model.
 
-    A task needs settings (`Config`), a `spec`, `sample` and `encode`; the rest has defaults, which take classes as
-    answered where the most probable one is right, and real numbers by their squared error. Problems are whatever the
-    task likes them to be. `looped.tasks.SequenceTask` asks for even less.
+    A task needs settings (`Config`), a `spec`, `sample` and `encode`. Everything else has defaults: classes count as
+    correct if the most probable class is right, and real numbers are scored by their squared error. Problems may be
+    objects of any type. `looped.tasks.SequenceTask` needs even less.
+
+    A complete task. Its problems are the numbers below 1000, and their answers are the last bits:
+
+        @frozen
+        class LastBitConfig(TaskConfig):
+            pass
+
+        @register("last_bit")
+        class LastBit(Task):
+            Config = LastBitConfig
+            spec = TaskSpec(vocab_size=1000, output_size=2, max_seq_len=1)
+
+            def sample(self, split, size, rng, group=None):
+                numbers = [n for n in range(1000) if split_of(str(n).encode()) == split]
+                return rng.choice(numbers, size).tolist()
+
+            def encode(self, problems):
+                inputs = torch.tensor(problems)[:, None]
+                real = torch.ones_like(inputs, dtype=torch.bool)
+                return Batch(inputs, inputs % 2, mask=real, attention_mask=real)
     """
 
     name: ClassVar[str]
-    """Given by `register`."""
+    """The task's name, set by `register`."""
     title: ClassVar[str]
-    """Heading of the task in reports; `register` makes it of the name unless the class has one."""
+    """Heading of the task in reports. By default `register` derives it from the name."""
     Config: ClassVar[type[TaskConfig]]
-    """The class of the settings, of which the task is made."""
+    """The class of the settings. The constructor takes an object of it."""
     presentation: ClassVar[frozenset[str]] = frozenset()
-    """Settings that may differ between models on one problem: how it is shown to them, not what is asked."""
+    """Settings of the encoding, not of the problems. They may differ between models that a report compares."""
 
     metric: str = "accuracy"
-    """The score that decides which model is better."""
+    """The score that decides which model is better: a key of what `score` or `reported` returns."""
     lower_is_better: bool = False
-    """Whether `metric` and all other scores are errors: at least 0, with no upper bound."""
+    """Whether `metric` and all other scores are errors: at least 0, without an upper bound."""
     groups: tuple[str, ...] = ("all",)
-    """The axis on which the task is evaluated: lengths, difficulties. `sample` draws problems of the training
-    distribution with group=None."""
+    """The groups of problems for evaluation, such as lengths or difficulties. With group=None `sample` draws from the
+    training distribution."""
     whole_groups: tuple[str, ...] = ()
-    """Groups that are evaluated on all their examples, however many are asked for."""
+    """Groups that are always evaluated on all their examples."""
     tokenizer: Tokenizer | None = None
-    """Of tasks whose models continue text, by `prompt`."""
+    """The tokenizer, for tasks whose models continue text from a `prompt`."""
     spec: TaskSpec
 
     def __init__(self, config: Any) -> None:
@@ -111,31 +131,49 @@ class Task(ABC):
 
     @classmethod
     def example_config(cls, folder: Path) -> TaskConfig:
-        """Settings of a small example for `looped tasks`. Files that it needs may be written into `folder`."""
+        """Settings of a small example for `looped tasks`. The method may write files into `folder`."""
         return cls.Config()
 
     @abstractmethod
     def sample(self, split: Split, size: int, rng: np.random.Generator, group: str | None = None) -> Sequence[Any]:
-        """`size` problems with their answers, all of this split and group, decided by `rng` alone.
+        """Draw `size` problems with their answers from a split and a group.
+
+        Args:
+            split: train, validation or test. The same problem must not occur in two splits (see `split_of`).
+            rng: the only source of randomness, so equal generators give equal problems.
+            group: one of `groups`; None is the training distribution.
+
+        Returns:
+            Problems of the task's own type, which `encode` and `to_text` accept.
 
         Raises:
-            ValueError: for an unknown group.
+            ValueError: the group is unknown.
         """
 
     @abstractmethod
     def encode(self, problems: Sequence[Any]) -> Batch:
-        """Problems as tensors. A problem without an answer gives targets that are all zero."""
+        """Encode problems as one batch of (batch, seq) tensors, on the CPU.
+
+        inputs: int64 token ids (batch, seq), or float vectors (batch, seq, input_dim). targets: int64 classes or real
+        numbers (batch, seq); all zero for a problem without an answer. mask: True at supervised positions.
+        attention_mask: True at real positions, False at padding. seq is at most `spec.max_seq_len`.
+        """
 
     def available(self, split: Split, group: str | None = None) -> int | None:
-        """How many different problems there are to draw; None where they are made as needed."""
+        """Number of different problems in a split and group; None if there is no limit."""
         return None
 
     def score(self, batch: Batch, logits: Float[Tensor, "batch seq output"]) -> dict[str, Float[Tensor, " batch"]]:
-        """One value per example and metric, in [0, 1] unless they are errors.
+        """Score each example: a tensor of shape (batch,) for each metric, with values in [0, 1] unless they are errors.
 
-        `self.metric` is among them, or among what is `reported` of their means. The default for classes is accuracy
-        (the most probable class is right at every masked position) and token_accuracy (the share of those positions);
-        for real targets squared_error, its mean over those positions.
+        The main metric is `self.metric`. It is a key of this result, or `reported` derives it from the means. For
+        classes the default is accuracy (1 if the most probable class is right at every supervised position) and
+        token_accuracy (the share of supervised positions with the right class). For real targets it is squared_error,
+        the mean over supervised positions.
+
+        Args:
+            batch: from `encode`, on the device of the logits.
+            logits: the model's output (batch, seq, output).
         """
         if batch.targets.is_floating_point():
             return {"squared_error": _mean((logits[..., 0] - batch.targets) ** 2, batch.mask)}
@@ -146,74 +184,80 @@ class Task(ABC):
         }
 
     def weights(self, batch: Batch) -> Float[Tensor, " batch"]:
-        """How much each example counts in a mean: equally, unless they are unequal parts of one whole."""
+        """Weight of each example in a mean, of shape (batch,) and type float64. By default all weights are 1."""
         return torch.ones(len(batch.inputs), dtype=torch.double, device=batch.inputs.device)
 
     def reported(self, metric: str, mean: float, split: Split, group: str | None = None) -> dict[str, float]:
-        """What is reported of a score's mean: itself, or increasing functions of it, by their names.
+        """Convert the mean of a score into reported values, by name. By default this is the mean itself.
 
-        The ends of an interval are reported by the same functions.
+        The ends of a confidence interval are converted by the same function, so values must increase with the mean.
         """
         return {metric: mean}
 
     def extra_evaluation(
         self, predict: Predict, *, loops: Sequence[int], split: Split, group: str, seed: int
     ) -> dict[str, Iterable[dict[str, Any]]]:
-        """Further results of an evaluation: rows of plain values, by the name of their .jsonl file in the run folder.
+        """Further results of an evaluation: names of .jsonl files in the run folder, each with its rows of plain
+        values.
 
         Args:
-            predict: the model.
+            predict: the model's logits for a batch after some loop counts.
             loops: loop counts, ascending.
         """
         return {}
 
     def answer(self, problem: Any, logits: Float[Tensor, "seq output"]) -> dict[str, Any]:
-        """What the model says: plain values with the keys answer, valid and confidence.
+        """The model's answer to a problem, as plain values with the keys answer, valid and confidence.
 
-        `valid` tells whether the answer keeps the rules of the task; None where any answer would.
-        `confidence` is from 0 to 1; None where the answer is a number without one.
+        `valid` says whether the answer obeys the rules of the task, or is None if the task has no rules. `confidence`
+        is from 0 to 1, or None for real numbers.
         """
-        words, confidence = self._words_said(problem, logits)
-        sure = None if confidence is None else float(confidence.prod())
-        return {"answer": " ".join(words), "valid": None, "confidence": sure}
+        words, confidence = self._predicted_words(problem, logits)
+        probability = None if confidence is None else float(confidence.prod())
+        return {"answer": " ".join(words), "valid": None, "confidence": probability}
 
     def to_text(self, problem: Any) -> dict[str, str]:
-        """The problem as text: its input, and the answer expected ('' where none is known)."""
+        """The problem as text: its `input`, and the `expected` answer ('' if it is unknown)."""
         batch = self.encode([problem])
         shown = batch.inputs[0][batch.attention_mask[0]].tolist()
-        return {"input": " ".join(map(str, shown)), "expected": " ".join(self._words_expected(batch))}
+        return {"input": " ".join(map(str, shown)), "expected": " ".join(self._expected_words(batch))}
 
     def read(self, lines: Sequence[str], source: str, on_bad_row: Literal["stop", "skip"]) -> tuple[Sequence[Any], int]:
-        """The user's own problems, and how many rows were skipped.
+        """Read a user's problems. Returns them with the number of skipped rows.
+
+        Args:
+            lines: the lines of the file.
+            source: name of the file, for error messages.
+            on_bad_row: stop at a bad row, or skip and count it.
 
         Raises:
-            ValueError: for a bad row, naming `source`, line and reason (on_bad_row=stop); for no row at all; by
-                default for any file.
+            ValueError: a bad row (on_bad_row=stop), named by `source`, line and reason; or no row. The default raises
+                it for every file.
         """
         raise ValueError(f"{source}: the task {self.name} reads no files (its class has no method `read`)")
 
     def prompt(self, text: str) -> Int[np.ndarray, " seq"]:
-        """The tokens of the beginning of a text that a model is to continue.
+        """The tokens (seq,) of the beginning of a text that a model is to continue.
 
         Raises:
-            ValueError: for a text that cannot be continued; by default for any.
+            ValueError: the text cannot be continued. The default raises it for every text.
         """
         raise ValueError(f"the task {self.name} continues no text (its class has no method `prompt`)")
 
     def describe(self, problem: Any, logits: Float[Tensor, "seq output"] | None = None) -> str:
-        """Input, answer and (with logits) prediction, as text for a person."""
+        """Input, answer and (if logits are given) prediction, as text to print."""
         text = self.to_text(problem)
         lines = [f"{self.title.lower()}: {text['input']}", f"answer: {text['expected'] or 'unknown'}"]
         if logits is not None:
-            said = self.answer(problem, logits)
-            sure = "" if said["confidence"] is None else f" ({said['confidence']:.0%})"
-            lines.append(f"prediction: {said['answer']}{sure}")
+            answer = self.answer(problem, logits)
+            confidence = "" if answer["confidence"] is None else f" ({answer['confidence']:.0%})"
+            lines.append(f"prediction: {answer['answer']}{confidence}")
         return "\n".join(lines)
 
     def visualise(self, problem: Any, logits: Float[Tensor, "loops seq output"]) -> dict[str, Any]:
-        """What the model would answer after each loop, as plain values for the report (see docs/design.md).
+        """The model's answer after each loop, as plain values for the report (see docs/design.md).
 
-        By default the classes at the masked positions as slots, or real values as points.
+        By default the classes at supervised positions are shown as slots, and real values as points.
         """
         batch = self.encode([problem])
         title, loops = self.title.lower(), range(1, len(logits) + 1)
@@ -229,44 +273,44 @@ class Task(ABC):
             }
         frames = []
         for loop, row in zip(loops, logits, strict=True):
-            words, confidence = self._words_said(problem, row)
+            words, confidence = self._predicted_words(problem, row)
             assert confidence is not None
             frames.append({"loop": loop, "slots": words, "confidence": confidence.tolist()})
         return {
             "kind": "slots",
             "title": title,
             "input": self.to_text(problem)["input"],
-            "answer": self._words_expected(batch),
+            "answer": self._expected_words(batch),
             "loops": frames,
         }
 
     def word(self, output: int) -> str:
-        """The name of a class of the output, as a person reads it."""
+        """The printed name of an output class."""
         return str(output)
 
-    def _words_said(
+    def _predicted_words(
         self, problem: Any, logits: Float[Tensor, "seq output"]
     ) -> tuple[list[str], Float[Tensor, " masked"] | None]:
-        """The answer at each masked position, and for classes its probability there."""
+        """The answer at each supervised position, and for classes its probability."""
         batch = self.encode([problem])
         masked = logits.double().cpu()[: batch.mask.shape[1]][batch.mask[0]]
         if batch.targets.is_floating_point():
             return [f"{value:.4g}" for value in masked[:, 0].tolist()], None
-        confidence, said = masked.softmax(-1).max(-1)
-        return list(map(self.word, said.tolist())), confidence
+        confidence, predicted = masked.softmax(-1).max(-1)
+        return list(map(self.word, predicted.tolist())), confidence
 
-    def _words_expected(self, batch: Batch) -> list[str]:
-        """The right answer at each masked position of one example."""
+    def _expected_words(self, batch: Batch) -> list[str]:
+        """The right answer at each supervised position of one example."""
         values = batch.targets[batch.mask].tolist()
         return [f"{v:.4g}" if isinstance(v, float) else self.word(v) for v in values]
 
     def batch(self, split: Split, step: int, size: int, *, seed: int, group: str | None = None) -> Batch:
-        """The batch of a step: a pure function of the arguments."""
+        """The batch of a step. Equal arguments give equal batches."""
         return self.encode(self.sample(split, size, self.rng(split, step, seed, group), group))
 
     @staticmethod
     def rng(split: Split, step: int, seed: int, group: str | None = None) -> np.random.Generator:
-        """The generator of a step's batch; equal arguments give equal streams on every machine."""
+        """The random generator of a step's batch. Equal arguments give equal streams on every machine."""
         return np.random.default_rng([seed, SPLITS.index(split), step, zlib.crc32((group or "").encode())])
 
 
@@ -276,5 +320,5 @@ def means(scores: Mapping[str, Tensor]) -> dict[str, float]:
 
 
 def _mean(values: Float[Tensor, "batch seq"], mask: Bool[Tensor, "batch seq"]) -> Float[Tensor, " batch"]:
-    """The mean over the masked positions of each example."""
+    """The mean over the supervised positions of each example."""
     return (values * mask).sum(1) / mask.sum(1).clamp(min=1)

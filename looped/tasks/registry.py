@@ -1,4 +1,4 @@
-"""The tasks that are known: the folders beside this file, those of installed packages, and those of the user."""
+"""The registered tasks: the folders beside this file, those of installed packages, and the user's own."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ GROUP = "looped.tasks"
 
 @frozen
 class TaskConfig(Named):
-    """The base of every task's settings. `register` gives each the `name` of its task."""
+    """The base class of every task's settings. `register` gives each class the `name` of its task."""
 
     resets: ClassVar[Mapping[str, tuple[str, ...]]] = {}
-    """For a field that the user sets on the command line: the fields of a recipe that then return to their defaults."""
+    """Fields of a recipe that return to their defaults if the user sets a certain field on the command line."""
 
     @classmethod
     def kind(cls, name: str) -> type[TaskConfig]:
@@ -41,13 +41,17 @@ class UnknownTaskError(KeyError, ValueError):
 
 
 class TaskRegistry(Mapping[str, "type[Task]"]):
-    """All tasks by name. A task's module is imported when the task is first asked for."""
+    """All tasks by name. The module of a task is imported when the task is first used."""
 
     def __init__(self) -> None:
         self._classes: dict[str, type[Task]] = {}
 
     def __getitem__(self, name: str) -> type[Task]:
-        """Raises UnknownTaskError, which is a ValueError, for a name that no task has."""
+        """The class of the task with this name.
+
+        Raises:
+            UnknownTaskError: no task has this name. This is a KeyError and a ValueError.
+        """
         if name not in self._classes:
             if name in _folders():
                 importlib.import_module(f"{__package__}.{name}")
@@ -67,10 +71,10 @@ class TaskRegistry(Mapping[str, "type[Task]"]):
         return len(list(iter(self)))
 
     def add(self, name: str, task: type[Task]) -> None:
-        """Make a task known by its name.
+        """Register a task under a name.
 
         Raises:
-            ValueError: for a name that is taken, or a class without settings of its own.
+            ValueError: the name is taken, or the class has no settings of its own.
         """
         config = getattr(task, "Config", None)
         if not (isinstance(config, type) and issubclass(config, TaskConfig) and dataclasses.is_dataclass(config)):
@@ -91,13 +95,13 @@ TASKS = TaskRegistry()
 
 
 def register(name: str) -> Callable[[T], T]:
-    """The decorator that makes a task known: `@register("parity")` above a subclass of `Task`.
+    """Decorator that registers a task: `@register("parity")` above a subclass of `Task`.
 
-    The class has an attribute `Config`, the class of its settings. An installed package names its tasks in the
-    entry point group `looped.tasks`, such as `parity = "my_package.parity:Parity"`.
+    The class needs an attribute `Config`, the class of its settings. An installed package lists its tasks in the entry
+    point group `looped.tasks`, such as `parity = "my_package.parity:Parity"`.
 
     Raises:
-        ValueError: for a name that is taken, or a class without settings of its own.
+        ValueError: the name is taken, or the class has no settings of its own.
     """
 
     def known(task: T) -> T:

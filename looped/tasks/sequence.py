@@ -1,4 +1,4 @@
-"""The base of tasks with symbols in and symbols out: a vocabulary, a sampler and a solver are enough."""
+"""The base of tasks with symbols as input and output. A vocabulary, a sampler and a solver are enough."""
 
 import hashlib
 from abc import abstractmethod
@@ -15,12 +15,12 @@ from looped.tasks.base import Batch, Split, Task, TaskSpec, split_of
 from looped.tasks.registry import TaskConfig
 
 PAD, BLANK, FIRST = 0, 1, 2  # ids of inputs; symbol k has the id FIRST + k
-END = "·"  # the class after the symbols: it fills an output that is shorter than its slots
-FRUITLESS = 10_000  # draws in a row of other splits before drawing gives up
+END = "·"  # the class after the symbols; it fills the slots after a shorter output
+FRUITLESS = 10_000  # draws in a row from other splits before drawing gives up
 
 
 class Example(NamedTuple):
-    """An input and its answer, each of symbols of the vocabulary."""
+    """An input and its answer, both as symbols of the vocabulary."""
 
     input: tuple[str, ...]
     output: tuple[str, ...]
@@ -28,10 +28,10 @@ class Example(NamedTuple):
 
 @frozen
 class SequenceConfig(TaskConfig):
-    """The settings that every sequence task has; a task may add its own, or other defaults."""
+    """The settings of every sequence task. A task may add settings or change defaults."""
 
     length: int = 16
-    """The longest input in training, where all lengths from 1 are equally likely."""
+    """The longest input in training. All lengths from 1 to this are equally likely."""
     eval_lengths: tuple[int, ...] = ()
     """Further lengths for evaluation."""
 
@@ -41,12 +41,12 @@ class SequenceConfig(TaskConfig):
 
 
 class SequenceTask(Task):
-    """Answer a sequence of symbols by another one, all of whose symbols are predicted at once.
+    """Answer a sequence of symbols with another one. All symbols of the answer are predicted at once.
 
-    A subclass has a `vocabulary`, draws inputs (`draw`), answers them (`solve`) and, unless the answer is one symbol,
-    says how long an answer can be (`output_length`). The input `0 1 1 0` with one symbol to answer becomes the tokens
-    `0 1 1 0 _`, with the target at the blank `_`. The groups are lengths. A user's file has one input a line, with
-    white space between the symbols if one of the vocabulary has several characters.
+    A subclass has a `vocabulary`, draws inputs (`draw`) and solves them (`solve`). If answers have more than one
+    symbol, it also gives their largest length (`output_length`). The input `0 1 1 0` with one symbol as answer becomes
+    the tokens `0 1 1 0 _`, with the target at the blank `_`. The groups are lengths. A user's file has one input a
+    line, with white space between the symbols if one of the vocabulary has several characters.
     """
 
     vocabulary: Sequence[str]
@@ -66,28 +66,28 @@ class SequenceTask(Task):
 
     @abstractmethod
     def draw(self, length: int, rng: np.random.Generator) -> Sequence[str]:
-        """A random input of so many symbols."""
+        """A random input of `length` symbols."""
 
     @abstractmethod
     def solve(self, symbols: Any) -> Sequence[str]:
         """The answer to an input.
 
         Args:
-            symbols: a text where every symbol of the vocabulary is one character, else a tuple of symbols.
+            symbols: a string if every symbol of the vocabulary is one character, else a tuple of symbols.
 
         Raises:
-            ValueError: for an input that has no answer.
+            ValueError: the input has no answer.
         """
 
     def output_length(self, length: int) -> int:
-        """The most symbols in an answer to an input of `length` symbols."""
+        """The largest number of symbols in an answer to an input of `length` symbols."""
         return 1
 
     def sample(self, split: Split, size: int, rng: np.random.Generator, group: str | None = None) -> list[Example]:
-        """`size` independent inputs with their answers.
+        """Draw `size` independent inputs with their answers.
 
         Raises:
-            ValueError: for an unknown group; if the split has no input of that length.
+            ValueError: the group is unknown, or the split has no input of that length.
         """
         if group is not None and group not in self.groups:
             raise ValueError(f"group={group!r}: expected one of {', '.join(self.groups)}")
@@ -96,7 +96,7 @@ class SequenceTask(Task):
         while len(found) < size:
             length = int(rng.integers(1, self.config.length + 1)) if group is None else int(group)
             symbols = tuple(self.draw(length, rng))
-            # The checksum in split_of is linear in the bits: of binary words alone, a split could have one parity only.
+            # split_of uses a checksum that is linear in the bits: binary words alone could have one parity in a split.
             if split_of(hashlib.sha256("\0".join(symbols).encode()).digest()) == split:
                 found.append(self._solved(symbols))
                 fruitless = 0
@@ -134,8 +134,8 @@ class SequenceTask(Task):
         return self.vocabulary[output] if output < len(self.symbols) else END
 
     def answer(self, problem: Example, logits: Float[Tensor, "seq output"]) -> dict[str, Any]:
-        """The symbols before the first end; the confidence is the probability of all slots together."""
-        words, confidence = self._words_said(problem, logits)
+        """The symbols before the first end. The confidence is the joint probability of all slots."""
+        words, confidence = self._predicted_words(problem, logits)
         assert confidence is not None
         output = words[: words.index(END)] if END in words else words
         return {"answer": self.joint.join(output), "valid": None, "confidence": float(confidence.prod())}
@@ -144,7 +144,7 @@ class SequenceTask(Task):
         return {"input": self.joint.join(problem.input), "expected": self.joint.join(problem.output)}
 
     def read(self, lines: Sequence[str], source: str, on_bad_row: Literal["stop", "skip"]) -> tuple[list[Example], int]:
-        """One input a line; blank lines do not count. The task's own solver says what is expected."""
+        """Read one input a line; blank lines are ignored. `solve` gives the expected answers."""
         examples, bad = [], 0
         for number, line in enumerate(lines, start=1):
             if not line.strip():

@@ -1,4 +1,4 @@
-"""What edit distance and longest common subsequence share: drawing, encoding and reading pairs of strings."""
+"""The base of edit distance and longest common subsequence: drawing, encoding and reading pairs of strings."""
 
 import itertools
 import re
@@ -18,16 +18,16 @@ from looped.tasks.base import BUCKETS, Batch, Split, Task, TaskSpec, split_of
 from looped.tasks.registry import TaskConfig
 
 PAD, SEPARATOR, END = 0, 1, 2  # END is <eos>, in the published versions only
-CHUNK = 4096  # pairs handled at once; bounds the memory
-FRUITLESS = 200  # rounds without one pair of the wanted split before drawing gives up
-SHOWN = 12  # answers in a picture
-INDEPENDENT = 0.4  # share of draws that are independent strings instead of an edited copy
+CHUNK = 4096  # pairs processed at once; limits the memory
+FRUITLESS = 200  # rounds without a pair of the requested split before drawing gives up
+SHOWN = 12  # answers in a visualisation
+INDEPENDENT = 0.4  # share of draws with independent strings instead of an edited copy
 
 Edit = Literal["delete", "replace", "insert"]
 
 
 class Pair(NamedTuple):
-    """Two strings of the letters a-z, and their distance or common length (None: not known)."""
+    """Two strings of the letters a-z, and their distance or common length (None if unknown)."""
 
     first: str
     second: str
@@ -36,7 +36,7 @@ class Pair(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tokens:
-    """The ids of a version. Class `first_answer` + k means the answer k."""
+    """The ids of a version. The class `first_answer` + k means the answer k."""
 
     bar: int
     letter_a: int
@@ -45,11 +45,11 @@ class Tokens:
     vocab_size: int
     output_size: int
     extra: int
-    """Positions of a sequence beyond its letters, of which there are at most 2n + 2."""
+    """Number of positions besides the letters, of which there are at most 2n + 2."""
 
 
 def corrected_tokens(num_answers: int) -> Tokens:
-    """pad 0, <sep> 1, | 2, a-z 3..28; an answer is a class of its own and never an input."""
+    """pad 0, <sep> 1, | 2, a-z 3..28. Answers are separate classes and never inputs."""
     return Tokens(
         bar=2, letter_a=3, first_answer=0, num_answers=num_answers, vocab_size=29, output_size=num_answers, extra=2
     )
@@ -60,16 +60,16 @@ class StringConfig(TaskConfig):
     """The settings of tasks on two strings."""
 
     length: int = 60
-    """Length n of the first string in training; the second has n-3 .. n+2."""
+    """Length n of the first string in training. The second string has n-3 .. n+2 letters."""
     eval_lengths: tuple[int, ...] = ()
     """Further lengths for evaluation."""
     min_letters: int = 3
     max_letters: int = 26
-    """Each pair draws its own alphabet of min_letters .. max_letters letters."""
+    """Each pair has its own alphabet of min_letters .. max_letters letters."""
     letter_pool: int = 26
-    """The first letters of a-z, of which those alphabets are drawn."""
+    """Number of letters, from a on, from which those alphabets are drawn."""
     version: Literal["corrected", "published"] = "corrected"
-    """published: as the public code has it; the end token after the answer is scored too."""
+    """published follows the public code: the end token after the answer is scored too."""
 
     def __post_init__(self) -> None:
         for n in (self.length, *self.eval_lengths):
@@ -81,17 +81,17 @@ class StringConfig(TaskConfig):
 
 
 class StringTask(Task):
-    """A number that belongs to two strings; subclasses say which, and how pairs are drawn.
+    """Predict a number that two strings determine. Subclasses define the number and the distribution of pairs.
 
-    Length n means: the first string drawn has n letters, the other n-3 .. n+2. The groups are the lengths.
-    Sequences are padded on the right to the width of the shortest configured length that holds the batch.
+    In a pair of length n, the string that is drawn first has n letters and the other n-3 .. n+2. The groups are the
+    lengths. Sequences are padded on the right to the width of the shortest configured length that holds the batch.
     """
 
     metric = "accuracy"
     edits: tuple[Edit, ...]
-    """What may happen to a letter of an edited copy, all equally likely."""
+    """Possible edits of a letter in an edited copy, all equally likely."""
     shorter_first: bool
-    """Whether pairs are ordered by length; otherwise their order is random."""
+    """Whether pairs are ordered by length. Otherwise their order is random."""
 
     @classmethod
     def example_config(cls, folder: Path) -> TaskConfig:
@@ -116,19 +116,19 @@ class StringTask(Task):
 
     @abstractmethod
     def answers(self, pairs: Sequence[tuple[str, str]]) -> Int[np.ndarray, " pairs"]:
-        """The right answers."""
+        """The right answers, of shape (pairs,)."""
 
     @abstractmethod
     def _num_edits(self, strength: Int[np.ndarray, " pairs"], rng: np.random.Generator) -> Int[np.ndarray, " pairs"]:
-        """How many edits make a copy of the given strength (1 .. n)."""
+        """Number of edits for copies of the given strengths (1 .. n)."""
 
     # Drawing
 
     def sample(self, split: Split, size: int, rng: np.random.Generator, group: str | None = None) -> list[Pair]:
-        """`size` labelled pairs, drawn independently of each other.
+        """Draw `size` independent pairs with their answers.
 
         Raises:
-            ValueError: for an unknown group; if the configuration has no pair of this split.
+            ValueError: the group is unknown, or the configuration has no pair of this split.
         """
         if group is not None and group not in self.groups:
             raise ValueError(f"group={group!r}: expected one of {', '.join(self.groups)}")
@@ -150,12 +150,12 @@ class StringTask(Task):
         return found[:size]
 
     def _labelled(self, pairs: Sequence[tuple[str, str]]) -> list[Pair]:
-        # The published vocabulary is too small for the largest distances: such pairs are drawn again.
+        # The published vocabulary is too small for the largest distances. Such pairs are drawn again.
         answers = self.answers(pairs).tolist()
         return [Pair(*pair, k) for pair, k in zip(pairs, answers, strict=True) if k < self.tokens.num_answers]
 
     def draw(self, n: int, count: int, rng: np.random.Generator) -> list[tuple[str, str]]:
-        """`count` pairs of different strings, independent or edited copies, of whatever split."""
+        """`count` pairs of different strings, independent or edited copies, of any split."""
         strength = rng.integers(1, n + 1, count)
         pairs: list[tuple[str, str]] = [("", "")] * count
         pending = np.arange(count)
@@ -187,7 +187,7 @@ class StringTask(Task):
         most = int(num_edits.max())
         kinds = rng.integers(len(self.edits), size=(count, most)).tolist()
         places, new = rng.random((count, most)).tolist(), letters(most)
-        # The edits are applied in Python: on lists they cost far less than gathers over the whole batch.
+        # The edits are applied in Python, because on lists they are much cheaper than gathers over the whole batch.
         return [
             (first[i], second[i][: lengths[i]])
             if independent[i]
@@ -212,7 +212,7 @@ class StringTask(Task):
     def encode(self, problems: Sequence[Pair]) -> Batch:
         """`first | second <sep>`, with the answer as the target of <sep>.
 
-        The published versions append the answer and <eos> to the input; the answer then has <eos> as its target, and
+        The published versions append the answer and <eos> to the input. The target of the answer is then <eos>, and
         both positions count in the loss.
         """
         published, tokens = self.version == "published", self.tokens
@@ -240,9 +240,9 @@ class StringTask(Task):
         return Batch(*map(torch.from_numpy, (inputs, targets, mask, inputs != PAD)))
 
     def score(self, batch: Batch, logits: Float[Tensor, "batch seq output"]) -> dict[str, Float[Tensor, " batch"]]:
-        """accuracy: the answer is exact. Published versions also: published_accuracy, with <eos> exact too."""
+        """accuracy: the answer is exact. Published versions also have published_accuracy: <eos> must be exact too."""
         right = logits.argmax(-1) == batch.targets
-        at = batch.mask.int().argmax(1, keepdim=True)  # the first position that counts
+        at = batch.mask.int().argmax(1, keepdim=True)  # the first supervised position
         scores = {"accuracy": right.gather(1, at).squeeze(1).float()}
         if self.version == "published":
             scores["published_accuracy"] = (right | ~batch.mask).all(1).float()
@@ -268,8 +268,8 @@ class StringTask(Task):
             f"answer: {'unknown' if problem.answer is None else problem.answer}",
         ]
         if logits is not None:
-            said = self.answer(problem, logits)
-            lines.append(f"prediction: {said['answer']} ({said['confidence']:.0%})")
+            answer = self.answer(problem, logits)
+            lines.append(f"prediction: {answer['answer']} ({answer['confidence']:.0%})")
         return "\n".join(lines)
 
     def visualise(self, problem: Pair, logits: Float[Tensor, "loops seq output"]) -> dict[str, Any]:
@@ -289,9 +289,9 @@ class StringTask(Task):
     # Reading
 
     def read(self, lines: Sequence[str], source: str, on_bad_row: Literal["stop", "skip"]) -> tuple[list[Pair], int]:
-        """Pairs as `kitten sitting`, `kitten,sitting`, `k i t | s i t` or `k i t | s i t <sep> 4`, one a line.
+        """Read pairs as `kitten sitting`, `kitten,sitting`, `k i t | s i t` or `k i t | s i t <sep> 4`, one a line.
 
-        Every pair gets its answer; one that the line states must agree with it. Blank lines do not count.
+        Every pair gets its answer. An answer that the line states must agree with it. Blank lines are ignored.
         """
         rows: dict[int, Pair] = {}
         reasons: dict[int, str] = {}
@@ -355,5 +355,5 @@ def _by_length(first: str, second: str) -> tuple[str, str]:
 
 
 def _key(first: str, second: str) -> bytes:
-    """The content of a pair: the same for both orders, so that no split has the mirror image of another's."""
+    """The content of a pair. It is equal for both orders, so no split has the mirror image of another split's pair."""
     return "|".join(sorted((first, second))).encode()

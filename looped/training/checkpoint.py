@@ -1,7 +1,7 @@
-"""Checkpoints: whole folders that appear at once, and the models in them.
+"""Checkpoints: folders that are written whole or not at all, and the models in them.
 
-model.safetensors and, where weights are averaged, average.safetensors are all that using a model needs; nothing in
-them is code. trainer.pt is for continuing one's own run.
+A model needs only model.safetensors, or average.safetensors if its weights are averaged. These files contain no code.
+trainer.pt holds the rest of the state and is read only when a run continues.
 """
 
 import io
@@ -30,7 +30,7 @@ AVERAGE, STATE = "average.safetensors", "trainer.pt"
 def save(
     folder: Path, step: int, model: LoopedTransformer, average: dict[str, Tensor] | None, state: dict[str, Any]
 ) -> None:
-    """Write the checkpoint of a step: complete under its name, or not there at all.
+    """Write the checkpoint of a step, whole or not at all.
 
     Args:
         folder: the run folder.
@@ -38,10 +38,10 @@ def save(
         state: tensors and plain values, as `torch.load(weights_only=True)` reads them.
 
     Raises:
-        OSError: where it cannot be written; the earlier checkpoints are then as they were.
+        OSError: the checkpoint cannot be written; earlier checkpoints are intact.
     """
     final = _path(folder, step)
-    if final.exists():  # of the same step of the same run, so with the same content
+    if final.exists():  # the checkpoint of the same step of the same run has the same content
         return
     temporary = final.with_suffix(".tmp")
     try:
@@ -49,7 +49,7 @@ def save(
         save_model(model, str(temporary / WEIGHTS))
         if average is not None:
             save_file(average, str(temporary / AVERAGE))
-        buffer = io.BytesIO()  # torch's own writing to a file hides the reason of a failure
+        buffer = io.BytesIO()  # torch hides the reason of a failure when it writes a file itself
         torch.save(state, buffer)
         (temporary / STATE).write_bytes(buffer.getbuffer())
         for path in (*temporary.iterdir(), temporary):
@@ -62,7 +62,7 @@ def save(
 
 
 def prune(folder: Path, keep_last: int, best: int | None) -> None:
-    """Remove all checkpoints but the last ones and that of step `best`."""
+    """Remove all checkpoints except the last `keep_last` and that of step `best`."""
     for step in saved_steps(folder)[:-keep_last]:
         if step != best:
             shutil.rmtree(_path(folder, step))
@@ -75,17 +75,17 @@ def saved_steps(folder: Path) -> list[int]:
 
 
 def load(folder: Path, step: int, model: LoopedTransformer, *, averaged: bool) -> dict[str, Any]:
-    """Fill `model` (on cpu) with the weights of a checkpoint, and return the state saved beside them (on cpu).
+    """Load the weights of a checkpoint into `model` (on cpu), and return the state that was saved with them (on cpu).
 
-    Where weights are `averaged`, the state has, besides what was saved as such, `average`: those weights by name.
+    With `averaged`, the state has the additional key `average`: the averaged weights by name.
 
     Raises:
-        ValueError: where the checkpoint is missing, cut short, or of another architecture.
+        ValueError: the checkpoint is missing, cut short, or has another architecture.
     """
     path = _path(folder, step)
     with _readable(path, WEIGHTS, STATE, *([AVERAGE] if averaged else [])):
         load_weights(model, path / WEIGHTS)
-        with warnings.catch_warnings():  # torch remarks on some damage before it fails
+        with warnings.catch_warnings():  # torch warns about some damage before it fails
             warnings.simplefilter("ignore")
             state = torch.load(path / STATE, map_location="cpu", weights_only=True)
         if not isinstance(state, dict) or not {"optimizers", "progress"} <= state.keys():
@@ -95,7 +95,7 @@ def load(folder: Path, step: int, model: LoopedTransformer, *, averaged: bool) -
 
 @contextmanager
 def _readable(path: Path, *names: str) -> Iterator[None]:
-    """Raises ValueError, in one line, where a file in the checkpoint is missing or reading it fails."""
+    """Turn errors of reading a checkpoint into a ValueError of one line; the same for a missing file."""
     for name in names:
         if not (path / name).exists():
             raise ValueError(f"{path / name}: no such file")
@@ -103,7 +103,7 @@ def _readable(path: Path, *names: str) -> Iterator[None]:
         yield
     except ValueError:
         raise
-    except Exception as error:  # damage makes torch's reader raise almost anything
+    except Exception as error:  # a damaged file makes torch raise almost any exception
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise ValueError(f"{path}: the checkpoint is cut short or damaged ({reason})") from None
 
@@ -111,14 +111,14 @@ def _readable(path: Path, *names: str) -> Iterator[None]:
 def load_run(
     folder: Path, checkpoint: Literal["best", "last"] | int = "best"
 ) -> tuple[RunConfig, LoopedTransformer, int]:
-    """The trained model of a run folder, on cpu, with its configuration and its step.
+    """The configuration of a run folder, its trained model on cpu, and the step of the checkpoint.
 
     Args:
-        checkpoint: the best one by validation (the last where there was no validation yet), the last, or that
-            of a step. Averaged weights (optim.ema_decay) take the place of the last ones.
+        checkpoint: the best by validation (the last if there was no validation), the last, or a step. If weights are
+            averaged (optim.ema_decay), the model gets the averaged weights.
 
     Raises:
-        ValueError: one line, where there is no run folder, no such checkpoint, or a damaged or foreign one.
+        ValueError: `folder` is not a run folder, or the checkpoint is missing, damaged, or has another architecture.
     """
     run = read_config(folder)
     steps = saved_steps(folder)

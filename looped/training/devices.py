@@ -1,4 +1,4 @@
-"""Where a run computes, how exactly, and how it is interrupted."""
+"""Devices and their speed, compilation, and interruption by signals."""
 
 import importlib.util
 import os
@@ -17,10 +17,10 @@ Device = Literal["auto", "cpu", "cuda", "mps"]
 
 
 def find_device(device: Device) -> Literal["cpu", "cuda", "mps"]:
-    """The kind of device asked for; auto is the fastest kind at hand.
+    """The kind of device; auto is the fastest available kind.
 
     Raises:
-        ValueError: where this machine has none of that kind.
+        ValueError: this machine has no device of that kind.
     """
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if device == "auto":
@@ -31,14 +31,15 @@ def find_device(device: Device) -> Literal["cpu", "cuda", "mps"]:
 
 
 def computes_in_bf16(device: str) -> bool:
-    """Whether the processor multiplies in bfloat16, rather than emulating it slowly."""
+    """Whether the processor has bfloat16 arithmetic; otherwise bfloat16 is emulated slowly."""
     if device == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return device == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def matmul_peak(device: torch.device, bf16: bool) -> float:
-    """FLOPs a second of a large matrix product in the precision of the training: the best of a few, in 0.1 s or so."""
+    """FLOPs per second of a large matrix product in the precision of the training: the best of a few, measured in 0.1
+    seconds."""
     size = 8192 if device.type == "cuda" else 1024
     a = torch.ones(size, size, device=device, dtype=torch.bfloat16 if bf16 else torch.float32).normal_(
         generator=torch.Generator(device).manual_seed(0)
@@ -52,7 +53,7 @@ def matmul_peak(device: torch.device, bf16: bool) -> float:
 
 
 def peak_memory(device: torch.device) -> int:
-    """The most memory in use so far, in bytes: of tensors on a GPU, of the whole process elsewhere."""
+    """The largest memory use so far, in bytes: of tensors on a GPU, otherwise of the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -60,10 +61,10 @@ def peak_memory(device: torch.device) -> int:
 
 
 def should_compile(setting: bool | None, device: torch.device) -> bool:
-    """Whether to compile the core: as the setting says, or (None) where a compiler is at hand.
+    """Whether to compile the core. None compiles if a compiler is available.
 
     Raises:
-        ValueError: setting=True where there is no compiler.
+        ValueError: setting=True, and there is no compiler.
     """
     if device.type == "cuda":
         possible = importlib.util.find_spec("triton") is not None
@@ -75,9 +76,9 @@ def should_compile(setting: bool | None, device: torch.device) -> bool:
 
 
 class Interrupt:
-    """Notes the first SIGINT or SIGTERM within its context; a second one acts at once, as it would outside.
+    """Records the first SIGINT or SIGTERM inside its context. A second one has its usual effect.
 
-    Only the main thread can catch signals; elsewhere this does nothing.
+    Only the main thread can handle signals. In other threads this context does nothing.
     """
 
     def __init__(self) -> None:
@@ -99,6 +100,6 @@ class Interrupt:
 
 
 def leave_signals_to_parent(worker: int) -> None:
-    """For processes that prepare batches: Ctrl-C reaches them too, but their parent still needs them."""
+    """Make a worker process ignore Ctrl-C, because its parent still needs batches after it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -1,5 +1,5 @@
-"""Errors of training that callers catch. They are apart because catching them must not load a training library."""
+"""Errors of training. They are in a file of their own because catching them must not load a training library."""
 
 
 class NonFiniteError(RuntimeError):
-    """A loss or gradient was not finite; the weights are those before this step."""
+    """A loss or gradient was not finite. The weights are those before this step."""

@@ -1,4 +1,4 @@
-"""Lightning Fabric as a run needs it: devices, precision and distribution."""
+"""Lightning Fabric with the devices, precision and distribution of a run."""
 
 import torch
 from lightning_fabric import Fabric
@@ -10,10 +10,10 @@ from looped.training.devices import computes_in_bf16, find_device
 
 
 def make_fabric(run: RunConfig) -> Fabric:
-    """The devices and the precision that the configuration asks for.
+    """The devices and the precision of the configuration.
 
     Raises:
-        ValueError: where this machine has no such device, or fewer.
+        ValueError: this machine has no such device, or not enough of them.
     """
     config = run.train
     device = find_device(config.device)
@@ -21,11 +21,11 @@ def make_fabric(run: RunConfig) -> Fabric:
     if config.devices > count:
         raise ValueError(f"train.devices={config.devices}: this machine has {count} {device} devices")
     bf16 = config.precision == "bf16" or (config.precision == "auto" and computes_in_bf16(device))
-    # The prelude gets no gradient where the gradient window begins later and nothing injects the input again.
+    # The prelude has no gradient if the gradient window begins later and there is no input injection.
     strategy = DDPStrategy(find_unused_parameters=run.schedule.num_grad_loops is not None)
     return Fabric(
         accelerator=device,
         devices=config.devices,
         strategy="auto" if config.devices == 1 else strategy,
-        plugins=MixedPrecision("bf16-mixed", device) if bf16 else Precision(),  # precision= would announce itself
+        plugins=MixedPrecision("bf16-mixed", device) if bf16 else Precision(),  # precision= would print a message
     )

@@ -1,4 +1,4 @@
-"""What a run says of itself: metrics.jsonl, environment.json, and a progress bar."""
+"""Records of a training run: metrics.jsonl, environment.json, and a progress bar."""
 
 import json
 import os
@@ -20,18 +20,18 @@ from looped.files import sync
 
 
 class Meter:
-    """Means over the steps since the last line. The sums belong to a checkpoint, the times do not."""
+    """Means and speed since the last line of metrics.jsonl. Checkpoints contain the sums, but not the times."""
 
     def __init__(self, sums: dict[str, float] | None = None) -> None:
         self.sums = dict(sums or {})
         self.waited = 0.0
-        """Seconds spent waiting for batches."""
+        """Seconds of waiting for batches."""
         self.examples = self.tokens = self.flops = 0
-        """What was trained on since the clock began."""
+        """Examples, tokens and FLOPs of the steps since the clock began."""
         self.began = time.perf_counter()
 
     def add(self, batch: tuple[int, int], flops: int, **values: float) -> None:
-        """One step on a batch of (examples, positions each), of `flops` floating-point operations."""
+        """Add one step on a batch of (examples, positions per example) with `flops` floating-point operations."""
         self.examples += batch[0]
         self.tokens += batch[0] * batch[1]
         self.flops += flops
@@ -42,7 +42,7 @@ class Meter:
         return {name: value / self.sums["steps"] for name, value in self.sums.items() if name != "steps"}
 
     def speed(self, matmul_peak: float) -> dict[str, float]:
-        """Rates since the last line; `matmul_peak` in FLOPs a second is what the hardware can do at best."""
+        """Rates since the last line. `matmul_peak` is the peak of the hardware, in FLOPs per second."""
         elapsed = time.perf_counter() - self.began
         return {
             "examples_per_s": self.examples / elapsed,
@@ -53,15 +53,15 @@ class Meter:
 
 
 class Metrics:
-    """metrics.jsonl, which grows by whole lines.
+    """The file metrics.jsonl, which grows by whole lines.
 
     Raises:
-        ValueError: when opened, if the file is shorter than the checkpoint says.
-        OSError: where it cannot be written; it then ends with its last whole line.
+        ValueError: the file is shorter than the checkpoint says; raised when it is opened.
+        OSError: a line cannot be written; the file then ends with its last whole line.
     """
 
     def __init__(self, path: Path, size: int) -> None:
-        """Opens the file, cut back to `size` bytes: what came after the checkpoint is computed again."""
+        """Open the file and cut it back to `size` bytes, because the steps after the checkpoint are computed again."""
         path.touch()
         if path.stat().st_size < size:
             raise ValueError(f"{path}: {path.stat().st_size} bytes, but the checkpoint was written after {size}")
@@ -79,24 +79,24 @@ class Metrics:
         self.size += len(line)
 
     def sync(self) -> int:
-        """Wait until the file is on the disk; its size in bytes."""
+        """Wait until the file is on the disk. Returns its size in bytes."""
         sync(self.path)
         return self.size
 
 
 class Display:
-    """A progress bar on a terminal, now and then a plain line elsewhere; both on standard error."""
+    """A progress bar on a terminal, or an occasional plain line elsewhere; both on standard error."""
 
     def __init__(self, run: RunConfig, step: int, *, enabled: bool) -> None:
         self.run = run
         self.console = Console(stderr=True, quiet=not enabled)
-        says = TextColumn("{task.fields[says]}")
+        status = TextColumn("{task.fields[status]}")
         terminal = self.console.is_terminal
         self.bar = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), says,
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), status,
             console=self.console, refresh_per_second=4, disable=not terminal,
         )  # fmt: skip
-        self.task = self.bar.add_task(run.recipe, total=run.train.steps, completed=step, says="")
+        self.task = self.bar.add_task(run.recipe, total=run.train.steps, completed=step, status="")
 
     def __enter__(self) -> "Display":
         self.bar.start()
@@ -109,17 +109,17 @@ class Display:
         config = self.run.train
         left = timedelta(seconds=round((config.steps - step) * config.batch_size / examples_per_s))
         accuracy = f"  accuracy {means['accuracy']:.3f}" if "accuracy" in means else ""
-        says = f"loss {means['loss']:.4f}{accuracy}  {examples_per_s:,.0f} examples/s  {left} left"
-        self.bar.update(self.task, completed=step, says=says)
+        status = f"loss {means['loss']:.4f}{accuracy}  {examples_per_s:,.0f} examples/s  {left} left"
+        self.bar.update(self.task, completed=step, status=status)
         if not self.console.is_terminal and (step % (10 * config.log_every) == 0 or step == config.steps):
-            self.say(f"step {step}/{config.steps}  {says}")
+            self.say(f"step {step}/{config.steps}  {status}")
 
     def say(self, text: str) -> None:
         self.console.print(f"{self.run.recipe}: {text}", markup=False, highlight=False, soft_wrap=True)
 
 
 def environment(precision: str, device: torch.device) -> dict[str, Any]:
-    """What a result says of the machine and the program that made it."""
+    """The machine and the program, as the fields of `run_folder.Environment`."""
     return {
         "command": shlex.join([Path(sys.argv[0]).name.replace("cli.py", "looped"), *sys.argv[1:]]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -12,10 +12,10 @@ LAYERS = ("prelude.", "core.", "coda.")
 
 
 def make_optimizers(model: nn.Module, config: OptimConfig) -> list[torch.optim.Optimizer]:
-    """The optimisers, which divide the parameters among them. Each shared weight counts once.
+    """The optimisers, which share the parameters among them. Tied weights count once.
 
-    AdamW, fused, with weight decay on the parameters that `config.decay` names. With optimizer=muon the matrices of
-    the layers go to Muon (Jordan et al., 2024), its updates scaled to the size of AdamW's (Liu et al., 2025).
+    AdamW has weight decay on the parameters that `config.decay` selects. With optimizer=muon, Muon (Jordan et al.,
+    2024) updates the matrices of the layers, and its updates are scaled to the size of AdamW's (Liu et al., 2025).
     """
     orthogonalised, decayed, plain = [], [], []
     for name, parameter in model.named_parameters():
@@ -48,7 +48,7 @@ class WeightAverage:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """The model has the averaged weights inside this context."""
+        """Inside this context the model has the averaged weights."""
         self._swap()
         try:
             yield

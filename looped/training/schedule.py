@@ -1,4 +1,4 @@
-"""What changes from step to step: the number of loops and the learning rate."""
+"""Values that depend on the step: the number of loops and the learning rate."""
 
 import math
 
@@ -6,17 +6,17 @@ import numpy as np
 
 from looped.config import OptimConfig, ScheduleConfig
 
-STREAM = 0x100B5  # keeps the draws of loop counts apart from other draws with the same seed and step
+STREAM = 0x100B5  # separates the draws of loop counts from other draws with the same seed and step
 
 
 class LoopSchedule:
-    """How many loops a training step runs. `num_loops` is the model's, used by kind='fixed'."""
+    """The number of loops of each training step. `num_loops` is the model's, for kind='fixed'."""
 
     def __init__(self, config: ScheduleConfig, num_loops: int, seed: int) -> None:
         self.config, self.seed = config, seed
         self.first = config.min_loops or num_loops
         self.last = config.max_loops or num_loops
-        """The largest number of loops, with which the model is evaluated."""
+        """The largest number of loops. The model is evaluated with it."""
 
     def at(self, step: int) -> tuple[int, int]:
         """(num_loops, num_grad_loops) of a step, counted from 0: a pure function of seed and step."""
@@ -29,9 +29,10 @@ class LoopSchedule:
 
 
 def learning_rate_at(config: OptimConfig, step: int, total_steps: int) -> float:
-    """The learning rate of a step, counted from 0: linear warm-up from zero, then the decay to final_fraction.
+    """The learning rate of a step, counted from 0: linear warm-up from zero, then decay to final_fraction.
 
-    With warm-up the first `update_every` steps have rate zero; in the public code this is a whole epoch.
+    The rate changes every `update_every` steps. With warm-up, the first `update_every` steps therefore have rate zero.
+    In the public code this is a whole epoch.
     """
     step = step // config.update_every * config.update_every
     if step < config.warmup_steps:

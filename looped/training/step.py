@@ -1,4 +1,4 @@
-"""One training step and one validation, on whatever Fabric provides."""
+"""One training step, and one validation."""
 
 from collections.abc import Sequence
 from math import isfinite
@@ -19,17 +19,24 @@ from looped.training.halting_loss import divergence_from_geometric, exit_distrib
 
 
 class ModelWithLoss(nn.Module):
-    """The model followed by the loss, so that only sums leave the wrapper that distributes it."""
+    """The model followed by the loss, as one module for Fabric. Its outputs are sums, not logits."""
 
     def __init__(self, model: LoopedTransformer, config: TrainConfig) -> None:
         super().__init__()
         self.model, self.config = model, config
 
     def forward(self, batch: Batch, padded: bool, num_loops: int, num_grad_loops: int) -> tuple[Tensor, Tensor]:
-        """Sums over the masked positions: the loss; and how many are right and, with loss=ponder, the loops taken."""
+        """Sums over the masked positions of a batch.
+
+        Args:
+            padded: whether the batch has padding.
+
+        Returns:
+            The loss (a scalar), and a vector: the number of right answers and, with loss=halting, the loops taken.
+        """
         loop_logits = self.config.loss
         if loop_logits == "halting":
-            return self.ponder(batch, padded, num_loops)
+            return self.halting_sums(batch, padded, num_loops)
         if loop_logits == "window":
             loop_logits = tuple(range(num_loops - (self.config.loss_window or 0) + 1, num_loops + 1))
         output = self.model(
@@ -43,15 +50,17 @@ class ModelWithLoss(nn.Module):
         loss, right = masked_sums(output.loop_logits, batch.targets, batch.mask)
         return loss, right[None]
 
-    def ponder(self, batch: Batch, padded: bool, num_loops: int) -> tuple[Tensor, Tensor]:
-        """As `forward`, of a model with learned halting."""
+    def halting_sums(self, batch: Batch, padded: bool, num_loops: int) -> tuple[Tensor, Tensor]:
+        """The same sums for loss=halting."""
         gate, mask, attention_mask = (
             self.model.config.halting == "gate",
             batch.mask,
             batch.attention_mask if padded else None,
         )
-        how: dict[str, Any] = {"loop_logits": "all", "loop_states": True, "recompute": self.config.recompute}
-        output = self.model(batch.inputs, attention_mask=attention_mask, num_loops=num_loops, **(how if gate else {}))
+        options: dict[str, Any] = {"loop_logits": "all", "loop_states": True, "recompute": self.config.recompute}
+        output = self.model(
+            batch.inputs, attention_mask=attention_mask, num_loops=num_loops, **(options if gate else {})
+        )
         targets = batch.targets[mask]
         if gate:
             assert output.loop_states is not None
@@ -73,15 +82,15 @@ def masked_sums(
     targets: Int[Tensor, "batch seq"] | Float[Tensor, "batch seq"],
     mask: Bool[Tensor, "batch seq"],
 ) -> tuple[Float[Tensor, ""], Int[Tensor, ""]]:
-    """Sums over the masked positions: the loss (mean over the loop_logits), and how many the last readout gets right.
+    """Sums over the masked positions: the loss, as a mean over loops, and the number of right answers in the last loop.
 
-    The loss is the cross-entropy in nats; for real targets it is the squared error, and none is counted as right.
+    The loss is the cross-entropy in nats. For real targets it is the squared error, and no answer counts as right.
     """
-    logits, wanted = loop_logits[:, mask].float(), targets[mask]
-    if wanted.is_floating_point():
-        return ((logits[..., 0] - wanted) ** 2).sum() / len(logits), wanted.new_zeros((), dtype=torch.long)
-    loss = F.cross_entropy(logits.flatten(0, 1), wanted.repeat(len(logits)), reduction="sum") / len(logits)
-    return loss, (logits[-1].argmax(-1) == wanted).sum()
+    logits, labels = loop_logits[:, mask].float(), targets[mask]
+    if labels.is_floating_point():
+        return ((logits[..., 0] - labels) ** 2).sum() / len(logits), labels.new_zeros((), dtype=torch.long)
+    loss = F.cross_entropy(logits.flatten(0, 1), labels.repeat(len(logits)), reduction="sum") / len(logits)
+    return loss, (logits[-1].argmax(-1) == labels).sum()
 
 
 def train_step(
@@ -95,7 +104,7 @@ def train_step(
 ) -> dict[str, float]:
     """One step on a whole batch (on cpu), in `accumulation` parts on each device.
 
-    The loss is the mean over the masked positions of the whole batch, however it is divided.
+    The loss is the mean over the masked positions of the whole batch, however the batch is divided.
 
     Args:
         scored: a `ModelWithLoss`, set up by `fabric`.
@@ -103,17 +112,18 @@ def train_step(
         loops: (num_loops, num_grad_loops).
 
     Returns:
-        loss; grad_norm: before clipping; with classes as targets also accuracy: share of the masked positions
-        that are right; with loss=ponder also mean_loops: those taken, or with a gate expected, at a masked position.
+        Values by name. loss. grad_norm: norm of the gradient before clipping. accuracy, only for classes: share of the
+        masked positions with the right answer. mean_loops, only with loss=halting: mean loops at a masked position,
+        taken (act) or expected (gate).
 
     Raises:
-        NonFiniteError: with the weights as they were.
+        NonFiniteError: the loss or gradient is not finite; the weights are unchanged.
     """
     count = max(1, int(batch.mask.sum()))
     padded = not batch.attention_mask.all()
     scored.zero_grad()
-    ponder = run.train.loss == "halting"
-    sums = torch.zeros(3 if ponder else 2, device=fabric.device)
+    learned_halting = run.train.loss == "halting"
+    sums = torch.zeros(3 if learned_halting else 2, device=fabric.device)
     parts = run.train.accumulation * fabric.world_size
     mine = split(batch, parts)[fabric.global_rank :: fabric.world_size]
     for number, part in enumerate(mine, 1):
@@ -136,7 +146,7 @@ def train_step(
     for optimizer in optimizers:
         optimizer.step()
     values = {"loss": loss, "accuracy": accuracy, "grad_norm": norm}
-    if ponder:
+    if learned_halting:
         values["mean_loops"] = mean_loops[0]
     if batch.targets.is_floating_point():
         del values["accuracy"]
@@ -145,7 +155,7 @@ def train_step(
 
 @torch.no_grad()
 def first_non_finite(fabric: Fabric, model: LoopedTransformer, batch: Batch, parts: int, num_loops: int) -> str:
-    """Names the first loop (from 1) after which a state is not finite; '' when all are finite."""
+    """A sentence that names the first loop (from 1) after which a state is not finite; '' if all are finite."""
     first = num_loops + 1
     for part in split(batch, parts):
         part = to_device(part, fabric.device)
@@ -163,11 +173,11 @@ def first_non_finite(fabric: Fabric, model: LoopedTransformer, batch: Batch, par
 def validate(
     fabric: Fabric, model: LoopedTransformer, task: Task, batch: Batch, num_loops: int, part_size: int
 ) -> dict[str, float]:
-    """What the task reports of its mean scores over a batch (on cpu), computed `part_size` examples at a time."""
+    """The scores that the task reports for a batch (on cpu), computed `part_size` examples at a time."""
     parts: list[dict[str, Tensor]] = []
     padded = not batch.attention_mask.all()
     for start in range(0, len(batch.inputs), part_size):
-        # Whole parts only, the last one filled with examples from the front: compiled code knows one size.
+        # All parts have one size, because compiled code is specialised to it. The last part is filled from the front.
         rows = torch.arange(start, start + part_size) % len(batch.inputs)
         part = to_device(Batch(*(tensor[rows] for tensor in batch)), fabric.device)
         with fabric.autocast():

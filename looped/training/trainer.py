@@ -1,4 +1,4 @@
-"""Training: a run configuration in, a run folder out."""
+"""Training: from a run configuration to a run folder."""
 
 import time
 import warnings
@@ -44,23 +44,23 @@ from looped.training.step import ModelWithLoss, train_step, validate
 
 
 def train(run: RunConfig, folder: Path, *, resume: bool = False) -> dict[str, Any]:
-    """Train as `run` says and leave everything in `folder` (see docs/design.md, "The run folder").
+    """Train a run and write everything into `folder` (see docs/design.md, "The run folder").
 
-    SIGINT and SIGTERM end the run after the step at hand, with a checkpoint and finished="interrupted".
+    SIGINT and SIGTERM end the run after the current step, with a checkpoint and finished="interrupted".
 
     Args:
-        run: complete, without sizes that are None.
-        resume: continue where the last checkpoint in `folder` stands, bit for bit as if the run had never
-            stopped. A finished run only returns its summary.
+        run: a configuration without sizes that are None.
+        resume: continue from the last checkpoint in `folder`. The result is bit for bit that of an uninterrupted run.
+            For a finished run this only returns its summary.
 
     Returns:
         The content of summary.json.
 
     Raises:
-        ValueError: no such device; resume=False and the folder holds a run already; resume=True and the folder
-            holds none, another one, or a damaged checkpoint.
-        OSError: a file cannot be written; what was there before is intact.
-        NonFiniteError: with a checkpoint of the last good weights left behind.
+        ValueError: no such device; resume=False and the folder already holds a run; resume=True and the folder holds no
+            run, another one, or a damaged checkpoint.
+        OSError: a file cannot be written; earlier files are intact.
+        NonFiniteError: a loss or gradient is not finite; a checkpoint of the last good weights is written first.
     """
     folder = Path(folder)
     fabric = make_fabric(run)
@@ -74,7 +74,7 @@ def train(run: RunConfig, folder: Path, *, resume: bool = False) -> dict[str, An
 
 
 class TrainingBatches(Dataset[list[np.ndarray]]):
-    """The training batch of each step, as arrays: tensors would travel between processes 0.8 ms slower."""
+    """The training batch of each step as arrays, because tensors would take 0.8 ms longer between processes."""
 
     def __init__(self, task: Task, config: TrainConfig) -> None:
         self.task, self.config = task, config
@@ -85,7 +85,7 @@ class TrainingBatches(Dataset[list[np.ndarray]]):
 
 
 def one_ahead(items: Iterator[list[np.ndarray]]) -> Iterator[list[np.ndarray]]:
-    """The same items, each fetched by a thread while the one before it is used."""
+    """The same items. A thread fetches each item while the previous one is used."""
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches") as thread:
         coming = thread.submit(next, items, None)
         while (item := coming.result()) is not None:
@@ -95,20 +95,20 @@ def one_ahead(items: Iterator[list[np.ndarray]]) -> Iterator[list[np.ndarray]]:
 
 @dataclass
 class Progress:
-    """Where a run stands: what a checkpoint holds besides weights, averages and the optimiser."""
+    """The progress of a run: the part of a checkpoint besides weights, averages and the optimiser's state."""
 
     step: int = 0
-    """Steps done; also the position in the data."""
+    """Number of finished steps, which is also the position in the data."""
     seconds: float = 0.0
     best: dict[str, Any] | None = None
     """The content of best.json."""
     metrics_bytes: int = 0
     sums: dict[str, float] = field(default_factory=dict)
-    """See `Meter`."""
+    """Sums of the `Meter`."""
 
 
 class Trainer:
-    """One run in memory, restored from the last checkpoint in its folder if there is one."""
+    """One run in memory. It starts from the last checkpoint in its folder, if there is one."""
 
     def __init__(self, run: RunConfig, folder: Path, fabric: Fabric) -> None:
         self.run, self.folder, self.fabric = run, folder, fabric
@@ -137,16 +137,16 @@ class Trainer:
         self.meter = Meter(self.progress.sums)
         self.began = self.saved_at = time.perf_counter()
         self.display = Display(run, self.progress.step, enabled=fabric.is_global_zero)
-        if fabric.is_global_zero:  # from here on there is a run folder; what could be wrong with the run has been seen
+        if fabric.is_global_zero:  # the folder becomes a run folder only after all checks of the run
             write_config(run, folder)
             made_on = environment(precision, fabric.device) | {"matmul_peak": self.matmul_peak}
             write_file(folder, Environment, made_on)
             self.metrics = Metrics(folder / MetricsRow.file, self.progress.metrics_bytes)
 
     def run_to_end(self, interrupt: Interrupt) -> dict[str, Any]:
-        """Train until the last step, the target or an interrupt; returns the summary."""
+        """Train until the last step, the target or an interrupt. Returns the summary."""
         config = self.run.train
-        with warnings.catch_warnings():  # Python 3.12 warns of forks; torch holds its workers to one thread
+        with warnings.catch_warnings():  # Python 3.12 warns about forks, but torch limits its workers to one thread
             warnings.filterwarnings("ignore", ".*multi-threaded, use of fork", DeprecationWarning)
             batches = one_ahead(iter(self._loader()))
         finished = self._finished()
@@ -171,11 +171,11 @@ class Trainer:
             prefetch_factor=4 if config.workers else None,
             collate_fn=list,
             worker_init_fn=leave_signals_to_parent,
-            generator=torch.Generator(),  # unused, but without it the loader draws from the global one
+            generator=torch.Generator(),  # not used, but without it the loader draws from the global generator
         )
 
     def _step(self, batches: Iterator[list[np.ndarray]]) -> bool:
-        """One step, and what is due after it; whether no earlier validation score is better."""
+        """One step, then logging, validation and checkpoint if due. Returns whether no earlier score is better."""
         config, progress = self.run.train, self.progress
         began = time.perf_counter()
         batch = Batch(*map(torch.from_numpy, next(batches)))
@@ -207,17 +207,17 @@ class Trainer:
         return self._validate() if progress.step % config.eval_every == 0 or last else False
 
     def _validate(self) -> bool:
-        """Validate, with averaged weights where there are any; whether no earlier score is better."""
+        """Validate, with averaged weights if there are any. Returns whether no earlier score is better."""
         part_size = self.run.train.batch_size // (self.run.train.accumulation * self.fabric.world_size)
         began = time.perf_counter()
         with self.average.applied() if self.average else nullcontext():
             scores = validate(self.fabric, self.model, self.task, self.validation, self.schedule.last, part_size)
-        scores = self.fabric.broadcast(scores)  # one verdict, whatever rounding on other devices says
+        scores = self.fabric.broadcast(scores)  # rounding may differ between devices, but all need the same scores
         self.meter.began += time.perf_counter() - began
         self._write("validation", num_loops=self.schedule.last, scores=scores)
         step, metric = self.progress.step, self.task.metric
         self.display.say(f"step {step}  validation {'  '.join(f'{k} {v:.4f}' for k, v in scores.items())}")
-        # Of equal scores the later one counts: while a score is still zero, longer training is the better guess.
+        # Among equal scores the latest counts: while scores are still zero, longer training is the better guess.
         if self.progress.best is not None and self._better(self.progress.best["value"], scores[metric]):
             return False
         self.progress.best = {"step": step, "metric": metric, "value": scores[metric]}
@@ -238,7 +238,7 @@ class Trainer:
             self.metrics.write(kind, step=self.progress.step, seconds=self._seconds(), **values)
 
     def _save(self) -> None:
-        """A checkpoint, then the files that point to it, then the removal of those that nothing points to."""
+        """Write a checkpoint, then the files that point to it, then remove checkpoints that are not needed."""
         self.saved_at = time.perf_counter()
         if not self.fabric.is_global_zero:
             return
@@ -274,16 +274,16 @@ class Trainer:
             "best": self.progress.best,
         }
         if self.fabric.is_global_zero:
-            self._point_to_best()  # a kill between the last checkpoint and best.json left an old one
+            self._point_to_best()  # a process killed between the last checkpoint and best.json leaves an old best.json
             write_file(self.folder, Summary, summary)
         return summary
 
     def _seconds(self) -> float:
-        """Seconds of training so far, over all continuations."""
+        """Seconds of training so far, over all continuations of the run."""
         return round(self.progress.seconds + time.perf_counter() - self.began, 3)
 
     def _any(self, flag: bool) -> bool:
-        """Whether the flag is set on any device, so that all of them stop at the same step."""
+        """Whether the flag is set on any device, so all devices stop at the same step."""
         if self.fabric.world_size == 1:
             return flag
         return bool(self.fabric.all_reduce(torch.tensor(float(flag), device=self.fabric.device), reduce_op="max"))

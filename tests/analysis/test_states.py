@@ -1,4 +1,4 @@
-"""States, loop_logits, components, attention and signals against plain loops over examples, positions and keys."""
+"""States, loop_logits, components, attention and modulation against plain loops over examples, positions and keys."""
 
 import dataclasses
 import itertools
@@ -207,7 +207,7 @@ def test_maps_of_loops_that_are_not_run(keep):
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_signals_are_what_the_layers_are_told(name):
+def test_modulation_is_what_the_layers_get(name):
     model, loops = build(VARIANTS[name]), 8  # beyond the 5 of the configuration
     found = layer_modulation(model, loops)
     if VARIANTS[name].modulation in ("none", "additive"):

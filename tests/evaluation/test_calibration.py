@@ -1,4 +1,4 @@
-"""Choosing depth: exits from one recorded pass are the real ones, and the recommendation is what the rows say."""
+"""Calibration: exits from one recorded pass are the real ones, and the recommendation is what the rows say."""
 
 import dataclasses
 from pathlib import Path
@@ -8,7 +8,7 @@ import torch
 
 from looped.config import ModelConfig
 from looped.evaluation.calibration import calibrate, exits_of, overthinking, rules_for, wall_times
-from looped.evaluation.scores import exit_early
+from looped.evaluation.scores import run_with_exits
 from looped.models import LoopedTransformer, Unchanged, parse_rule
 from looped.tasks import TASKS
 from looped.tasks.base import Batch
@@ -57,7 +57,7 @@ def test_exits_from_one_pass_are_the_real_ones(task_config, options):
     assert passes == [12] * 6, "one pass for all rules"
     seen = set()
     for rule, (logits, loops) in zip(rules, found, strict=True):
-        expected, ran = exit_early(model, batch, 6, rule)
+        expected, ran = run_with_exits(model, batch, 6, rule)
         assert torch.equal(loops, ran)
         torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
         seen |= set(ran.tolist())
@@ -79,7 +79,7 @@ def test_recommendation_is_the_fewest_mean_loops_that_are_good_enough():
     batch = task.batch("validation", 0, 20, seed=0)
     for row in rows:
         rule = None if row["exit_rule"] is None else parse_rule(row["exit_rule"])
-        logits, ran = exit_early(model, batch, row["num_loops"], rule)
+        logits, ran = run_with_exits(model, batch, row["num_loops"], rule)
         assert row["mean_loops"] == pytest.approx(ran.mean().item())
         assert row["value"] == pytest.approx(task.score(batch, logits)["board"].mean().item())
 
@@ -130,7 +130,7 @@ def test_wall_time_falls_with_the_loops():
     task, model = make(BOARDS, d_model=64, num_loops=16)
     batch = task.batch("validation", 0, 64, seed=0)
     few, many = wall_times(model, batch, [(16, Unchanged(loops=1)), (16, None)])
-    _, ran = exit_early(model, batch, 16, Unchanged(loops=1))
+    _, ran = run_with_exits(model, batch, 16, Unchanged(loops=1))
     assert ran.mean() < 8
     assert few < many
 
@@ -140,6 +140,6 @@ def test_positions_that_do_not_count_are_not_looked_at():
     batch = task.batch("validation", 0, 12, seed=0)
     everywhere = Batch(batch.inputs, batch.targets, batch.attention_mask, batch.attention_mask)
     rule = parse_rule("unchanged:1")
-    assert exit_early(model, batch, 6, rule)[1].sum() < exit_early(model, everywhere, 6, rule)[1].sum()
+    assert run_with_exits(model, batch, 6, rule)[1].sum() < run_with_exits(model, everywhere, 6, rule)[1].sum()
     nothing = batch._replace(mask=torch.zeros_like(batch.mask))
-    torch.testing.assert_close(exit_early(model, nothing, 6, rule), exit_early(model, everywhere, 6, rule))
+    torch.testing.assert_close(run_with_exits(model, nothing, 6, rule), run_with_exits(model, everywhere, 6, rule))

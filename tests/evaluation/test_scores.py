@@ -57,7 +57,7 @@ def test_sudoku_examples_are_not_repeated():
     assert sum(r["n"] for r in rows) == available
 
 
-def test_solutions_and_pictures_are_the_models():
+def test_solutions_and_visualisations_are_the_models():
     task, model = make(STRINGS)
     problems = task.sample("test", 5, task.rng("test", 0, 0))
     answers = list(solve(model, task, problems, num_loops=4))

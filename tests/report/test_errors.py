@@ -10,7 +10,7 @@ import pytest
 from run_folders import eval_rows, write_lines, write_run
 
 from looped.report import figures, report
-from looped.report.answers_by_loop import thinking
+from looped.report.answers_by_loop import visualise_run
 from looped.report.comparison import Problem, problems
 from looped.report.content import number
 from looped.report.read import read_run, read_runs
@@ -79,9 +79,9 @@ def test_sentences_praise_the_lowest(tmp_path: Path) -> None:
 
 def test_axes_of_errors_hold_them(tmp_path: Path) -> None:
     write(tmp_path, "v", [3.0, 3.1])
-    picture = figures.score_by_loops(only_problem(tmp_path), "x")
-    assert picture is not None
-    assert ">20<" in picture.inline, "27 after one loop, 3 after four: the ticks go beyond 1"
+    visualisation = figures.score_by_loops(only_problem(tmp_path), "x")
+    assert visualisation is not None
+    assert ">20<" in visualisation.inline, "27 after one loop, 3 after four: the ticks go beyond 1"
 
 
 def test_small_errors_keep_their_digits() -> None:
@@ -116,11 +116,11 @@ def test_points_in_context_are_drawn_with_the_baselines(tmp_path: Path) -> None:
 
 
 def test_predictions_are_shown_beside_the_truth(tmp_path: Path) -> None:
-    picture = {"kind": "points", "title": "in-context <linear>", "tolerance": 0.1, "truth": [1.0, -2.0, 0.5],
+    visualisation = {"kind": "points", "title": "in-context <linear>", "tolerance": 0.1, "truth": [1.0, -2.0, 0.5],
                "loops": [{"loop": 1, "predictions": [0.0, 0.0, 0.0]},
                          {"loop": 4, "predictions": [0.0, -1.0, 0.45]}]}  # fmt: skip
-    write(tmp_path, "v", [0.5], examples=[picture])
-    drawn = thinking(read_run(tmp_path / "v-0.001-0"))
+    write(tmp_path, "v", [0.5], examples=[visualisation])
+    drawn = visualise_run(read_run(tmp_path / "v-0.001-0"))
     assert drawn is not None
     assert drawn.solved == 1
     assert re.findall(r'style="--p:(\d+)%">(-?[\d.]+)<', drawn.html) == [

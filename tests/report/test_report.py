@@ -15,7 +15,7 @@ import pytest
 from run_folders import EDIT, LOOPS, SCORES, board_picture, eval_rows, write_lines, write_run
 
 from looped.report import report
-from looped.report.answers_by_loop import milestones, thinking
+from looped.report.answers_by_loop import milestones, visualise_run
 from looped.report.comparison import Problem, problems, run_score, t_interval, t_quantile
 from looped.report.content import build, sentence
 from looped.report.number_format import amount, duration
@@ -240,14 +240,14 @@ def test_page_is_well_formed_and_needs_no_network(written: Path) -> None:
 
 def test_every_text_is_escaped(tmp_path: Path) -> None:
     evil = "<script>alert('x')</script>&\"$a_1$|`*"
-    picture = {"kind": "distribution", "title": evil, "input": evil, "answer": evil,
+    visualisation = {"kind": "distribution", "title": evil, "input": evil, "answer": evil,
                "loops": [{"loop": 1, "probabilities": [[evil, 0.7], ["b", 0.3]]}]}  # fmt: skip
     slots = {"kind": "slots", "title": evil, "input": evil, "answer": [evil],
              "loops": [{"loop": 1, "slots": [evil], "confidence": [0.7]}]}  # fmt: skip
     board = {**board_picture(1, box=2), "rating": evil}
     rows = eval_rows({evil: [0.4], "b": [0.5]}, [1], 1, metric=evil)
     write_run(tmp_path / "run", recipe=evil, note=evil, task=EDIT, trained=1, rows=rows, validation=0.4, metric=evil,
-              examples=[picture, slots, board])  # fmt: skip
+              examples=[visualisation, slots, board])  # fmt: skip
     text = report([tmp_path], tmp_path / "out").read_text()
     assert "<script>alert" not in text
     assert "&lt;script&gt;alert" in text
@@ -279,14 +279,20 @@ def test_reports_are_reproducible(runs_root: Path, tmp_path: Path) -> None:
 
 
 def test_board_cells_are_given_right_wrong_or_undecided(tmp_path: Path) -> None:
-    picture = {"kind": "board", "side": 4, "box": 2, "given": [1] + [0] * 15, "rating": None,
+    visualisation = {"kind": "board", "side": 4, "box": 2, "given": [1] + [0] * 15, "rating": None,
                "solution": [1, 2, 3, 4, 3, 4, 1, 2, 2, 1, 4, 3, 4, 3, 2, 1]}  # fmt: skip
-    cells = [2, 2, 4, 4, *picture["solution"][4:]]  # the given is kept; cell 2 is wrong, cell 3 right but not sure
+    cells = [
+        2,
+        2,
+        4,
+        4,
+        *visualisation["solution"][4:],
+    ]  # the given is kept; cell 2 is wrong, cell 3 right but not sure
     confidence = [0.9, 0.9, 0.9, 0.49] + [0.5] * 12
-    picture["loops"] = [{"loop": 1, "cells": cells, "confidence": confidence}]
+    visualisation["loops"] = [{"loop": 1, "cells": cells, "confidence": confidence}]
     rows = eval_rows({"length 6": [0.0]}, [1], 1)
-    write_run(tmp_path, recipe="r", task=EDIT, trained=1, rows=rows, validation=0.1, examples=[picture])
-    drawn = thinking(read_run(tmp_path))
+    write_run(tmp_path, recipe="r", task=EDIT, trained=1, rows=rows, validation=0.1, examples=[visualisation])
+    drawn = visualise_run(read_run(tmp_path))
     assert drawn is not None
     assert drawn.solved == 0
     found = re.findall(r'<i class="(\w)( edge-right)?( edge-bottom)?">(\d)</i>', drawn.html)
@@ -298,10 +304,10 @@ def test_board_cells_are_given_right_wrong_or_undecided(tmp_path: Path) -> None:
 
 def test_many_loops_get_rows_at_milestones_and_at_the_loops_of_training(tmp_path: Path) -> None:
     frames = [{"loop": loop, "probabilities": [["3", 0.4], ["4", 0.6]]} for loop in range(1, 21)]
-    picture = {"kind": "distribution", "title": "t", "input": "i", "answer": "4", "loops": frames}
+    visualisation = {"kind": "distribution", "title": "t", "input": "i", "answer": "4", "loops": frames}
     rows = eval_rows({"length 6": [0.0]}, [6], 6)
-    write_run(tmp_path, recipe="r", task=EDIT, trained=6, rows=rows, validation=0.1, examples=[picture])
-    drawn = thinking(read_run(tmp_path))
+    write_run(tmp_path, recipe="r", task=EDIT, trained=6, rows=rows, validation=0.1, examples=[visualisation])
+    drawn = visualise_run(read_run(tmp_path))
     assert drawn is not None
     assert drawn.solved == 1
     assert re.findall(r'<th scope="row">(\d+)', drawn.html) == ["1", "2", "4", "6", "8", "16", "20"]

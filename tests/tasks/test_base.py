@@ -44,10 +44,10 @@ def test_answers_and_text_of_classes():
     assert task.to_text(problem) == {"input": "1 2 3 4 5", "expected": "3 4 5 6"}
     text = task.describe(problem, logits)
     assert text.splitlines() == ["successor: 1 2 3 4 5", "answer: 3 4 5 6", "prediction: 3 4 5 10 (100%)"]
-    picture = task.visualise(problem, torch.stack([0 * logits, logits]))
-    assert (picture["kind"], picture["answer"]) == ("slots", ["3", "4", "5", "6"])
-    assert picture["loops"][1]["slots"] == ["3", "4", "5", "10"]
-    assert picture["loops"][0]["confidence"] == pytest.approx([1 / 11] * 4)
+    visualisation = task.visualise(problem, torch.stack([0 * logits, logits]))
+    assert (visualisation["kind"], visualisation["answer"]) == ("slots", ["3", "4", "5", "6"])
+    assert visualisation["loops"][1]["slots"] == ["3", "4", "5", "10"]
+    assert visualisation["loops"][0]["confidence"] == pytest.approx([1 / 11] * 4)
 
 
 def test_answers_and_text_of_real_numbers():
@@ -56,10 +56,10 @@ def test_answers_and_text_of_real_numbers():
     logits = torch.tensor([9.0, 3.0, 6.0, 10.0, 15.123456])[:, None]
     assert task.answer(problem, logits) == {"answer": "3 6 10 15.12", "valid": None, "confidence": None}
     assert task.describe(problem, logits).splitlines()[2] == "prediction: 3 6 10 15.12"
-    picture = task.visualise(problem, torch.stack([0 * logits, logits]))
-    assert (picture["kind"], picture["truth"]) == ("points", [3, 6, 10, 15])
-    assert picture["loops"][1]["predictions"] == pytest.approx([3, 6, 10, 15.123456])
-    assert picture["loops"][0]["predictions"] == [0, 0, 0, 0]
+    visualisation = task.visualise(problem, torch.stack([0 * logits, logits]))
+    assert (visualisation["kind"], visualisation["truth"]) == ("points", [3, 6, 10, 15])
+    assert visualisation["loops"][1]["predictions"] == pytest.approx([3, 6, 10, 15.123456])
+    assert visualisation["loops"][0]["predictions"] == [0, 0, 0, 0]
 
 
 def test_padded_logits_are_cut_to_the_problem():
@@ -91,8 +91,8 @@ def test_they_train_and_are_reported(name: str, tmp_path: Path, monkeypatch, cap
     assert main(["report", "run", "--out", "report"]) == 0
     page = Path("report/report.html").read_text()
     assert f"{name.capitalize()}: {name}" in page
-    assert "thoughts-slots" in page or name == "sums"
-    assert "thoughts-points" in page or name == "successor"
+    assert "visualisations-slots" in page or name == "sums"
+    assert "visualisations-points" in page or name == "successor"
     capsys.readouterr()
     assert main(["generate", "run", "--prompt", "a"]) == 2
     assert f"trained on {name}; expected a run on text" in capsys.readouterr().err

@@ -155,6 +155,6 @@ def test_a_person_can_look_at_it(task):
     assert said["valid"] is not False
     assert said["confidence"] is None or said["confidence"] > 0.99
     assert task.describe(problems[0], logits) != task.describe(problems[0])
-    picture = json.loads(json.dumps(task.visualise(problems[0], torch.stack([0 * logits, logits]))))
-    assert picture["kind"] in ("board", "distribution", "slots", "points")
-    assert [loop["loop"] for loop in picture["loops"]] == [1, 2]
+    visualisation = json.loads(json.dumps(task.visualise(problems[0], torch.stack([0 * logits, logits]))))
+    assert visualisation["kind"] in ("board", "distribution", "slots", "points")
+    assert [loop["loop"] for loop in visualisation["loops"]] == [1, 2]

@@ -1,4 +1,4 @@
-"""Solutions of countdown problems: the canonical one by exhaustive search, and the rules that any one obeys."""
+"""Solutions of countdown problems: the canonical one by exhaustive search, and the rules for any solution."""
 
 import itertools
 import math
@@ -11,7 +11,7 @@ from jaxtyping import Bool, Int
 BLANK, SIGNS, OFFSET = 0, "+-*/=", 5  # ids: blank 0, signs 1 .. 5, the value v is v + 5
 STEP = 5  # slots of a step: a op b = c
 SEARCH = "+*-/"  # the operations in the order of the search
-ROWS = 128  # problems searched at once: their 1152 leaves each stay in the processor's cache
+ROWS = 128  # problems searched at once: the 1152 leaves of each then stay in the processor's cache
 
 
 class Step(NamedTuple):
@@ -29,11 +29,11 @@ class Step(NamedTuple):
 def canonical_solutions(
     numbers: Int[np.ndarray, "batch count"], targets: Int[np.ndarray, " batch"]
 ) -> list[tuple[Step, ...] | None]:
-    """The first solution that an exhaustive depth-first search finds, for each row; None where there is none.
+    """The canonical solution of each row: the first one that a depth-first search finds; None if there is none.
 
-    The search tries pairs i < j of the list of numbers in lexicographic order and for each + * - /; minus and
-    divide take the larger number first, and divide needs a whole result. The result goes to the end of the
-    list. All numbers (positive) must be used; zero and large intermediates are allowed.
+    The search tries pairs i < j of the list of numbers in lexicographic order, and for each pair + * - /. Minus and
+    divide take the larger number first, and a division must have a whole result. The result goes to the end of the
+    list. All numbers (positive) must be used. Zero and large intermediate results are allowed.
     """
     leaves = _first_leaf(numbers.astype(np.int64), targets.astype(np.int64)).tolist()
     return [_steps(row, leaf) if leaf >= 0 else None for row, leaf in zip(numbers.tolist(), leaves, strict=True)]
@@ -49,7 +49,7 @@ def _first_leaf(numbers: np.ndarray, targets: np.ndarray) -> np.ndarray:
             hits = _hits(numbers[part], targets[part])
             found[part] = np.where(hits.any(1), hits.argmax(1), -1)
         return found
-    # Too many leaves to hold: child by child, with those problems that no earlier child has solved.
+    # Too many leaves for the memory: search child by child, with the problems that no earlier child has solved.
     children = _children(numbers.T[..., None])
     below = _num_leaves(count - 1)
     for child in range(children.shape[-1]):
@@ -62,23 +62,23 @@ def _first_leaf(numbers: np.ndarray, targets: np.ndarray) -> np.ndarray:
 
 
 def _hits(numbers: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Which leaves are the target: (batch, leaves), leaves in depth-first order."""
+    """Which leaves equal the target: (batch, leaves), leaves in depth-first order."""
     nodes = numbers.T[..., None]
     while len(nodes) > 2:
         nodes = _children(nodes)
     a, b = nodes
     targets = targets[:, None]
     large, small = np.maximum(a, b), np.minimum(a, b)
-    # In the order of SEARCH. Positive targets let a product stand for the division, but for 0 / 0.
+    # In the order of SEARCH. Targets are positive, so products can replace divisions, except 0 / 0.
     divides = (large == targets * small) & (small > 0)
     hits = np.stack([a + b == targets, a * b == targets, large - small == targets, divides], axis=-1)
     return (hits & (small >= 0)[..., None]).reshape(len(targets), -1)
 
 
 def _children(nodes: np.ndarray) -> np.ndarray:
-    """All lists one step later: (count, batch, nodes) to (count - 1, batch, nodes * pairs * 4).
+    """All lists after one more step: (count, batch, nodes) to (count - 1, batch, nodes * pairs * 4).
 
-    The result of an impossible division, and of anything made from it, is -1.
+    The result of an impossible division is -1. Results computed from it are -1 too.
     """
     count, batch, width = nodes.shape
     pairs = list(itertools.combinations(range(count), 2))
@@ -118,9 +118,10 @@ def _steps(numbers: Sequence[int], leaf: int) -> tuple[Step, ...]:
 def obeys_rules(
     numbers: Int[np.ndarray, "batch count"], targets: Int[np.ndarray, " batch"], slots: Int[np.ndarray, "batch slots"]
 ) -> Bool[np.ndarray, " batch"]:
-    """Whether slots (token ids) are a solution, canonical or not.
+    """Whether slots (token ids) are a solution, canonical or not: (batch,).
 
-    Each number is used exactly once, intermediates count as numbers; every step is right, the target reached.
+    Each number must be used exactly once, intermediate results included. Every step must be right, and the last one
+    must reach the target.
     """
     rows = np.arange(len(numbers))
     pool = numbers.astype(np.int64)
@@ -134,5 +135,5 @@ def obeys_rules(
             at = (pool == used[:, None]).argmax(1)
             valid &= (used >= 0) & (pool[rows, at] == used)
             pool[rows, at] = -1
-        pool[rows, at] = c  # in the place of b
+        pool[rows, at] = c  # replaces b
     return valid & (pool.max(1) == targets)

@@ -20,7 +20,7 @@ FRUITLESS = 200  # rounds of draws after which a target counts as out of reach
 
 
 class Problem(NamedTuple):
-    """Numbers, target and the canonical solution; None if there is none, or none that the vocabulary can say."""
+    """Numbers, target and canonical solution; None if there is none, or if the vocabulary cannot express it."""
 
     numbers: tuple[int, ...]
     target: int
@@ -29,19 +29,19 @@ class Problem(NamedTuple):
 
 @register("countdown")
 class Countdown(Task):
-    """Reach the target with all numbers; the answer is written into 5 slots per step, all at once.
+    """Reach the target with all numbers. The answer has 5 slots per step, and all slots are predicted at once.
 
-    Example: 34 19 42 7 and the target 28 have the canonical solution 34+42=76, 76/19=4, 7*4=28. The input is
-    the tokens of 34 19 42 7 28 and 15 blanks, the target at the blanks `34 + 42 = 76 76 / 19 = 4 7 * 4 = 28`.
-    Each sign and each integer is one token (`SIGNS`, value + 5). So 0 shares its id with `=`, as published:
-    what a slot may hold tells them apart.
+    Example: 34 19 42 7 and the target 28 have the canonical solution 34+42=76, 76/19=4, 7*4=28. The input is the tokens
+    of 34 19 42 7 28 and 15 blanks. The targets at the blanks are `34 + 42 = 76 76 / 19 = 4 7 * 4 = 28`. Each sign and
+    each integer is one token (`SIGNS`, value + 5). As published, 0 shares its id with `=`; the slot determines the
+    meaning.
 
-    The vocabulary. Inputs are given numbers and targets only. Outputs go up to `largest` = max_number *
-    max(max_number, max_target): with up to 4 numbers no solution needs more, because a result is either made
-    of two given numbers, or (before the last step) made into the target by one more given number. With 5 or 6
-    numbers, problems whose canonical solution goes beyond `largest` are drawn again.
+    Vocabulary: inputs are given numbers and targets. Outputs go up to `largest` = max_number * max(max_number,
+    max_target). With up to 4 numbers no solution needs more: a result either comes from two given numbers, or the last
+    step combines it with a given number into the target. With 5 or 6 numbers, problems whose canonical solution exceeds
+    `largest` are drawn again.
 
-    Groups: `seen` targets, as in training, and `held_out` targets, which training never has.
+    Groups: `seen` targets occur in training, `held_out` targets do not.
     """
 
     Config = CountdownConfig
@@ -66,10 +66,10 @@ class Countdown(Task):
     # Drawing
 
     def sample(self, split: Split, size: int, rng: np.random.Generator, group: str | None = None) -> list[Problem]:
-        """Each problem has a target uniform in its group and numbers redrawn until it is solvable.
+        """Draw targets uniformly from the group, and numbers until each problem is solvable.
 
         Raises:
-            ValueError: for an unknown group, or held-out targets in training; if a target is out of reach.
+            ValueError: the group is unknown; held-out targets in training; a target is out of reach.
         """
         if group is not None and group not in self.groups:
             raise ValueError(f"group={group!r}: expected one of {', '.join(self.groups)}")
@@ -82,7 +82,7 @@ class Countdown(Task):
         for _ in range(FRUITLESS):
             if not pending.size:
                 return [problems[i] for i in range(size)]
-            # Several draws for each pending target, of which the first that will do counts.
+            # Several draws for each pending target. The first solvable one is used.
             slots = np.repeat(pending, max(4, 256 // pending.size) if config.numbers <= 4 else 1)
             numbers = rng.integers(1, config.max_number + 1, (len(slots), config.numbers))
             drawn = zip(numbers.tolist(), targets[slots].tolist(), strict=True)
@@ -106,7 +106,7 @@ class Countdown(Task):
     # Encoding
 
     def encode(self, problems: Sequence[Problem]) -> Batch:
-        """Numbers, target and blanks; the mask is True at all answer slots."""
+        """Numbers, target and blanks as tokens; the mask is True at all answer slots."""
         inputs = np.full((len(problems), self.spec.max_seq_len), BLANK)
         targets = np.zeros_like(inputs)
         mask = np.zeros(inputs.shape, bool)
@@ -119,17 +119,17 @@ class Countdown(Task):
         return Batch(*map(torch.from_numpy, (inputs, targets, mask, attention_mask)))
 
     def score(self, batch: Batch, logits: Float[Tensor, "batch seq output"]) -> dict[str, Float[Tensor, " batch"]]:
-        """exact: every slot equals the canonical solution (published). valid: the slots are some solution."""
-        said = logits[:, self.prompt_length :].argmax(-1)
-        exact = (said == batch.targets[:, self.prompt_length :]).all(1)
+        """exact: every slot equals the canonical solution (published metric). valid: the slots are any solution."""
+        predicted = logits[:, self.prompt_length :].argmax(-1)
+        exact = (predicted == batch.targets[:, self.prompt_length :]).all(1)
         prompt = batch.inputs[:, : self.prompt_length].cpu().numpy() - OFFSET
-        valid = obeys_rules(prompt[:, :-1], prompt[:, -1], said.cpu().numpy())
+        valid = obeys_rules(prompt[:, :-1], prompt[:, -1], predicted.cpu().numpy())
         return {"exact": exact.float(), "valid": torch.from_numpy(valid).to(exact.device).float()}
 
     def answer(self, problem: Problem, logits: Float[Tensor, "seq output"]) -> dict[str, Any]:
-        """The steps as text; the confidence is the probability of all slots together."""
-        probabilities, said = logits[self.prompt_length :].double().softmax(-1).max(-1)
-        slots = said.cpu().numpy()
+        """The steps as text. The confidence is the joint probability of all slots."""
+        probabilities, predicted = logits[self.prompt_length :].double().softmax(-1).max(-1)
+        slots = predicted.cpu().numpy()
         valid = obeys_rules(np.array([problem.numbers]), np.array([problem.target]), slots[None])
         words = _words(slots)
         text = ", ".join("".join(words[k : k + STEP]) for k in range(0, len(words), STEP))
@@ -145,13 +145,13 @@ class Countdown(Task):
             f"answer: {'none' if problem.steps is None else ', '.join(map(str, problem.steps))}",
         ]
         if logits is not None:
-            said = self.answer(problem, logits)
-            verdict = "valid" if said["valid"] else "not valid"
-            lines.append(f"prediction: {said['answer']} ({verdict}, {said['confidence']:.0%})")
+            answer = self.answer(problem, logits)
+            verdict = "valid" if answer["valid"] else "not valid"
+            lines.append(f"prediction: {answer['answer']} ({verdict}, {answer['confidence']:.0%})")
         return "\n".join(lines)
 
     def visualise(self, problem: Problem, logits: Float[Tensor, "loops seq output"]) -> dict[str, Any]:
-        confidence, said = logits[:, self.prompt_length :].double().softmax(-1).max(-1)
+        confidence, predicted = logits[:, self.prompt_length :].double().softmax(-1).max(-1)
         return {
             "kind": "slots",
             "title": self.title.lower(),
@@ -159,27 +159,28 @@ class Countdown(Task):
             "answer": [] if problem.steps is None else _words(_tokens(problem.steps)),
             "loops": [
                 {"loop": loop, "slots": _words(slots), "confidence": row}
-                for loop, (slots, row) in enumerate(zip(said.cpu().numpy(), confidence.tolist(), strict=True), start=1)
+                for loop, (slots, row) in enumerate(
+                    zip(predicted.cpu().numpy(), confidence.tolist(), strict=True), start=1
+                )
             ],
         }
 
     # Reading
 
     def read(self, lines: Sequence[str], source: str, on_bad_row: Literal["stop", "skip"]) -> tuple[list[Problem], int]:
-        """Lines `34 19 42 7 28` (numbers, then the target; or with commas), or JSON.
+        """Read lines `34 19 42 7 28` (numbers, then the target; or with commas), or JSON.
 
-        JSON is a list of objects, or an object a line: {"nums": [34, 19, 42, 7], "target": 28}, where a
-        "solution": ["34+42=76", ...] may be stated and must then be one. Problems without a solution are
-        problems too.
+        JSON is a list of objects, or one object a line: {"nums": [34, 19, 42, 7], "target": 28}. An object may state a
+        "solution": ["34+42=76", ...], which must be right. Problems without a solution are accepted.
         """
         rows: list[tuple[tuple[int, ...], int]] = []
         skipped = 0
-        for where, row in _rows(lines, source):
+        for place, row in _rows(lines, source):
             try:
                 rows.append(self._parse(row))
             except ValueError as error:
                 if on_bad_row == "stop":
-                    raise ValueError(f"{source}, {where}: {error}") from None
+                    raise ValueError(f"{source}, {place}: {error}") from None
                 skipped += 1
         if not rows:
             raise ValueError(f"{source}: no countdown problem in it ({skipped} bad rows)")
@@ -216,7 +217,7 @@ class Countdown(Task):
 
 
 def _rows(lines: Sequence[str], source: str) -> Iterator[tuple[str, Any]]:
-    """Where each row stands, and the row: a line, or an item of a JSON list."""
+    """The place of each row, for messages, and the row: a line, or an item of a JSON list."""
     first = next((line.strip() for line in lines if line.strip()), "")
     if not first.startswith("["):
         yield from ((f"line {k}", line.strip()) for k, line in enumerate(lines, start=1) if line.strip())
@@ -249,7 +250,7 @@ def _tokens(steps: Sequence[Step]) -> list[int]:
 
 
 def _words(slots: Sequence[int] | Int[np.ndarray, " slots"]) -> list[str]:
-    """Token ids of answer slots as text; what a slot cannot hold is shown as it is."""
+    """Token ids of answer slots as text; ids that are impossible in their slot are shown as numbers."""
     words = []
     for k, token in enumerate(int(slot) for slot in slots):
         value = token > OFFSET or (token == OFFSET and k % STEP in (0, 2, 4))
@@ -258,5 +259,5 @@ def _words(slots: Sequence[int] | Int[np.ndarray, " slots"]) -> list[str]:
 
 
 def _key(numbers: Sequence[int], target: int) -> bytes:
-    """The content of a problem: the order of the numbers does not matter."""
+    """The content of a problem, which does not depend on the order of the numbers."""
     return ",".join(map(str, [*sorted(numbers), target])).encode()

@@ -8,5 +8,5 @@ from looped.tasks.strings import StringConfig
 class EditDistanceConfig(StringConfig):
     """Weighted edit distance of two strings (insert 2, delete 2, replace 3).
 
-    In version published, leading gaps cost 1 instead of 2.
+    With version=published, leading gaps cost 1 instead of 2.
     """

@@ -1,4 +1,4 @@
-"""Errors by number of points in context: of a model, and of textbook methods on the same prompts."""
+"""Errors by number of points in context, of a model and of textbook methods on the same prompts."""
 
 import math
 import warnings
@@ -14,18 +14,18 @@ from looped.tasks.base import Batch, Predict, Split
 from looped.tasks.in_context.prompts import PromptTask
 
 PROMPTS = 256
-SLOW, SLOW_PROMPTS = "boosted trees", 32  # 60 ms for each prompt and number of points: together half a minute
+SLOW, SLOW_PROMPTS = "boosted trees", 32  # 60 ms for each prompt and number of points, half a minute in all
 
 Fit = Callable[[Float[np.ndarray, "points dim"], Float[np.ndarray, " points"]], Any]
 
 
 def baselines() -> dict[str, Fit]:
-    """Regressors of scikit-learn, fitted; all without an intercept where they are linear, as the functions are.
+    """Fitted regressors of scikit-learn, by name. Linear ones have no intercept, like the functions of the task.
 
-    The choice of Garg et al. 2022 (least squares, lasso, 3 nearest neighbours, trees), ridge for noisy values, and
-    "zero", which always predicts 0. Classes are -1 and 1, and the sign of the prediction counts.
+    They are those of Garg et al. 2022 (least squares, lasso, 3 nearest neighbours, trees), ridge regression for noisy
+    values, and "zero", which always predicts 0. Classes are -1 and 1, decided by the sign of the prediction.
     """
-    from sklearn.dummy import DummyRegressor  # takes a second, which no other command should pay for
+    from sklearn.dummy import DummyRegressor  # takes a second, which other commands should not spend
     from sklearn.ensemble import GradientBoostingRegressor
     from sklearn.linear_model import Lasso, LinearRegression, Ridge
     from sklearn.neighbors import KNeighborsRegressor
@@ -43,18 +43,18 @@ def baselines() -> dict[str, Fit]:
 
 
 def context_counts(points: int) -> list[int]:
-    """The numbers of points in context at which baselines are fitted: 1, 2, 5, 10, 20, ..., and the last."""
+    """The numbers of context points for the baselines: 1, 2, 5, 10, 20, ..., and the last."""
     return sorted({n for n in (1, 2, 5, *range(10, points, 10), points - 1) if n < points})
 
 
 def errors_by_context(
     task: PromptTask, predict: Predict, *, loops: Sequence[int], split: Split, group: str, seed: int
 ) -> Iterator[dict[str, Any]]:
-    """Rows of in_context.jsonl: score at each number of points in context, by method, with 95% intervals over prompts.
+    """Rows of in_context.jsonl: score by number of context points and method, with 95% intervals over prompts.
 
     Args:
-        predict: the model.
-        loops: its loop counts, ascending.
+        predict: the model's logits for a batch after some loop counts.
+        loops: loop counts of the model, ascending.
     """
     batch = task.batch(split, 0, PROMPTS, seed=seed, group=group)
 
@@ -79,7 +79,7 @@ def errors_by_context(
 
 
 def predictions(fit: Fit, batch: Batch, points: int) -> Float[torch.Tensor, " batch"]:
-    """What a method, fitted to the first `points` points of each prompt, predicts at the next one."""
+    """The prediction of a method at the next point, after fitting to the first `points` points of each prompt."""
     x, y = batch.inputs[:, ::2].double().numpy(), batch.targets[:, ::2].double().numpy()
     found = []
     with warnings.catch_warnings():

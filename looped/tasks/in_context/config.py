@@ -8,25 +8,25 @@ from looped.tasks.registry import TaskConfig
 
 @frozen
 class InContextConfig(TaskConfig):
-    """A function's value at a point, from its values at the points before it."""
+    """Predict a function's value at a point from its values at earlier points of the prompt."""
 
     function: Literal["linear", "noisy_linear", "sparse_linear", "decision_tree", "relu"] = "decision_tree"
     dim: int = 20
-    """Coordinates of a point."""
+    """Number of coordinates of a point."""
     points: int = 101
-    """Points in a prompt; the last one has all others as context."""
+    """Number of points in a prompt; all but the last are context for the last one."""
     start_dim: int | None = None
-    """Coordinates in use at the first training step, the others being zero; None is all."""
+    """Number of coordinates in use at the first training step; the others are zero. None is all."""
     dim_step: int = 1
     dim_every: int | None = None
-    """`dim_step` coordinates are added every `dim_every` steps."""
+    """Every `dim_every` steps, `dim_step` more coordinates are used."""
     start_points: int | None = None
-    """Points in a prompt at the first training step; None is all."""
+    """Number of points in a prompt at the first training step; None is all."""
     points_step: int = 1
     points_every: int | None = None
     truncation: Literal["corrected", "published"] = "corrected"
-    """corrected: a function depends on the coordinates in use. published: trees ignore start_dim, and the
-    coordinates of sparse functions are drawn from all, so that early ones can be zero everywhere."""
+    """corrected: a function depends only on the coordinates in use. published: trees ignore start_dim, and sparse
+    functions use any coordinates, so early ones can be zero everywhere."""
 
     def __post_init__(self) -> None:
         positive(self, "dim", "start_dim", "dim_step", "dim_every", "start_points", "points_step", "points_every")

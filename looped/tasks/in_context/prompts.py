@@ -1,4 +1,4 @@
-"""What function classes and tables share: prompts of points with their values, as a causal model reads them."""
+"""The base of in-context tasks: prompts of points with their values, for a causal model."""
 
 import math
 from abc import abstractmethod
@@ -12,28 +12,28 @@ from torch import Tensor
 
 from looped.tasks.base import Batch, Predict, Split, Task, TaskSpec
 
-SHOWN_POINTS, SHOWN_COORDINATES = 6, 5  # in a description
+SHOWN_POINTS, SHOWN_COORDINATES = 6, 5  # in a printed description
 
 
 class Prompt(NamedTuple):
-    """Points, and one function's value at each; what is asked for is the last value."""
+    """Points and the values of one function. The question is the last value."""
 
     x: Float[np.ndarray, "points dim"]
     y: Float[np.ndarray, " points"]
-    """NaN at the end where the answer is not known."""
+    """The values; the last one is NaN if the answer is unknown."""
     labels: tuple[str, str] | None = None
-    """What -1 and 1 mean, where the values are classes."""
+    """Names of the classes -1 and 1; None for real values."""
 
 
 class PromptTask(Task):
-    """Predict y_i from x_i and all (x_j, y_j) before it.
+    """Predict y_i from x_i and all earlier (x_j, y_j).
 
-    A prompt is x_1, y_1, x_2, y_2, ..., a vector of width `dim` each, with y in coordinate 0 (Garg et al. 2022,
-    section 2). The first output at x_i is the prediction of y_i. Classes are -1 and 1, told by the sign.
+    A prompt is x_1, y_1, x_2, y_2, ..., each a vector of width `dim`, with y in coordinate 0 (Garg et al. 2022, section
+    2). The first output at x_i is the prediction of y_i. Classes are -1 and 1, and the sign of the output decides.
     """
 
     classes: bool = False
-    """Whether the values are classes; else the scores are squared errors."""
+    """Whether the values are classes. Otherwise the scores are squared errors."""
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
@@ -45,23 +45,23 @@ class PromptTask(Task):
     @property
     @abstractmethod
     def question(self) -> str:
-        """What is predicted, for a person."""
+        """The question, as text to print."""
 
     def encode(self, problems: Sequence[Prompt]) -> Batch:
-        """Prompts, all of the same number of points, as vectors and real targets at the places of x."""
+        """Prompts with equal numbers of points as vectors; the real targets are at the positions of x."""
         x, y = np.stack([p.x for p in problems]), np.stack([p.y for p in problems])
         return encode_arrays(x, np.nan_to_num(y))
 
     def errors(self, batch: Batch, logits: Float[Tensor, "batch seq output"]) -> Float[Tensor, "batch points"]:
-        """What is wrong at each point: the squared error, or for classes 0 (right) or 1."""
+        """The error at each point (batch, points): the squared error, or for classes 0 (right) or 1 (wrong)."""
         predicted, y = logits[:, ::2, 0], batch.targets[:, ::2]
         return (predicted * y <= 0).float() if self.classes else (predicted - y) ** 2
 
     def score(self, batch: Batch, logits: Float[Tensor, "batch seq output"]) -> dict[str, Float[Tensor, " batch"]]:
-        """Classes: accuracy at the last point, and as a mean over the points.
+        """Classes: accuracy at the last point, and its mean over the points.
 
-        Else squared_error at the last point, its mean over the points, and both divided by the dimension,
-        as Xu & Sato (2025) report them.
+        Real values: squared_error at the last point, its mean over the points, and both divided by the dimension, as
+        reported by Xu & Sato (2025).
         """
         wrong = self.errors(batch, logits)
         last, mean = wrong[:, -1], wrong.mean(1)
@@ -77,13 +77,13 @@ class PromptTask(Task):
     def extra_evaluation(
         self, predict: Predict, *, loops: Sequence[int], split: Split, group: str, seed: int
     ) -> dict[str, Iterable[dict[str, Any]]]:
-        """in_context.jsonl: the score by number of points in context, of the model and of textbook methods."""
-        from looped.tasks.in_context.baselines import errors_by_context  # which knows prompts
+        """in_context.jsonl: the score by number of context points, of the model and of textbook methods."""
+        from looped.tasks.in_context.baselines import errors_by_context  # imports this module
 
         return {"in_context.jsonl": errors_by_context(self, predict, loops=loops, split=split, group=group, seed=seed)}
 
     def answer(self, problem: Prompt, logits: Float[Tensor, "seq output"]) -> dict[str, Any]:
-        """The value at the last point; for classes the likelier one and, as y is -1 or 1, its probability."""
+        """The value at the last point. For classes, the more probable one and its probability, as y is -1 or 1."""
         value = float(logits[2 * len(problem.y) - 2, 0])
         confidence = None if problem.labels is None else min(1.0, (1 + abs(value)) / 2)
         return {"answer": text_of(value, problem.labels), "valid": None, "confidence": confidence}
@@ -113,7 +113,7 @@ class PromptTask(Task):
         return {
             "kind": "points",
             "title": self.question,
-            # Right is the right sign, or what a tenth of the spread of the values does not tell from the truth.
+            # Right means the right sign, or a distance from the truth of at most a tenth of the spread of the values.
             "tolerance": 1.0 if self.classes else 0.1 * float(known.std()),
             "truth": known.tolist(),
             "loops": [{"loop": loop, "predictions": row} for loop, row in enumerate(predicted, start=1)],
@@ -121,7 +121,7 @@ class PromptTask(Task):
 
 
 def encode_arrays(x: Float[np.ndarray, "batch points dim"], y: Float[np.ndarray, "batch points"]) -> Batch:
-    """Interleaved points and values; the mask is True at the points, whose targets are the values."""
+    """Interleaved points and values; the mask is True at the points, and their targets are the values."""
     batch, points, dim = x.shape
     inputs = np.zeros((batch, 2 * points, dim), np.float32)
     inputs[:, ::2], inputs[:, 1::2, 0] = x, y
@@ -131,5 +131,5 @@ def encode_arrays(x: Float[np.ndarray, "batch points dim"], y: Float[np.ndarray,
 
 
 def text_of(value: float, labels: tuple[str, str] | None) -> str | float:
-    """A value as a person reads it: a label, or a number of four digits."""
+    """A value to print: a label, or a number of four digits."""
     return float(f"{value:.4g}") if labels is None else labels[value > 0]

@@ -1,4 +1,4 @@
-"""Tables of numbers from CSV and ARFF files and from scikit-learn; mistakes are named by row and column."""
+"""Tables of numbers from CSV and ARFF files and from scikit-learn. Errors name row and column."""
 
 import csv
 import math
@@ -22,21 +22,21 @@ MISSING = {"", "?", "na", "n/a", "nan", "null", "none"}
 
 
 class Table(NamedTuple):
-    """Rows of features, with a target each."""
+    """Rows of features, with a target for each row."""
 
     names: tuple[str, ...]
-    """Of the features."""
+    """Names of the features."""
     x: Float[np.ndarray, "rows features"]
     y: Float[np.ndarray, " rows"]
-    """Values, or numbers of classes in `labels`; NaN where not known."""
+    """Values, or indices of classes in `labels`; NaN if unknown."""
     labels: tuple[str, ...]
 
 
 def load_table(name: str, target: Target) -> Table:
-    """A file, or a data set of scikit-learn, without missing targets and constant columns.
+    """A table from a file or a scikit-learn data set, without missing targets and without constant columns.
 
     Raises:
-        ValueError: one line that names file, row and column, and what was expected.
+        ValueError: the table is unusable; one line names file, row and column, and what was expected.
     """
     if name in BUNDLED:
         if BUNDLED[name] != target:
@@ -56,7 +56,7 @@ def load_table(name: str, target: Target) -> Table:
 
 
 def _bundled(name: str) -> Table:
-    from sklearn import datasets  # takes a second, which no other task should pay for
+    from sklearn import datasets  # takes a second, which other tasks should not spend
 
     data = getattr(datasets, f"load_{name}")()
     varies = data.data.std(0) > 0  # three pixels of the digits are always blank
@@ -73,13 +73,15 @@ def read_table(
     unknown: bool = True,
     on_bad_row: Literal["stop", "skip"] = "stop",
 ) -> tuple[Table, int]:
-    """A CSV table (comma, names in the first line) or an ARFF one, the target in the last column; and the rows skipped.
+    """Read a CSV table (commas, names in the first line) or an ARFF table. Returns it with the number of skipped rows.
+
+    The target is the last column.
 
     Args:
         unknown: whether the target may be missing.
 
     Raises:
-        ValueError: for the first bad row, or where none is good.
+        ValueError: a bad row (on_bad_row=stop), or no good row.
     """
     numbered = [(n, line.strip()) for n, line in enumerate(lines, start=1) if line.strip()]
     if not numbered:
@@ -125,7 +127,7 @@ def _cells(line: str) -> list[str]:
 
 
 def _row(cells: list[str], names: Sequence[str], target: Target, unknown: bool) -> tuple[list[float], float | str]:
-    """The features and the target, which is NaN where it is missing."""
+    """The features and the target, which is NaN if it is missing."""
     if len(cells) != len(names):
         raise ValueError(f": expected {len(names)} columns, not {len(cells)}")
     features = [_number(cell, name) for cell, name in zip(cells[:-1], names[:-1], strict=True)]
@@ -154,10 +156,10 @@ def _is_number(cell: str) -> bool:
 
 
 def prompts_to_solve(table: Table, source: str, dim: int, points: int, *, standardised: bool = False) -> list[Prompt]:
-    """One prompt for each row without a target, with the rows that have one as context.
+    """One prompt for each row without a target. Its context is the rows with a target.
 
     Raises:
-        ValueError: for too many features, no such row or too many, other than two classes.
+        ValueError: too many features, no row without a target, too many or too few rows with one, or not two classes.
     """
     check_width(table, source, 1, dim)
     known = ~np.isnan(table.y)
@@ -185,7 +187,7 @@ def check_width(table: Table, source: str, least: int, most: int) -> None:
 
 
 def standardise(x: Float[np.ndarray, "rows features"], of: Float[np.ndarray, "some features"]) -> np.ndarray:
-    """`x` with the means and deviations of the rows `of` (a constant feature is only centred)."""
+    """`x` standardised by the means and deviations of the rows `of`; a constant feature is only centred."""
     deviation = of.std(0)
     return (x - of.mean(0)) / np.where(deviation > 0, deviation, 1)
 

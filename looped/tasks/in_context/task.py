@@ -1,4 +1,4 @@
-"""Function classes to be learned in context: linear, sparse linear, decision trees, two-layer ReLU networks."""
+"""Function classes learned in context: linear, sparse linear, decision trees, two-layer ReLU networks."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ Values = Float[np.ndarray, "batch points"]
 
 TREE_DEPTH, HIDDEN, NONZERO = 4, 100, 3
 OWN_NOISE = 0.1  # standard deviation of the noise of function=noisy_linear
-SHIFT_NOISE, SHIFT_SCALE = 1.0, 3.0  # of the groups noise and scaled
+SHIFT_NOISE, SHIFT_SCALE = 1.0, 3.0  # noise and scale of the groups noise and scaled
 
 
 @register("in_context")
@@ -28,15 +28,20 @@ class InContext(PromptTask):
     Example: for the linear function w = (2, -1) the prompt x = (1, 0), y = 2, x = (0, 1), y = -1, x = (1, 1)
     has the answer 1.
 
-    Functions: linear y = w x, w ~ N(0, I). noisy_linear: plus N(0, 0.1^2). sparse_linear: 3 coordinates of w are
-    not zero. decision_tree: complete, of depth 4; each inner node has a random coordinate, right means positive;
-    the leaves are N(0, 1). relu: sqrt(2 / 100) w2 relu(W1 x) with 100 hidden units and Gaussian weights.
+    Functions:
 
-    The groups are the training distribution (standard) and three shifts of it that Garg et al. 2022 (section 4)
-    and Yang et al. 2024, whose looped models these are, test: N(0, 1) added to all values (noise); points whose
-    covariance has eigenvalues proportional to 1 / i^2, with the same trace, in a random basis (skewed); points
-    three times as large (scaled). In training, prompts may grow in coordinates and points (see the settings).
-    Splits are disjoint because no two draws of real numbers agree.
+    - linear: y = w x, w ~ N(0, I).
+    - noisy_linear: the same plus N(0, 0.1^2).
+    - sparse_linear: only 3 coordinates of w are not zero.
+    - decision_tree: complete, of depth 4. Each inner node tests the sign of a random coordinate, and positive goes
+      right. The leaves are N(0, 1).
+    - relu: sqrt(2 / 100) w2 relu(W1 x) with 100 hidden units and Gaussian weights.
+
+    The groups are the training distribution (standard) and three shifts of it, which Garg et al. 2022 (section 4) and
+    Yang et al. 2024 (who introduced these looped models) also test. noise: N(0, 1) is added to all values. skewed: the
+    covariance of the points has eigenvalues proportional to 1 / i^2, with the same trace, in a random basis. scaled:
+    the points are three times larger. In training, prompts may grow in coordinates and points (see the settings).
+    Splits are disjoint, because two draws of real numbers never agree.
     """
 
     Config = InContextConfig
@@ -60,17 +65,21 @@ class InContext(PromptTask):
         return f"in-context {self.config.function.replace('_', ' ')}"
 
     def sample(self, split: Split, size: int, rng: np.random.Generator, group: str | None = None) -> Sequence[Prompt]:
-        """`size` prompts of full size. Raises ValueError for an unknown group."""
+        """Draw `size` prompts of full size.
+
+        Raises:
+            ValueError: the group is unknown.
+        """
         x, y = self._draw(size, rng, group, self.dim, self.points)
         return list(map(Prompt, x, y))
 
     def batch(self, split: Split, step: int, size: int, *, seed: int, group: str | None = None) -> Batch:
-        """The batch of a step; that of a training step has the size of the curriculum."""
+        """The batch of a step; a training batch has the size of the curriculum."""
         dim, points = self.sizes_at(step) if split == "train" else (self.dim, self.points)
         return encode_arrays(*self._draw(size, self.rng(split, step, seed, group), group, dim, points))
 
     def sizes_at(self, step: int) -> tuple[int, int]:
-        """Coordinates and points of a training step, counted from 0."""
+        """Number of coordinates and points at a training step, counted from 0."""
         c = self.config
         dim = c.dim if c.start_dim is None else c.start_dim + step // (c.dim_every or 1) * c.dim_step
         points = c.points if c.start_points is None else c.start_points + step // (c.points_every or 1) * c.points_step
@@ -98,9 +107,9 @@ class InContext(PromptTask):
         return x, y
 
     def read(self, lines: Sequence[str], source: str, on_bad_row: Literal["stop", "skip"]) -> tuple[list[Prompt], int]:
-        """A CSV or ARFF table with a column for each coordinate, and the value in the last column.
+        """Read a CSV or ARFF table with a column for each coordinate, and the value in the last column.
 
-        Rows without a value are the problems; those with one are the context of each of them.
+        Rows without a value are the problems. Rows with a value are the context of each problem.
         """
         table, skipped = read_table(lines, source, "number", on_bad_row=on_bad_row)
         return prompts_to_solve(table, source, self.dim, self.points), skipped
@@ -147,7 +156,7 @@ FUNCTIONS: dict[str, Callable[[Points, int, np.random.Generator], Values]] = {
 
 
 def skew(size: int, dim: int, rng: np.random.Generator) -> Float[np.ndarray, "size dim dim"]:
-    """Matrices A such that x A of x ~ N(0, I) has a covariance with eigenvalues ~ 1 / i^2 and trace `dim`."""
+    """Matrices A. If x ~ N(0, I), the covariance of x A has eigenvalues proportional to 1 / i^2 and trace `dim`."""
     basis, _ = np.linalg.qr(rng.standard_normal((size, dim, dim)))
     deviations = 1 / np.arange(1, dim + 1)
     deviations *= (dim / (deviations**2).sum()) ** 0.5

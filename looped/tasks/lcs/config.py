@@ -8,7 +8,7 @@ from looped.tasks.strings import StringConfig
 class LCSConfig(StringConfig):
     """Length of the longest common subsequence of two strings.
 
-    In version published, an 'insertion' that makes a copy of a string replaces a letter.
+    With version=published, an 'insertion' in the copy of a string replaces a letter instead.
     """
 
     length: int = 100

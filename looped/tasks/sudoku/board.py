@@ -1,7 +1,7 @@
-"""The game of Sudoku on many boards at once: solve, generate, transform and tell grids apart.
+"""Sudoku on many boards at once: solve, generate, transform and distinguish grids.
 
-Boards are the rows of a uint8 array `(boards, cells)`, cells row by row, 0 = blank. The side of a box follows from
-the shape: 81 cells have boxes of 3x3 and digits 1 to 9, 16 cells boxes of 2x2 and digits 1 to 4.
+Boards are the rows of a uint8 array `(boards, cells)`. The cells are in row-major order, 0 = blank. The number of cells
+determines the box: 81 cells have boxes of 3x3 and digits 1 to 9, 16 cells boxes of 2x2 and digits 1 to 4.
 """
 
 from itertools import combinations, product
@@ -13,22 +13,22 @@ from jaxtyping import Bool, Int, Integer, UInt8, UInt16, UInt64
 Boards = UInt8[np.ndarray, "boards cells"]
 Counts = Int[np.ndarray, " boards"]
 Keys = UInt64[np.ndarray, " boards"]
-# What the digits of each cell may be, as bit masks, for many nodes of the search; and the board of each node.
+# Possible digits of each cell, as bit masks, for many nodes of the search; and the board of each node.
 Block = tuple[UInt16[np.ndarray, "cells _"], Int[np.ndarray, " _"]]
 
-# Nodes of the search that are processed together: many enough to hide numpy's overhead (1024 is 15% slower on
-# 9x9 boards), few enough for the processor's cache.
+# Nodes of the search that are processed together. Fewer would not hide numpy's overhead (1024 is 15% slower on 9x9
+# boards), more would not fit into the processor's cache.
 CHUNK = 4096
 # `generate` tries this many rounds of at least so many full grids to reach the clue counts that it has drawn.
 ROUNDS, GRIDS = 8, 500
-# A board as (band, row in band, stack, column in stack): the axes along which a row, a column, a box extends.
+# A board as (band, row in band, stack, column in stack): the axes within a row, a column, and a box.
 UNITS = ((2, 3), (0, 1), (1, 3))
 
 
 def solve(boards: Boards, *, limit: int = 2, rng: np.random.Generator | None = None) -> tuple[Boards, Counts]:
-    """A solution of each board (zeros where there is none), and how many there are, counted up to `limit`.
+    """A solution of each board (zeros if there is none), and the number of solutions, counted up to `limit`.
 
-    With `rng` digits are tried in random order, so that an empty board becomes a random full grid.
+    With `rng` digits are tried in random order, so an empty board becomes a random full grid.
     """
     return _search(_bits(boards.shape[1])[boards], limit, rng)
 
@@ -47,18 +47,18 @@ def valid(
 def generate(count: int, box: int, min_clues: int, max_clues: int, rng: np.random.Generator) -> tuple[Boards, Boards]:
     """Puzzles with exactly one solution, and their solutions.
 
-    The number of clues of each puzzle is drawn uniformly from min_clues .. max_clues. Where digging at random does
-    not reach it (9x9: hardly ever below 22), the puzzle gets another number of clues in the range.
+    The number of clues of each puzzle is drawn uniformly from min_clues .. max_clues. If random digging does not reach
+    it (9x9: hardly ever below 22), the puzzle gets another number of clues in the range.
 
     Raises:
-        ValueError: where not even max_clues was reached.
+        ValueError: some puzzles did not even reach max_clues.
     """
     puzzles = np.zeros((count, box**4), np.uint8)
     solutions = np.zeros_like(puzzles)
     wanted = rng.integers(min_clues, max_clues, count, endpoint=True)
     missing = np.arange(count)
     for attempt in range(ROUNDS):
-        # Small batches take almost as long as large ones: then try several grids for each puzzle that is missing.
+        # Small batches take almost as long as large ones, so several grids are tried for each missing puzzle.
         tries = np.repeat(missing, -(-GRIDS // len(missing)) if attempt else 1)
         grids = solve(np.zeros((len(tries), box**4), np.uint8), limit=1, rng=rng)[0]
         dug, grids = symmetry(_dig(grids, wanted[tries], rng), grids, rng)
@@ -74,7 +74,7 @@ def generate(count: int, box: int, min_clues: int, max_clues: int, rng: np.rando
 
 
 def symmetry(puzzles: Boards, solutions: Boards, rng: np.random.Generator) -> tuple[Boards, Boards]:
-    """Each puzzle and its solution under a random symmetry of the game, drawn independently for each.
+    """Each puzzle and its solution under a random symmetry of Sudoku, drawn independently for each.
 
     The symmetries are the permutations of the digits, of the bands, of the stacks, of the rows in a band and of
     the columns in a stack, and transposition.
@@ -95,22 +95,23 @@ def symmetry(puzzles: Boards, solutions: Boards, rng: np.random.Generator) -> tu
 
 
 def split_key(puzzles: Boards, solutions: Boards) -> Keys:
-    """A number that is the same for boards which a symmetry turns into each other; it decides the split.
+    """A number that decides the split of a board. Boards that are equal up to a symmetry have equal numbers.
 
-    Splits made by it are disjoint up to every symmetry by construction. For 9x9 it is the `invariant` of the
-    solution: a solution of one split is never met in another, in whatever disguise. Of 4x4 solutions there are
-    only two up to symmetry, too few to split: there it is the `canonical` form of the puzzle.
+    Splits are therefore disjoint up to every symmetry. For 9x9 boards the number is the `invariant` of the solution, so
+    two splits never share a solution, even up to a symmetry. There are only two 4x4 solutions up to symmetry, too few
+    for three splits. For 4x4 boards the number is therefore the `canonical` form of the puzzle.
     """
     return canonical(puzzles) if solutions.shape[1] == 16 else invariant(solutions)
 
 
 def invariant(solutions: Boards) -> Keys:
-    """A hash of a full grid that no symmetry changes, and that tells most inequivalent grids apart.
+    """A hash of a full grid that is invariant under all symmetries and distinguishes most inequivalent grids.
 
-    Two rows of a band are a permutation of the digits: the digit above goes to the digit below. Its cycle type
-    depends neither on the names of the digits, nor on the order of the columns, nor on that of the two rows. So
-    no symmetry changes the collection of cycle types in a band, the collection of bands, and the unordered pair
-    of that and the same for the columns (unordered because of transposition).
+    Two rows of a band define a permutation of the digits, from each digit to the one below it. Its cycle type is
+    independent of the names of the digits, the order of the columns, and the order of the two rows. No symmetry except
+    transposition therefore changes the collection of cycle types in each band, and the collection of these over the
+    bands. The hash is that of the two collections for rows and for columns, as an unordered pair, because transposition
+    swaps them.
     """
     boards, cells = solutions.shape
     side, box = isqrt(cells), isqrt(isqrt(cells))
@@ -125,10 +126,10 @@ def invariant(solutions: Boards) -> Keys:
 
 
 def canonical(puzzles: UInt8[np.ndarray, "boards 16"]) -> Keys:
-    """A number for each 4x4 puzzle, the same for two puzzles exactly if a symmetry turns one into the other.
+    """A number for each 4x4 puzzle. Two puzzles have equal numbers exactly if a symmetry turns one into the other.
 
-    It is the smallest of the 128 arrangements of the puzzle, each with its digits renamed in the order of their
-    first appearance and read as a number in base 5.
+    It is the smallest number among the 128 arrangements of the puzzle. Each arrangement has its digits renamed in the
+    order of their first appearance, and is read as a number in base 5.
     """
     orders = [(2 * a + i, 2 * a + 1 - i, 2 - 2 * a + j, 3 - 2 * a - j) for a, i, j in product((0, 1), repeat=3)]
     cells = np.arange(16).reshape(4, 4)
@@ -141,7 +142,7 @@ def canonical(puzzles: UInt8[np.ndarray, "boards 16"]) -> Keys:
     )
     powers = 5 ** np.arange(16)
     keys = np.zeros(len(puzzles), np.uint64)
-    for start in range(0, len(puzzles), CHUNK // 4):  # bounds the memory
+    for start in range(0, len(puzzles), CHUNK // 4):  # limits the memory
         part = puzzles[start : start + CHUNK // 4, sources].astype(np.intp)  # (boards, 128, 16)
         first = np.stack([np.where(part == d, np.arange(16), 16).min(-1) for d in range(1, 5)], axis=-1)
         names = np.zeros((*part.shape[:2], 5), np.intp)
@@ -151,7 +152,7 @@ def canonical(puzzles: UInt8[np.ndarray, "boards 16"]) -> Keys:
 
 
 def _bits(cells: int) -> UInt16[np.ndarray, " symbols"]:
-    """The digits that a cell may take, as bit masks, if its clue is 0 (any digit), 1, 2, ..."""
+    """Possible digits of a cell, as bit masks, by its clue: 0 (any digit), 1, 2, ..."""
     side = isqrt(cells)
     return np.array([(1 << side) - 1, *(1 << np.arange(side))], np.uint16)
 
@@ -163,7 +164,7 @@ def _search(
     boards = np.arange(len(masks))
     solutions = np.zeros(masks.shape, np.uint8)
     counts = np.zeros(len(masks), np.int64)
-    # LoopSetting first, a chunk at a time: the stack never holds more than the boards and a chunk for each depth.
+    # Depth first, one chunk at a time: the stack holds at most the boards and one chunk for each depth.
     stack: list[Block] = [(masks[i : i + CHUNK].T, boards[i : i + CHUNK]) for i in range(0, len(masks), CHUNK)]
     while stack:
         nodes, board = _pop(stack)
@@ -181,14 +182,14 @@ def _search(
         busy = np.flatnonzero(alive & changed)
         stuck = np.flatnonzero(alive & ~changed & ~filled)
         chosen, others = _branch(after[:, stuck], rng)
-        # The top of the stack is looked at next: the chosen digit goes first.
+        # The top of the stack is processed next, so the chosen digit goes first.
         blocks = [(others, board[stuck]), (chosen, board[stuck]), (after[:, busy], board[busy])]
         stack += [block for block in blocks if len(block[1])]
     return solutions, np.minimum(counts, limit)
 
 
 def _pop(stack: list[Block]) -> Block:
-    """The topmost blocks of the stack as one, as far as they fit into a chunk."""
+    """The topmost blocks of the stack as one block of at most a chunk."""
     blocks = [stack.pop()]
     size = len(blocks[0][1])
     while stack and (size := size + len(stack[-1][1])) <= CHUNK:
@@ -199,12 +200,12 @@ def _pop(stack: list[Block]) -> Block:
 def _sweep(
     nodes: UInt16[np.ndarray, "cells nodes"],
 ) -> tuple[UInt16[np.ndarray, "cells nodes"], Bool[np.ndarray, " nodes"]]:
-    """The nodes after one round of naked and hidden singles; False where some unit lacks a place for a digit."""
+    """The nodes after one round of naked and hidden singles; False if a unit has no place for some digit."""
     cells, count = nodes.shape
     box, bits = isqrt(isqrt(cells)), _bits(cells)
     grid = nodes.reshape(box, box, box, box, count)
     fixed = np.where(grid & (grid - 1), np.uint16(0), grid)
-    taken = np.zeros_like(grid)  # digits already fixed in a unit of the cell
+    fixed_digits = np.zeros_like(grid)  # digits already fixed in a unit of the cell
     alone = np.zeros_like(grid)  # digits with only one place in a unit of the cell
     alive = np.ones(count, bool)
     for axes in UNITS:
@@ -215,9 +216,9 @@ def _sweep(
             once |= members[i]
             used |= known[i]
         alive &= (once == bits[0]).all((0, 1))
-        np.moveaxis(taken, axes, (0, 1))[:] |= used
+        np.moveaxis(fixed_digits, axes, (0, 1))[:] |= used
         np.moveaxis(alone, axes, (0, 1))[:] |= once & ~twice
-    left = np.where(fixed, fixed, grid & ~taken)
+    left = np.where(fixed, fixed, grid & ~fixed_digits)
     hidden = left & alone
     return np.where(hidden, hidden, left).reshape(cells, count), alive
 
@@ -240,15 +241,15 @@ def _branch(nodes: UInt16[np.ndarray, "cells nodes"], rng: np.random.Generator |
 
 
 def _dig(grids: Boards, clues: Counts, rng: np.random.Generator) -> Boards:
-    """Full grids with cells blanked in random order while the solution stays the only one, down to `clues`."""
+    """Full grids with cells blanked in random order, down to `clues`. The solution always stays unique."""
     bits = _bits(grids.shape[1])
     puzzles = grids.copy()
     left = np.full(len(grids), grids.shape[1])
     for cell in rng.permuted(np.tile(np.arange(grids.shape[1]), (len(grids), 1)), axis=1).T:
         tried = np.flatnonzero(left > clues)
         cell, here = cell[tried], np.arange(len(tried))
-        # A cell may be blanked if no other digit fits there. Where it is a naked or hidden single of the other
-        # clues, the search sees this in its first sweeps.
+        # A cell may be blanked if no other digit fits there. For a naked or hidden single of the other clues, the
+        # first sweeps of the search find this.
         masks = bits[puzzles[tried]]
         masks[here, cell] = bits[0] & ~masks[here, cell]
         free = _search(masks, limit=1)[1] == 0
@@ -269,7 +270,7 @@ def _cycle_type(
 ) -> UInt64[np.ndarray, "*lines"]:
     """The cycle type of the permutation from one line to another, as a number.
 
-    Powers 1 .. side of a permutation leave so many points fixed; these counts decide the cycle type.
+    The numbers of fixed points of its powers 1 .. side determine the cycle type.
     """
     step = np.take_along_axis(below, above.argsort(-1), -1).astype(np.intp) - 1
     power = step
@@ -281,7 +282,7 @@ def _cycle_type(
 
 
 def _mix(x: UInt64[np.ndarray, "*shape"]) -> UInt64[np.ndarray, "*shape"]:
-    """The finaliser of SplitMix64: spreads each number over all 64 bits."""
+    """The finaliser of SplitMix64, which spreads each number over all 64 bits."""
     x = x + np.uint64(0x9E3779B97F4A7C15)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

@@ -8,28 +8,28 @@ from looped.tasks.registry import TaskConfig
 
 @frozen
 class SudokuConfig(TaskConfig):
-    """Fill a Sudoku board; puzzles come from files, or are generated with exactly one solution."""
+    """Fill a Sudoku board. Puzzles are read from files, or generated with exactly one solution."""
 
     resets = {"files": ("pool",)}  # noqa: RUF012
 
     box: int = 3
     """Side of a box: 3 for 9x9 boards, 2 for 4x4."""
     files: tuple[str, ...] = ()
-    """Puzzle files (see `looped tasks`); none generates `pool` puzzles from `pool_seed`."""
+    """Puzzle files (see `looped tasks`). Without files, `pool` puzzles are generated from `pool_seed`."""
     pool: int = 2000
     pool_seed: int = 0
     min_clues: int | None = None
     max_clues: int | None = None
-    """Range of clue counts, of generated puzzles or of the rows used from files; None is any."""
+    """Range of clue counts, for generated puzzles and rows of files; None is any."""
     min_rating: float | None = None
     max_rating: float | None = None
-    """Use only rows with a numeric rating in this range."""
+    """Range of numeric ratings; rows outside it are not used."""
     augment: bool = True
-    """Apply a random symmetry to every training board."""
+    """Whether every training board gets a random symmetry."""
     loss: Literal["blanks", "all"] = "blanks"
-    """Which cells are scored in training; the public code scores all, givens included."""
+    """Cells that are scored in training; the public code scores all, givens included."""
     on_bad_row: Literal["stop", "skip"] = "stop"
-    """A row that is no puzzle with one solution stops the run, or is skipped and counted."""
+    """Whether a row that is not a puzzle with one solution stops the run, or is skipped and counted."""
 
     def __post_init__(self) -> None:
         check(self.box in (2, 3), "box", self.box, "2 or 3")

@@ -1,9 +1,9 @@
-"""Sudoku puzzles from files and lines of text, each checked to have exactly one solution.
+"""Sudoku puzzles from files and lines of text. Each puzzle is checked to have exactly one solution.
 
-A format is known by its content, plain, .xz or .gz:
+The format is detected from the content, plain, .xz or .gz:
 
-- CSV whose header names a column `puzzle`, perhaps `solution` and `difficulty` or `rating` (in any case); other
-  columns are ignored. In 4x4 puzzles leading zeros may be missing, as some programs drop them.
+- CSV whose header names a column `puzzle`, perhaps `solution` and `difficulty` or `rating` (in any case). Other
+  columns are ignored. In 4x4 puzzles leading zeros may be missing, because some programs drop them.
 - lines of 81 (4x4: 16) characters, `.` or `0` for a blank;
 - lines of the puzzle exchange: 12 hexadecimal digits of the puzzle's SHA-1, the puzzle, a rating.
 """
@@ -21,18 +21,18 @@ from jaxtyping import UInt8
 from looped.files import read_text
 from looped.tasks.sudoku.board import solve
 
-BATCH = 50_000  # rows checked at once; bounds the memory
+BATCH = 50_000  # rows checked at once; limits the memory
 
 
 class Puzzles(NamedTuple):
-    """Puzzles with their only solutions."""
+    """Puzzles with their unique solutions."""
 
     puzzles: UInt8[np.ndarray, "boards cells"]
     solutions: UInt8[np.ndarray, "boards cells"]
     ratings: list[str]
-    """As in the file, a number or the name of a class; "" where there is none."""
+    """Ratings as in the file, numbers or names of classes; "" if there is none."""
     skipped: int = 0
-    """Bad rows that were left out."""
+    """Number of skipped bad rows."""
 
 
 class Row(NamedTuple):
@@ -47,16 +47,16 @@ def read_file(path: str | Path, box: int, on_bad_row: Literal["stop", "skip"] = 
     """All puzzles of a file.
 
     Raises:
-        ValueError: for a file that cannot be read, is damaged or no UTF-8 text, and as `read_lines`.
+        ValueError: the file cannot be read, is damaged or is not UTF-8; and as `read_lines`.
     """
     return read_lines(read_text(Path(path)).splitlines(), str(path), box, on_bad_row)
 
 
 def read_lines(lines: Iterable[str], source: str, box: int, on_bad_row: Literal["stop", "skip"] = "stop") -> Puzzles:
-    """All puzzles of some lines of text; blank lines do not count.
+    """All puzzles of some lines of text; blank lines are ignored.
 
     Raises:
-        ValueError: for a bad row (on_bad_row=stop), naming `source`, line and reason; for no puzzle at all.
+        ValueError: a bad row (on_bad_row=stop), named by `source`, line and reason; or no puzzle at all.
     """
     rows = _rows(lines, source, box)
     parts: list[Puzzles] = []
@@ -78,10 +78,10 @@ def read_lines(lines: Iterable[str], source: str, box: int, on_bad_row: Literal[
 
 
 def joined(parts: Sequence[Puzzles], source: str) -> Puzzles:
-    """Several lots of puzzles as one.
+    """Several sets of puzzles as one.
 
     Raises:
-        ValueError: for no puzzle at all, naming `source`.
+        ValueError: there is no puzzle; names `source`.
     """
     skipped = sum(part.skipped for part in parts)
     ratings = [rating for part in parts for rating in part.ratings]
@@ -112,12 +112,12 @@ def _rows(lines: Iterable[str], source: str, box: int) -> Iterator[Row]:
 
 
 def _fields(line: str) -> list[str]:
-    # Not the csv module: no field holds a comma, and there a stray quote would swallow the lines after it.
+    # Not the csv module: no field holds a comma, and a stray quote would make it join lines.
     return [field.strip(' "') for field in line.split(",")]
 
 
 def _malformed(row: Row, box: int) -> str | None:
-    """What is wrong with the text of a row."""
+    """The reason why the text of a row is malformed; None if it is not."""
     cells, side = box**4, box**2
     if len(row.puzzle) != cells:
         return f"expected {cells} characters, not {len(row.puzzle)}"
@@ -129,7 +129,7 @@ def _malformed(row: Row, box: int) -> str | None:
 
 
 def _wrong(row: Row, solution: UInt8[np.ndarray, " cells"], count: int) -> str | None:
-    """What is wrong with a puzzle that has so many solutions, one of them given."""
+    """The reason why a row is wrong, from the number of solutions and one of them; None if it is right."""
     if count == 0:
         return "the puzzle has no solution"
     if count > 1:

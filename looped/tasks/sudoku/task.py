@@ -17,14 +17,14 @@ from looped.tasks.sudoku.board import generate, split_key, symmetry, valid
 from looped.tasks.sudoku.config import SudokuConfig
 from looped.tasks.sudoku.files import Puzzles, joined, read_file, read_lines
 
-# Clue counts of generated puzzles where the configuration leaves them open, by the side of a box.
+# Default clue counts of generated puzzles, by the side of a box.
 CLUES = {2: (4, 8), 3: (25, 34)}
-# The order in which known class names are listed; others follow by the alphabet.
+# The order of known class names. Other names follow in alphabetical order.
 CLASSES = ("simple", "beginner", "easy", "intermediate", "medium", "hard", "expert")
 
 
 class Puzzle(NamedTuple):
-    """A board and its only solution, cells row by row, 0 = blank."""
+    """A board and its unique solution, cells in row-major order, 0 = blank."""
 
     given: UInt8[np.ndarray, " cells"]
     solution: UInt8[np.ndarray, " cells"]
@@ -33,7 +33,7 @@ class Puzzle(NamedTuple):
 
 @register("sudoku")
 class Sudoku(Task):
-    """Boards of `box**4` cells, one token each: 0 is blank, the digits are themselves. The target is the solution.
+    """Boards of `box**4` cells, one token each: 0 is blank, digits are their own ids. The target is the solution.
 
     >>> task = Sudoku(SudokuConfig(box=2))
     >>> puzzles, skipped = task.read(["31.22....21..32."], "example", "stop")
@@ -47,12 +47,12 @@ class Sudoku(Task):
     >>> task.encode(puzzles).targets
     tensor([[3, 1, 4, 2, 2, 4, 3, 1, 4, 2, 1, 3, 1, 3, 2, 4]])
 
-    The pool is read or generated when it is first used (`prepare` does so), once per object. Puzzles go to a split
-    by `split_key`: no symmetry turns a board of one split into a board of another. Training draws with
-    replacement; validation and test do not repeat a puzzle before all were drawn, and are never augmented.
+    The pool is read or generated at its first use (`prepare` does so), once per object. `split_key` decides the split
+    of a puzzle, so no symmetry turns a board of one split into a board of another. Training draws with replacement.
+    Validation and test repeat a puzzle only after all were drawn, and are never augmented.
 
-    Groups are rating bands of the test split: classes as they are named, numbers as "5-6" (5 <= rating < 6),
-    "unrated"; for generated puzzles the numbers of clues, as "25-29 clues".
+    Groups are bands of the test split. Rated puzzles: classes by name, or numbers as "5-6" (5 <= rating < 6), and
+    "unrated". Generated puzzles: numbers of clues, as "25-29 clues".
     """
 
     Config = SudokuConfig
@@ -72,10 +72,10 @@ class Sudoku(Task):
     # Drawing
 
     def prepare(self) -> None:
-        """Read or generate the pool now: call this before worker processes get copies of the task.
+        """Read or generate the pool. Call this before worker processes get copies of the task.
 
         Raises:
-            ValueError: for bad files (see `read_file`), or if no puzzle is left or can be made.
+            ValueError: a file is bad (see `read_file`), no puzzle is left, or no puzzle can be generated.
         """
         _ = self._members
 
@@ -98,12 +98,12 @@ class Sudoku(Task):
             (clues, config.min_clues, config.max_clues),
             (ratings, config.min_rating, config.max_rating),
         ):
-            # A missing rating is NaN, which lies in no range.
+            # A missing rating is NaN, which is in no range.
             keep &= True if low is None else values >= low
             keep &= True if high is None else values <= high
         if not keep.any():
             raise ValueError(f"{files}: none of the {len(keep)} puzzles is in the range of clues and ratings asked for")
-        kept = [rating for rating, wanted in zip(rows.ratings, keep, strict=True) if wanted]
+        kept = [rating for rating, used in zip(rows.ratings, keep, strict=True) if used]
         return Puzzles(rows.puzzles[keep], rows.solutions[keep], kept, rows.skipped)
 
     @cached_property
@@ -132,13 +132,19 @@ class Sudoku(Task):
         return len(self._members.get((split, group), ()))
 
     def sample(self, split: Split, size: int, rng: np.random.Generator, group: str | None = None) -> list[Puzzle]:
-        """Raises ValueError for an unknown group, or where there is no puzzle of the split and group."""
+        """Draw puzzles; see `Task.sample`.
+
+        Raises:
+            ValueError: the group is unknown, or has no puzzle in the split.
+        """
         if group is not None and group not in self.groups:
             raise ValueError(f"group={group!r}: expected one of {', '.join(self.groups)}")
         members = self._members.get((split, group), np.zeros(0, int))
         if not len(members):
-            where = f"{split} split" if group is None else f"group {group!r} of the {split} split"
-            raise ValueError(f"no Sudoku puzzle in the {where}: there are only {len(self.pool.puzzles)} puzzles in all")
+            source = f"{split} split" if group is None else f"group {group!r} of the {split} split"
+            raise ValueError(
+                f"no Sudoku puzzle in the {source}: there are only {len(self.pool.puzzles)} puzzles in all"
+            )
         rows = rng.choice(members, size, replace=split == "train" or size > len(members))
         puzzles, solutions = self.pool.puzzles[rows], self.pool.solutions[rows]
         if self.config.augment and split == "train":
@@ -155,10 +161,10 @@ class Sudoku(Task):
         return Batch(inputs, targets, inputs == 0 if self.config.loss == "blanks" else everywhere, everywhere)
 
     def score(self, batch: Batch, logits: Float[Tensor, "batch seq output"]) -> dict[str, Float[Tensor, " batch"]]:
-        """board: all blanks right. cells: share of the blanks that are. valid: rules obeyed and givens kept.
+        """board: all blanks are right. cells: share of right blanks. valid: the board keeps the rules and the givens.
 
-        The prediction is the most probable digit. With loss="blanks" nobody asked the model for the givens, so
-        they are copied from the input; with loss="all" the model has to keep them itself to be valid.
+        The prediction is the most probable digit. With loss="blanks" the model is not trained on the givens, so they
+        are copied from the input. With loss="all" the model must predict them itself to be valid.
         """
         digits = logits[..., 1:].argmax(-1) + 1
         blank = batch.inputs == 0
@@ -173,8 +179,8 @@ class Sudoku(Task):
     def _filled(self, given: Int[Tensor, "*batch cells"], digits: Int[Tensor, "*batch cells"]) -> Tensor:
         return torch.where(given > 0, given, digits) if self.config.loss == "blanks" else digits
 
-    def _said(self, problem: Puzzle, logits: Float[Tensor, "*loops seq output"]) -> tuple[Tensor, Tensor]:
-        """The predicted digit of each cell, and its probability among the digits (1 where a given is copied)."""
+    def _predicted(self, problem: Puzzle, logits: Float[Tensor, "*loops seq output"]) -> tuple[Tensor, Tensor]:
+        """The predicted digit of each cell, and its probability among the digits (1 for copied givens)."""
         given = torch.from_numpy(problem.given).long()
         confidence, digits = logits[..., 1:].double().cpu().softmax(-1).max(-1)
         filled = self._filled(given.expand_as(digits), digits + 1)
@@ -182,8 +188,8 @@ class Sudoku(Task):
         return filled, confidence.masked_fill(copied, 1.0)
 
     def answer(self, problem: Puzzle, logits: Float[Tensor, "seq output"]) -> dict[str, Any]:
-        """The filled board as a row of digits; the confidence is that of its least certain cell."""
-        filled, confidence = self._said(problem, logits)
+        """The filled board as a row of digits. The confidence is that of the least certain cell."""
+        filled, confidence = self._predicted(problem, logits)
         return {
             "answer": "".join(map(str, filled.tolist())),
             "valid": bool(valid(filled[None].numpy(), problem.given[None])[0]),
@@ -193,7 +199,7 @@ class Sudoku(Task):
     # Reading and showing
 
     def read(self, lines: Sequence[str], source: str, on_bad_row: Literal["stop", "skip"]) -> tuple[list[Puzzle], int]:
-        """Puzzles in any format of `sudoku_files`; each must have exactly one solution."""
+        """Puzzles in any format of `sudoku/files.py`; each must have exactly one solution."""
         rows = read_lines(lines, source, self.config.box, on_bad_row)
         ratings = [rating or None for rating in rows.ratings]
         return list(map(Puzzle, rows.puzzles, rows.solutions, ratings)), rows.skipped
@@ -208,7 +214,7 @@ class Sudoku(Task):
         boards = {"puzzle": problem.given.tolist(), "solution": problem.solution.tolist()}
         note = []
         if logits is not None:
-            filled, _ = self._said(problem, logits)
+            filled, _ = self._predicted(problem, logits)
             boards["prediction"] = filled.tolist()
             blanks = problem.given == 0
             wrong = int(((filled.numpy() != problem.solution) & blanks).sum())
@@ -228,7 +234,7 @@ class Sudoku(Task):
         return [name.ljust(len(rule)), *[line for band in bands for line in band][:-1]]
 
     def visualise(self, problem: Puzzle, logits: Float[Tensor, "loops seq output"]) -> dict[str, Any]:
-        filled, confidence = self._said(problem, logits)
+        filled, confidence = self._predicted(problem, logits)
         return {
             "kind": "board",
             "side": self.side,
@@ -237,8 +243,10 @@ class Sudoku(Task):
             "solution": problem.solution.tolist(),
             "rating": problem.rating,
             "loops": [
-                {"loop": loop, "cells": cells, "confidence": sure}
-                for loop, (cells, sure) in enumerate(zip(filled.tolist(), confidence.tolist(), strict=True), start=1)
+                {"loop": loop, "cells": cells, "confidence": probabilities}
+                for loop, (cells, probabilities) in enumerate(
+                    zip(filled.tolist(), confidence.tolist(), strict=True), start=1
+                )
             ],
         }
 
@@ -258,7 +266,7 @@ def _rating_band(rating: str) -> str:
 
 
 def _order(band: str) -> tuple[bool, float | int, str]:
-    """Numbers as numbers, then class names from easy to hard, then the rest."""
+    """Sort key of bands: numbers, then class names from easy to hard, then the others."""
     number = _number(band.split("-")[0])
     if math.isfinite(number):
         return False, number, band

@@ -8,27 +8,27 @@ from looped.tasks.registry import TaskConfig
 
 @frozen
 class TablesConfig(TaskConfig):
-    """The last column of a table's row, from the rows before it; the model is tested on a table held out.
+    """Predict the last column of a table's row from other rows. The model is tested on a held-out table.
 
     The published filter of OpenML tables is min_features=5, dim=20, min_rows=1000, max_rows=10000.
     """
 
     tables: tuple[str, ...] = ("iris", "breast_cancer", "digits", "wine")
-    """CSV (with a line of names) or ARFF files, the last column being the target; or data sets of
-    scikit-learn: iris, wine, breast_cancer, digits (classes), diabetes (numbers)."""
+    """CSV (with a line of names) or ARFF files with the target in the last column, or data sets of scikit-learn: iris,
+    wine, breast_cancer, digits (classes), diabetes (numbers)."""
     held_out: str = "wine"
-    """The one of `tables` that is not trained on."""
+    """The one of `tables` that is not used in training."""
     target: Literal["class", "number"] = "class"
-    """What the last column is. Each prompt has two of the classes."""
+    """Type of the last column. With class, each prompt has two of the classes."""
     dim: int = 64
-    """Width of a row as the model sees it; rows with fewer features have zeros on their left."""
+    """Width of an input row; rows with fewer features have zeros on their left."""
     points: int = 41
-    """Rows in a prompt; the last one has all others as context."""
+    """Number of rows in a prompt; all but the last are context for the last one."""
     min_features: int = 1
     min_rows: int = 1
     max_rows: int | None = None
     split_seed: int = 2021
-    """Fixes which 5% of the rows are asked about in validation and test."""
+    """Seed that selects the 5% of rows that are queries only in validation and test."""
 
     def __post_init__(self) -> None:
         positive(self, "dim", "min_features", "min_rows", "max_rows")

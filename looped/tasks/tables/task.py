@@ -1,4 +1,4 @@
-"""Tables to be learned in context: trained on some, tested on one that was held out."""
+"""Tables learned in context: training on some tables, test on a held-out one."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,31 +22,31 @@ from looped.tasks.in_context.table_files import (
 from looped.tasks.registry import register
 from looped.tasks.tables.config import TablesConfig
 
-ASKED_SHARE = 20  # one row in so many is asked about in validation or test and never seen in training
+ASKED_SHARE = 20  # one row in 20 is a query in validation or test and never used in training
 
 
 class Rows(NamedTuple):
-    """A table as prompts are drawn from it."""
+    """A table from which prompts are drawn."""
 
     x: Float[np.ndarray, "rows dim"]
-    """Standardised, with zeros on the left."""
+    """Standardised features, with zeros on the left."""
     y: Float[np.ndarray, " rows"]
     labels: tuple[str, ...]
     split: Int[np.ndarray, " rows"]
-    """Index in SPLITS of the split in which a row may be asked about; context is always of the first."""
+    """Index in SPLITS of the split in which a row may be the query. Context rows are always of the first split."""
 
 
 @register("tables")
 class Tables(PromptTask):
-    """Rows of one table with their targets, and one more row whose target is to be told.
+    """Rows of a table with their targets, and one more row whose target is the question.
 
-    Example: 40 irises, measured and named `setosa` or `virginica`, and the measures of one more.
+    Example: 40 irises with their measures and names (`setosa` or `virginica`), and the measures of one more.
 
-    Each prompt takes a table, for classes two of its classes in random order (so that no name can be learned),
-    and rows of it without repetition. The rows of each class are divided by `split_seed`: 95% are context and are
-    asked about in training, 2.5% each (and one at least) in validation and test only. The held-out table (the
-    only group) is never trained on, so that all its rows may be context or asked about; few rows make few
-    independent prompts. Features are standardised by the first 95%; so are targets that are numbers.
+    Each prompt draws a table and distinct rows of it. For classes it also draws two of the table's classes in random
+    order, so the names cannot be learned. `split_seed` divides the rows of each class: 95% are context rows, and
+    queries in training; 2.5% each (at least one) are queries in validation and test. The held-out table (the only
+    group) is never used in training, so all its rows may be context rows or queries. A table with few rows gives few
+    independent prompts. Means and deviations of the 95% standardise the features, and the targets if these are numbers.
     """
 
     Config = TablesConfig
@@ -56,7 +56,7 @@ class Tables(PromptTask):
 
     @classmethod
     def example_config(cls, folder: Path) -> TablesConfig:
-        """Two tables of random numbers, so that no data set need be read."""
+        """Two tables of random numbers, so no data set need be read."""
         rng, files = np.random.default_rng(0), (str(folder / "fruits.csv"), str(folder / "flowers.csv"))
         for file in files:
             sizes = rng.uniform(0, 10, (80, 2)).tolist()
@@ -109,7 +109,11 @@ class Tables(PromptTask):
             )
 
     def sample(self, split: Split, size: int, rng: np.random.Generator, group: str | None = None) -> Sequence[Prompt]:
-        """`size` prompts of the held-out table (group) or of the others. Raises ValueError for an unknown group."""
+        """Draw `size` prompts of the held-out table (group) or of the others (group=None).
+
+        Raises:
+            ValueError: the group is unknown.
+        """
         if group is not None and group not in self.groups:
             raise ValueError(f"group={group!r}: expected one of {', '.join(self.groups)}")
         names = [name for name in self.rows if (name in self.groups) == (group is not None)]
@@ -131,6 +135,6 @@ class Tables(PromptTask):
         return Prompt(rows.x[chosen], y[chosen].astype(np.float32), labels)
 
     def read(self, lines: Sequence[str], source: str, on_bad_row: Literal["stop", "skip"]) -> tuple[list[Prompt], int]:
-        """A CSV or ARFF table; its rows without a target are the problems, those with one are their context."""
+        """Read a CSV or ARFF table. Rows without a target are the problems; rows with one are their context."""
         table, skipped = read_table(lines, source, self.config.target, on_bad_row=on_bad_row)
         return prompts_to_solve(table, source, self.dim, self.points, standardised=True), skipped

@@ -14,30 +14,31 @@ class TextConfig(TaskConfig):
     """Files of text or .jsonl, plain or .xz, .gz, .zst, or folders with *.txt and *.jsonl files (also compressed)."""
     validation_files: tuple[str, ...] = ()
     test_files: tuple[str, ...] = ()
-    """Without these two, each document of train_files belongs to the split that its content says."""
+    """Without validation_files and test_files, the content of each document of train_files decides its split."""
     text_field: str | None = None
-    """The field of .jsonl files that holds the text, or the column of a data set (where None is `text`). Each object
+    """The field of .jsonl files that holds the text, or the column of a data set (None is then `text`). Each object
     of a .jsonl file counts as a file, each row of a data set as a line."""
     dataset: str | None = None
-    """Instead of files: a data set of the Hugging Face hub, as NAME or NAME:CONFIGURATION, or a folder that
+    """A data set instead of files: of the Hugging Face hub, as NAME or NAME:CONFIGURATION, or a folder that
     `save_to_disk` wrote."""
     tokenizer: str = "bytes"
-    """bytes; bpe (trained on the training text); a tokenizers JSON; a folder with one, as `save_pretrained` writes it,
-    or with encoder.json and vocab.bpe."""
+    """bytes; bpe, trained on the training text; a tokenizers JSON file; a folder with one, as `save_pretrained` writes
+    it; or a folder with encoder.json and vocab.bpe."""
     bpe_size: int = 4096
-    """Tokens of a trained BPE, the 256 bytes and the end of text among them (tokenizer=bpe)."""
+    """Number of tokens of a trained BPE, including the 256 bytes and the end of text (tokenizer=bpe)."""
     end_token: str = "<|endoftext|>"
     """The end of text in the vocabulary of a tokenizer that is read from a file."""
     document: Literal["file", "paragraph", "line"] = "file"
-    """What an end of text follows: a file, lines without a blank one between, or a line that is not blank."""
+    """The unit that an end of text follows. paragraph: lines without a blank one between. line: a line that is not
+    blank."""
     version: Literal["corrected", "published"] = "corrected"
-    """published: an end of text follows every line, blank ones too (where it is all there is of them)."""
+    """published: an end of text follows every line, including blank lines."""
     context: int = 256
-    """Tokens that a window holds, and the most that the model sees."""
+    """Number of tokens in a window, and the longest input of the model."""
     stride: int | None = None
-    """Tokens by which the sliding window moves in evaluation; None is half the context."""
+    """Number of tokens by which the sliding window moves in evaluation; None is half the context."""
     cache: str = "prepared"
-    """Folder in which prepared tokens are kept."""
+    """Folder for prepared token files."""
 
     def __post_init__(self) -> None:
         positive(self, "context", "stride")

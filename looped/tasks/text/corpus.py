@@ -1,8 +1,8 @@
-"""A corpus, prepared once: text files or a data set into memory-mapped token files.
+"""A corpus: text files or a data set, prepared once as memory-mapped token files.
 
-The folder of a prepared corpus holds `train.npy`, `validation.npy` and `test.npy` (one axis of uint16 or uint32 ids;
-an end of text first, and one after every document), `tokenizer.json` (not for bytes) and `manifest.json`: the
-settings, the sha256 of each source and of the tokenizer, and what each split counts.
+The folder of a prepared corpus holds `train.npy`, `validation.npy` and `test.npy`: one axis of uint16 or uint32 ids,
+with an end of text first and after every document. It also holds `tokenizer.json` (not for bytes) and
+`manifest.json`: the settings, the sha256 of each source and of the tokenizer, and the counts of each split.
 """
 
 import contextlib
@@ -33,28 +33,28 @@ from looped.tasks.text.tokenizer import (
 
 MANIFEST, TOKENIZER = "manifest.json", "tokenizer.json"
 PIECE = 1 << 16  # characters that are encoded at a time
-PIECES = 256  # of which so many go to the processor's cores together
-# Long documents are cut between a word and white space, where GPT-2's tokenizer and its successors end a word anyway.
+PIECES = 256  # pieces that the processor's cores encode together
+# Long documents are cut between a word and white space, as tokenizers of GPT-2 and its successors end a word there too.
 CUT = re.compile(r"(?<=[^\W_])\s")
 
 
 class Corpus(NamedTuple):
-    """Tokens of each split, and what they stand for."""
+    """The tokens of each split, their tokenizer, and counts."""
 
     folder: Path | None
-    """Where they are prepared; None where they are in memory alone."""
+    """The prepared folder; None if the corpus is only in memory."""
     tokenizer: Tokenizer
     tokens: dict[str, UInt[np.ndarray, " tokens"]]
     counts: dict[str, dict[str, int]]
-    """In each split: tokens (without the first), documents, words (between white space) and bytes (of UTF-8)."""
+    """Counts by split: tokens (without the first), documents, words (between white space) and bytes (of UTF-8)."""
 
 
 def open_corpus(config: TextConfig) -> Corpus:
-    """The corpus of these settings, prepared in `config.cache` when it is first opened.
+    """The corpus of these settings. It is prepared in `config.cache` when it is first opened.
 
     Raises:
-        ValueError: one line, for text that is missing, empty or shorter than a window, a tokenizer that cannot be
-            read, and a prepared folder that is damaged or that its sources no longer fit.
+        ValueError: the text is missing, empty or shorter than a window; the tokenizer cannot be read; or the prepared
+            folder is damaged or does not match its sources. One line.
     """
     if not (config.train_files or config.dataset):
         raise ValueError("task.train_files=(): expected files or folders of text, or a --task.dataset")
@@ -78,14 +78,14 @@ def open_corpus(config: TextConfig) -> Corpus:
 
 
 def corpus_in_memory(config: TextConfig, texts: Mapping[str, Iterable[str]] | Iterable[str], tokenizer: Any) -> Corpus:
-    """The corpus of documents that a program holds, prepared nowhere.
+    """A corpus of documents in memory. It writes no files.
 
     Args:
-        texts: documents by split (train, validation, test); or all of them, each for the split that its content says.
-        tokenizer: an object (see `as_tokenizer`); None is that of the settings.
+        texts: documents by split (train, validation, test); or all documents, whose content decides their splits.
+        tokenizer: an object (see `as_tokenizer`); None is the tokenizer of the settings.
 
     Raises:
-        ValueError: for settings that name a text, too little text, or an object that is no tokenizer.
+        ValueError: the settings name a text, there is too little text, or the object is not a tokenizer.
     """
     if config.train_files or config.dataset:
         raise ValueError(f"task.train_files, task.dataset: {named(config)}; expected none beside documents in memory")
@@ -147,7 +147,7 @@ def _tokenizer_json(config: TextConfig, train: Sequence[str]) -> str | None:
 def _encoded(
     texts: dict[str, list[str]], tokenizer: Tokenizer, context: int, name: str
 ) -> tuple[dict[str, UInt[np.ndarray, " tokens"]], dict[str, dict[str, int]]]:
-    """The tokens of each split, and what it counts (see `Corpus`)."""
+    """The tokens and the counts of each split (see `Corpus`)."""
     tokens = {split: encode(texts[split], tokenizer) for split in SPLITS}
     _check_lengths({split: len(ids) for split, ids in tokens.items()}, context, name)
     counts = {
@@ -163,7 +163,7 @@ def _encoded(
 
 
 def encode(texts: Sequence[str], tokenizer: Tokenizer) -> UInt[np.ndarray, " tokens"]:
-    """An end of text, then each document and an end of text."""
+    """An end of text, then each document followed by an end of text."""
     kind = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32
     parts = [np.array([tokenizer.end], kind)]
     pieces = (piece for text in texts for piece in _pieces(text))
@@ -177,7 +177,7 @@ def encode(texts: Sequence[str], tokenizer: Tokenizer) -> UInt[np.ndarray, " tok
 
 
 def _pieces(text: str) -> Iterator[tuple[str, bool]]:
-    """A document in pieces, and whether it ends with this one."""
+    """The pieces of a document, each with a flag that marks the last one."""
     start = 0
     while cut := CUT.search(text, start + PIECE):
         yield text[start : cut.start()], False
@@ -225,7 +225,7 @@ def _load(config: TextConfig, sources: dict[str, dict[str, str]], folder: Path) 
 
 
 def _mapped(path: Path, length: int, vocab_size: int, again: str) -> UInt[np.ndarray, " tokens"]:
-    """The tokens in a file, which stay there."""
+    """The tokens of a file, memory-mapped and checked."""
     try:
         tokens = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError):

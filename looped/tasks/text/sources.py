@@ -1,4 +1,4 @@
-"""Where text comes from: files of text or JSON lines, and data sets; cut into documents by split."""
+"""Sources of text: files of text or JSON lines, and data sets, as documents by split."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ from looped.tasks.text.tokenizer import tokenizer_files
 
 COMPRESSED = ("", ".xz", ".gz", ".zst")
 JSON_LINES = ".jsonl"
-SAVED = ("dataset_dict.json", "state.json")  # one of them is in a folder that `save_to_disk` of datasets wrote
+SAVED = ("dataset_dict.json", "state.json")  # one of them is in every folder that `save_to_disk` of datasets writes
 
 
 def resolved(names: Sequence[str]) -> list[str]:
@@ -25,7 +25,7 @@ def sha256(content: bytes) -> str:
 
 
 def _files(field: str, names: Sequence[str]) -> list[Path]:
-    """The files that are named, and the text files in the folders that are."""
+    """The named files, and the text files in the named folders."""
     files = []
     for name in names:
         path = Path(name).expanduser()
@@ -64,7 +64,8 @@ def source_hashes(config: TextConfig) -> dict[str, dict[str, str]]:
 def documents(lines: Sequence[str], config: TextConfig) -> Iterator[str]:
     """The documents in the lines (with their ends) of one file, or in the rows of a data set.
 
-    Published: every line is one, and a blank one is empty, as the rows of the public data set are.
+    In the published version every line is a document, and blank lines are empty documents, like the rows of the public
+    data set.
     """
     if config.version == "published":
         yield from (line if line.strip() else "" for line in lines)
@@ -119,7 +120,7 @@ def _rows(name: str, field: str) -> dict[str, list[str]]:
     except (OSError, ValueError) as error:
         raise ValueError(
             f"task.dataset={name!r}: cannot be loaded ({' '.join(str(error).split())}); download its text from "
-            f"https://huggingface.co/datasets/{path} where there is a connection, and name the files with "
+            f"https://huggingface.co/datasets/{path} on a machine with a connection, and give the files as "
             "--task.train-files, --task.validation-files and --task.test-files"
         ) from None
     wanted: tuple[str, ...] = SPLITS if {"validation", "test"} <= set(loaded) else ("train",)
@@ -137,7 +138,7 @@ def _rows(name: str, field: str) -> dict[str, list[str]]:
 
 
 def is_json_lines(file: Path) -> bool:
-    """Whether the name says so, compressed or not."""
+    """Whether the file name ends with .jsonl, perhaps compressed."""
     return any(file.name.endswith(f"{JSON_LINES}{packed}") for packed in COMPRESSED)
 
 
@@ -145,7 +146,7 @@ def texts_in(file: Path, field: str | None) -> Iterator[str]:
     """The text of a file; for JSON lines, the text in a field of each object.
 
     Raises:
-        ValueError: for JSON lines without a field, and for a line without a text in it; names file and line.
+        ValueError: JSON lines without a field name, or a line without text in that field; names file and line.
     """
     if not is_json_lines(file):
         yield read_text(file)
@@ -170,12 +171,12 @@ def texts_in(file: Path, field: str | None) -> Iterator[str]:
 
 
 def lines_of(text: str) -> list[str]:
-    """Lines with their ends. Not splitlines: a line ends at a line feed and nowhere else."""
+    """Lines with their ends. Unlike splitlines, only a line feed ends a line."""
     return re.findall(r"[^\n]*\n|[^\n]+", text)
 
 
 def by_content(documents: Sequence[str]) -> dict[str, list[str]]:
-    """Each document in the split that its content says."""
+    """Documents by split; the content of each decides its split."""
     found: dict[str, list[str]] = {split: [] for split in SPLITS}
     for document in documents:
         found[split_of(document.encode())].append(document)
@@ -183,7 +184,7 @@ def by_content(documents: Sequence[str]) -> dict[str, list[str]]:
 
 
 def check_splits(found: dict[str, list[str]], name: str) -> None:
-    """Raises ValueError where a split has no text."""
+    """Raise ValueError if a split has no text."""
     for split in SPLITS:
         if not any(found[split]):
             total = sum(map(len, found.values()))

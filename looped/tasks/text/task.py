@@ -16,11 +16,11 @@ from looped.tasks.registry import register
 from looped.tasks.text.config import TextConfig
 from looped.tasks.text.corpus import Corpus, corpus_in_memory, open_corpus
 
-SHOWN = 8  # tokens in a picture
+SHOWN = 8  # tokens in a visualisation
 
 
 class Window(NamedTuple):
-    """Tokens, those that follow them, and how many of the latter count: 0 for a prompt, 1 .. seq for a text."""
+    """Tokens, their next tokens, and the number of scored positions at the end: 0 for a prompt, 1 .. seq for a text."""
 
     inputs: Int[np.ndarray, " seq"]
     targets: Int[np.ndarray, " seq"]
@@ -31,22 +31,22 @@ class Window(NamedTuple):
 class Text(Task):
     """Windows of `context` tokens; the target at each position is the next token.
 
-    With bytes, the prompt "Hi" is an end of text, H, i, and the answer the byte that the model holds most probable:
+    With bytes, the prompt "Hi" becomes an end of text, H, i. The answer is the most probable next byte:
 
     >>> prompts, skipped = task.read(["Hi"], "example", "stop")  # doctest: +SKIP
     >>> task.encode(prompts).inputs  # doctest: +SKIP
     tensor([[256,  72, 105]])
 
     The corpus is prepared when the task is made (see `corpus.py`). Training draws windows anywhere in the split, with
-    replacement. The test groups are two ways to measure perplexity, exp(mean nats a token):
+    replacement. The test groups are two ways to measure perplexity, exp(mean nats per token):
 
-    - sliding: the whole split. Windows move by `stride`, and each scores the tokens that the one before did not
-      reach: every token counts exactly once, after at least context - stride others except near the beginning.
-      From the same total: word_perplexity and byte_perplexity, exp(total nats / words between white space, or
-      / bytes of UTF-8), which do not depend on the tokenizer. Ends of text are among the tokens, not the words.
+    - sliding: the whole split. Windows move by `stride`, and each scores the tokens that the previous one did not
+      reach. Every token counts exactly once, after at least context - stride others, except near the beginning. The
+      same total gives word_perplexity and byte_perplexity, exp(total nats / words between white space) and exp(total
+      nats / bytes of UTF-8), which do not depend on the tokenizer. Ends of text are tokens, but not words.
     - published: windows drawn with replacement, all tokens scored, as in the public code of Xu & Sato (ICML 2025).
 
-    The 95% intervals are over windows, weighted by their tokens and taken as independent.
+    The 95% intervals are over windows. They weight windows by their scored tokens and treat them as independent.
     """
 
     Config = TextConfig
@@ -58,25 +58,25 @@ class Text(Task):
 
     @classmethod
     def example_config(cls, folder: Path) -> TextConfig:
-        """The text that is always at hand: this file."""
+        """A text that always exists: this file."""
         return TextConfig(train_files=(__file__,), document="paragraph", context=24, cache=str(folder))
 
     @classmethod
     def from_documents(
         cls, config: TextConfig, documents: Mapping[str, Iterable[str]] | Iterable[str], tokenizer: Any = None
     ) -> "Text":
-        """The task on documents that a program holds, such as a column of a data set, for a training loop of one's own.
+        """The task on documents in memory, such as a column of a data set, for a training loop of your own.
 
         >>> Text.from_documents(TextConfig(context=64), dataset["text"], hugging_face_tokenizer)  # doctest: +SKIP
 
         Args:
             config: settings that name no text.
-            documents: by split (train, validation, test); or all, each for the split that its content says.
-            tokenizer: a fast tokenizer of transformers, a `tokenizers.Tokenizer`, or an object like
-                `looped.tasks.base.Tokenizer`; None is that of the settings.
+            documents: by split (train, validation, test); or all documents, whose content decides their splits.
+            tokenizer: a fast tokenizer of transformers, a `tokenizers.Tokenizer`, or an object with the methods of
+                `looped.tasks.base.Tokenizer`; None is the tokenizer of the settings.
 
         Raises:
-            ValueError: for settings that name a text, too little text, or an object that is no tokenizer.
+            ValueError: the settings name a text, there is too little text, or the object is not a tokenizer.
         """
         return cls(config, corpus_in_memory(config, documents, tokenizer))
 
@@ -89,22 +89,26 @@ class Text(Task):
         self.spec = TaskSpec(vocab_size=size, output_size=size, max_seq_len=config.context, causal=True)
 
     def __reduce__(self) -> tuple[type["Text"], tuple[TextConfig, Corpus | None]]:
-        # Another process opens the token files itself; copied, they would become memory.
+        # Another process opens the token files itself. Copies of the maps would fill its memory.
         return Text, (self.config, None if self.corpus.folder else self.corpus)
 
     def available(self, split: Split, group: str | None = None) -> int | None:
-        """Windows that the sliding window needs; random ones have no end."""
+        """Number of windows of the sliding window; there is no limit for random windows."""
         if group != "sliding":
             return None
         rest = len(self.corpus.tokens[split]) - 1 - self.config.context
         return 1 + -(-rest // self.stride)
 
     def sample(self, split: Split, size: int, rng: np.random.Generator, group: str | None = None) -> list[Window]:
-        """Raises ValueError for an unknown group."""
+        """Draw windows; see `Task.sample`.
+
+        Raises:
+            ValueError: the group is unknown.
+        """
         if group is not None and group not in self.groups:
             raise ValueError(f"group={group!r}: expected one of {', '.join(self.groups)}")
         tokens, context = self.corpus.tokens[split], self.config.context
-        last = len(tokens) - 1 - context  # the last place where a window can begin
+        last = len(tokens) - 1 - context  # the last position at which a window can begin
         if group == "sliding":
             count = self.available(split, group) or 0
             numbers = np.sort(rng.choice(count, size, replace=size > count))
@@ -118,7 +122,7 @@ class Text(Task):
         return [Window(row[:-1], row[1:], n) for row, n in zip(windows, scored.tolist(), strict=True)]
 
     def encode(self, problems: Sequence[Window]) -> Batch:
-        """Shorter prompts are padded on the right, where a causal model does not see it."""
+        """Windows as tokens. Shorter prompts are padded on the right, which causal attention never reaches."""
         lengths = np.array([len(problem.inputs) for problem in problems])[:, None]
         scored = np.array([problem.scored for problem in problems])[:, None]
         places = np.arange(lengths.max())
@@ -137,26 +141,26 @@ class Text(Task):
         return {"loss": (nats * batch.mask).sum(1) / batch.mask.sum(1)}
 
     def weights(self, batch: Batch) -> Float[Tensor, " batch"]:
-        """The scored tokens of each window."""
+        """The number of scored tokens of each window."""
         return batch.mask.sum(1).double()
 
     def reported(self, metric: str, mean: float, split: Split, group: str | None = None) -> dict[str, float]:
-        """Perplexities, by token and (sliding) by word and byte."""
+        """Perplexities: per token, and for sliding also per word and per byte."""
         values = {"perplexity": mean}
         if group == "sliding":
             counts = self.corpus.counts[split]
             values |= {f"{part}_perplexity": mean * counts["tokens"] / counts[f"{part}s"] for part in ("word", "byte")}
-        # Beyond 700 nats, where nothing was learnt, the exponential would overflow.
+        # Beyond 700 nats, when nothing was learned, the exponential would overflow.
         return {name: math.exp(min(nats, 700.0)) for name, nats in values.items()}
 
     # Answering, reading and showing
 
     def _next(self, problem: Window, logits: Float[Tensor, "*loops seq output"]) -> Float[Tensor, "*loops vocab"]:
-        """Probabilities of what follows the last token; a padded vocabulary has outputs that are no token."""
+        """Probabilities of the next token after the prompt. Outputs that belong to no token are cut off."""
         return logits[..., len(problem.inputs) - 1, : self.tokenizer.vocab_size].double().cpu().softmax(-1)
 
     def _text(self, problem: Window) -> str:
-        """The inputs as text, without the end of text that they begin with."""
+        """The inputs as text, without the end of text at the beginning."""
         ids = problem.inputs.tolist()
         return self.tokenizer.decode(ids[1:] if ids[0] == self.tokenizer.end else ids)
 
@@ -172,10 +176,10 @@ class Text(Task):
         return {"input": self._text(problem), "expected": self._expected(problem)}
 
     def prompt(self, text: str) -> Int[np.ndarray, " seq"]:
-        """An end of text, then the tokens of `text`: the beginning of a document.
+        """The tokens of the beginning of a document: an end of text, then `text`.
 
         Raises:
-            ValueError: for an empty text, or one that is longer than the context.
+            ValueError: the text is empty, or longer than the context.
         """
         if not text:
             raise ValueError("empty prompt; expected some text to continue")
@@ -188,7 +192,7 @@ class Text(Task):
         return np.array(ids, np.int64)
 
     def read(self, lines: Sequence[str], source: str, on_bad_row: Literal["stop", "skip"]) -> tuple[list[Window], int]:
-        """One prompt a line; blank lines do not count. The answer to it is the next token."""
+        """Read one prompt a line; blank lines are ignored. The answer to a prompt is the next token."""
         prompts, bad = [], 0
         for number, line in enumerate(lines, start=1):
             if line.strip():
@@ -206,12 +210,12 @@ class Text(Task):
     def describe(self, problem: Window, logits: Float[Tensor, "seq output"] | None = None) -> str:
         lines = [f"text: {self._text(problem)!r}", f"next token: {self._expected(problem)!r}"]
         if logits is not None:
-            said = self.answer(problem, logits)
-            lines.append(f"prediction: {said['answer']!r} ({said['confidence']:.0%})")
+            answer = self.answer(problem, logits)
+            lines.append(f"prediction: {answer['answer']!r} ({answer['confidence']:.0%})")
         return "\n".join(lines)
 
     def visualise(self, problem: Window, logits: Float[Tensor, "loops seq output"]) -> dict[str, Any]:
-        """The next token's distribution after each loop: the most probable tokens, in the order of their ids."""
+        """The next token's distribution after each loop, over the most probable tokens in the order of their ids."""
         probabilities = self._next(problem, logits)
         shown = probabilities.amax(0).topk(min(SHOWN, probabilities.shape[1])).indices.sort().values.tolist()
         return {

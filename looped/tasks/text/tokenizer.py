@@ -1,4 +1,4 @@
-"""Text to token ids and back: UTF-8 bytes, or any byte-pair encoding of the `tokenizers` library."""
+"""Conversion of text to token ids and back: UTF-8 bytes, or any byte-pair encoding of the `tokenizers` library."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -11,8 +11,8 @@ END_TOKEN = "<|endoftext|>"
 GPT2_FILES = "encoder.json", "vocab.bpe"
 GPT2_ADDRESS = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/"
 
-# Said openly, or the library warns of every worker process that is forked after text was encoded in parallel.
-# The workers encode nothing.
+# Without this setting the library warns about every worker process that is forked after it encoded text in parallel.
+# The workers encode no text.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
 
@@ -30,29 +30,29 @@ class ByteTokenizer:
         return [list(text.encode()) for text in texts]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Bytes that are no UTF-8 become U+FFFD."""
+        """The text of the ids. Bytes that are not UTF-8 become U+FFFD."""
         end = END_TOKEN.encode()
         return b"".join(end if i == self.end else bytes([i]) for i in ids).decode(errors="replace")
 
 
 class BPETokenizer:
-    """What a JSON text of the `tokenizers` library describes.
+    """A tokenizer of the `tokenizers` library, from its JSON text.
 
     Raises:
-        ValueError: for a text that is no tokenizer, or without `end_token`; names `source`.
+        ValueError: the text is not a tokenizer, or it has no `end_token`; names `source`.
     """
 
     def __init__(self, text: str, end_token: str, source: str) -> None:
-        import tokenizers  # takes a moment, which the list of tasks should not pay for
+        import tokenizers  # takes a moment, which the list of tasks should not spend
 
         try:
             self._inner = tokenizers.Tokenizer.from_str(text)
-        except Exception as error:  # the library raises nothing more special
+        except Exception as error:  # the library has no more specific exception
             raise ValueError(f"{source}: not a tokenizer of the tokenizers library ({error})") from None
         end = self._inner.token_to_id(end_token)
         if end is None:
             raise ValueError(f"{source}: no token {end_token!r}; expected the task.end_token of this vocabulary")
-        self._inner.encode_special_tokens = True  # in a text, the name of a special token is but text
+        self._inner.encode_special_tokens = True  # the name of a special token in a text is ordinary text
         self.end = end
         self.vocab_size = 1 + max(self._inner.get_vocab().values())
 
@@ -64,14 +64,14 @@ class BPETokenizer:
 
 
 def as_tokenizer(given: Any, end_token: str) -> Tokenizer:
-    """A tokenizer object as the library uses it.
+    """Convert a tokenizer object to a `looped.tasks.base.Tokenizer`.
 
     Args:
-        given: a fast tokenizer of transformers, whose `eos_token` is the end of text; a `tokenizers.Tokenizer`, where
-            that is `end_token`; or an object with the methods and attributes of `looped.tasks.base.Tokenizer`.
+        given: a fast tokenizer of transformers, whose `eos_token` is the end of text; a `tokenizers.Tokenizer`, whose
+            end of text is `end_token`; or an object with the methods and attributes of `looped.tasks.base.Tokenizer`.
 
     Raises:
-        ValueError: for any other object, or one without an end of text.
+        ValueError: any other object, or a tokenizer without an end of text.
     """
     if (inner := getattr(given, "backend_tokenizer", None)) is not None:
         if given.eos_token is None:
@@ -88,7 +88,7 @@ def as_tokenizer(given: Any, end_token: str) -> Tokenizer:
 
 
 def trained_bpe(texts: Iterable[str], size: int) -> str:
-    """A byte-level BPE of at most `size` tokens for these texts, as JSON: the same for the same texts."""
+    """A byte-level BPE of at most `size` tokens for these texts, as JSON. Equal texts give equal JSON."""
     import tokenizers
 
     bpe = tokenizers.ByteLevelBPETokenizer(add_prefix_space=False)
@@ -97,15 +97,15 @@ def trained_bpe(texts: Iterable[str], size: int) -> str:
 
 
 def tokenizer_files(name: str) -> list[Path]:
-    """The files that a tokenizer comes from: a tokenizers JSON, or a folder with one or with GPT-2's pair.
+    """The files of a tokenizer: a tokenizers JSON, or a folder with one or with GPT-2's two files.
 
     Raises:
-        ValueError: where they are absent.
+        ValueError: they do not exist.
     """
     path = Path(name).expanduser()
     files = [path]
     if path.is_dir():
-        saved = path / "tokenizer.json"  # of `save_pretrained`
+        saved = path / "tokenizer.json"  # written by `save_pretrained`
         files = [saved] if saved.is_file() else [path / file for file in GPT2_FILES]
     if missing := [file for file in files if not file.is_file()]:
         raise ValueError(
@@ -119,7 +119,7 @@ def read_bpe(files: Sequence[Path]) -> str:
     """The tokenizer in `tokenizer_files` as JSON.
 
     Raises:
-        ValueError: for files that hold none.
+        ValueError: the files hold no tokenizer.
     """
     import tokenizers
     from tokenizers.models import BPE
@@ -129,5 +129,5 @@ def read_bpe(files: Sequence[Path]) -> str:
             return tokenizers.Tokenizer.from_file(str(files[0])).to_str()
         vocabulary, merges = BPE.read_file(*map(str, files))
         return tokenizers.ByteLevelBPETokenizer(vocabulary, merges, add_prefix_space=False).to_str()
-    except Exception as error:  # the library raises nothing more special
+    except Exception as error:  # the library has no more specific exception
         raise ValueError(f"{files[0]}: not a tokenizer ({error})") from None

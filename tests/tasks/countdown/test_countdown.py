@@ -221,10 +221,10 @@ def test_scores_answer_and_picture():
     assert 0.99 < answer["confidence"] < 1
     assert "prediction: 34+42=76, 76/19=4, 7*4=29 (not valid, 100%)" in task.describe(PROBLEM, logits[2])
     assert "answer: none" in task.describe(PROBLEM._replace(steps=None))
-    picture = json.loads(json.dumps(task.visualise(PROBLEM, logits)))
-    assert (picture["kind"], len(picture["loops"])) == ("slots", 3)
-    assert picture["loops"][0]["slots"] == picture["answer"]
-    assert " ".join(picture["answer"]) == "34 + 42 = 76 76 / 19 = 4 7 * 4 = 28"
+    visualisation = json.loads(json.dumps(task.visualise(PROBLEM, logits)))
+    assert (visualisation["kind"], len(visualisation["loops"])) == ("slots", 3)
+    assert visualisation["loops"][0]["slots"] == visualisation["answer"]
+    assert " ".join(visualisation["answer"]) == "34 + 42 = 76 76 / 19 = 4 7 * 4 = 28"
     odd = torch.nn.functional.one_hot(torch.tensor([0] * 5 + [5, 5, 0, 3, 7] * 3), 9906).float()
     assert task.answer(PROBLEM, odd)["answer"] == ", ".join(["0=_*2"] * 3)
 

@@ -174,9 +174,9 @@ def test_answer_and_picture():
     assert 0.99 < said["confidence"] < 1
     assert "kitten | sitting" in task.describe(pair)
     assert "prediction: 8 (100%)" in task.describe(pair, logits[1])
-    picture = json.loads(json.dumps(task.visualise(pair, logits)))
-    assert (picture["kind"], picture["answer"], len(picture["loops"])) == ("distribution", "8", 2)
-    labels = [[label for label, _ in loop["probabilities"]] for loop in picture["loops"]]
+    visualisation = json.loads(json.dumps(task.visualise(pair, logits)))
+    assert (visualisation["kind"], visualisation["answer"], len(visualisation["loops"])) == ("distribution", "8", 2)
+    labels = [[label for label, _ in loop["probabilities"]] for loop in visualisation["loops"]]
     assert labels[0] == labels[1] == sorted(labels[0], key=int)
     assert {"3", "8"} < set(labels[0])
     assert len(labels[0]) == 12

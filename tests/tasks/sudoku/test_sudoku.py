@@ -243,10 +243,10 @@ def test_answer_and_picture(loss):
     assert task.answer(problem, unsure)["confidence"] == pytest.approx(0.25)  # the least certain cell
     assert task.answer(problem, wrong)["valid"] is False
 
-    picture = task.visualise(problem, torch.stack([wrong, right]).bfloat16())
-    assert json.loads(json.dumps(picture)) == picture
-    loops = picture.pop("loops")
-    assert picture == {
+    visualisation = task.visualise(problem, torch.stack([wrong, right]).bfloat16())
+    assert json.loads(json.dumps(visualisation)) == visualisation
+    loops = visualisation.pop("loops")
+    assert visualisation == {
         "kind": "board", "side": 4, "box": 2, "given": problem.given.tolist(), "solution": problem.solution.tolist(),
         "rating": "7.2",
     }  # fmt: skip
