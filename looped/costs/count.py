@@ -128,24 +128,14 @@ def forward_flops(
 
 
 def exit_flops(
-<<<<<<< HEAD
-    config: ModelConfig, seq_len: int, mean_loops: float, needs: Literal["states", "logits", "halting"]
-) -> float:
-    """FLOPs of a forward pass with an exit rule: `flops` at the mean loops, interpolated between whole numbers.
+    model: LoopedModel, inputs: Int[Tensor, "batch seq"] | Float[Tensor, "batch seq input"], mean_loops: float,
+    needs: Literal["states", "logits", "halting"],
+) -> float:  # fmt: skip
+    """FLOPs of a forward pass with an exit rule: those at the mean loops, interpolated between whole numbers.
 
     Args:
         needs: input of the rule after every loop (`ExitRule.needs`). For logits, each loop costs the coda and the
             output matrix. For halting with halting="gate", each loop costs one product with a vector.
-=======
-    model: LoopedModel, inputs: Int[Tensor, "batch seq"] | Float[Tensor, "batch seq input"], mean_loops: float,
-    needs: Literal["states", "logits", "halting"],
-) -> float:  # fmt: skip
-    """FLOPs of a forward pass with an exit rule: those at the mean loops, between whole numbers in proportion.
-
-    Args:
-        needs: what the rule looks at after every loop (`ExitRule.needs`). Logits cost the coda and the output matrix
-            each time. Learned halting with halting="gate" costs one product with a vector.
->>>>>>> main
     """
 
     def at(loops: int) -> int:
