@@ -14,8 +14,31 @@ T = TypeVar("T")
 
 @typing.dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(dataclasses.field,))
 def frozen(cls: type[T]) -> type[T]:
-    """The decorator of every configuration: frozen, keyword-only, with slots."""
+    """The decorator of every configuration: frozen, keyword-only, with slots; choices are checked when one is made."""
+    own: Any = getattr(cls, "__post_init__", None)
+
+    def __post_init__(self: Any) -> None:
+        for name, choices in _choices(type(self)).items():
+            value = getattr(self, name)
+            hint = nearest(value, filter(None, choices)) if isinstance(value, str) else ""
+            check(value in choices, name, value, f"one of {', '.join(map(str, choices))}{hint}")
+        if own is not None:
+            own(self)
+
+    cls.__post_init__ = __post_init__  # type: ignore[attr-defined]
     return dataclasses.dataclass(frozen=True, kw_only=True, slots=True)(cls)
+
+
+@functools.cache
+def _choices(cls: Any) -> dict[str, tuple[Any, ...]]:
+    """The fields that have one of some fixed values, with these values."""
+    found = {}
+    for name, kind in typing.get_type_hints(cls).items():
+        literals = [kind, *typing.get_args(kind)] if typing.get_origin(kind) is not Literal else [kind]
+        values = [v for k in literals if typing.get_origin(k) is Literal for v in typing.get_args(k)]
+        if values and all(typing.get_origin(k) is Literal or k is type(None) for k in literals[1:]):
+            found[name] = (*values, *([None] if type(None) in literals else []))
+    return found
 
 
 def check(ok: bool, field_name: str, value: object, allowed: str) -> None:

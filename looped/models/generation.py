@@ -112,9 +112,15 @@ def stream(
     if not model.causal or known is None:
         raise ValueError("model: expected a causal model of tokens; others do not predict what follows")
     limit = model.max_seq_len or max(map(len, prompts), default=0) + max_new_tokens
-    if not prompts:
+    if not len(prompts):
         raise ValueError("prompts: expected at least one")
+    if model.output_size is not None and (vocab_size or model.output_size) > known:
+        raise ValueError(
+            f"vocab_size={vocab_size or model.output_size}: expected at most {known}, the tokens that the model can read"
+        )
     for prompt in prompts:
+        if not isinstance(prompt, Tensor) or prompt.ndim != 1 or prompt.is_floating_point():
+            raise ValueError("prompts: expected a list of tensors of integers, each of shape (tokens,)")
         if not 1 <= len(prompt) <= limit:
             raise ValueError(f"a prompt of {len(prompt)} tokens: expected 1 to max_seq_len={limit}")
         if not 0 <= int(prompt.min()) <= int(prompt.max()) < known:

@@ -167,7 +167,11 @@ class LoopedModel(nn.Module):
     def _check_modulation(self) -> None:
         if self.modulation is None:
             return
-        names = self.modulation.names
+        names = getattr(self.modulation, "names", None)
+        if names is None or isinstance(names, str) or any(isinstance(of_layer, str) for of_layer in names):
+            raise ValueError(
+                f"modulation: names={names!r}; expected a tuple of names for each core layer, such as [('gate',)]"
+            )
         if len(names) != len(self.core):
             raise ValueError(f"modulation: has names for {len(names)} layers; expected {len(self.core)}, the core's")
         for i, (block, wanted) in enumerate(zip(self.core, names, strict=True)):

@@ -68,6 +68,9 @@ class LayerModulation(nn.Module):
         super().__init__()
         self.names: Sequence[Sequence[str]] = [tuple(names)] * layers
         offset = {"scale": 1.0, "gate": gate_offset, "shift": 0.0}
+        for name in names:
+            if name.rpartition("_")[2] not in offset:
+                raise ValueError(f"names: {name!r}: expected an ending _scale, _gate or _shift, which sets its offset")
         offsets = [offset[name.rpartition("_")[2]] for name in names] * layers
         self.register_buffer("offsets", torch.tensor(offsets)[:, None], persistent=False)
         self.offsets: Tensor
@@ -86,6 +89,8 @@ class TimestepNetwork(LayerModulation):
         self.embed = nn.Linear(d_model, d_model)
         self.output = nn.Linear(d_model, layers * len(names) * d_model)
         self.zero_at_start = list(self.output.parameters())
+        for parameter in self.zero_at_start:
+            nn.init.zeros_(parameter)
 
     def forward(self, num_loops: int, device: torch.device) -> Float[Tensor, "loops rows d_model"]:
         # float32 throughout: a sinusoid of a large index means nothing after rounding to bf16.

@@ -109,8 +109,11 @@ class Injection(Protocol):
 
 
 def modulation_names(block: Any) -> Sequence[str]:
-    """The modulation that a block reads."""
-    return getattr(block, "modulation_names", ())
+    """The modulation that a block reads; ValueError if it is one string instead of a tuple."""
+    names = getattr(block, "modulation_names", ())
+    if isinstance(names, str):
+        raise ValueError(f"{type(block).__name__}.modulation_names={names!r}: expected a tuple of names")
+    return names
 
 
 def kv_shape(block: Any) -> tuple[int, int] | None:

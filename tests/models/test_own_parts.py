@@ -9,11 +9,14 @@ from model_cases import TINY, build
 from tolerance import assert_close
 from torch import nn
 
+from looped.config import ModelConfig
 from looped.evaluation.calibration import calibrate
 from looped.evaluation.scores import evaluate
 from looped.models import ExitRule, LoopedModel, Observation, StateChange, parse_rule
 from looped.models.exit_rules import RULES
 from looped.models.generation import Sampling, generate
+from looped.nn.block import TransformerBlock
+from looped.nn.modulation import TimestepNetwork, make_modulation
 from looped.nn.protocols import Context
 from looped.tasks import TASKS
 from looped.tasks.edit_distance import EditDistanceConfig
@@ -238,3 +241,52 @@ def test_composed_model_is_evaluated_and_calibrated_like_ours():
     found = calibrate(model, task, loops=[1, 2, 4], examples=16)
     assert found["trained_loops"] == 2
     assert {row["num_loops"] for row in found["rows"] if row["exit_rule"] is None} == {1, 2, 4}
+
+
+@pytest.mark.parametrize(
+    ("forward", "says"),
+    [
+        (lambda x, context: x[:, -1:], r"core: its blocks returned \(2, 1, 8\); expected .* \(2, 5, 8\)"),
+        (lambda x, context: (x, x), "core: its blocks returned tuple"),
+        (lambda x, context: None, "core: its blocks returned NoneType"),
+    ],
+)
+def test_block_that_changes_the_shape_is_named(forward, says):
+    block = ConvBlock()
+    block.forward = forward
+    with pytest.raises(ValueError, match=says):
+        model_of(block)(TOKENS)
+
+
+def test_names_that_are_strings_are_named():
+    modulation = Decaying()
+    modulation.names = ("strength",)  # pyright: ignore[reportAttributeAccessIssue]
+    with pytest.raises(ValueError, match=r"names=\('strength',\); expected a tuple of names for each core layer"):
+        model_of(ConvBlock(), modulation=modulation)
+    block = ConvBlock()
+    block.modulation_names = "strength"  # pyright: ignore[reportAttributeAccessIssue]
+    with pytest.raises(ValueError, match="ConvBlock.modulation_names='strength': expected a tuple"):
+        model_of(block, modulation=Decaying())
+    with pytest.raises(ValueError, match="'decay': expected an ending _scale, _gate or _shift"):
+        TimestepNetwork(D, ["decay"], 1)
+
+
+def test_library_modulation_composes_and_starts_as_the_identity():
+    config = ModelConfig(d_model=D, num_heads=2, modulation="scale_gate")
+    model = model_of(TransformerBlock(config), modulation=make_modulation(config))
+    states = model(TOKENS, loop_states=True).loop_states
+    assert all(torch.equal(state, model.embed(TOKENS)) for state in states)
+
+
+@pytest.mark.parametrize("prompts", [[[1, 2]], torch.ones(2, 3, dtype=torch.long), [torch.ones(3)]])
+def test_prompts_of_another_kind_are_named(prompts):
+    if isinstance(prompts, torch.Tensor):  # the rows of a batch are prompts
+        assert len(generate(model_of(RunningMean(), causal=True), prompts, max_new_tokens=2)) == 2
+    else:
+        with pytest.raises((ValueError, TypeError), match=r"prompts: expected|violates|Type-check"):
+            generate(model_of(RunningMean(), causal=True), prompts, max_new_tokens=2)
+
+
+def test_choices_of_a_configuration_are_checked():
+    with pytest.raises(ValueError, match=r"modulation='timestep': expected one of none, additive"):
+        ModelConfig(modulation="timestep")  # pyright: ignore[reportArgumentType]
