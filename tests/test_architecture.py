@@ -93,6 +93,11 @@ def test_the_house_has_no_circle_and_few_floors():
         floors(graph | {"strict": {"cli"}})
 
 
+def test_design_shows_the_rows():
+    (shown,) = re.findall(r"## Import order\n\n```\n(.*?)```", (ROOT / "docs/design.md").read_text(), re.DOTALL)
+    assert [set(line.split(", ")) for line in shown.splitlines()] == ROWS[::-1]
+
+
 HEAVY = {"rapidfuzz", "tokenizers", "sklearn", "scipy", "datasets", "transformers"}
 
 

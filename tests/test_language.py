@@ -116,7 +116,7 @@ def test_several_prompts_give_a_line_each(capsys: pytest.CaptureFixture[str]):
     assert {row["mean_loops"] for row in rows.values()} == {2}
 
 
-def test_text_is_written_as_calibrate_recommends(capsys: pytest.CaptureFixture[str]):
+def test_text_is_written_as_calibration_recommends(capsys: pytest.CaptureFixture[str]):
     assert main(shlex.split("calibrate run --loops 1 2 4 --examples 8 --tolerance 9")) == 0
     capsys.readouterr()
     try:

@@ -40,6 +40,24 @@ def test_commands(tmp_path):
     assert "looped train demo-standard" in output
 
 
+def test_build_your_own(tmp_path):
+    blocks = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    assert len(blocks) == 4
+    (tmp_path / "parity.py").write_text(blocks[3])
+    assert "torch.Size([2, 10, 50])" in run([sys.executable, "-c", blocks[1]], tmp_path)
+    assert "tensor(0." in run([sys.executable, "-c", blocks[2]], tmp_path)
+    (commands,) = block(r"```sh\n(looped --import parity.*?)```")
+    output = run(["bash", "-e", "-c", commands.replace("--train.steps 300", "--train.steps 110")], tmp_path)
+    assert "0111" in output
+
+
+def test_paragraphs_are_short():
+    prose = re.sub(r"```.*?```", "", TEXT, flags=re.DOTALL)
+    items = [part for part in re.split(r"\n\s*\n|\n(?=- )", prose) if not part.lstrip().startswith("|")]
+    assert len(items) > 20
+    assert not [part for part in items if part.strip().count("\n") > 3]
+
+
 def test_make_targets_exist():
     makefile = (ROOT / "Makefile").read_text()
     for target in re.findall(r"make (\w+)", TEXT):

@@ -5,9 +5,12 @@ import math
 from typing import Any, Literal
 
 import torch
+from jaxtyping import Float, Int
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from looped.config import ModelConfig, RunConfig
+from looped.models.looped_model import LoopedModel
 from looped.models.transformer import LoopedTransformer
 from looped.nn.modulation import ENCODING_WIDTH, LAYER_NAMES
 
@@ -102,10 +105,33 @@ def training_flops(config: ModelConfig, seq_len: int, num_loops: int, num_grad_l
     return flops(config, seq_len, num_loops, loop_logits) + 2 * flops(config, seq_len, num_grad_loops, loop_logits)
 
 
+@torch.no_grad()
+def forward_flops(
+    model: LoopedModel, inputs: Int[Tensor, "batch seq"] | Float[Tensor, "batch seq input"], num_loops: int,
+    loop_logits: int = 1,
+) -> int:  # fmt: skip
+    """FLOPs of one forward pass over one sequence of `inputs`, of shape (batch, seq) or (batch, seq, input).
+
+    For a `LoopedTransformer` they follow from the configuration. Another model is run once under torch's counter.
+    """
+    if isinstance(model, LoopedTransformer):
+        return flops(model.config, inputs.shape[1], num_loops, loop_logits)
+    from torch.utils.flop_counter import FlopCounterMode  # loads torch's compiler
+
+    with FlopCounterMode(display=False) as counter:
+        model(
+            inputs[:1].to(model.device),
+            num_loops=num_loops,
+            loop_logits=range(num_loops - loop_logits + 1, num_loops + 1),
+        )
+    return counter.get_total_flops()
+
+
 def exit_flops(
-    config: ModelConfig, seq_len: int, mean_loops: float, needs: Literal["states", "logits", "halting"]
-) -> float:
-    """FLOPs of a forward pass with an exit rule: `flops` at the mean loops, interpolated between whole numbers.
+    model: LoopedModel, inputs: Int[Tensor, "batch seq"] | Float[Tensor, "batch seq input"], mean_loops: float,
+    needs: Literal["states", "logits", "halting"],
+) -> float:  # fmt: skip
+    """FLOPs of a forward pass with an exit rule: those at the mean loops, interpolated between whole numbers.
 
     Args:
         needs: input of the rule after every loop (`ExitRule.needs`). For logits, each loop costs the coda and the
@@ -113,11 +139,13 @@ def exit_flops(
     """
 
     def at(loops: int) -> int:
-        gate = 2 * config.d_model * seq_len * loops * (needs == "halting" and config.halting == "gate")
-        return gate + flops(config, seq_len, loops, loops if needs == "logits" else 1)
+        gate = model.halt.in_features if needs == "halting" and model.halting == "gate" else 0
+        return 2 * gate * inputs.shape[1] * loops + forward_flops(
+            model, inputs, loops, loops if needs == "logits" else 1
+        )
 
     low = math.floor(mean_loops)
-    return at(low) + (mean_loops - low) * (at(low + 1) - at(low))
+    return at(low) + (mean_loops - low) * (at(low + 1) - at(low) if mean_loops > low else 0)
 
 
 def logits_in_training(run: RunConfig, num_loops: int) -> int:

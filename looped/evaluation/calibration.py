@@ -9,7 +9,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from looped.config import ModelConfig
 from looped.evaluation.scores import (
     PART,
     checked_loops,
@@ -24,7 +23,7 @@ from looped.evaluation.scores import (
 from looped.models.early_exit import Active, EarlyExit, ExitState
 from looped.models.exit_rules import ExitRule, Halting, Observation, parse_rule
 from looped.models.iteration import iterate
-from looped.models.transformer import LoopedTransformer
+from looped.models.looped_model import LoopedModel
 from looped.tasks.base import Batch, Split, Task
 
 GRID = {
@@ -38,23 +37,23 @@ GRID = {
 REPEATS = 5
 
 
-def rules_for(config: ModelConfig) -> list[ExitRule]:
+def rules_for(model: Halting) -> list[ExitRule]:
     """The rules of the grid that a model of this configuration supports. Causal models exit per token."""
-    per = "/token" if config.causal else ""
+    per = "/token" if model.causal else ""
     rules = [parse_rule(f"{name}:{value}{per}") for name, values in GRID.items() for value in values]
-    return [rule for rule in rules if _suits(rule, config)]
+    return [rule for rule in rules if _suits(rule, model)]
 
 
-def _suits(rule: ExitRule, config: ModelConfig) -> bool:
+def _suits(rule: ExitRule, model: Halting) -> bool:
     try:
-        rule.check(config)
+        rule.check(model)
     except ValueError:
         return False
     return True
 
 
 def calibrate(
-    model: LoopedTransformer,
+    model: LoopedModel,
     task: Task,
     *,
     loops: Sequence[int],
@@ -78,7 +77,7 @@ def calibrate(
     Raises:
         ValueError: as `evaluate` does.
     """
-    loops = checked_loops(model.config, loops)
+    loops = checked_loops(model, loops)
     batch = sample_batch(task, split, examples, None)
     sign = -1 if task.lower_is_better else 1
 
@@ -98,11 +97,11 @@ def calibrate(
         "split": split,
         "examples": len(batch.inputs),
         "tolerance": tolerance,
-        "trained_loops": model.config.num_loops,
+        "trained_loops": model.num_loops,
         "rows": rows,
         "best": best,
         "recommendation": chosen | {"seconds": seconds, "seconds_of_best": full},
-        "warning": overthinking(rows, model.config.num_loops, task, allowance),
+        "warning": overthinking(rows, model.num_loops, task, allowance),
     }
 
 
@@ -121,7 +120,7 @@ def overthinking(rows: Sequence[dict[str, Any]], trained: int, task: Task, allow
 
 
 def fixed_rows(
-    model: LoopedTransformer, task: Task, batch: Batch, loops: Sequence[int], split: Split
+    model: LoopedModel, task: Task, batch: Batch, loops: Sequence[int], split: Split
 ) -> list[dict[str, Any]]:
     """A row for each loop count."""
     scores: dict[int, list[dict[str, Tensor]]] = {n: [] for n in loops}
@@ -131,9 +130,9 @@ def fixed_rows(
     return [_row(task, batch, found, split, None, n, float(n)) for n, found in scores.items()]
 
 
-def rule_rows(model: LoopedTransformer, task: Task, batch: Batch, num_loops: int, split: Split) -> list[dict[str, Any]]:
+def rule_rows(model: LoopedModel, task: Task, batch: Batch, num_loops: int, split: Split) -> list[dict[str, Any]]:
     """A row for each rule that the model supports, with at most `num_loops` loops."""
-    rules = rules_for(model.config)
+    rules = rules_for(model)
     scores: list[list[dict[str, Tensor]]] = [[] for _ in rules]
     loops: list[list[Tensor]] = [[] for _ in rules]
     for part in _parts(model, batch, 2 * num_loops):
@@ -148,8 +147,8 @@ def rule_rows(model: LoopedTransformer, task: Task, batch: Batch, num_loops: int
     ]
 
 
-def _parts(model: LoopedTransformer, batch: Batch, reads: int) -> Iterator[Batch]:
-    return parts(batch, part_size(model, batch, reads), next(model.parameters()).device)
+def _parts(model: LoopedModel, batch: Batch, reads: int) -> Iterator[Batch]:
+    return parts(batch, part_size(model, batch, reads), model.device)
 
 
 def _row(
@@ -177,7 +176,7 @@ def _row(
 
 @torch.no_grad()
 def exits_of(
-    model: LoopedTransformer, batch: Batch, rules: Sequence[ExitRule], num_loops: int
+    model: LoopedModel, batch: Batch, rules: Sequence[ExitRule], num_loops: int
 ) -> Iterator[tuple[Float[Tensor, "batch seq output"], Float[Tensor, " batch"]]]:
     """Logits and mean loops for each rule, as from `run_with_exits`.
 
@@ -185,7 +184,7 @@ def exits_of(
     observations of a single pass without exits. The exit of a token affects the tokens that attend to it, and ACT's
     output is a mean of states. Such rules are run one by one.
     """
-    if model.config.causal or model.config.halting == "act":
+    if model.causal or model.halting == "act":
         yield from (run_with_exits(model, batch, num_loops, rule) for rule in rules)
         return
     attention_mask, inputs = batch.attention_mask, batch.inputs
@@ -221,7 +220,7 @@ class Record(ExitRule):
 
 
 def replay(
-    model: LoopedTransformer, observations: Sequence[Observation], rule: ExitRule, exit_mask: Bool[Tensor, "batch seq"]
+    model: LoopedModel, observations: Sequence[Observation], rule: ExitRule, exit_mask: Bool[Tensor, "batch seq"]
 ) -> Float[Tensor, " batch"]:
     """Loops that each example takes under the rule, from the recorded observations of all loops: (batch,)."""
     active = Active()
@@ -237,13 +236,13 @@ def replay(
     return exits.loops_taken[:, 0].double()
 
 
-def wall_times(model: LoopedTransformer, batch: Batch, ways: Sequence[tuple[int, ExitRule | None]]) -> list[float]:
+def wall_times(model: LoopedModel, batch: Batch, ways: Sequence[tuple[int, ExitRule | None]]) -> list[float]:
     """Seconds that all examples take with each number of loops and rule, measured with real early exits.
 
     The settings are timed in turns, and the fastest turn of each counts. Other work on the machine thus affects all
     settings alike.
     """
-    pieces = list(parts(batch, min(PART, part_size(model, batch, 1)), next(model.parameters()).device))
+    pieces = list(parts(batch, min(PART, part_size(model, batch, 1)), model.device))
     best = [float("inf")] * len(ways)
     for turn in range(1 + REPEATS):
         for i, (num_loops, rule) in enumerate(ways):

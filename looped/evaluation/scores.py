@@ -9,11 +9,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from looped.config import ModelConfig
-from looped.costs.count import exit_flops, flops
+from looped.costs.count import exit_flops, forward_flops
 from looped.intervals import interval
 from looped.models.exit_rules import ExitRule
-from looped.models.transformer import LoopedTransformer
+from looped.models.looped_model import LoopedModel
 from looped.tasks.base import Batch, Predict, Split, Task
 
 EVALUATION_SEED = 0  # every model gets the same examples
@@ -22,9 +21,7 @@ LOGITS = 1 << 28  # the largest number of logits in a forward pass
 
 
 @torch.no_grad()
-def loop_logits(
-    model: LoopedTransformer, batch: Batch, loops: Collection[int]
-) -> Float[Tensor, "loops batch seq output"]:
+def loop_logits(model: LoopedModel, batch: Batch, loops: Collection[int]) -> Float[Tensor, "loops batch seq output"]:
     """Logits after each of `loops` loops, on the model's device: (loops, batch, seq, output).
 
     One pass computes all of them, with two exceptions. If the modulation depends on t / num_loops, each loop count
@@ -33,10 +30,10 @@ def loop_logits(
     Args:
         loops: distinct loop counts, ascending.
     """
-    device = next(model.parameters()).device
+    device = model.device
     attention_mask = None if bool(batch.attention_mask.all()) else batch.attention_mask.to(device)
     # The output of act depends on the largest number of loops too.
-    own_pass = model.config.halting == "act" or (model.config.modulation != "none" and model.config.timestep != "index")
+    own_pass = model.halting == "act" or model.uses_fraction
     passes = [(n,) for n in loops] if own_pass else [tuple(loops)]
     inputs = batch.inputs.to(device)
     outputs = [
@@ -53,7 +50,7 @@ def exit_positions(batch: Batch) -> Bool[Tensor, "batch seq"]:
 
 @torch.no_grad()
 def run_with_exits(
-    model: LoopedTransformer, batch: Batch, num_loops: int, rule: ExitRule | None
+    model: LoopedModel, batch: Batch, num_loops: int, rule: ExitRule | None
 ) -> tuple[Float[Tensor, "batch seq output"], Float[Tensor, " batch"]]:
     """Final logits (batch, seq, output), and the mean loops of each example over its `exit_positions` (batch,)."""
     attention_mask = None if bool(batch.attention_mask.all()) else batch.attention_mask
@@ -67,7 +64,7 @@ def run_with_exits(
 
 
 def evaluate(
-    model: LoopedTransformer,
+    model: LoopedModel,
     task: Task,
     *,
     loops: Sequence[int],
@@ -92,20 +89,20 @@ def evaluate(
     Raises:
         ValueError: the model cannot run a loop count, a count is given twice, or a group is unknown or empty.
     """
-    loops = checked_loops(model.config, loops)
+    loops = checked_loops(model, loops)
     rows = []
     for group in task.groups if groups is None else groups:
         batch = sample_batch(task, split, examples, group)
         scores: dict[tuple[int, str], list[Tensor]] = {}
-        device = next(model.parameters()).device
+        device = model.device
         for part in parts(batch, part_size(model, batch, len(loops)), device):
             for count, logits in zip(loops, loop_logits(model, part, loops), strict=True):
                 for metric, values in task.score(part, logits).items():
                     scores.setdefault((count, metric), []).append(values.cpu())
-        facts = {"n": len(batch.inputs), "split": split, "trained_loops": model.config.num_loops}
-        seq, weights = batch.inputs.shape[1], task.weights(batch)
+        facts = {"n": len(batch.inputs), "split": split, "trained_loops": model.num_loops}
+        weights = task.weights(batch)
         for (count, score), values in scores.items():
-            cost = {"flops_per_example": flops(model.config, seq, count)}
+            cost = {"flops_per_example": forward_flops(model, batch.inputs, count)}
             for metric, found in row_of(task, score, torch.cat(values), weights, split, group).items():
                 rows.append({"group": group, "num_loops": count, "metric": metric, **found, **facts, **cost})
         if early is None:
@@ -117,7 +114,7 @@ def evaluate(
             for score, values in (task.score(part, logits) | {"loops": ran}).items():
                 exited.setdefault(score, []).append(values.cpu())
         mean = ((torch.cat(exited.pop("loops")) * weights).sum() / weights.sum()).item()
-        cost = {"flops_per_example": round(exit_flops(model.config, seq, mean, rule.needs))}
+        cost = {"flops_per_example": round(exit_flops(model, batch.inputs, mean, rule.needs))}
         exits = {"exit_rule": str(rule), "mean_loops": mean}
         for score, values in exited.items():
             for metric, found in row_of(task, score, torch.cat(values), weights, split, group).items():
@@ -125,13 +122,13 @@ def evaluate(
     return rows
 
 
-def checked_loops(config: ModelConfig, loops: Sequence[int]) -> list[int]:
+def checked_loops(model: LoopedModel, loops: Sequence[int]) -> list[int]:
     """The loop counts in ascending order.
 
     Raises:
         ValueError: the model cannot run a loop count, a count is given twice, or there is none.
     """
-    most, found = config.max_loops, sorted(loops)
+    most, found = model.max_loops, sorted(loops)
     if not found or len(set(found)) < len(found) or found[0] < 1 or (most and found[-1] > most):
         limit = f"1 to {most}, the rows of the learned table" if most else "1 or more"
         raise ValueError(f"loops={found}: expected different loop counts, {limit}")
@@ -147,9 +144,9 @@ def row_of(
     return {metric: {"value": value[metric], "low": low[metric], "high": high[metric]} for metric in value}
 
 
-def part_size(model: LoopedTransformer, batch: Batch, reads: int) -> int:
+def part_size(model: LoopedModel, batch: Batch, reads: int) -> int:
     """Number of examples in a forward pass that computes the logits of `reads` loops."""
-    return min(PART, LOGITS // (batch.inputs.shape[1] * (model.config.output_size or 1) * reads) or 1)
+    return min(PART, LOGITS // (batch.inputs.shape[1] * (model.output_size or 1) * reads) or 1)
 
 
 def parts(batch: Batch, size: int, device: torch.device) -> Iterator[Batch]:
@@ -165,9 +162,9 @@ def sample_batch(task: Task, split: Split, examples: int, group: str | None) -> 
     return task.batch(split, 0, size, seed=EVALUATION_SEED, group=group)
 
 
-def predictor(model: LoopedTransformer) -> Predict:
+def predictor(model: LoopedModel) -> Predict:
     """The model as a function for `Task.extra_evaluation`."""
-    device = next(model.parameters()).device
+    device = model.device
 
     def predict(batch: Batch, loops: Sequence[int]) -> Float[Tensor, "loops batch seq output"]:
         found = [
@@ -178,7 +175,7 @@ def predictor(model: LoopedTransformer) -> Predict:
     return predict
 
 
-def visualisations(model: LoopedTransformer, task: Task, *, loops: int, count: int = 6) -> list[dict[str, Any]]:
+def visualisations(model: LoopedModel, task: Task, *, loops: int, count: int = 6) -> list[dict[str, Any]]:
     """The answers to `count` test problems, taken from all groups in turn, after each of 1 .. loops."""
     groups = list(itertools.islice(itertools.cycle(task.groups), count))
     drawn = [
@@ -192,7 +189,7 @@ def visualisations(model: LoopedTransformer, task: Task, *, loops: int, count: i
 
 
 def solve(
-    model: LoopedTransformer, task: Task, problems: Sequence[Any], *, num_loops: int, exit_rule: ExitRule | None = None
+    model: LoopedModel, task: Task, problems: Sequence[Any], *, num_loops: int, exit_rule: ExitRule | None = None
 ) -> Iterator[tuple[Any, dict[str, Any]]]:
     """Pairs of a problem and the model's answer to it (see `Task.answer`), in order. This is a generator.
 
@@ -203,7 +200,7 @@ def solve(
     """
     for start in range(0, len(problems), PART):
         part = problems[start : start + PART]
-        batch = next(parts(task.encode(part), PART, next(model.parameters()).device))
+        batch = next(parts(task.encode(part), PART, model.device))
         logits, _ = run_with_exits(model, batch, num_loops, exit_rule)
         for problem, row in zip(part, logits.cpu(), strict=True):
             yield problem, task.answer(problem, row)

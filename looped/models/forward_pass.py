@@ -68,6 +68,12 @@ class Pass:
         self.initial = model.injection.initial(x)
         if model.modulation is not None:
             rows = model.modulation(num_loops, device) if cache is None else cache.modulation(num_loops)
+            expected = (num_loops, sum(map(len, model.modulation.names)), x.shape[-1])
+            if rows.shape != expected:
+                raise ValueError(
+                    f"modulation: returned shape {tuple(rows.shape)}; expected {expected}: "
+                    "loops, one row for each name of each core layer, width"
+                )
             # Unbound once: indexing in every loop would allocate a full gradient for every loop.
             self.modulation = [by_layer(of_loop, model.modulation.names) for of_loop in rows.unbind(0)]
 

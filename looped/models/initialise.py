@@ -9,7 +9,6 @@ from looped.config import ModelConfig
 from looped.models.looped_model import LoopedModel
 from looped.nn.attention import Attention
 from looped.nn.feedforward import FeedForward
-from looped.nn.modulation import TimestepNetwork
 from looped.nn.positions import PositionEmbedding
 
 INIT_STD = 0.02
@@ -21,7 +20,7 @@ def initialise(model: LoopedModel, config: ModelConfig, generator: torch.Generat
 
     gpt2: matrices N(0, 0.02), projections into the residual stream N(0, 0.02 / sqrt(2 * depth)), biases zero.
     pytorch: linear layers uniform in +-1/sqrt(fan_in), embeddings N(0, 1): the published reasoning code.
-    In both, the timestep network's W1, W2 keep the framework's default, and its W, b, tables and scalars are zero.
+    In both, linear layers of a modulation have the framework's defaults, except its `zero_at_start`.
     Learned halting begins near 1 / num_loops, so training begins with all loops in use.
     """
     depth = config.initialisation_depth or (
@@ -30,11 +29,10 @@ def initialise(model: LoopedModel, config: ModelConfig, generator: torch.Generat
     unit = 1 if config.initialisation == "pytorch" else INIT_STD
     into_residual = {m.project for m in model.modules() if isinstance(m, Attention)}
     into_residual |= {m.down for m in model.modules() if isinstance(m, FeedForward)}
-    network = model.modulation if isinstance(model.modulation, TimestepNetwork) else None
-    timestep = set() if network is None else {network.hidden, network.embed, network.output}
+    of_modulation = set() if model.modulation is None else set(model.modulation.modules())
     for module in model.modules():
         if isinstance(module, nn.Linear):
-            if config.initialisation == "pytorch" or module in timestep:
+            if config.initialisation == "pytorch" or module in of_modulation:
                 bound = module.in_features**-0.5
                 module.weight.uniform_(-bound, bound, generator=generator)
                 if module.bias is not None:
@@ -48,8 +46,7 @@ def initialise(model: LoopedModel, config: ModelConfig, generator: torch.Generat
             module.weight.normal_(0, unit, generator=generator)
     if isinstance(model.positions, PositionEmbedding) and isinstance(model.positions.table, nn.Parameter):
         model.positions.table.normal_(0, unit, generator=generator)
-    if network is not None:
-        nn.init.zeros_(network.output.weight)
-        nn.init.zeros_(network.output.bias)
+    for parameter in getattr(model.modulation, "zero_at_start", ()):
+        parameter.zero_()
     if config.halting != "none":
         nn.init.constant_(model.halt.bias, -math.log(max(config.num_loops - 1, 1)))  # type: ignore[arg-type]

@@ -85,6 +85,7 @@ class TimestepNetwork(LayerModulation):
         self.hidden = nn.Linear(self.encoding.width, d_model)
         self.embed = nn.Linear(d_model, d_model)
         self.output = nn.Linear(d_model, layers * len(names) * d_model)
+        self.zero_at_start = list(self.output.parameters())
 
     def forward(self, num_loops: int, device: torch.device) -> Float[Tensor, "loops rows d_model"]:
         # float32 throughout: a sinusoid of a large index means nothing after rounding to bf16.

@@ -78,8 +78,10 @@ class Block(Protocol):
 class Modulation(Protocol):
     """Vectors that depend on the loop index, for every layer of the core."""
 
-    names: Sequence[Sequence[str]]
-    """For each core layer, the names under which it finds its vectors in `context.modulation`."""
+    @property
+    def names(self) -> Sequence[Sequence[str]]:
+        """For each core layer, the names under which it finds its vectors in `context.modulation`."""
+        ...
 
     def __call__(self, num_loops: int, device: torch.device, /) -> Float[Tensor, "loops rows d_model"]:
         """The vectors of all loops at once. The rows follow `names`, layer after layer.

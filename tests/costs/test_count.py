@@ -84,10 +84,10 @@ def test_exit_rules_cost_what_they_read(rule, parts):
     with FlopCounterMode(display=False) as counter:
         assert model(inputs_for(config, batch=1)[0], exit_rule=parsed).num_loops == 4, "no exit before the last loop"
     counted = counter.get_total_flops()
-    assert count.exit_flops(config, 6, 4.0, parsed.needs) == counted
+    assert count.exit_flops(model, inputs_for(config)[0], 4.0, parsed.needs) == counted
     assert (counted > count.flops(config, 6)) == (parsed.needs == "logits")
-    assert count.exit_flops(config, 6, 3.25, parsed.needs) == pytest.approx(
-        0.75 * count.exit_flops(config, 6, 3.0, parsed.needs) + 0.25 * counted
+    assert count.exit_flops(model, inputs_for(config)[0], 3.25, parsed.needs) == pytest.approx(
+        0.75 * count.exit_flops(model, inputs_for(config)[0], 3.0, parsed.needs) + 0.25 * counted
     )
 
 
@@ -97,7 +97,11 @@ def test_a_gate_costs_a_vector_in_every_loop():
     torch.nn.init.constant_(model.halt.bias, -9.0)  # type: ignore[union-attr, arg-type]  # no exit
     with FlopCounterMode(display=False) as counter:
         model(inputs_for(config, batch=1)[0], exit_rule=parse_rule("gate:0.9"))
-    assert count.exit_flops(config, 6, 4.0, "halting") == counter.get_total_flops() > count.flops(config, 6)
+    assert (
+        count.exit_flops(model, inputs_for(config)[0], 4.0, "halting")
+        == counter.get_total_flops()
+        > count.flops(config, 6)
+    )
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ STRINGS = EditDistanceConfig(length=5, eval_lengths=(7,), min_letters=3, max_let
 @pytest.mark.parametrize("timestep", ["index", "fraction"])
 def test_rows_equal_separate_passes(timestep):
     task, model = make(STRINGS, modulation="scale_gate", timestep=timestep, gate_offset=1)
-    rows = list(evaluate(model, task, loops=[1, 2, 5], examples=150))
+    rows = evaluate(model, task, loops=[1, 2, 5], examples=150)
     assert {(r["group"], r["num_loops"]) for r in rows} == {(g, n) for g in ("5", "7") for n in (1, 2, 5)}
     for row in rows:
         batch = task.batch("test", 0, 150, seed=0, group=row["group"])
@@ -68,17 +68,20 @@ def test_solutions_and_visualisations_are_the_models():
     assert drawn[0] != drawn[2]
 
 
-@pytest.mark.parametrize(("loops", "message"), [([], "loops"), ([2, 2], "different"), ([0, 1], "1 or more")])
+@pytest.mark.parametrize(
+    ("loops", "message"), [([], "loops"), ([2, 2], "different loop counts"), ([0, 1], "1 or more")]
+)
 def test_bad_loops(loops, message):
     task, model = make(STRINGS)
     with pytest.raises(ValueError, match=message):
-        list(evaluate(model, task, loops=loops, examples=4))
+        evaluate(model, task, loops=loops, examples=4)
+    assert evaluate(model, task, loops=[3, 1], examples=4) == evaluate(model, task, loops=[1, 3], examples=4)
 
 
 def test_loops_beyond_the_table():
     task, model = make(STRINGS, modulation="table", max_loops=3)
     with pytest.raises(ValueError, match="1 to 3, the rows of the learned table"):
-        list(evaluate(model, task, loops=[4], examples=4))
+        evaluate(model, task, loops=[4], examples=4)
 
 
 @given(st.integers(1, 400), st.data())

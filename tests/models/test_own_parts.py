@@ -9,10 +9,14 @@ from model_cases import TINY, build
 from tolerance import assert_close
 from torch import nn
 
+from looped.evaluation.calibration import calibrate
+from looped.evaluation.scores import evaluate
 from looped.models import ExitRule, LoopedModel, Observation, StateChange, parse_rule
 from looped.models.exit_rules import RULES
 from looped.models.generation import Sampling, generate
 from looped.nn.protocols import Context
+from looped.tasks import TASKS
+from looped.tasks.edit_distance import EditDistanceConfig
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 D, VOCAB = 8, 11
@@ -134,6 +138,14 @@ def test_modulation_that_a_block_does_not_read_is_refused():
         model_of(ConvBlock(), modulation=Decaying(layers=2))
 
 
+@pytest.mark.parametrize("shape", [(4, 2, D), (3, 1, D), (4, 0, D), (4, 1, D + 1), (4, D)])
+def test_modulation_of_a_wrong_shape_is_named(shape):
+    model = model_of(ConvBlock(), modulation=Decaying())
+    model.modulation.forward = lambda num_loops, device: torch.ones(shape, dtype=torch.float64)
+    with pytest.raises(ValueError, match=r"modulation: returned shape .*; expected \(4, 1, 8\)"):
+        model(TOKENS)
+
+
 @torch.no_grad()
 def test_own_block_with_keys_is_cached_generates_and_exits_by_token():
     model = model_of(RunningMean(), causal=True)
@@ -210,3 +222,19 @@ def test_attention_mask_of_integers_and_padding():
     mask = torch.tensor([[1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 1, 1]])
     assert not torch.equal(model(inputs).logits, model(inputs, attention_mask=mask).logits)
     assert torch.equal(model(inputs, attention_mask=mask.bool()).logits, model(inputs, attention_mask=mask).logits)
+
+
+def test_composed_model_is_evaluated_and_calibrated_like_ours():
+    task = TASKS["edit_distance"](EditDistanceConfig(length=4, max_letters=3))
+    torch.manual_seed(0)
+    parts = {"embed": nn.Embedding(task.spec.vocab_size or 0, D), "core": [ConvBlock()], "num_loops": 2}
+    model = LoopedModel(**parts, head=nn.Linear(D, task.spec.output_size), modulation=Decaying())
+    rows = evaluate(model, task, loops=[1, 3], examples=16, early=(3, StateChange(threshold=1e-9)))
+    cost = {row["num_loops"]: row["flops_per_example"] for row in rows if "exit_rule" not in row}
+    width = task.spec.max_seq_len
+    loop, head = 2 * 3 * D * D * width, 2 * D * task.spec.output_size * width
+    assert cost == {1: loop + head, 3: 3 * loop + head}
+    assert [row["flops_per_example"] for row in rows if "exit_rule" in row] == [3 * loop + head]
+    found = calibrate(model, task, loops=[1, 2, 4], examples=16)
+    assert found["trained_loops"] == 2
+    assert {row["num_loops"] for row in found["rows"] if row["exit_rule"] is None} == {1, 2, 4}

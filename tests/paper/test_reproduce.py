@@ -110,4 +110,4 @@ def test_writes_the_table_runs_and_reports(tmp_path, monkeypatch, capsys, in_pro
     assert re.fullmatch(
         r"\| timestep, 4 times \| 0.034 \|( \d+\.\d+ \\\[.*?\\\] \|){2} 1 \| \S+ \w \| \d+ s \|", row
     ), row
-    assert "One seed decides nothing" in text
+    assert "This is open with fewer than two shared seeds" in text

@@ -142,7 +142,7 @@ def test_a_run_of_an_own_task_goes_to_plain_data_and_back():
         ({"name": "party"}, r"RunConfig\.task\.name: task 'party': unknown \(did you mean 'parity'\?\)"),
         ({"length": 3}, r"RunConfig\.task\.name: task 'None': unknown"),
         (7, r"RunConfig\.task=7: expected an object"),
-        (None, r"RunConfig\.task: missing"),
+        (None, r"RunConfig: missing task"),
     ],
 )
 def test_bad_settings_of_a_task(task, message: str):

@@ -63,7 +63,7 @@ def one_line(error: pytest.ExceptionInfo[BaseException]) -> str:
 def test_not_a_run_folder(tmp_path, copy):
     with pytest.raises(ValueError, match=r"not a run folder \(no config.json\)"):
         load_run(tmp_path / "nowhere")
-    (copy / "config.json").write_text('{"run": {"recipe": 3}}')
+    (copy / "config.json").write_text('{"run": {"recipe": 3, "task": {"name": "lcs"}}}')
     with pytest.raises(ValueError, match=r"config\.json: run\.recipe=3: expected str"):
         load_run(copy)
     (copy / "config.json").write_text('{"run"')
@@ -135,7 +135,7 @@ def test_a_model_is_used_without_what_training_left(copy):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"d_model": 32}, r"embed\.weight is \(29, 16\) here and \(29, 32\) in the model"),
+        ({"d_model": 32}, r"positions\.table is \(12, 16\) here and \(12, 32\) in the model"),
         ({"modulation": "rezero"}, r"modulation.scalars is absent here and \(2,\) in the model"),
         ({"positions": "none"}, r"positions\.table is \(12, 16\) here and absent in the model"),
     ],
