@@ -40,7 +40,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class Sentences:
-    """Sentences as separate paragraphs."""
+    """Sentences as a list, or a single sentence as a paragraph."""
 
     items: Sequence[str]
 
