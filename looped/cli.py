@@ -23,7 +23,7 @@ COMMANDS = {
     "solve": "Answer your own puzzles, pairs of strings, countdown problems or tables with a trained model.",
     "generate": 'Continue texts with a trained language model: looped generate runs/mine --prompt "Once upon a time".',
     "inspect": "Measure the inside of a run's loop: loop logits, states, stability, attention and modulation.",
-    "show": "Print what a run folder holds: settings, progress, checkpoints, scores.",
+    "show": "Print the content of a run folder: settings, progress, checkpoints, scores.",
     "recipes": "List the recipes: what each trains, and for how long.",
     "tasks": "List the tasks, with an example of each.",
     "theory": "Run the theory: approximate a function, memorise labels, measure moduli and rates.",

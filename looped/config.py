@@ -149,10 +149,12 @@ class ModelConfig:
 
     @property
     def head_dim(self) -> int:
+        """Width of an attention head."""
         return self.d_head or self.d_model // self.num_heads
 
     @property
     def ff_dim(self) -> int:
+        """Width of the feed-forward layer."""
         return self.d_ff or 4 * self.d_model
 
 

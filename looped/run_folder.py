@@ -199,6 +199,8 @@ class AnswersByLoop(InFile):
 
 @frozen
 class CalibrationRow:
+    """The score with one loop count or exit rule, with its 95% interval."""
+
     exit_rule: str | None
     num_loops: int
     mean_loops: float
@@ -209,6 +211,8 @@ class CalibrationRow:
 
 @frozen
 class Recommendation(CalibrationRow):
+    """The recommended row, with its measured wall time."""
+
     seconds: float
     """Measured wall time for all examples with this setting."""
     seconds_of_best: float

@@ -42,6 +42,7 @@ def _choices(cls: Any) -> dict[str, tuple[Any, ...]]:
 
 
 def check(ok: bool, field_name: str, value: object, allowed: str) -> None:
+    """Raise ValueError with the field, its value and the allowed values, unless `ok`."""
     if not ok:
         raise ValueError(f"{field_name}={value!r}: expected {allowed}")
 
@@ -53,10 +54,12 @@ def at_least(least: int, **values: int | None) -> None:
 
 
 def positive(config: Any, *names: str) -> None:
+    """Raise ValueError for the first of the named fields that is below 1; None is allowed."""
     at_least(1, **{name: getattr(config, name) for name in names})
 
 
 def fraction(config: Any, *names: str) -> None:
+    """Raise ValueError for the first of the named fields that is not from 0 to 1; None is allowed."""
     for name in names:
         value = getattr(config, name)
         if value is not None:
@@ -75,6 +78,7 @@ def forbid_unused(config: Any, condition: str, *names: str) -> None:
 
 
 def ordered(config: Any, what: str) -> None:
+    """Raise ValueError if the field min_`what` is larger than max_`what`; None is allowed."""
     low, high = getattr(config, f"min_{what}"), getattr(config, f"max_{what}")
     if low is not None and high is not None:
         check(low <= high, f"min_{what}", low, f"at most max_{what}={high}")

@@ -199,13 +199,13 @@ def other_starts(sample: Sample) -> dict[str, Any]:
         found: dict[str, Any] = {
             key: band(values[1:]) for key, values in alignment(usual, other, part.attention_mask)._asdict().items()
         }
-        reads = [
+        pairs = [
             (loop.decode(a)[part.mask], loop.decode(b)[part.mask]) for a, b in zip(usual[1:], other[1:], strict=True)
         ]
         if part.targets.is_floating_point():
-            found["answers"] = [distance(b[:, 0], a[:, 0]) for a, b in reads]
+            found["answers"] = [distance(b[:, 0], a[:, 0]) for a, b in pairs]
         else:
-            found["answers"] = [(a.argmax(-1) == b.argmax(-1)).double().mean().item() for a, b in reads]
+            found["answers"] = [(a.argmax(-1) == b.argmax(-1)).double().mean().item() for a, b in pairs]
         rows.append({"start": name, **found})
     # The similarity of the last states of different inputs: an alignment has a meaning only if it is higher.
     unrelated = alignment(usual[-1:], usual[-1:].roll(1, 1), part.attention_mask).cosine

@@ -54,8 +54,8 @@ def training_run(name: str, arguments: Sequence[str]) -> tuple[RunConfig, Path, 
 
     default = recipe(name)
     settings = type(default.task)
-    for asked, fields in settings.resets.items():
-        if any(word.partition("=")[0] == f"--task.{asked.replace('_', '-')}" for word in arguments):
+    for changed, fields in settings.resets.items():
+        if any(word.partition("=")[0] == f"--task.{changed.replace('_', '-')}" for word in arguments):
             plain = {name: getattr(settings(), name) for name in fields}
             default = dataclasses.replace(default, task=dataclasses.replace(default.task, **plain))
     # Some recipes need files that only the options name. Their sizes are therefore completed after parsing.

@@ -136,19 +136,19 @@ def rule_rows(model: LoopedModel, task: Task, batch: Batch, num_loops: int, spli
     scores: list[list[dict[str, Tensor]]] = [[] for _ in rules]
     loops: list[list[Tensor]] = [[] for _ in rules]
     for part in _parts(model, batch, 2 * num_loops):
-        for i, (logits, ran) in enumerate(exits_of(model, part, rules, num_loops)):
+        for i, (logits, taken) in enumerate(exits_of(model, part, rules, num_loops)):
             scores[i].append(task.score(part, logits))
-            loops[i].append(ran.cpu())
+            loops[i].append(taken.cpu())
     weights = task.weights(batch)
-    means = [((torch.cat(ran) * weights).sum() / weights.sum()).item() for ran in loops]
+    means = [((torch.cat(taken) * weights).sum() / weights.sum()).item() for taken in loops]
     return [
         _row(task, batch, found, split, str(rule), num_loops, mean)
         for rule, found, mean in zip(rules, scores, means, strict=True)
     ]
 
 
-def _parts(model: LoopedModel, batch: Batch, reads: int) -> Iterator[Batch]:
-    return parts(batch, part_size(model, batch, reads), model.device)
+def _parts(model: LoopedModel, batch: Batch, loops: int) -> Iterator[Batch]:
+    return parts(batch, part_size(model, batch, loops), model.device)
 
 
 def _row(
@@ -236,16 +236,16 @@ def replay(
     return exits.loops_taken[:, 0].double()
 
 
-def wall_times(model: LoopedModel, batch: Batch, ways: Sequence[tuple[int, ExitRule | None]]) -> list[float]:
+def wall_times(model: LoopedModel, batch: Batch, settings: Sequence[tuple[int, ExitRule | None]]) -> list[float]:
     """Seconds that all examples take with each number of loops and rule, measured with real early exits.
 
     The settings are timed in turns, and the fastest turn of each counts. Other work on the machine thus affects all
     settings alike.
     """
     pieces = list(parts(batch, min(PART, part_size(model, batch, 1)), model.device))
-    best = [float("inf")] * len(ways)
+    best = [float("inf")] * len(settings)
     for turn in range(1 + REPEATS):
-        for i, (num_loops, rule) in enumerate(ways):
+        for i, (num_loops, rule) in enumerate(settings):
             began = time.perf_counter()
             for part in pieces:
                 run_with_exits(model, part, num_loops, rule)[0].sum().item()  # waits for a GPU

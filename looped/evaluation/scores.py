@@ -110,8 +110,8 @@ def evaluate(
         most, rule = early
         exited: dict[str, list[Tensor]] = {}
         for part in parts(batch, part_size(model, batch, 1), device):
-            logits, ran = run_with_exits(model, part, most, rule)
-            for score, values in (task.score(part, logits) | {"loops": ran}).items():
+            logits, taken = run_with_exits(model, part, most, rule)
+            for score, values in (task.score(part, logits) | {"loops": taken}).items():
                 exited.setdefault(score, []).append(values.cpu())
         mean = ((torch.cat(exited.pop("loops")) * weights).sum() / weights.sum()).item()
         cost = {"flops_per_example": round(exit_flops(model, batch.inputs, mean, rule.needs))}
@@ -144,9 +144,9 @@ def row_of(
     return {metric: {"value": value[metric], "low": low[metric], "high": high[metric]} for metric in value}
 
 
-def part_size(model: LoopedModel, batch: Batch, reads: int) -> int:
-    """Number of examples in a forward pass that computes the logits of `reads` loops."""
-    return min(PART, LOGITS // (batch.inputs.shape[1] * (model.output_size or 1) * reads) or 1)
+def part_size(model: LoopedModel, batch: Batch, loops: int) -> int:
+    """Number of examples in a forward pass that computes the logits of `loops` loops."""
+    return min(PART, LOGITS // (batch.inputs.shape[1] * (model.output_size or 1) * loops) or 1)
 
 
 def parts(batch: Batch, size: int, device: torch.device) -> Iterator[Batch]:

@@ -53,6 +53,8 @@ class Claim:
 
 @dataclass(frozen=True, kw_only=True)
 class PaperTable:
+    """A table of the paper at one scale."""
+
     title: str
     rows: tuple[Row, ...]
     claims: tuple[Claim, ...]

@@ -32,12 +32,16 @@ class Table:
 
 @dataclass(frozen=True)
 class Chart:
+    """A figure with its caption."""
+
     figure: RenderedFigure
     caption: str
 
 
 @dataclass(frozen=True)
 class Sentences:
+    """Sentences as a list, or a single sentence as a paragraph."""
+
     items: Sequence[str]
 
 
@@ -53,6 +57,8 @@ Block = Table | Chart | Sentences | Html
 
 @dataclass(frozen=True)
 class Section:
+    """A part of the report: a title, one sentence, then blocks and sections within it."""
+
     title: str
     takeaway: str
     """One sentence, computed from the data."""

@@ -54,10 +54,12 @@ class Run:
 
     @property
     def finished(self) -> bool:
+        """Whether the training came to its end."""
         return self.summary is not None and self.summary.finished != "interrupted"
 
     @property
     def test_rows(self) -> list[EvalRow]:
+        """The rows of eval.jsonl on test examples."""
         return [row for row in self.rows if row.split == "test"]
 
     @property
@@ -78,6 +80,7 @@ class Run:
 
     @property
     def last_step(self) -> int:
+        """The last step in metrics.jsonl; 0 if there is none."""
         return max((row.step for row in (*self.training, *self.validations)), default=0)
 
     @property

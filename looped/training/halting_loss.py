@@ -30,8 +30,8 @@ def divergence_from_geometric(p: Float[Tensor, "loops n"], prior: float) -> Floa
 
 
 def losses(
-    loop_logits: Float[Tensor, "reads n output"], targets: Int[Tensor, " n"] | Float[Tensor, " n"]
-) -> Float[Tensor, "reads n"]:
+    loop_logits: Float[Tensor, "loops n output"], targets: Int[Tensor, " n"] | Float[Tensor, " n"]
+) -> Float[Tensor, "loops n"]:
     """Loss of each loop and position: cross-entropy in nats; squared error for real targets."""
     if targets.is_floating_point():
         return (loop_logits[..., 0].float() - targets) ** 2

@@ -78,7 +78,7 @@ class ModelWithLoss(nn.Module):
 
 
 def masked_sums(
-    loop_logits: Float[Tensor, "reads batch seq output"],
+    loop_logits: Float[Tensor, "loops batch seq output"],
     targets: Int[Tensor, "batch seq"] | Float[Tensor, "batch seq"],
     mask: Bool[Tensor, "batch seq"],
 ) -> tuple[Float[Tensor, ""], Int[Tensor, ""]]:

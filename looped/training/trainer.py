@@ -194,8 +194,8 @@ class Trainer:
         if self.average:
             self.average.update()
         size, seq = batch.inputs.shape[:2]
-        reads = logits_in_training(self.run, loops[0])
-        self.meter.add((size, seq), size * training_flops(self.run.model, seq, *loops, reads), **values)
+        loop_logits = logits_in_training(self.run, loops[0])
+        self.meter.add((size, seq), size * training_flops(self.run.model, seq, *loops, loop_logits), **values)
         means, speed = self.meter.means(), self.meter.speed(self.matmul_peak)
         self.display.update(progress.step, means, speed["examples_per_s"])
         last = progress.step == config.steps

@@ -87,7 +87,7 @@ def test_logit_lens():
     assert all(agreements[18:])
 
 
-def test_a_certain_readout_has_no_entropy():
+def test_certain_logits_have_no_entropy():
     logits = torch.tensor([[[[0.0, 1000.0]]]])
     assert logit_lens(logits, torch.tensor([[0]])).entropy.item() == 0
 

@@ -84,7 +84,7 @@ def test_recommendation_is_the_fewest_mean_loops_that_are_good_enough():
         assert row["value"] == pytest.approx(task.score(batch, logits)["board"].mean().item())
 
 
-def test_overthinking_is_said_with_its_numbers():
+def test_overthinking_is_reported_with_its_numbers():
     rows = [{"exit_rule": None, "num_loops": n, "value": v} for n, v in ((2, 0.5), (4, 0.9), (6, 0.893), (8, 0.7))]
     task = TASKS["sudoku"](BOARDS)
     says = "overthinking: board falls from 0.9 at the 4 loops of training to 0.7 at 8"
@@ -96,7 +96,7 @@ def test_overthinking_is_said_with_its_numbers():
     assert overthinking(rows[:2], 2, errors, lambda score: 0.005 * score) == says
 
 
-def test_causal_models_leave_token_by_token_and_errors_are_lower_the_better(tmp_path: Path):
+def test_causal_models_exit_token_by_token_and_errors_are_lower_the_better(tmp_path: Path):
     task, model = make(InContextConfig(dim=3, points=6), vocab_size=None, num_loops=3)
     found = calibrate(model, task, loops=[1, 3, 5], examples=16)
     rules = [row["exit_rule"] for row in found["rows"] if row["exit_rule"]]

@@ -52,7 +52,7 @@ def test_ours_and_the_users_are_known():
     assert TASKS["edit_distance"].title == "Edit distance"
 
 
-def test_an_unknown_name_is_told_with_the_nearest_and_the_way_to_make_it_known():
+def test_an_unknown_name_gives_the_nearest_and_the_way_to_register_it():
     assert "parities" not in TASKS
     with pytest.raises(ValueError, match=r"^task 'party': unknown \(did you mean 'parity'\?\)") as error:
         TASKS["party"]

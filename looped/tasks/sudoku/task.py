@@ -102,7 +102,9 @@ class Sudoku(Task):
             keep &= True if low is None else values >= low
             keep &= True if high is None else values <= high
         if not keep.any():
-            raise ValueError(f"{files}: none of the {len(keep)} puzzles is in the range of clues and ratings asked for")
+            raise ValueError(
+                f"{files}: none of the {len(keep)} puzzles is in the range of clues and ratings of the configuration"
+            )
         kept = [rating for rating, used in zip(rows.ratings, keep, strict=True) if used]
         return Puzzles(rows.puzzles[keep], rows.solutions[keep], kept, rows.skipped)
 

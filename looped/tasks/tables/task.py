@@ -22,7 +22,7 @@ from looped.tasks.in_context.table_files import (
 from looped.tasks.registry import register
 from looped.tasks.tables.config import TablesConfig
 
-ASKED_SHARE = 20  # one row in 20 is a query in validation or test and never used in training
+QUERY_EVERY = 20  # one row in 20 is a query in validation or test and never used in training
 
 
 class Rows(NamedTuple):
@@ -87,8 +87,8 @@ class Tables(PromptTask):
         split, rng = np.zeros(count, np.int64), np.random.default_rng(config.split_seed)
         for each in np.unique(classes):
             members = rng.permutation(np.flatnonzero(classes == each))
-            asked = max(2, len(members) // ASKED_SHARE)
-            split[members[: asked // 2]], split[members[asked // 2 : asked]] = 1, 2
+            queries = max(2, len(members) // QUERY_EVERY)
+            split[members[: queries // 2]], split[members[queries // 2 : queries]] = 1, 2
         first = split == 0
         fewest = int(np.sort(np.bincount(classes[first], minlength=classes.max() + 1))[:2].sum())
         if fewest < self.points:
@@ -127,8 +127,8 @@ class Tables(PromptTask):
             allowed, labels = (y == low) | (y == high), (rows.labels[low], rows.labels[high])
             y = np.where(y == high, 1.0, -1.0)
         everywhere = name in self.groups
-        asked = np.flatnonzero(allowed & (everywhere | (rows.split == SPLITS.index(split))))
-        last = rng.choice(asked)
+        queries = np.flatnonzero(allowed & (everywhere | (rows.split == SPLITS.index(split))))
+        last = rng.choice(queries)
         known = np.flatnonzero(allowed & (everywhere | (rows.split == 0)))
         context = rng.choice(known[known != last], self.points - 1, replace=False)
         chosen = np.append(context, last)

@@ -48,7 +48,10 @@ class TextConfig(TaskConfig):
         check(257 <= self.bpe_size <= 1_000_000, "bpe_size", self.bpe_size, "257 to 1000000")
         separate = bool(self.validation_files), bool(self.test_files)
         check(
-            separate[0] == separate[1], "validation_files", self.validation_files, "files exactly where test_files are"
+            separate[0] == separate[1],
+            "validation_files",
+            self.validation_files,
+            "files if test_files are given, else none",
         )
         if self.dataset is not None:
             forbid_unused(self, "a dataset is given", "train_files", "validation_files", "test_files")

@@ -206,7 +206,7 @@ def test_rules(numbers, target, steps, valid):
             task.read([line], "file", "stop")
 
 
-def test_scores_answer_and_picture():
+def test_scores_answer_and_visualisation():
     task = make()
     batch = task.encode([PROBLEM] * 3)
     said = batch.targets.clone()

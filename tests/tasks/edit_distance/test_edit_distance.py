@@ -164,7 +164,7 @@ def test_batches_are_as_wide_as_their_length():
         task.encode([Pair("a" * 20, "b" * 20)])
 
 
-def test_answer_and_picture():
+def test_answer_and_visualisation():
     task = make(length=6)
     pair = Pair("kitten", "sitting", 8)
     logits = torch.zeros(2, 15, task.spec.output_size)

@@ -227,7 +227,7 @@ def test_scores_in_bfloat16_and_of_a_full_board():
 
 
 @pytest.mark.parametrize("loss", ["blanks", "all"])
-def test_answer_and_picture(loss):
+def test_answer_and_visualisation(loss):
     task = Sudoku(SudokuConfig(box=2, loss=loss))
     problem = small().sample("test", 1, np.random.default_rng(3))[0]._replace(rating="7.2")
     solution = torch.from_numpy(problem.solution).long()
