@@ -17,7 +17,7 @@ def frozen(cls: type[T]) -> type[T]:
     """The decorator of every configuration: frozen, keyword-only, with slots; choices are checked when one is made."""
     own: Any = getattr(cls, "__post_init__", None)
 
-    def __post_init__(self: Any) -> None:
+    def __post_init__(self: Any) -> None:  # noqa: N807
         for name, choices in _choices(type(self)).items():
             value = getattr(self, name)
             hint = nearest(value, filter(None, choices)) if isinstance(value, str) else ""

@@ -183,7 +183,8 @@ def layer_modulation(model: LoopedModel, num_loops: int) -> dict[str, Float[Tens
     Raises:
         ValueError: num_loops is larger than the learned table.
     """
-    if model.modulation is None or len(set(names := model.modulation.names)) > 1 or names[0] == ("input_shift",):
+    names = [] if model.modulation is None else [tuple(of_layer) for of_layer in model.modulation.names]
+    if len(set(names)) != 1 or names[0] == ("input_shift",):
         return None
     rows = model.modulation(num_loops, model.device).unflatten(1, (len(names), -1))
     return dict(zip(names[0], rows.unbind(2), strict=True))

@@ -115,9 +115,8 @@ def stream(
     if not len(prompts):
         raise ValueError("prompts: expected at least one")
     if model.output_size is not None and (vocab_size or model.output_size) > known:
-        raise ValueError(
-            f"vocab_size={vocab_size or model.output_size}: expected at most {known}, the tokens that the model can read"
-        )
+        outputs = vocab_size or model.output_size
+        raise ValueError(f"vocab_size={outputs}: expected at most {known}, the tokens that the model can read")
     for prompt in prompts:
         if not isinstance(prompt, Tensor) or prompt.ndim != 1 or prompt.is_floating_point():
             raise ValueError("prompts: expected a list of tensors of integers, each of shape (tokens,)")

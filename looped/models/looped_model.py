@@ -315,6 +315,8 @@ class LoopedModel(nn.Module):
         recomputes: bool = False,
     ) -> None:
         seq = inputs.shape[1]
+        if self.max_loops is not None and loops > self.max_loops:
+            raise ValueError(f"num_loops={loops}: expected at most {self.max_loops}, the max_loops of the modulation")
         if rule is not None:
             if recomputes:
                 raise ValueError("exit_rule: expected neither num_grad_loops nor recompute beside it")
@@ -358,7 +360,7 @@ class LoopedModel(nn.Module):
         mean = (chance * weight).sum(-1, keepdim=True) / weight.sum(-1, keepdim=True).clamp(min=1)
         return mean.expand_as(chance)
 
-    def _core(self, state: Tensor, contexts: list[Context]) -> Tensor:
+    def _core(self, state: Tensor, contexts: list[Context]) -> Any:
         """One application of the core, with a context for each layer."""
         state = self.injection(state, contexts[0])
         for block, context in zip(self.core, contexts, strict=True):

@@ -68,7 +68,7 @@ class Block(Protocol):
     - `modulation_names`: names of the modulation that it reads from `context.modulation`. A model refuses a
       modulation that a core block does not read.
     - `kv_shape`: (heads, head_dim) of the keys and values that it passes through `context.kv`. A block without this
-      attribute cannot be cached. A block that looks at one token at a time has (0, 0).
+      attribute cannot be cached. A block that looks at one token at a time has (0, 0); a convolution does not.
     """
 
     def __call__(self, x: Tensor, context: Context, /) -> Tensor: ...

@@ -265,7 +265,7 @@ def test_names_that_are_strings_are_named():
         model_of(ConvBlock(), modulation=modulation)
     block = ConvBlock()
     block.modulation_names = "strength"  # pyright: ignore[reportAttributeAccessIssue]
-    with pytest.raises(ValueError, match="ConvBlock.modulation_names='strength': expected a tuple"):
+    with pytest.raises(ValueError, match=r"ConvBlock\.modulation_names='strength': expected a tuple"):
         model_of(block, modulation=Decaying())
     with pytest.raises(ValueError, match="'decay': expected an ending _scale, _gate or _shift"):
         TimestepNetwork(D, ["decay"], 1)

@@ -249,7 +249,7 @@ def test_impossible_models_are_named():
         LoopedTransformer(dataclasses.replace(TINY, vocab_size=None))
     with pytest.raises(ValueError, match="sequence length 10"):
         build(TINY)(torch.zeros(1, 10, dtype=torch.long))
-    with pytest.raises(ValueError, match="num_loops=10: expected at most the 9 rows"):
+    with pytest.raises(ValueError, match="num_loops=10: expected at most 9, the max_loops"):
         build(VARIANTS["table"])(inputs_for(TINY)[0], num_loops=10)
     with pytest.raises(ValueError, match=r"threshold=0\.0"):
         StateChange(threshold=0.0)
