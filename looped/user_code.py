@@ -22,7 +22,9 @@ def import_code(target: str) -> None:
         sys.path.insert(0, folder)
     try:
         module = importlib.import_module(name)
-    except Exception as error:  # the user's code may raise anything
+    except SyntaxError as error:
+        raise ValueError(f"--import {target}: {error.filename}:{error.lineno}: {error.msg}") from error
+    except (Exception, SystemExit) as error:  # the user's code may raise anything
         trace = error.__traceback__
         while trace is not None and trace.tb_next is not None:
             trace = trace.tb_next

@@ -183,7 +183,9 @@ def layer_modulation(model: LoopedModel, num_loops: int) -> dict[str, Float[Tens
     Raises:
         ValueError: num_loops is larger than the learned table.
     """
-    names = [] if model.modulation is None else [tuple(of_layer) for of_layer in model.modulation.names]
+    if model.modulation is None:
+        return None
+    names = [tuple(of_layer) for of_layer in model.modulation.names]
     if len(set(names)) != 1 or names[0] == ("input_shift",):
         return None
     rows = model.modulation(num_loops, model.device).unflatten(1, (len(names), -1))

@@ -91,6 +91,11 @@ class EarlyExit:
         logits = self.decode(new, t) if rule.needs == "logits" else None
         halting = self.halting(new, mask) if rule.needs == "halting" else None
         done, carry = rule(Observation(t + 1, old.hidden, new, logits, halting, old.carry))
+        if not isinstance(done, Tensor) or done.shape != mask.shape:
+            found = tuple(done.shape) if isinstance(done, Tensor) else type(done).__name__
+            raise ValueError(f"exit_rule={rule}: returned {found}; expected booleans of shape {tuple(mask.shape)}")
+        if t > 0 and (carry is None) != (state.carry is None):
+            raise ValueError(f"exit_rule={rule}: its carry is None in some loops only; expected None in all or in none")
         if halted is not None:  # a halted token keeps what it had
 
             def kept(a: Tensor, b: Tensor) -> Tensor:

@@ -67,8 +67,11 @@ class ExitRule(ABC):
             raise ValueError(f"per={self.per!r}: expected 'sequence' or 'token'")
         if self.min_loops < 1:
             raise ValueError(f"min_loops={self.min_loops}: expected at least 1")
-        if self.argument and not (value := getattr(self, self.argument)) > 0:
+        value = getattr(self, self.argument) if self.argument else 1
+        if not value > 0:
             raise ValueError(f"{self.argument}={value!r}: expected a positive number")
+        if self.argument == "loops" and not isinstance(value, int):
+            raise ValueError(f"loops={value!r}: expected a whole number")
 
     def check(self, model: Halting) -> None:
         """Raises ValueError if the model has not learned what the rule needs."""
@@ -142,7 +145,8 @@ class KLDivergence(ExitRule):
         now = observation.logits.log_softmax(-1)
         if observation.carry is None:
             return torch.zeros(now.shape[:2], dtype=torch.bool, device=now.device), now
-        return (now.exp() * (now - observation.carry)).sum(-1) <= self.threshold, now
+        terms = now.exp() * (now - observation.carry)
+        return torch.where(now.isneginf(), 0.0, terms).sum(-1) <= self.threshold, now  # impossible classes add nothing
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -157,7 +161,7 @@ class Entropy(ExitRule):
     def __call__(self, observation: Observation) -> tuple[Tensor, None]:
         assert observation.logits is not None
         log = observation.logits.log_softmax(-1)
-        return -(log.exp() * log).sum(-1) <= self.threshold, None
+        return -torch.where(log.isneginf(), 0.0, log.exp() * log).sum(-1) <= self.threshold, None
 
 
 class UnchangedCarry(NamedTuple):

@@ -110,7 +110,7 @@ class Pass:
         """The state after loop t, of the examples in the loop."""
         shared, model = self._active_rows(), self.model
         contexts = [self.context("core", layer, t, shared) for layer in range(len(model.core))]
-        new = model._run_core(state, contexts) if self.store is None else model._core(state, contexts)
+        new = model.run_core(state, contexts)
         if not isinstance(new, Tensor) or new.shape != state.shape:
             found = tuple(new.shape) if isinstance(new, Tensor) else type(new).__name__
             raise ValueError(

@@ -71,7 +71,6 @@ class GeneratedToken(NamedTuple):
     """Whether the text ends with it."""
 
 
-@torch.no_grad()
 def stream(
     model: LoopedModel,
     prompts: Sequence[Int[Tensor, " _"]],
@@ -200,6 +199,7 @@ class Decoder:
     def full(self) -> bool:
         return self.cache is not None and self.cache.used == self.cache.length
 
+    @torch.no_grad()
     def read(self, texts: Sequence[Sequence[int]]) -> tuple[Float[Tensor, "rows vocab"], Int[Tensor, " rows"]]:
         """Logits after each of these texts, which replace those read before, and the loops that they took."""
         if self.cache is None or self.cache.batch != len(texts):
@@ -225,6 +225,7 @@ class Decoder:
         assert output is not None
         return self._last(output)
 
+    @torch.no_grad()
     def next(self, tokens: Int[Tensor, " rows"]) -> tuple[Float[Tensor, "rows vocab"], Int[Tensor, " rows"]]:
         """The same after one more token of each text."""
         assert self.cache is not None

@@ -56,6 +56,10 @@ def iterate(
         raise ValueError(f"num_loops={num_loops}: expected at least 1")
     if not 1 <= window <= num_loops:
         raise ValueError(f"num_grad_loops={window}: expected 1 to num_loops={num_loops}")
+    if recompute not in ("none", "loop", "nested"):
+        raise ValueError(f"recompute={recompute!r}: expected none, loop or nested")
+    if any(not 1 <= n <= num_loops for n in keep):
+        raise ValueError(f"keep={list(keep)}: expected loop numbers from 1 to num_loops={num_loops}")
     if until is not None and (window < num_loops or recompute != "none"):
         raise ValueError("until: expected neither num_grad_loops nor recompute beside it")
     kept: list[State] = []
@@ -90,7 +94,7 @@ def iterate(
         one = step if segment == 1 else lambda state, t: _recomputed(step, state, t)
         for first in range(start, num_loops, segment):
             state = advance(_recomputed(run, state, first, min(first + segment, num_loops), one))
-    numbers = sorted(n for n in keep if n <= loops)
+    numbers = sorted(n for n in set(keep) if n <= loops)
     return Iterated(state, loops, dict(zip(numbers, kept, strict=True)))
 
 

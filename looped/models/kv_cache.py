@@ -16,6 +16,8 @@ from looped.models.early_exit import Active
 from looped.nn.attention import causal_mask, combined_mask
 from looped.nn.protocols import KVSlot, Section, kv_shape
 
+NOT_COMPUTED = "context.kv.write: this loop has no keys and values of its own; call read() if not kv.computes"
+
 
 @dataclass(frozen=True, slots=True)
 class SlotPolicy:
@@ -165,6 +167,8 @@ class CachedPass:
 
     def __init__(self, cache: Cache, span: slice, num_loops: int, active: Active) -> None:
         self.cache, self.span, self.num_loops, self.active = cache, span, num_loops, active
+        self.used: set[int] = set()
+        """The layers that wrote keys and values, by the identity of their slots."""
 
     def slot(self, section: Section, layer: int, t: int) -> KVSlot:
         return CacheSlot(self, self.cache.slots[section][layer], self.cache.policies[section], t)
@@ -172,6 +176,10 @@ class CachedPass:
     def close(self, loops_taken: Int[Tensor, "batch seq"] | None) -> None:
         """The pass is over: tokens show their last keys in the slots of the loops that their example did not run."""
         self.cache.used = self.span.stop
+        for i, slots in enumerate(self.cache.slots["core"]):
+            if slots.numel() and id(slots) not in self.used:
+                name = f"core[{i}] ({type(self.cache.model.core[i]).__name__})"
+                raise ValueError(f"cache: {name} has a kv_shape but never called context.kv.write; its answer is wrong")
         ran = torch.tensor([self.num_loops]) if loops_taken is None else loops_taken.amax(1)
         for n in ran.unique().tolist():
             rows = slice(None) if loops_taken is None else (ran == n).nonzero()[:, 0]
@@ -197,6 +205,9 @@ class CacheSlot:
         return self.slots[self.policy.slot(t, self.run.num_loops)]
 
     def write(self, new: Float[Tensor, "two active heads new d"]) -> Float[Tensor, "two active heads keys d"]:
+        if not self.computes:
+            raise ValueError(NOT_COMPUTED)
+        self.run.used.add(id(self.slots))
         active, span, held = self.run.active, self.run.span, self._held(self.t)
         if active.halted is not None:  # the slot of the previous loop has the last keys of halted tokens
             last = active.take(self._held(self.t - 1)[:, :, :, span], dim=1)
@@ -236,6 +247,8 @@ class PassSlot:
     computes: bool
 
     def write(self, new: Float[Tensor, "two active heads seq d"]) -> Float[Tensor, "two active heads seq d"]:
+        if not self.computes:
+            raise ValueError(NOT_COMPUTED)
         active, latest = self.store.active, self.store.latest.get(self.key)
         if active.halted is not None:
             new = torch.where(active.halted[:, None, :, None], active.take(latest, dim=1), new)

@@ -9,6 +9,7 @@ A forward pass flows like this:
     logits = head(norm(coda(state)))
 """
 
+import functools
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,8 @@ from looped.nn.injection import NoInjection
 from looped.nn.protocols import Context, Injection, Modulation, Section, kv_shape, modulation_names
 
 Inputs = Int[Tensor, "batch seq"] | Float[Tensor, "batch seq input"]
-AttentionMask = Bool[Tensor, "batch seq"] | Int[Tensor, "batch seq"] | Bool[Tensor, "batch seq seq"]
+AttentionMask = Tensor
+"""(batch, seq), or (batch, seq, seq) for each query and key; booleans, or 0 and 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,10 +136,18 @@ class LoopedModel(nn.Module):
         self.halting: Literal["none", "gate", "act"] = halting
         self.loop_norm, self.num_loops = loop_norm, num_loops
         self.kv_loops, self.causal, self.max_seq_len = kv_loops, causal, max_seq_len
+        if not len(self.core):
+            raise ValueError("core: expected at least one block")
+        if num_loops < 1 or (kv_loops is not None and kv_loops < 1):
+            raise ValueError(f"num_loops={num_loops}, kv_loops={kv_loops}: expected at least 1")
+        if halting not in ("none", "gate", "act") or (halting == "none") != (halt is None):
+            raise ValueError(
+                f"halting={halting!r}: expected 'gate' or 'act' with a module `halt`, or 'none' without one"
+            )
         self._check_modulation()
         if kv_loops is not None:
             self.check_kv("kv_loops")
-        self._run_core = self._core
+        self.compiled = False
 
     # Facts about the model
 
@@ -200,7 +210,7 @@ class LoopedModel(nn.Module):
 
     def compile_core(self) -> None:
         """Compile one application of the core. The time to compile then does not depend on num_loops."""
-        self._run_core = torch.compile(self._core)
+        self.compiled = True
 
     def save(self, folder: Path | str) -> None:
         """Write the weights to `folder`/model.safetensors."""
@@ -253,20 +263,26 @@ class LoopedModel(nn.Module):
                 of another model, batch or number of loops, and arguments that cannot be combined.
         """
         loops = self.num_loops if num_loops is None else num_loops
+        attention_mask = _checked_mask(inputs, attention_mask)
+        exit_mask = None if exit_mask is None else exit_mask.bool()
         if exit_rule is None and self.halting == "act":
             exit_rule = learned_rule(self)
         named = {"last": {loops}, "all": set(range(1, loops + 1))}
-        wanted = sorted(named[loop_logits] if isinstance(loop_logits, str) else set(loop_logits))
+        chosen = named.get(loop_logits, ()) if isinstance(loop_logits, str) else loop_logits
+        wanted = [] if isinstance(chosen, int) else sorted(set(chosen))
         if loops >= 1 and (not wanted or wanted[0] < 1 or wanted[-1] > loops):
-            raise ValueError(f"loop_logits={loop_logits!r}: expected loop numbers from 1 to num_loops={loops}")
-        if attention_mask is not None:
-            attention_mask = attention_mask.bool()
+            raise ValueError(f"loop_logits={loop_logits!r}: expected last, all, or loop numbers from 1 to {loops}")
+        if last_logits is not None and last_logits < 1:
+            raise ValueError(f"last_logits={last_logits}: expected at least 1")
         recomputes = recompute != "none" or num_grad_loops not in (None, loops)
         self._check(inputs, attention_mask, loops, exit_rule, wanted, cache, recomputes)
         if cache is not None and cache.every_loop_logits and self.coda:
             wanted = sorted(named["all"])  # the keys of the coda after every loop belong into the cache
         run = Pass(self, inputs, attention_mask, positions, loops, cache, exit_rule)
         state = run.initial if initial_state is None else initial_state
+        if state.shape != run.initial.shape:
+            expected = tuple(run.initial.shape)
+            raise ValueError(f"initial_state: has shape {tuple(state.shape)}; expected {expected}")
         keep = named["all"] if loop_states else wanted
         if exit_rule is None:
             found = run.loop(state, keep, num_grad_loops=num_grad_loops, recompute=recompute)
@@ -298,8 +314,7 @@ class LoopedModel(nn.Module):
         """
         if self.kv_loops is not None:
             raise ValueError(f"kv_loops={self.kv_loops}: expected None; loops here pass on keys and values too")
-        if attention_mask is not None:
-            attention_mask = attention_mask.bool()
+        attention_mask = _checked_mask(inputs, attention_mask)
         self._check(inputs, attention_mask, num_loops, None, [num_loops], None)
         run = Pass(self, inputs, attention_mask, None, num_loops, None, None)
         return Loop(run.initial, run.step, lambda state: run.decode(state, num_loops - 1))
@@ -327,6 +342,8 @@ class LoopedModel(nn.Module):
             if self.max_seq_len is not None and seq > self.max_seq_len:
                 raise ValueError(f"sequence length {seq}: expected at most max_seq_len={self.max_seq_len}")
             return
+        if torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters()):
+            raise ValueError("cache: carries no gradient; expected a call under torch.no_grad()")
         if cache.model is not self:
             raise ValueError("cache: expected one from this model's new_cache; this was made for another model")
         if cache.batch != len(inputs):
@@ -360,9 +377,33 @@ class LoopedModel(nn.Module):
         mean = (chance * weight).sum(-1, keepdim=True) / weight.sum(-1, keepdim=True).clamp(min=1)
         return mean.expand_as(chance)
 
+    def run_core(self, state: Tensor, contexts: list[Context]) -> Any:
+        """One application of the core, compiled if `compile_core` was called. Stored keys and values stay eager."""
+        compiled = self.compiled and contexts[0].kv is None
+        return _compiled_core()(self, state, contexts) if compiled else self._core(state, contexts)
+
     def _core(self, state: Tensor, contexts: list[Context]) -> Any:
         """One application of the core, with a context for each layer."""
         state = self.injection(state, contexts[0])
         for block, context in zip(self.core, contexts, strict=True):
             state = block(state, context)
         return self.norm(state) if self.loop_norm else state
+
+
+def _checked_mask(inputs: Tensor, mask: Tensor | None) -> Tensor | None:
+    """The attention mask as booleans; ValueError for another type or shape."""
+    if mask is None:
+        return None
+    batch, seq = inputs.shape[:2]
+    if mask.shape not in ((batch, seq), (batch, seq, seq)):
+        expected = f"({batch}, {seq}), or ({batch}, {seq}, {seq}) for each query and key"
+        raise ValueError(f"attention_mask: has shape {tuple(mask.shape)}; expected {expected}")
+    if mask.is_floating_point() and not bool(((mask == 0) | (mask == 1)).all()):
+        raise ValueError("attention_mask: expected booleans, or 1 at real positions and 0 at padding")
+    return mask.bool()
+
+
+@functools.cache
+def _compiled_core() -> Callable[..., Any]:
+    # One function for all models. A compiled method on a model would follow a copy of it, with the original's weights.
+    return torch.compile(LoopedModel._core)

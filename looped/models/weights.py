@@ -33,11 +33,15 @@ def load_weights(model: nn.Module, path: Path) -> None:
         raise ValueError(f"{path}: no such file") from None
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{path}: the file is cut short or damaged ({error})") from None
-    wrong = [name for name, tensor in model.state_dict().items() if shapes.get(name, tensor.shape) != tensor.shape]
-    if not wrong:
-        missing, unexpected = load_model(model, str(path), strict=False)
-        wrong = sorted([*missing, *unexpected])
+    built = model.state_dict(keep_vars=True)
+    tied: dict[int, set[str]] = {}  # names of one tensor, of which the file has one
+    for name, tensor in built.items():
+        tied.setdefault(id(tensor), set()).add(name)
+    missing = [min(names) for names in tied.values() if not names & shapes.keys()]
+    wrong = sorted([*(shapes.keys() - built.keys()), *missing])
+    wrong += [name for name in shapes if name in built and shapes[name] != built[name].shape]
     if wrong:
-        built = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-        here, there = (sizes.get(wrong[0], "absent") for sizes in (shapes, built))
+        here = shapes.get(wrong[0], "absent")
+        there = tuple(built[wrong[0]].shape) if wrong[0] in built else "absent"
         raise ValueError(f"{path}: of another architecture: {wrong[0]} is {here} here and {there} in the model")
+    load_model(model, str(path), strict=False)

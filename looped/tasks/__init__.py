@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # one public name a line; each is imported only when it is us
     from looped.tasks.registry import TASKS as TASKS
     from looped.tasks.registry import TaskConfig as TaskConfig
     from looped.tasks.registry import register as register
+    from looped.tasks.sequence import SequenceConfig as SequenceConfig
     from looped.tasks.sequence import SequenceTask as SequenceTask
 else:
     __getattr__, __dir__, __all__ = lazy_names(__name__, __file__)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import pkgutil
+import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -79,6 +80,10 @@ class TaskRegistry(Mapping[str, "type[Task]"]):
         config = getattr(task, "Config", None)
         if not (isinstance(config, type) and issubclass(config, TaskConfig) and dataclasses.is_dataclass(config)):
             raise ValueError(f"task {name!r}: {task.__name__}.Config={config!r}: expected a @frozen TaskConfig class")
+        if not re.fullmatch(r"[A-Za-z]\w*", name):
+            raise ValueError(f"task {name!r}: expected a name of letters, digits and underscores")
+        if "Config" not in vars(task):  # settings that a base class shares between tasks
+            config = task.Config = frozen(type(f"{task.__name__}Config", (config,), {"__module__": task.__module__}))
         if "name" in vars(config):
             raise ValueError(f"task {name!r}: {config.__qualname__} already belongs to the task {config.name!r}")
         ours = name in _folders() and not f"{task.__module__}.".startswith(f"{__package__}.{name}.")
@@ -86,6 +91,8 @@ class TaskRegistry(Mapping[str, "type[Task]"]):
             owner = f"{__package__}.{name}" if ours else self._classes[name].__module__
             raise ValueError(f"task {name!r}: the name is taken by {owner}; choose another one")
         task.name = config.name = name
+        if task.metric == "squared_error":  # the default score of real targets
+            task.lower_is_better = True
         if not hasattr(task, "title"):
             task.title = name.replace("_", " ").capitalize()
         self._classes[name] = task

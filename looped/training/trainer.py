@@ -216,6 +216,8 @@ class Trainer:
         self.meter.began += time.perf_counter() - began
         self._write("validation", num_loops=self.schedule.last, scores=scores)
         step, metric = self.progress.step, self.task.metric
+        if metric not in scores:
+            raise ValueError(f"task {self.run.task.name}: metric={metric!r}: expected one of {', '.join(scores)}")
         self.display.say(f"step {step}  validation {'  '.join(f'{k} {v:.4f}' for k, v in scores.items())}")
         # Among equal scores the latest counts: while scores are still zero, longer training is the better guess.
         if self.progress.best is not None and self._better(self.progress.best["value"], scores[metric]):

@@ -153,10 +153,11 @@ def test_draws_follow_the_distribution(model: LoopedTransformer, sampling: Sampl
         ({"num_loops": 0}, "num_loops=0: expected at least 1"),
         ({"chunk": 0}, "chunk=0: expected at least 1"),
         ({"cache_loops": 2, "cache_policy": "all"}, "cache_loops=2"),
+        ({"vocab_size": None}, "vocab_size=13: expected at most 11, the tokens that the model can read"),
     ],
 )
 def test_bad_settings(model: LoopedTransformer, options: dict, message: str):
-    settings = {"prompts": [PROMPT], "max_new_tokens": 1, **options}
+    settings = {"prompts": [PROMPT], "max_new_tokens": 1, "vocab_size": 11, **options}
     with pytest.raises(ValueError, match=message):
         list(stream(model, settings.pop("prompts"), **settings))
 

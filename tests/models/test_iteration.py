@@ -106,3 +106,11 @@ def test_counts_out_of_range():
         iterate(lambda x, t: x, torch.zeros(1), 0)
     with pytest.raises(ValueError, match="num_grad_loops=4: expected 1 to num_loops=3"):
         iterate(lambda x, t: x, torch.zeros(1), 3, num_grad_loops=4)
+
+
+def test_unknown_choices_and_loops_to_keep():
+    with pytest.raises(ValueError, match="recompute='nestd': expected none, loop or nested"):
+        vars(iterate)["__wrapped__"](lambda x, t: x, torch.zeros(1), 3, recompute="nestd")
+    with pytest.raises(ValueError, match=r"keep=\[0, 2\]: expected loop numbers from 1 to num_loops=3"):
+        iterate(lambda x, t: x, torch.zeros(1), 3, keep=[0, 2])
+    assert list(iterate(lambda x, t: x + 1, torch.zeros(1), 3, keep=[2, 2]).kept) == [2]

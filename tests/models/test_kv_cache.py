@@ -273,12 +273,14 @@ def test_cleared_cache_follows_new_weights():
         ({}, {"exit_rule": Unchanged()}, "every_loop_logits=True"),
     ],
 )
+@torch.no_grad()
 def test_bad_caches_are_named(make, call, says):
     model = build(MODELS["prelude_coda"])
     with pytest.raises(ValueError, match=says):
         model(torch.zeros(1, 6, dtype=torch.long), cache=model.new_cache(**{"batch": 1, "length": 8} | make), **call)
 
 
+@torch.no_grad()
 def test_cache_of_another_model_is_refused():
     other = build(MODELS["learned"]).new_cache(1, 6)
     with pytest.raises(ValueError, match="another model"):

@@ -1,8 +1,11 @@
 """Your own block, modulation, injection and exit rule in the loop: they run, train, exit and decode, or are refused."""
 
+import copy
 import dataclasses
+import pickle
 from dataclasses import dataclass
 
+import jaxtyping
 import pytest
 import torch
 from model_cases import TINY, build
@@ -12,7 +15,7 @@ from torch import nn
 from looped.config import ModelConfig
 from looped.evaluation.calibration import calibrate
 from looped.evaluation.scores import evaluate
-from looped.models import ExitRule, LoopedModel, Observation, StateChange, parse_rule
+from looped.models import Entropy, ExitRule, KLDivergence, LoopedModel, Observation, StateChange, parse_rule
 from looped.models.exit_rules import RULES
 from looped.models.generation import Sampling, generate
 from looped.nn.block import TransformerBlock
@@ -50,7 +53,8 @@ class RunningMean(nn.Module):
     def forward(self, x, context: Context):
         v = self.value(x)[:, None]
         if context.kv is not None:
-            v = context.kv.write(torch.stack([v, v]))[1]
+            kv = context.kv
+            v = (kv.write(torch.stack([v, v])) if kv.computes else kv.read())[1]
         mask = torch.ones(1, 1, x.shape[1], v.shape[2], dtype=torch.bool) if context.mask is None else context.mask
         weights = mask / mask.sum(-1, keepdim=True)
         return x + self.out((weights.to(v.dtype) @ v)[:, 0]).tanh()
@@ -278,15 +282,114 @@ def test_library_modulation_composes_and_starts_as_the_identity():
     assert all(torch.equal(state, model.embed(TOKENS)) for state in states)
 
 
-@pytest.mark.parametrize("prompts", [[[1, 2]], torch.ones(2, 3, dtype=torch.long), [torch.ones(3)]])
-def test_prompts_of_another_kind_are_named(prompts):
-    if isinstance(prompts, torch.Tensor):  # the rows of a batch are prompts
-        assert len(generate(model_of(RunningMean(), causal=True), prompts, max_new_tokens=2)) == 2
-    else:
-        with pytest.raises((ValueError, TypeError), match=r"prompts: expected|violates|Type-check"):
-            generate(model_of(RunningMean(), causal=True), prompts, max_new_tokens=2)
+@torch.no_grad()
+def test_own_block_whose_later_loops_reuse_keys():
+    shared, plain = (model_of(RunningMean(), causal=True, kv_loops=kv_loops) for kv_loops in (1, None))
+    assert (shared(TOKENS).logits - plain(TOKENS).logits).abs().max() > 1e-3, "sharing must matter"
+    cache = shared.new_cache(2, 5)
+    cached = torch.cat([shared(TOKENS[:, i : i + 1], cache=cache).logits for i in range(5)], dim=1)
+    assert_close(cached, shared(TOKENS).logits)
 
 
-def test_choices_of_a_configuration_are_checked():
-    with pytest.raises(ValueError, match=r"modulation='timestep': expected one of none, additive"):
-        ModelConfig(modulation="timestep")  # pyright: ignore[reportArgumentType]
+class Stubborn(RunningMean):
+    """Writes in every loop, also where it may only read."""
+
+    def forward(self, x, context: Context):
+        if context.kv is not None:
+            context.kv.write(torch.zeros(2, len(x), 1, x.shape[1], D, dtype=x.dtype))
+        return x
+
+
+class Forgetful(RunningMean):
+    """Says that it stores keys, and does not."""
+
+    def forward(self, x, context: Context):
+        return x + x.cumsum(1)
+
+
+@torch.no_grad()
+def test_block_that_misuses_its_slot_is_named():
+    with pytest.raises(ValueError, match=r"context\.kv\.write: this loop has no keys and values of its own"):
+        model_of(Stubborn(), causal=True, kv_loops=1)(TOKENS)
+    model = model_of(Forgetful(), causal=True)
+    with pytest.raises(ValueError, match=r"core\[0\] \(Forgetful\) has a kv_shape but never called"):
+        model(TOKENS, cache=model.new_cache(2, 5))
+
+
+def test_a_cache_is_refused_where_gradients_are_wanted():
+    model = model_of(RunningMean(), causal=True)
+    with pytest.raises(ValueError, match=r"cache: carries no gradient; expected a call under torch\.no_grad"):
+        model(TOKENS, cache=model.new_cache(2, 5))
+
+
+def test_copies_of_a_compiled_model_run_their_own_weights():
+    model = build(TINY)
+    copy_before = copy.deepcopy(model)
+    model.compile_core()
+    copied = copy.deepcopy(model)
+    for module in (copy_before, copied):
+        with torch.no_grad():
+            for parameter in module.core.parameters():
+                parameter.zero_()
+    assert copied.compiled
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        inputs = torch.arange(12).reshape(2, 6) % 11
+        assert not torch.allclose(model(inputs).logits, copied(inputs).logits), "the weights must matter"
+        assert_close(copied(inputs).logits, copy_before(inputs).logits)
+        assert_close(pickle.loads(pickle.dumps(copied))(inputs).logits, copy_before(inputs).logits)
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)
+
+
+def test_refused_weights_change_nothing(tmp_path):
+    build(TINY).save(tmp_path)
+    model = build(dataclasses.replace(TINY, core_layers=2), seed=5)
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    with pytest.raises(ValueError, match=r"core\.1\.\S+ is absent here"):
+        model.load_weights(tmp_path)
+    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+    tied = build(dataclasses.replace(TINY, tie_embeddings=True, output_size=11), seed=3)
+    tied.save(tmp_path / "tied")
+    other = build(dataclasses.replace(TINY, tie_embeddings=True, output_size=11), seed=4)
+    other.load_weights(tmp_path / "tied")
+    assert torch.equal(other.head.weight, tied.head.weight)
+    assert other.head.weight is other.embed.weight
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        ({"attention_mask": torch.ones(6)}, r"attention_mask: has shape \(6,\); expected \(2, 6\)"),
+        ({"attention_mask": torch.ones(2, 1, 6, 6)}, r"attention_mask: has shape \(2, 1, 6, 6\)"),
+        ({"attention_mask": torch.zeros(2, 6) - torch.inf}, "expected booleans, or 1 at real positions"),
+        ({"initial_state": torch.zeros(1, 6, 16)}, r"initial_state: has shape \(1, 6, 16\); expected \(2, 6, 16\)"),
+        ({"last_logits": 0}, "last_logits=0: expected at least 1"),
+        ({"loop_logits": 2}, "loop_logits=2: expected last, all, or loop numbers from 1 to 5"),
+        ({"loop_logits": "al"}, "loop_logits='al': expected last, all"),
+    ],
+)
+def test_arguments_of_a_wrong_kind_are_named(call, says):
+    with pytest.raises((ValueError, TypeError), match=says):
+        vars(LoopedModel.forward)["__wrapped__"](build(TINY), torch.arange(12).reshape(2, 6) % 11, **call)
+
+
+@torch.no_grad()
+def test_exit_masks_of_integers_count_as_booleans():
+    model, inputs = build(dataclasses.replace(TINY, num_loops=8)), torch.arange(12).reshape(2, 6) % 11
+    mask = torch.tensor([[2, 0, 0, 0, 0, 0]] * 2)
+    states = model(inputs, loop_states=True).loop_states
+    change = (states[1:] - states[:-1]).norm(dim=-1) / states[:-1].norm(dim=-1)
+    rule = StateChange(threshold=1.001 * change[3, :, 0].max().item())
+    taken = model(inputs, exit_rule=rule, exit_mask=mask.bool()).loops_taken
+    assert not torch.equal(taken, model(inputs, exit_rule=rule).loops_taken), "the mask must matter"
+    found = vars(LoopedModel.forward)["__wrapped__"](model, inputs, exit_rule=rule, exit_mask=mask).loops_taken
+    assert torch.equal(found, taken)
+
+
+@torch.no_grad()
+def test_impossible_classes_do_not_keep_a_rule_from_exiting():
+    model = build(dataclasses.replace(TINY, bias=True))
+    model.head.bias[0] = -torch.inf
+    for rule in (Entropy(threshold=50.0), KLDivergence(threshold=50.0)):
+        assert model(torch.arange(6)[None], exit_rule=rule).num_loops <= 2

@@ -66,8 +66,7 @@ class Sums(Drawn):
     class Config(TaskConfig):
         """No settings."""
 
-    metric = "squared_error"
-    lower_is_better = True
+    metric = "squared_error"  # so lower is better
     spec = TaskSpec(inputs="vectors", input_dim=1, output_size=1, max_seq_len=5)
 
     def encode(self, problems: Sequence[list[int]]) -> Batch:

@@ -96,3 +96,8 @@ def test_they_train_and_are_reported(name: str, tmp_path: Path, monkeypatch, cap
     capsys.readouterr()
     assert main(["generate", "run", "--prompt", "a"]) == 2
     assert f"trained on {name}; expected a run on text" in capsys.readouterr().err
+
+
+def test_an_error_is_better_when_lower():
+    assert TASKS["sums"].lower_is_better
+    assert not TASKS["successor"].lower_is_better

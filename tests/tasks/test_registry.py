@@ -211,3 +211,24 @@ def test_an_interrupted_run_of_an_own_task_goes_on_bit_for_bit(tmp_path: Path, m
         losses[name] = [(line["step"], line["loss"]) for line in lines if line["kind"] == "train"]
     assert len(set(losses["whole"])) == 12
     assert losses["run"] == losses["whole"]
+
+
+def test_two_small_tasks_may_share_the_settings_of_their_base():
+    class Base(SequenceTask):
+        vocabulary = "01"
+
+        def draw(self, length, rng):
+            return "0" * length
+
+        def solve(self, symbols):
+            return "1"
+
+    try:
+        one, other = (register(name)(type(name, (Base,), {})) for name in ("shared_one", "shared_other"))
+        assert (one.Config.name, other.Config.name) == ("shared_one", "shared_other")
+        assert from_dict(RunConfig, to_dict(RunConfig(task=other.Config(length=3)))).task == other.Config(length=3)
+        with pytest.raises(ValueError, match="expected a name of letters, digits and underscores"):
+            register("../up")(type("Up", (Base,), {}))
+    finally:
+        for name in ("shared_one", "shared_other"):
+            TASKS._classes.pop(name, None)
