@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # the public names, one a line: `import looped` loads nothing
     from looped.models.iteration import iterate as iterate
     from looped.models.kv_cache import Cache as Cache
     from looped.models.looped_model import LoopedModel as LoopedModel
-    from looped.models.looped_model import LoopedOutput as LoopedOutput
+    from looped.models.outputs import LoopedOutput as LoopedOutput
     from looped.models.transformer import LoopedTransformer as LoopedTransformer
     from looped.nn.protocols import Block as Block
     from looped.nn.protocols import Context as Context

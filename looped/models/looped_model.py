@@ -11,9 +11,8 @@ A forward pass flows like this:
 
 import functools
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -23,6 +22,7 @@ from looped.models.exit_rules import ExitRule, learned_rule
 from looped.models.forward_pass import Pass
 from looped.models.iteration import Recompute
 from looped.models.kv_cache import Cache, CachedPass
+from looped.models.outputs import Loop, LoopedOutput
 from looped.models.weights import load_weights, save_weights
 from looped.nn.injection import NoInjection
 from looped.nn.protocols import Context, Injection, Modulation, Section, kv_shape, modulation_names
@@ -30,37 +30,6 @@ from looped.nn.protocols import Context, Injection, Modulation, Section, kv_shap
 Inputs = Int[Tensor, "batch seq"] | Float[Tensor, "batch seq input"]
 AttentionMask = Tensor
 """(batch, seq), or (batch, seq, seq) for each query and key; booleans, or 0 and 1."""
-
-
-@dataclass(frozen=True, slots=True)
-class LoopedOutput:
-    """What a forward pass returns."""
-
-    logits: Float[Tensor, "batch read output"]
-    """After the last loop of each token."""
-    loop_logits: Float[Tensor, "reads batch read output"]
-    """After each loop that was asked for, in ascending order."""
-    state: Float[Tensor, "batch seq d_model"]
-    """State after the last loop of each token."""
-    num_loops: int
-    """Loops that were run."""
-    loop_states: Float[Tensor, "loops batch seq d_model"] | None = None
-    """State after each loop, if asked for."""
-    loops_taken: Int[Tensor, "batch seq"] | None = None
-    """Loops that each token took part in, with an exit rule."""
-    ponder_cost: Float[Tensor, "batch seq"] | None = None
-    """With halting="act", the ponder cost N + R of each token: its loops, and the remainder of the last."""
-
-
-class Loop(NamedTuple):
-    """A model on given inputs, taken apart: its forward pass is `decode(iterate(step, initial, num_loops).state)`."""
-
-    initial: Float[Tensor, "batch seq d_model"]
-    """The state before the first loop."""
-    step: Callable[[Tensor, int], Tensor]
-    """The state after loop t = 0, 1, ... from the state before it."""
-    decode: Callable[[Tensor], Tensor]
-    """The logits (batch, seq, output) of a state."""
 
 
 class LoopedModel(nn.Module):

@@ -99,5 +99,5 @@ def test_they_train_and_are_reported(name: str, tmp_path: Path, monkeypatch, cap
 
 
 def test_an_error_is_better_when_lower():
-    assert TASKS["sums"].lower_is_better
-    assert not TASKS["successor"].lower_is_better
+    assert Sums.lower_is_better
+    assert not Successor.lower_is_better

@@ -1,0 +1,39 @@
+"""What a looped model returns."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class LoopedOutput:
+    """What a forward pass returns."""
+
+    logits: Float[Tensor, "batch read output"]
+    """After the last loop of each token."""
+    loop_logits: Float[Tensor, "reads batch read output"]
+    """After each loop that was asked for, in ascending order."""
+    state: Float[Tensor, "batch seq d_model"]
+    """State after the last loop of each token."""
+    num_loops: int
+    """Loops that were run."""
+    loop_states: Float[Tensor, "loops batch seq d_model"] | None = None
+    """State after each loop, if asked for."""
+    loops_taken: Int[Tensor, "batch seq"] | None = None
+    """Loops that each token took part in, with an exit rule."""
+    ponder_cost: Float[Tensor, "batch seq"] | None = None
+    """With halting="act", the ponder cost N + R of each token: its loops, and the remainder of the last."""
+
+
+class Loop(NamedTuple):
+    """A model on given inputs, taken apart: its forward pass is `decode(iterate(step, initial, num_loops).state)`."""
+
+    initial: Float[Tensor, "batch seq d_model"]
+    """The state before the first loop."""
+    step: Callable[[Tensor, int], Tensor]
+    """The state after loop t = 0, 1, ... from the state before it."""
+    decode: Callable[[Tensor], Tensor]
+    """The logits (batch, seq, output) of a state."""
