@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from looped.models.iteration import Iterated as Iterated
     from looped.models.iteration import iterate as iterate
     from looped.models.kv_cache import Cache as Cache
-    from looped.models.outputs import Loop as Loop
     from looped.models.looped_model import LoopedModel as LoopedModel
+    from looped.models.outputs import Loop as Loop
     from looped.models.outputs import LoopedOutput as LoopedOutput
     from looped.models.transformer import LoopedTransformer as LoopedTransformer
 else:

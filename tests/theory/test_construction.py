@@ -144,7 +144,7 @@ def test_a_thousand_sequences_through_the_real_loop(kind):
     construction = construct(waves, cells_for(1, 2, 8, kind), kind)
     begin = time.perf_counter()
     got = construction(x)
-    assert time.perf_counter() - begin < 20
+    assert time.perf_counter() - begin < 60
     np.testing.assert_allclose(got, construction.semantics(x), atol=1e-14, rtol=0)
     error = ((got - evaluate(waves, x)) ** 2).sum((1, 2)).mean() ** 0.5
     expected = {"plain": 0.203, "tuned": 0.164, "radix": 0.126, "modulated": 0.126}[kind]
