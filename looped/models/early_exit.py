@@ -50,7 +50,7 @@ class ExitState(NamedTuple):
 
     hidden: Float[Tensor, "batch seq d_model"]
     carry: Any = None
-    """What the rule remembers: a tensor, a tuple of tensors, or None."""
+    """The memory of the rule: a tensor, a tuple of tensors, or None."""
     logits: Float[Tensor, "batch seq output"] | None = None
     """Logits of the last loop of each token, for rules that need logits."""
 

@@ -11,12 +11,12 @@ from torch import Tensor
 from looped.strict import nearest
 
 EPSILON = 0.01
-"""Act stops at a sum of 1 - EPSILON, so that one loop can be enough although no probability reaches 1."""
+"""Act stops at a sum of 1 - EPSILON. One loop can then be enough, although no probability reaches 1."""
 
 
 @runtime_checkable
 class Halting(Protocol):
-    """What a rule asks of a model or of its configuration."""
+    """The facts that a rule needs of a model or of its configuration."""
 
     @property
     def causal(self) -> bool: ...
@@ -27,7 +27,7 @@ class Halting(Protocol):
 
 
 class Observation(NamedTuple):
-    """What an exit rule sees after a loop: the examples that are still in the loop."""
+    """The input of an exit rule after a loop: the examples that are still in the loop."""
 
     loop: int
     """Number of the loop, from 1."""
@@ -38,7 +38,7 @@ class Observation(NamedTuple):
     halting: Float[Tensor, "active seq"] | None
     """The learned probability of halting now, for rules with needs="halting"."""
     carry: Any
-    """What the rule returned after the previous loop, for the same examples; None after the first loop."""
+    """The carry that the rule returned after the previous loop, for the same examples; None after the first loop."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -17,7 +17,7 @@ from looped.nn.protocols import Context, KVStore, Section
 
 
 class Looped(NamedTuple):
-    """What the loops of a pass give."""
+    """The result of the loops of a pass."""
 
     state: Float[Tensor, "batch seq d_model"]
     num_loops: int
@@ -30,7 +30,7 @@ class Looped(NamedTuple):
 
 
 class Pass:
-    """One forward pass of a `LoopedModel`: what its loops share, and the state before the first of them."""
+    """One forward pass of a `LoopedModel`: the context that its loops share, and the initial state."""
 
     def __init__(
         self,
@@ -132,7 +132,7 @@ class Pass:
         return Context(shared.mask, shared.rotary, modulation, kv, t, shared.embedded, shared.position_embedding)
 
     def _active_rows(self) -> Context:
-        """What all loops share, narrowed to the examples in the loop."""
+        """The context that all loops share, narrowed to the examples in the loop."""
         rows, shared = self.active.rows, self.shared
         if rows is None:
             return shared

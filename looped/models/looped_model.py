@@ -131,7 +131,7 @@ class LoopedModel(nn.Module):
 
     @property
     def uses_fraction(self) -> bool:
-        """Whether a loop also depends on the number of loops, so that every loop count is a computation of its own."""
+        """Whether a loop also depends on the number of loops. Every loop count is then a computation of its own."""
         return getattr(self.modulation, "uses_fraction", False)
 
     @property

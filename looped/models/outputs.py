@@ -1,4 +1,4 @@
-"""What a looped model returns."""
+"""Results of a looped model."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class LoopedOutput:
-    """What a forward pass returns."""
+    """The result of a forward pass."""
 
     logits: Float[Tensor, "batch read output"]
     """After the last loop of each token."""

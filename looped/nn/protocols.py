@@ -1,4 +1,4 @@
-"""What the parts of a looped model offer each other, so that your own part can take the place of any of ours.
+"""Interfaces between the parts of a looped model. Your own part can take the place of any of ours.
 
 A block is anything that is called as `block(x, context)`. It may use all, some or nothing of the context.
 """
@@ -52,7 +52,8 @@ class Context(NamedTuple):
     kv: KVSlot | None = None
     """Keys and values that are shared with other tokens or loops; None means the current tokens alone."""
     loop: int = 0
-    """The timestep t = 0 .. num_loops-1."""
+    """The timestep t = 0 .. num_loops-1; 0 in the prelude. In the coda, the loop that is decoded, which is the last
+    one of the whole batch after an early exit."""
     embedded: Float[Tensor, "batch seq d_model"] | None = None
     """Output of the prelude, which an injection may add to the state. None inside the prelude."""
     position_embedding: Float[Tensor, "*batch seq d_model"] | None = None
