@@ -111,7 +111,9 @@ CASES = {
     "field of another task": Case("train sudoku --out new --task.length 9", ("--task.length",)),
     # Loops and exit rules
     "no loops to solve with": Case("solve strings in.txt --num-loops 0", ("num_loops=0", "at least 1"), lines("ab ba")),
-    "loops beyond the table": Case("solve strings in.txt --num-loops 4", ("num_loops=4", "3 rows"), lines("ab ba")),
+    "loops beyond the table": Case(
+        "solve strings in.txt --num-loops 4", ("num_loops=4", "at most 3, the max_loops"), lines("ab ba")
+    ),
     "calibrate no loops": Case("calibrate strings --loops 0 1", ("loops=[0, 1,", "1 to 3, the rows of the learned")),
     "calibrate beyond the table": Case("calibrate strings --loops 4", ("loops=[2, 4]", "1 to 3, the rows")),
     "tolerance": Case("calibrate strings --tolerance -1", ("tolerance=-1.0", "at least 0")),

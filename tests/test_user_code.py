@@ -99,7 +99,7 @@ def test_a_folder_of_an_unknown_task_says_what_is_missing(tmp_path: Path, capsys
         (["--import", "absent.py", "recipes"], None, ("--import absent.py: no such file",)),
         (["--import", "absent_module", "recipes"], None, ("--import absent_module", "No module named 'absent_module'")),
         (["--import", "bad1.py", "recipes"], "x = 1\ny = z\n", ("bad1.py:2: NameError", "'z'")),
-        (["--import", "bad2.py", "recipes"], "def\n", ("--import bad2.py", "SyntaxError")),
+        (["--import", "bad2.py", "recipes"], "def\n", ("--import bad2.py", "bad2.py:1: invalid syntax")),
         (["--import", "json.py", "recipes"], "", ("--import json.py: json is already the name of", "rename the file")),
         (
             ["--import", "bad3.py", "recipes"],

@@ -39,7 +39,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
         tied.setdefault(id(tensor), set()).add(name)
     missing = [min(names) for names in tied.values() if not names & shapes.keys()]
     wrong = sorted([*(shapes.keys() - built.keys()), *missing])
-    wrong += [name for name in shapes if name in built and shapes[name] != built[name].shape]
+    wrong += [name for name in built if name in shapes and shapes[name] != built[name].shape]
     if wrong:
         here = shapes.get(wrong[0], "absent")
         there = tuple(built[wrong[0]].shape) if wrong[0] in built else "absent"
