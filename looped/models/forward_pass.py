@@ -54,7 +54,8 @@ class Pass:
             if model.kv_loops is not None or (rule is not None and rule.per == "token"):
                 self.store = PassKV(self.active, model.kv_loops)
         if positions is None:
-            positions = torch.arange(start, start + seq, device=device)
+            counted = torch.arange(seq, device=device) if cache is None else cache.positions
+            positions = counted[start : start + seq]
         x, vectors = model.embed(inputs), None
         if model.positions is not None:
             vectors = model.positions(positions)
@@ -111,7 +112,7 @@ class Pass:
         shared, model = self._active_rows(), self.model
         contexts = [self.context("core", layer, t, shared) for layer in range(len(model.core))]
         new = model.run_core(state, contexts)
-        if not isinstance(new, Tensor) or new.shape != state.shape:
+        if t == 0 and (not isinstance(new, Tensor) or new.shape != state.shape):  # a block does the same in every loop
             found = tuple(new.shape) if isinstance(new, Tensor) else type(new).__name__
             raise ValueError(
                 f"core: its blocks returned {found}; expected the shape of their input, {tuple(state.shape)}"

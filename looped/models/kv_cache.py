@@ -119,6 +119,7 @@ class Cache:
                 shape = (self.policies[section].slots, 2, batch, heads, length, head_dim)
                 self.slots[section].append(torch.zeros(shape, dtype=dtype, device=device))
         self.attention_mask = torch.zeros(batch, length, dtype=torch.bool, device=device)
+        self.positions = torch.arange(length, device=device)
         self.clear()
 
     def clear(self) -> None:
@@ -207,7 +208,8 @@ class CacheSlot:
     def write(self, new: Float[Tensor, "two active heads new d"]) -> Float[Tensor, "two active heads keys d"]:
         if not self.computes:
             raise ValueError(NOT_COMPUTED)
-        self.run.used.add(id(self.slots))
+        if self.t == 0:
+            self.run.used.add(id(self.slots))
         active, span, held = self.run.active, self.run.span, self._held(self.t)
         if active.halted is not None:  # the slot of the previous loop has the last keys of halted tokens
             last = active.take(self._held(self.t - 1)[:, :, :, span], dim=1)
