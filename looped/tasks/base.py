@@ -138,6 +138,34 @@ class Task(ABC):
         """Settings of a small example for `looped tasks`. The method may write files into `folder`."""
         return cls.Config()
 
+    # Data and files
+
+    def sources(self) -> dict[str, str]:
+        """The sha256 of each file or data set that the problems come from, by its name. By default there is none.
+
+        A run folder keeps them. A run is only continued, evaluated or inspected on the data that it was trained on.
+        """
+        return {}
+
+    def save(self, folder: Path) -> None:
+        """Write the files without which a model cannot answer, such as a tokenizer. By default there is none.
+
+        Args:
+            folder: an existing, empty folder.
+        """
+
+    @classmethod
+    def load(cls, config: Any, folder: Path) -> "Task":
+        """A task that answers: everything works except `sample`, `available` and `sources`, which need the data.
+
+        Args:
+            config: the task's settings.
+            folder: what `save` wrote, or an empty folder.
+        """
+        return cls(config)
+
+    # Problems
+
     @abstractmethod
     def sample(self, split: Split, size: int, rng: np.random.Generator, group: str | None = None) -> Sequence[Any]:
         """Draw `size` problems with their answers from a split and a group.

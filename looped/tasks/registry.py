@@ -28,6 +28,8 @@ class TaskConfig(Named):
 
     resets: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     """Fields of a recipe that return to their defaults if the user sets a certain field on the command line."""
+    paths: ClassVar[tuple[str, ...]] = ()
+    """Fields that name files or folders. A run folder from elsewhere may not name files outside the working folder."""
 
     @classmethod
     def kind(cls, name: str) -> type[TaskConfig]:
