@@ -147,7 +147,7 @@ class Task(ABC):
         """
         return {}
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path) -> None:  # noqa: B027  a task without files writes none
         """Write the files without which a model cannot answer, such as a tokenizer. By default there is none.
 
         Args:
