@@ -47,7 +47,7 @@ CASES = {
     "rare class": Case(
         TABLES + "in.txt wine", ("in.txt", "1 rows of class 'y'", "half"), lines("a,b,k", *["1,2,x"] * 9, "2,3,y")
     ),
-    "number for a class": Case(TABLES + "diabetes wine", ("'diabetes'", "target='number'")),
+    "number for a class": Case(TABLES + "diabetes wine", ("'diabetes'", "target_type='number'")),
     "empty table": Case(TABLES + "in.txt wine", ("in.txt", "empty file"), put("in.txt", "")),
     "held out of nothing": Case(TABLES + "iris digits", ("task.held_out='wine'", "iris, digits")),
     "curriculum without steps": Case(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sklearn import datasets
 
-from looped.tasks.in_context.table_files import load_table, prompts_to_solve, read_table, standardise
+from looped.tasks.in_context.table_files import Choices, load_table, prompts_to_solve, read_table, standardise
 from looped.tasks.tables import Tables, TablesConfig
 
 CSV = ["height, width,kind", "1,2.5,a", "", '-3,1e2,"b c"', "0.5,4,a"]
@@ -19,14 +19,14 @@ ARFF = [
 
 @pytest.mark.parametrize(("lines", "width"), [(CSV, "width"), (ARFF, "the width")])
 def test_csv_and_arff(lines, width):
-    table, skipped = read_table(lines, "in", "class")
+    table, skipped = read_table(lines, "in", Choices("class"))
     assert (table.names, table.labels, skipped) == (("height", width), ("a", "b c"), 0)
     assert table.x.tolist() == [[1, 2.5], [-3, 100], [0.5, 4]]
     assert table.y.tolist() == [0, 1, 0]
 
 
 def test_numbers_and_unknown_targets():
-    table, _ = read_table(["x,y", "1,2", "3,", "4,?"], "in", "number")
+    table, _ = read_table(["x,y", "1,2", "3,", "4,?"], "in", Choices("number"))
     assert table.y[0] == 2
     assert np.isnan(table.y[1:]).all()
 
@@ -44,8 +44,8 @@ BAD_ROWS = [
 def test_bad_rows_are_named_or_skipped_and_counted(row, message):
     lines = ["height,width,kind", "1,2,a", row, "3,4,b"]
     with pytest.raises(ValueError, match="^" + message.replace("?", r"\?")):
-        read_table(lines, "in.csv", "class")
-    table, skipped = read_table(lines, "in.csv", "class", on_bad_row="skip")
+        read_table(lines, "in.csv", Choices("class"))
+    table, skipped = read_table(lines, "in.csv", Choices("class"), on_bad_row="skip")
     assert (len(table.y), skipped) == (2, 1)
 
 
@@ -53,7 +53,7 @@ def test_bad_rows_are_named_or_skipped_and_counted(row, message):
     ("lines", "message"),
     [
         ([], "in: empty file"),
-        (["1,2,3", "4,5,6"], "in, line 1: expected the names of the features and of the target"),
+        (["1,2,3", "4,5,6"], "in, line 1: the name of column 1 is .1.; expected the names of the features and of the target"),
         (["x,y"], "in: no row of numbers in it"),
         (["@relation x", "@attribute a real"], "in: expected a line @data"),
         (["x,y", "1,"], "in, line 2, column 'y': missing value; expected a class"),
@@ -61,29 +61,29 @@ def test_bad_rows_are_named_or_skipped_and_counted(row, message):
 )
 def test_bad_files(lines, message):
     with pytest.raises(ValueError, match=message):
-        read_table(lines, "in", "class", unknown=False)
+        read_table(lines, "in", Choices("class"), unknown=False)
 
 
 def test_data_sets_of_scikit_learn():
-    wine = load_table("wine", "class")
+    wine = load_table("wine", Choices("class"))
     assert wine.x.shape == (178, 13)
     assert wine.labels == ("class_0", "class_1", "class_2")
     assert (wine.x == datasets.load_wine(return_X_y=True)[0]).all()
-    digits = load_table("digits", "class")
+    digits = load_table("digits", Choices("class"))
     assert digits.x.shape == (1797, 61)
     assert (digits.x.std(0) > 0).all()
-    assert load_table("diabetes", "number").x.shape == (442, 10)
-    with pytest.raises(ValueError, match="tables='diabetes': its target is a number; expected target='number'"):
-        load_table("diabetes", "class")
+    assert load_table("diabetes", Choices("number")).x.shape == (442, 10)
+    with pytest.raises(ValueError, match="tables='diabetes': its target is a number; expected target_type='number'"):
+        load_table("diabetes", Choices("class"))
 
 
 def test_an_unknown_name_says_what_to_download():
     with pytest.raises(ValueError, match=r"tables='credit-g': no such file.*https://www.openml.org/search.*credit-g"):
-        load_table("credit-g", "class")
+        load_table("credit-g", Choices("class"))
 
 
 def test_rows_to_solve():
-    table, _ = read_table(["a,b,y", "1,5,no", "3,5,yes", "2,5,", "1,5,no"], "in", "class")
+    table, _ = read_table(["a,b,y", "1,5,no", "3,5,yes", "2,5,", "1,5,no"], "in", Choices("class"))
     (prompt,) = prompts_to_solve(table, "in", dim=4, points=5, standardised=True)
     assert prompt.labels == ("no", "yes")
     assert prompt.y[:3].tolist() == [-1, 1, -1]
@@ -103,7 +103,7 @@ def test_rows_to_solve():
     ],
 )
 def test_rows_that_cannot_be_solved(rows, message):
-    table, _ = read_table(["p,q,kind", *rows], "in", "class")
+    table, _ = read_table(["p,q,kind", *rows], "in", Choices("class"))
     with pytest.raises(ValueError, match=f"in: {message}"):
         prompts_to_solve(table, "in", dim=2, points=4)
     with pytest.raises(ValueError, match="in: 2 features; expected 1 to dim=1"):
@@ -134,7 +134,7 @@ def random_rows(count: int, target: str, seed: int = 0) -> list[str]:
 @pytest.mark.parametrize("target", ["class", "number"])
 def test_files_are_trained_and_tested_on(target, tmp_path):
     files = tuple(write(tmp_path / f"{i}.csv", random_rows(80, target, i)) for i in range(2))
-    task = Tables(TablesConfig(tables=files, held_out=files[1], target=target, dim=3, points=20))
+    task = Tables(TablesConfig(tables=files, held_out=files[1], target_type=target, dim=3, points=20))
     assert task.metric == ("accuracy" if target == "class" else "squared_error")
     batch = task.batch("train", 0, 50, seed=0)
     assert (batch.inputs[:, ::2, 0] == 0).all()
