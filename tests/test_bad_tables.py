@@ -32,7 +32,7 @@ CASES = {
     "no names": Case("solve run in.txt", ("in.txt, line 1", "names of the features"), lines("1,2", "3,4")),
     "nothing to predict": Case("solve run in.txt", ("in.txt", "0 without"), lines("a,b,k", "1,2,x", "3,4,y")),
     "too much context": Case("solve run in.txt", ("in.txt", "1 to 4"), lines("a,k", *["1,x", "2,y"] * 3, "3,")),
-    "one class": Case("solve run in.txt", ("in.txt", "classes x", "two"), lines("a,k", "1,x", "2,x", "3,")),
+    "one class": Case("solve run in.txt", ("in.txt", "classes 'x'", "two"), lines("a,k", "1,x", "2,x", "3,")),
     # To be trained on
     "data set of OpenML": Case(
         TABLES + "credit-g iris --task.held-out iris", ("'credit-g'", "no such file", "openml.org", "download")

@@ -180,10 +180,8 @@ def _target_column(columns: Sequence[Column], wanted: Sequence[str], source: str
     """The index of the target, which is the last column unless names are `wanted`."""
     found = [k for k, column in enumerate(columns) if column.name in wanted] if wanted else [len(columns) - 1]
     if len(found) != 1:
-        names = ", ".join(column.name for column in columns)
-        raise ValueError(
-            f"{source}: {len(found)} of the columns {names:.200} are in target={', '.join(wanted)}; expected one"
-        )
+        names = shown([column.name for column in columns])
+        raise ValueError(f"{source}: {len(found)} of the columns {names} are in target={shown(wanted)}; expected one")
     return found[0]
 
 
@@ -280,7 +278,7 @@ def prompts_to_solve(table: Table, source: str, dim: int, points: int, *, standa
     labels, y, offset, scale = None, table.y, 0.0, 1.0
     if table.labels:
         if len(table.labels) != 2:
-            raise ValueError(f"{source}: classes {', '.join(table.labels):.200}; expected two")
+            raise ValueError(f"{source}: classes {', '.join(map(shown, table.labels[:9]))}; expected two")
         labels, y = (table.labels[0], table.labels[1]), 2 * y - 1
     elif standardised:
         offset, scale = float(y[known].mean()), float(y[known].std()) or 1.0

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from reprlib import repr as shown  # cuts what is long
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -131,11 +132,11 @@ class Tables(PromptTask):
     def _check_classes(self, name: str, table: Table) -> None:
         counts = np.bincount(table.y.astype(np.int64))
         if len(counts) < 2:
-            raise ValueError(f"{name}: one class, {table.labels[0]!r}; expected at least two")
+            raise ValueError(f"{name}: one class, {shown(table.labels[0])}; expected at least two")
         if 2 * counts.min() < counts.max():
-            rare, common = table.labels[counts.argmin()], table.labels[counts.argmax()]
+            rare, common = shown(table.labels[counts.argmin()]), shown(table.labels[counts.argmax()])
             raise ValueError(
-                f"{name}: {counts.min()} rows of class {rare!r}, {counts.max()} of {common!r}; expected "
+                f"{name}: {counts.min()} rows of class {rare}, {counts.max()} of {common}; expected "
                 "the rarest class to have at least half the rows of the commonest"
             )
 

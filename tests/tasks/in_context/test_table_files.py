@@ -53,7 +53,10 @@ def test_bad_rows_are_named_or_skipped_and_counted(row, message):
     ("lines", "message"),
     [
         ([], "in: empty file"),
-        (["1,2,3", "4,5,6"], "in, line 1: the name of column 1 is .1.; expected the names of the features and of the target"),
+        (
+            ["1,2,3", "4,5,6"],
+            "in, line 1: the name of column 1 is .1.; expected the names of the features",
+        ),
         (["x,y"], "in: no row of numbers in it"),
         (["@relation x", "@attribute a real"], "in: expected a line @data"),
         (["x,y", "1,"], "in, line 2, column 'y': missing value; expected a class"),
@@ -99,7 +102,7 @@ def test_rows_to_solve():
         (["1,2,", "3,4,"], "0 rows with a target and 2 without; expected 1 to 3"),
         (["1,2,a", "3,4,b"], "2 rows with a target and 0 without"),
         (["1,2,a", "3,4,b"] * 2 + ["1,1,"], "4 rows with a target"),
-        (["1,2,a", "3,4,b", "5,6,c", "7,8,"], "classes a, b, c; expected two"),
+        (["1,2,a", "3,4,b", "5,6,c", "7,8,"], "classes 'a', 'b', 'c'; expected two"),
     ],
 )
 def test_rows_that_cannot_be_solved(rows, message):
