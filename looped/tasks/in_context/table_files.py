@@ -210,9 +210,9 @@ def _value(cell: Cell, column: Column, missing: frozenset[str], may_be_missing: 
         raise ValueError(f", column {shown(column.name)}: missing value; expected a {'number' if number else 'class'}")
     if not number:
         if column.values and cell not in column.values:
-            declared = ", ".join(column.values)
+            declared = shown(list(column.values))
             raise ValueError(
-                f", column {shown(column.name)}: {shown(cell)}; expected a declared value: {declared:.200}"
+                f", column {shown(column.name)}: {shown(cell)}; expected one of those declared: {declared}"
             )
         return cell
     value = float(cell) if NUMBER.fullmatch(cell) else math.inf
@@ -247,7 +247,7 @@ def _classes(cells: Sequence[Cell], column: Column, source: str) -> tuple[tuple[
     for label in filter(NUMBER.fullmatch, labels):
         if (other := numbers.setdefault(float(label), label)) != label:
             raise ValueError(
-                f"{source}: classes {shown(other)} and {shown(label)} are one number; expected one spelling"
+                f"{source}: the classes {shown(other)} and {shown(label)} are one number; expected one spelling"
             )
     index: dict[Cell, float] = {label: float(k) for k, label in enumerate(labels)}
     return tuple(labels), [math.nan if cell is None else index[cell] for cell in cells]

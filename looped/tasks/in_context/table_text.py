@@ -205,7 +205,7 @@ def _arff_cells(text: str, columns: Sequence[Column]) -> Sequence[Cell]:
         if len(pair) != 2 or not re.fullmatch("[0-9]{1,9}", index) or int(index) >= len(columns) or int(index) in given:
             shape = " ".join(token.value or "?" for token in pair)
             raise ValueError(
-                f"{shown(shape)}: expected `COLUMN VALUE` with different columns from 0 to {len(columns) - 1}"
+                f"{shown(shape)}: expected COLUMN VALUE, with different columns from 0 to {len(columns) - 1}"
             )
         given[int(index)] = pair[1].value
     return [given[k] if k in given else _left_out(column) for k, column in enumerate(columns)]

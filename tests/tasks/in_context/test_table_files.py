@@ -1,6 +1,7 @@
 """Tables from files, and the mistakes in them."""
 
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -118,6 +119,152 @@ def test_standardise():
     done = standardise(x, x[:30])
     np.testing.assert_allclose(done[:30].mean(0), 0, atol=1e-12)
     np.testing.assert_allclose(done[:30].std(0), 1)
+
+
+# What is a number, a class, a missing value, a category
+
+FAR = "1" + "0" * 400
+
+
+@pytest.mark.parametrize(
+    "cell", ["1_2", "١٢", "0x10", "inf", "-inf", "1e39", "-4e38", "1e400", FAR, "1,5", "1 2", "+", "."]
+)
+@pytest.mark.parametrize("delimiter", [";", "\t"])
+def test_what_is_no_number(cell, delimiter):
+    lines = [delimiter.join(row) for row in (["a", "k"], ["1", "x"], [cell, "y"])]
+    with pytest.raises(
+        ValueError, match=r"^in, line 3, column 'a': '.{1,40}'; expected a finite number \(at most 3.4e38\)$"
+    ):
+        read_table(lines, "in", Choices("class"))
+    answers = [delimiter.join(row) for row in (["a", "y"], ["1", "2"], ["2", cell])]
+    with pytest.raises(ValueError, match=r"^in, line 3, column 'y': '.{1,40}'; expected a finite number"):
+        read_table(answers, "in", Choices("number"))
+
+
+@pytest.mark.parametrize("cell", ["1", "+1", "1.", "1e0", "10E-1", " 1 ", '"1"', "0001"])
+def test_what_is_a_number(cell):
+    table, _ = read_table(["a,k", f"{cell},x", "3.4028234e38,y", ".5,x", "-0,y"], "in", Choices("class"))
+    assert table.x[:, 0].tolist() == [1, 3.4028234e38, 0.5, 0]
+
+
+def test_a_cell_of_any_length_is_one_line():
+    with pytest.raises(
+        ValueError, match=r"^in, line 2, column 'b': '7{12}\.\.\.7{13}'; expected a finite number.{1,20}$"
+    ):
+        read_table(["a,b,class", '1,"' + "7" * 140_000 + '",x', "2,3,y"], "in", Choices("class"))
+
+
+def test_names_of_missing_values_are_classes_unless_numbers_are_expected():
+    lines = ["a,k", "1,none", "2,NA", "3,", "4,?", '5,""']
+    table, _ = read_table(lines, "in", Choices("class"))
+    assert table.labels == ("NA", "none")
+    assert table.y[:2].tolist() == [1, 0]
+    assert np.isnan(table.y[2:]).all()
+    table, _ = read_table(["a,y", "1,2", "2,NA", "3,nan", "4,None", "5,", "6,?"], "in", Choices("number"))
+    assert np.isnan(table.y).tolist() == [False] + [True] * 5
+
+
+def test_declared_classes_of_arff():
+    head = ["@attribute a numeric", "@attribute k {soft, none, hard}", "@data"]
+    table, _ = read_table([*head, "1,none", "2,soft", "3,?"], "in", Choices("class"))
+    assert (table.labels, table.y[:2].tolist()) == (("soft", "none"), [1, 0]), "those that occur, as declared"
+    assert np.isnan(table.y[2])
+    for row, message in [
+        ("3,Soft", "in, line 4, column 'k': 'Soft'; expected one of those declared: ['soft', 'none', 'hard']"),
+        ("3,''", "in, line 4, column 'k': ''; expected one of those declared"),
+        ("NA,soft", "in, line 4, column 'a': 'NA'; expected a finite number"),
+        ("?,soft", "in, line 4, column 'a': missing value; expected a number"),
+    ]:
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+            read_table([*head, row], "in", Choices("class"))
+    with pytest.raises(ValueError, match="in, column 'k': declared as categories; expected numbers"):
+        read_table([*head, "1,soft"], "in", Choices("number"))
+
+
+def test_one_number_is_one_class():
+    with pytest.raises(ValueError, match=r"in: the classes '1' and '1.0' are one number; expected one spelling"):
+        read_table(["a,k", "1,1", "2,1.0", "3,0"], "in", Choices("class"))
+
+
+@pytest.mark.parametrize("start", ["k,a,b", "a,k,b", "a,b,k"])
+def test_the_target_has_a_name(start):
+    place = start.split(",").index("k")
+    rows = [["1", "2"], ["3", "4"]]
+    for row, answer in zip(rows, "xy", strict=True):
+        row.insert(place, answer)
+    table, _ = read_table([start, *map(",".join, rows)], "in", Choices("class", target=("other", "k")))
+    assert (table.names, table.labels, table.x.tolist()) == (("a", "b"), ("x", "y"), [[1, 2], [3, 4]])
+    for names, count in ((("z",), 0), (("a", "k"), 2)):
+        with pytest.raises(ValueError, match=f"in: {count} of the columns .* are in target=.*; expected one"):
+            read_table([start, *map(",".join, rows)], "in", Choices("class", target=names))
+
+
+CATEGORIES = ["colour,size,name,k", "red,1,ann,x", "blue,2,bob,y", "red,,cy,x", ",4,ann,y"]
+
+
+def test_categories_are_refused_encoded_or_dropped():
+    with pytest.raises(
+        ValueError, match=r"in, column 'colour': categories; expected numbers .*--task.categories onehot or"
+    ):
+        read_table(CATEGORIES, "in", Choices("class", missing="mean"))
+    with pytest.raises(ValueError, match="in, line 4, column 'size': missing value; expected a number"):
+        read_table(CATEGORIES, "in", Choices("class", categories="onehot"))
+    table, _ = read_table(CATEGORIES, "in", Choices("class", categories="drop", missing="mean"))
+    np.testing.assert_array_equal(table.x, [[1], [2], [np.nan], [4]])
+    table, _ = read_table(CATEGORIES, "in", Choices("class", categories="onehot", missing="mean"))
+    assert table.names == ("colour=blue", "colour=red", "size", "name=ann", "name=bob", "name=cy")
+    np.testing.assert_array_equal(table.x[:, :3], [[0, 1, 1], [1, 0, 2], [0, 1, np.nan], [np.nan, np.nan, 4]])
+    with pytest.raises(ValueError, match="in: 6 features; expected 1 to dim=5"):
+        read_table(CATEGORIES, "in", Choices("class", categories="onehot", missing="mean", dim=5))
+
+
+def test_categories_of_arff_keep_their_order_and_texts_are_sorted():
+    head = ["@attribute size {small, big, huge}", "@attribute name string", "@attribute k {x, y}", "@data"]
+    table, _ = read_table([*head, "big,z,x", "small,'a b',y"], "in", Choices("class", categories="onehot"))
+    assert table.names == ("size=small", "size=big", "name=a b", "name=z")
+    assert table.x.tolist() == [[0, 1, 0, 1], [1, 0, 1, 0]]
+
+
+def test_columns_without_use():
+    with pytest.raises(ValueError, match="in, column 'b': no value; expected at least one"):
+        read_table(["a,b,k", "1,,x", "2,,y"], "in", Choices("class", missing="mean"))
+    with pytest.raises(ValueError, match="in: no column of numbers in it"):
+        read_table(["a,k", "u,x", "v,y"], "in", Choices("class", categories="drop"))
+    with pytest.raises(ValueError, match="in: one column; expected features and a target"):
+        read_table(["@attribute a numeric", "@data", "1"], "in", Choices("class"))
+
+
+def test_a_first_line_of_categories_is_no_line_of_names():
+    with pytest.raises(
+        ValueError, match="in: each name is also a value of its column; expected names in the first line"
+    ):
+        read_table(["red,x", "red,y", "blue,x"], "in", Choices("class", categories="onehot"))
+
+
+def test_row_names_without_a_name():
+    with pytest.raises(ValueError, match=r"in, line 2: expected 2 columns, not 3 \(has the first column, of row names"):
+        read_table(["a,k", "1,5,x"], "in", Choices("class"))
+
+
+def test_missing_values_become_the_mean_of_the_context():
+    x = np.array([[1.0, np.nan], [3.0, 4.0], [np.nan, 6.0]])
+    done = standardise(x, x[:2])
+    np.testing.assert_allclose(done, [[-1, 0], [1, 0], [0, 2]])
+
+
+def test_far_rows_are_refused_instead_of_infinite():
+    table, _ = read_table(["a,k", "1e-150,x", "0,y", "3e38,"], "in", Choices("class"))
+    with pytest.raises(ValueError, match="in: a row is too far from the others"):
+        prompts_to_solve(table, "in", dim=1, points=4, standardised=True)
+
+
+def test_numbers_to_solve_are_standardised_and_answers_are_not():
+    table, _ = read_table(["a,y", "1,1000", "2,3000", "3,"], "in", Choices("number"))
+    (prompt,) = prompts_to_solve(table, "in", dim=1, points=4, standardised=True)
+    assert prompt.y[:2].tolist() == [-1, 1]
+    assert prompt.text(0.5) == 2500
+    (raw,) = prompts_to_solve(table, "in", dim=1, points=4)
+    assert (raw.y[:2].tolist(), raw.text(0.5)) == ([1000, 3000], 0.5)
 
 
 # Files as tables to train on
