@@ -1,4 +1,4 @@
-"""Checks of the batches that tasks encode, one's own tasks above all."""
+"""Checks of the batches of tasks, which find mistakes in one's own tasks above all."""
 
 from typing import Any
 
@@ -45,3 +45,25 @@ def fault_of(batch: Any, kind: type, spec: Any, size: int) -> str:
             if low < 0 or high >= (most or 0):
                 return f"the {name} {low if low < 0 else high}; expected 0 to {(most or 0) - 1}"
     return ""
+
+
+def check_splits(task: Any, train: Any, held_out: Any) -> None:
+    """Check that a task's `sample` keeps its splits apart. Texts may repeat themselves and are not checked.
+
+    Args:
+        train: a training batch.
+        held_out: a batch of another split.
+
+    Raises:
+        ValueError: both have an equal input.
+    """
+    if task.tokenizer is None and (shared := _inputs(train) & _inputs(held_out)):
+        raise ValueError(
+            f"task {task.name}: {len(shared)} of {len(train.inputs)} training problems are among "
+            f"{len(held_out.inputs)} of validation; expected `sample` to draw a problem in one split only (split_of)"
+        )
+
+
+def _inputs(batch: Any) -> set[bytes]:
+    """The inputs without padding."""
+    return {row[real].numpy().tobytes() for row, real in zip(batch.inputs, batch.attention_mask, strict=True)}

@@ -6,7 +6,9 @@ import pytest
 import torch
 from own_tasks import Successor, Sums
 
+from looped.cli import main
 from looped.tasks.base import Batch
+from looped.tasks.faults import check_splits
 
 Edit = Callable[[Batch], object]
 
@@ -105,3 +107,27 @@ def test_positions_without_supervision_may_hold_any_target(monkeypatch: pytest.M
     edit = with_rows("targets", lambda t: t[:, 0].fill_(-100))  # the first position is not supervised
     monkeypatch.setattr(Successor, "encode", lambda self, problems: edit(encode(self, problems)))
     assert task.batch("train", 0, 4, seed=0).targets[0, 0] == -100
+
+
+SMALL = "--model.d-model 16 --model.num-heads 2 --optim.warmup-steps 0 --train.compile False --train.workers 0"
+
+
+def test_a_sampler_that_ignores_the_split_is_refused_before_training(tmp_path, monkeypatch, capsys):
+    draw = lambda self, split, size, rng, group=None: rng.integers(3, size=(size, 5)).tolist()  # noqa: E731
+    monkeypatch.setattr(Successor, "sample", draw)
+    monkeypatch.chdir(tmp_path)
+    assert main(f"train successor --out run {SMALL} --train.steps 2".split()) == 2
+    error = capsys.readouterr().err
+    assert "training problems are among" in error
+    assert "expected `sample` to draw a problem in one split only" in error
+    assert error.count("\n") == 1
+
+
+def test_padding_does_not_hide_a_problem():
+    task = Successor(Successor.Config())
+    batch = task.batch("train", 0, 4, seed=0)
+    pad = torch.nn.functional.pad
+    padded = Batch(*(pad(tensor, (0, 2)) for tensor in batch))
+    with pytest.raises(ValueError, match="task successor: 4 of 4 training problems are among 4 of validation"):
+        check_splits(task, batch, padded)
+    check_splits(task, batch, task.batch("test", 0, 4, seed=0))
