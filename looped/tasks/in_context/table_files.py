@@ -197,7 +197,7 @@ def _typed(column: Column, missing: frozenset[str], cells: Iterable[Cell]) -> Co
     """The column with its kind. A CSV column is of categories if no cell of it is a number."""
     if column.kind != "undeclared":
         return column
-    said = {cell for cell in cells if cell and cell.lower() not in missing}
+    said = [cell for cell in cells if cell is not None and cell.lower() not in missing]
     return column._replace(kind="category" if said and not any(map(NUMBER.fullmatch, said)) else "number")
 
 
@@ -209,6 +209,8 @@ def _value(cell: Cell, column: Column, missing: frozenset[str], may_be_missing: 
             return math.nan if number else None
         raise ValueError(f", column {shown(column.name)}: missing value; expected a {'number' if number else 'class'}")
     if not number:
+        if "\n" in cell:
+            raise ValueError(f", column {shown(column.name)}: {shown(cell)}; expected one line: is a quote not closed?")
         if column.values and cell not in column.values:
             declared = shown(list(column.values))
             raise ValueError(

@@ -90,8 +90,8 @@ def _csv(numbered: list[tuple[int, str]], source: str) -> Grid:
 
 
 def _csv_cells(delimiter: str) -> Callable[[str], Sequence[Cell]]:
-    space = rf"[^\S{delimiter}]*"
-    cell = re.compile(rf'{space}(?:"((?:[^"]|"")*+)"{space}|([^"{delimiter}]*))({delimiter}|\Z)')
+    space = rf"[^\S{delimiter}]*+"
+    cell = re.compile(rf'{space}(?:"((?:[^"]|"")*+)"{space}|([^"{delimiter}]*+))({delimiter}|\Z)')
 
     def cells(text: str) -> Sequence[Cell]:
         """The cells without the white space around them. A quoted cell may hold delimiters and doubled quotes."""
@@ -194,6 +194,8 @@ def _declared(text: str) -> Column:
 
 
 def _arff_cells(text: str, columns: Sequence[Column]) -> Sequence[Cell]:
+    if not re.search(r"""['"{}%]|[^\s,]\s+[^\s,]|,\s*,|,\s*\Z|\A\s*,""", text):  # most rows
+        return [None if (value := part.strip()) == "?" else value for part in text.split(",")]
     tokens = _tokens(text)
     if tokens[0].mark != "{":
         return _values(tokens) if any(token.mark for token in tokens) else [token.value for token in tokens]

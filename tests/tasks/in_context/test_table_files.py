@@ -181,6 +181,11 @@ def test_declared_classes_of_arff():
         read_table([*head, "1,soft"], "in", Choices("number"))
 
 
+def test_an_open_quote_takes_no_rows_into_a_class():
+    with pytest.raises(ValueError, match=r"in, line 2, column 'k': .*; expected one line: is a quote not closed"):
+        read_table(["a,k", '1,"x', "2,y", '3,x"', "4,y"], "in", Choices("class"))
+
+
 def test_one_number_is_one_class():
     with pytest.raises(ValueError, match=r"in: the classes '1' and '1.0' are one number; expected one spelling"):
         read_table(["a,k", "1,1", "2,1.0", "3,0"], "in", Choices("class"))

@@ -41,7 +41,7 @@ def values(grid: Grid) -> list[list[float | str | None]]:
 @pytest.mark.parametrize("path", OPENML, ids=lambda path: path.parent.name)
 def test_files_of_openml(path: Path):
     text = gzip.decompress(path.read_bytes()).decode()
-    expected = liac.loads(text, encode_nominal=False)["data"]
+    expected = list(liac.loads(text, encode_nominal=False)["data"])
     assert len(expected) > 6
     assert values(read_grid(text.splitlines(), "in")) == expected
 
@@ -245,6 +245,27 @@ def test_any_text_gives_a_table_or_one_clear_line(start, pieces, categories, num
     choices = Choices("number" if number else "class", (), categories, "mean" if skip else "refuse", dim=50)
     lines = (start + "".join(pieces)).split("\n")
     result_or_line(read_table, lines, "in", choices, on_bad_row="skip" if skip else "stop")
+
+
+LONG = 50_000
+LINES = {
+    "spaces and a quote": " " * LONG + 'a"',
+    "commas and spaces": ", " * LONG,
+    "quotes": '"' * LONG,
+    "single quotes": "'" * LONG,
+    "open quotes": '1,"2,x\n' * 10_000,
+    "backslashes": "'" + "\\" * LONG,
+    "braces": "{" * LONG,
+    "sparse": "{" + "0 1," * LONG + "}",
+    "comments": "x #" * LONG,
+    "digits": "1" * LONG + ",2,x",
+}
+
+
+@pytest.mark.parametrize("start", ["a,b,k\n1,2,x\n", "\n".join([*HEAD, "1,2,y\n"]), ""])
+@pytest.mark.parametrize("text", LINES.values(), ids=LINES)
+def test_long_lines_take_no_quadratic_time(start, text):
+    result_or_line(read_table, (start + text).split("\n"), "in", Choices("class"), on_bad_row="skip")
 
 
 @given(st.lists(st.text("ab,;\t\"'#% 1\n", max_size=6), min_size=2, max_size=4))

@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,8 +29,8 @@ def files(tmp_path: Path) -> tuple[str, str]:
     return write(tmp_path / "a.csv", [HEAD, *points(80)]), write(tmp_path / "b.csv", [HEAD, *points(80, 1)])
 
 
-def make(files: tuple[str, ...], **settings) -> Tables:
-    return Tables(TablesConfig(tables=files, held_out=files[-1], points=9, **{"dim": 3} | settings))
+def make(files: tuple[str, ...], dim: int = 3, **settings: Any) -> Tables:
+    return Tables(TablesConfig(tables=files, held_out=files[-1], points=9, dim=dim, **settings))
 
 
 def test_it_answers_without_the_files(files):
