@@ -2,11 +2,13 @@
 
 import gzip
 import hashlib
+import random
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from messages import result_or_line
 
 from looped.tasks.tables import Tables, TablesConfig
 
@@ -121,3 +123,31 @@ def test_missing_values_are_zero_after_standardisation(tmp_path, files):
     task = make((file, files[0]), missing="mean")
     assert task.rows[file].x[5, 1] == pytest.approx(0, abs=1e-6)
     assert task.rows[file].x[:, 1:][task.rows[file].split == 0].std(0) == pytest.approx(1, abs=0.02)
+
+
+PIECES = [
+    *"@%#,;\t\"'{}\\?\n", "@data\n", "@attribute ", "numeric", "{x,y}", "3e38", "-3e38", "1e-300", "-0", "NA", "x",
+    "'?'", "é", "\n1,2,x", "\n3,4,", "\n0.5,7,y", "\n{0 1, 2 x}", "\n?,?,?", "\n2;3;x", "\x1b[31m", "\u2028",
+]  # fmt: skip
+STARTS = [
+    "", "a,b,k\n1,2,x\n3,4,y\n5,6,\n", "a;b;k\n1;2;5\n2;2;7\n3;3;\n", "a,b,k\n1,u,x\n,v,y\n1,v,\n",
+    "@attribute a numeric\n@attribute b real\n@attribute k {x,y}\n@data\n1,2,x\n2,1,y\n5,6,?\n",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("target_type", ["class", "number"])
+@pytest.mark.parametrize("categories", ["refuse", "onehot", "drop"])
+def test_any_table_to_solve_gives_finite_prompts_or_one_clear_line(target_type, categories):
+    config = TablesConfig(target_type=target_type, categories=categories, missing="mean", dim=9, points=9)
+    task, rng = Tables.load(config, Path("nowhere")), random.Random(0)
+    solved = 0
+    for _ in range(400):
+        text = rng.choice(STARTS) + "".join(rng.choice(PIECES) for _ in range(rng.randint(0, 6)))
+        found = result_or_line(task.read, text.split("\n"), "in", rng.choice(["stop", "skip"]))
+        if not isinstance(found, str):
+            solved += 1
+            batch = task.encode(found[0])
+            assert batch.inputs.isfinite().all()
+            assert batch.targets.isfinite().all()
+            assert all(map(task.describe, found[0]))
+    assert solved > 5
