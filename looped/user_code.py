@@ -17,6 +17,8 @@ def import_code(target: str) -> None:
     path = Path(target) if target.endswith(".py") else None
     if path is not None and not path.is_file():
         raise ValueError(f"--import {target}: no such file")
+    if path is None and not all(part.isidentifier() for part in target.split(".")):
+        raise ValueError(f"--import {target}: expected a Python file (.py) or the name of a module")
     folder, name = (os.getcwd(), target) if path is None else (str(path.resolve().parent), path.stem)
     if folder not in sys.path:  # first, as for a script, and also for worker processes
         sys.path.insert(0, folder)
