@@ -98,6 +98,7 @@ def test_a_folder_of_an_unknown_task_says_what_is_missing(tmp_path: Path, capsys
         (["--import"], None, ("--import: expected a Python file",)),
         (["--import="], None, ("--import : expected a Python file (.py) or the name of a module",)),
         (["--import=bad4.py", "recipes"], None, ("--import bad4.py: no such file",)),
+        (["--import", "folder", "recipes"], None, ("--import folder: a folder without __init__.py",)),
         (["--import", "..", "recipes"], None, ("--import ..: expected a Python file (.py) or the name of a module",)),
         (["--import", "absent.py", "recipes"], None, ("--import absent.py: no such file",)),
         (["--import", "absent_module", "recipes"], None, ("--import absent_module", "No module named 'absent_module'")),
@@ -112,6 +113,7 @@ def test_a_folder_of_an_unknown_task_says_what_is_missing(tmp_path: Path, capsys
     ],
 )
 def test_mistakes(words: list[str], content: str | None, parts: tuple[str, ...], tmp_path: Path, capsys):
+    (tmp_path / "folder").mkdir()
     if content is not None:
         (tmp_path / words[1]).write_text(content)
     assert main(words) == 2

@@ -90,6 +90,14 @@ def test_a_killed_child_is_named_by_its_signal(tmp_path: Path, monkeypatch: pyte
     assert run_commands([(tmp_path / "run", [["looped", "train"]])], 1) == {tmp_path / "run": "killed by SIGKILL"}
 
 
+def test_the_log_is_no_link(tmp_path: Path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/log.txt").symlink_to(tmp_path / "outside")
+    with pytest.raises(OSError, match="symbolic links"):
+        run_commands([(tmp_path / "run", [["looped", "recipes"]])], 1)
+    assert not (tmp_path / "outside").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
