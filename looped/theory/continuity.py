@@ -125,7 +125,7 @@ def on_grid(
         y = torch.cat([f(part) for part in points.split(2**16)])
     values = y.reshape(*[grid + 1] * axes, seq, -1).numpy()
     values = values if kind == "sequence" else values[..., token : token + 1, :]
-    reach = int(delta * grid + 1e-9)
+    reach = int(min(delta, 1) * grid + 1e-9)
     free = _free(kind, seq, dim, token).flatten().tolist()
     best = 0.0
     for shift in itertools.product(*[range(-reach, reach + 1) if may else (0,) for may in free]):
@@ -133,10 +133,8 @@ def on_grid(
         if shift > (0,) * axes and length <= delta * grid * (1 + 1e-12):
             here = tuple(slice(max(s, 0), grid + 1 + min(s, 0)) for s in shift)
             there = tuple(slice(max(-s, 0), grid + 1 + min(-s, 0)) for s in shift)
-            if (change := np.abs(values[here] - values[there])).size:
-                best = max(
-                    best, float(np.linalg.norm(change.reshape(-1, np.prod(change.shape[-2:])), ord=p, axis=1).max())
-                )
+            change = (values[here] - values[there]).reshape(-1, np.prod(values.shape[-2:]))
+            best = max(best, float(np.linalg.norm(change, ord=p, axis=1).max(initial=0)))
     return Modulus(best, "exact on the grid")
 
 

@@ -75,6 +75,7 @@ def test_grid_takes_the_largest_norm():
     for p, value in ((math.inf, 0.5), (1.0, 1.5), (2.0, math.sqrt(2 * 5) / 4)):
         found = on_grid(double, "sequence", math.sqrt(2) / 4, seq=2, dim=1, grid=4, p=p)
         assert found.value == pytest.approx(value)
+    assert on_grid(double, "sequence", 1e300, seq=1, dim=1, grid=4).value == pytest.approx(math.sqrt(5))
 
 
 def test_search_without_gradient_and_without_lipschitz_constant():
