@@ -7,6 +7,7 @@ import json
 import types
 import typing
 from collections.abc import Iterable
+from numbers import Integral
 from typing import Any, ClassVar, Literal, TypeVar, Union
 
 T = TypeVar("T")
@@ -48,8 +49,10 @@ def check(ok: bool, field_name: str, value: object, allowed: str) -> None:
 
 
 def at_least(least: int, **values: int | None) -> None:
-    """Raise ValueError for the first of the named values that is smaller than `least`; None is allowed."""
+    """Raise ValueError for the first of the named values that is no whole number from `least` on; None is allowed."""
     for name, value in values.items():
+        whole = isinstance(value, Integral) and not isinstance(value, bool)
+        check(value is None or whole, name, value, f"a whole number, at least {least}")
         check(value is None or value >= least, name, value, f"at least {least}")
 
 

@@ -49,7 +49,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
 
 def _check_shapes(path: Path, shapes: dict[str, tuple[int, ...]], built: dict[str, Tensor]) -> None:
-    """Raises ValueError unless the file has the tensors of the model; of those that modules share, one name is enough."""
+    """Raises ValueError unless the file has the tensors of the model; of shared ones, one name is enough."""
     missing = [names[0] for names in _tied(built, built) if not any(name in shapes for name in names)]
     wrong = sorted([*(shapes.keys() - built.keys()), *missing])
     wrong += [name for name in built if name in shapes and shapes[name] != built[name].shape]
