@@ -89,7 +89,7 @@ class ModelConfig:
     """Whether the output matrix is the transposed token embedding."""
     initialisation: Literal["gpt2", "pytorch", "in_context"] = "gpt2"
     """gpt2: N(0, 0.02), residual projections divided by sqrt(2 * depth). pytorch: PyTorch's defaults. in_context: gpt2
-    between an embedding and an output with PyTorch's defaults, and also for a modulation (published in-context code)."""
+    between an embedding and an output with PyTorch's defaults, and in a modulation too (published in-context code)."""
     initialisation_depth: int | None = None
     """The depth in that formula; None is the effective depth. The public code uses a constant 12."""
 

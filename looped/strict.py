@@ -7,7 +7,7 @@ import json
 import types
 import typing
 from collections.abc import Iterable
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any, ClassVar, Literal, TypeVar, Union
 
 T = TypeVar("T")
@@ -48,10 +48,15 @@ def check(ok: bool, field_name: str, value: object, allowed: str) -> None:
         raise ValueError(f"{field_name}={value!r}: expected {allowed}")
 
 
+def is_number(value: object) -> bool:
+    """Whether the value is a real number; True and False are none."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
 def at_least(least: int, **values: int | None) -> None:
     """Raise ValueError for the first of the named values that is no whole number from `least` on; None is allowed."""
     for name, value in values.items():
-        whole = isinstance(value, Integral) and not isinstance(value, bool)
+        whole = isinstance(value, Integral) and is_number(value)
         check(value is None or whole, name, value, f"a whole number, at least {least}")
         check(value is None or value >= least, name, value, f"at least {least}")
 

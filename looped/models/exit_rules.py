@@ -3,14 +3,13 @@
 import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from looped.strict import at_least, check, nearest
+from looped.strict import at_least, check, is_number, nearest
 
 EPSILON = 0.01
 """Act stops at a sum of 1 - EPSILON. One loop can then be enough, although no probability reaches 1."""
@@ -73,7 +72,7 @@ class ExitRule(ABC):
             at_least(1, loops=getattr(self, self.argument))
         elif self.argument:
             value = getattr(self, self.argument)
-            usable = isinstance(value, Real) and not isinstance(value, bool) and FLOAT32.tiny <= value <= FLOAT32.max
+            usable = is_number(value) and FLOAT32.tiny <= value <= FLOAT32.max
             check(usable, self.argument, value, "a positive number, finite in float32")
 
     def check(self, model: Halting) -> None:

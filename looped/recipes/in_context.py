@@ -24,7 +24,7 @@ def in_context(problem: Problem, variant: Variant, published: bool = False) -> R
     Prompts grow from 5 to 20 coordinates, and from 26 to 101 points (trees, ReLU) or from 11 to 41 (linear).
 
     Published: GPT-2's block, but RMSNorm without gain in the modulated model. Looped models are initialised for depth
-    1, and there is one position too many. The embedding and the output start from the framework's defaults, the timestep
+    1, and there is one position too many. Embedding and output start from the framework's defaults, the timestep
     network from N(0, 0.02). Trees ignore the curriculum of coordinates. The error is divided by the dimension; reports
     here also give the raw error. The paper evaluated the checkpoint after 200,000 of 500,000 steps.
 

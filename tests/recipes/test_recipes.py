@@ -283,7 +283,7 @@ def test_an_unknown_recipe_names_the_nearest():
 
 @pytest.mark.parametrize("variant", ["standard", "looped", "timestep"])
 def test_published_in_context_models_start_as_the_public_code(variant):
-    """Standard deviations: U(-b, b) has b / sqrt(3), with b = 1 / sqrt(20) at the embedding and 1 / 16 at the output."""
+    """Standard deviations: U(-b, b) has b / sqrt(3), with b = 1 / sqrt(20) at the embedding, 1 / 16 at the output."""
     run = complete(recipe(f"in-context-tree-published-{variant}"))
     model = LoopedTransformer(run.model)
     spread = {name: (p.std(correction=0).item(), p.abs().max().item()) for name, p in model.named_parameters()}
