@@ -24,6 +24,7 @@ from looped.costs.count import (
     training_flops,
 )
 from looped.locks import locked
+from looped.models.gradient import without_gradient
 from looped.models.transformer import LoopedTransformer
 from looped.run_data import check_data, write_data
 from looped.run_folder import CONFIG, Best, Environment, MetricsRow, Summary, open_run, write_config, write_file
@@ -161,6 +162,9 @@ class Trainer:
             batches = one_ahead(iter(self._loader()))
         finished = self._finished()
         with self.display:
+            loops, window = self.schedule.last, self.run.schedule.num_grad_loops
+            if parts := without_gradient(self.run.model, loops, window or loops):
+                self.display.say(f"with {loops} loops and num_grad_loops={window}, no gradient: {', '.join(parts)}")
             while finished is None:
                 improved = self._step(batches)
                 finished = self._finished() or ("interrupted" if self._any(interrupt.arrived) else None)
