@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from looped.files import read_text
-from looped.tasks.sudoku.board import solve
+from looped.tasks.sudoku.solver import solve
 
 BATCH = 50_000  # rows checked at once; limits the memory
 
