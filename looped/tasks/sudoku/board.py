@@ -81,6 +81,14 @@ def symmetry(puzzles: Boards, solutions: Boards, rng: np.random.Generator) -> tu
     return move(puzzles), move(solutions)
 
 
+def distinct(puzzles: Boards) -> Int[np.ndarray, " rows"]:
+    """The row of the first copy of each different puzzle, ascending."""
+    first: dict[bytes, int] = {}
+    for row, puzzle in enumerate(puzzles):
+        first.setdefault(puzzle.tobytes(), row)
+    return np.fromiter(first.values(), np.int64, len(first))
+
+
 def split_key(puzzles: Boards, solutions: Boards) -> Keys:
     """A number that decides the split of a board. Boards that are equal up to a symmetry have equal numbers.
 

@@ -23,9 +23,9 @@ Block = tuple[UInt16[np.ndarray, "cells _"], Int[np.ndarray, " _"]]  # nodes, an
 CHUNK = 4096
 # The search of a board is given up after this many guesses. The hardest known puzzles take fewer than 1000.
 GUESSES = 200_000
-# The fewest clues of a puzzle with one solution, by the side of a box. For 9x9: McGuire et al. 2012, "There is no
-# 16-Clue Sudoku", arXiv:1201.0749.
-FEWEST_CLUES = {2: 4, 3: 17}
+# The fewest clues of a 9x9 puzzle with one solution: McGuire et al. 2012, "There is no 16-Clue Sudoku",
+# arXiv:1201.0749.
+FEWEST_CLUES = 17
 ONE = np.uint16(1)
 # A board as (band, row in band, stack, column in stack): the axes within a row, a column, and a box.
 UNITS = ((2, 3), (0, 1), (1, 3))
