@@ -68,7 +68,7 @@ def rows(lines: Iterable[str], source: str, box: int) -> Iterator[Row]:
     if first is None:
         return
     number, line = first
-    delimiter = next((mark for mark in ",;\t" if mark in line), "")
+    delimiter = next((mark for mark in ",;\t" if mark in COMMENT.sub("", line)), "")
     expected = f"expected the header of a CSV with a column named {', '.join(NAMES['puzzle'])}"
     try:
         names = [name.lower() for name in _fields(line, delimiter)] if delimiter else []
@@ -138,11 +138,14 @@ def _table(lines: Iterable[Line], delimiter: str, columns: dict[str, int], width
 
 
 def _fields(line: str, delimiter: str) -> list[str]:
-    """The fields of one line of a CSV, without a comment after the last.
+    """The fields of one line of a CSV, without the comment after it.
 
     Raises:
         ValueError: a quoted field does not end, or is too long.
     """
+    if "#" in line:
+        quoted, quote, rest = line.rpartition('"')
+        line = quoted + quote + COMMENT.sub("", rest)
     if '"' in line:
         try:
             fields = next(csv.reader([line], delimiter=delimiter, skipinitialspace=True, strict=True))
@@ -150,8 +153,6 @@ def _fields(line: str, delimiter: str) -> list[str]:
             raise ValueError(f"not a row of a CSV: {error}") from None
     else:
         fields = line.split(delimiter)
-    if "#" in fields[-1]:
-        fields[-1] = COMMENT.sub("", fields[-1])
     return [field.strip() for field in fields]
 
 

@@ -230,7 +230,7 @@ class Sudoku(Task):
     # Reading and showing
 
     def read(self, lines: Sequence[str], source: str, on_bad_row: Literal["stop", "skip"]) -> tuple[list[Puzzle], int]:
-        """Puzzles in any format of `sudoku/files.py`; each must have exactly one solution."""
+        """Puzzles in any format of `sudoku/formats.py`; each must have exactly one solution."""
         rows = read_lines(lines, source, self.config.box, on_bad_row)
         ratings = [rating or None for rating in rows.ratings]
         return list(map(Puzzle, rows.puzzles, rows.solutions, ratings)), rows.skipped
