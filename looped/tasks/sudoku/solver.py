@@ -66,17 +66,17 @@ def search(
         changed = (after != nodes).any(0)
         filled = ((nodes & (nodes - ONE)) == 0).all(0)
 
-        done = np.flatnonzero(alive & filled)
-        solutions[board[done]] = np.bitwise_count(np.take(nodes, done, 1) - ONE).T + 1  # the position of the only bit
-        np.add.at(counts, board[done], 1)
-
-        busy = np.flatnonzero(alive & changed)
-        stuck = np.flatnonzero(alive & ~changed & ~filled)
-        np.add.at(guesses, board[stuck], 1)
-        chosen, others = _branch(np.take(after, stuck, 1), rng)
-        # The top of the stack is processed next, so the chosen digit goes first.
-        blocks = [(others, board[stuck]), (chosen, board[stuck]), (np.take(after, busy, 1), board[busy])]
-        stack += [block for block in blocks if len(block[1])]
+        if len(done := np.flatnonzero(alive & filled)):
+            # The digit is the position of the only bit.
+            solutions[board[done]] = np.bitwise_count(np.take(nodes, done, 1) - ONE).T + 1
+            np.add.at(counts, board[done], 1)
+        # The top of the stack is processed next: busy nodes first, then the chosen digits.
+        if len(stuck := np.flatnonzero(alive & ~changed & ~filled)):
+            np.add.at(guesses, board[stuck], 1)
+            chosen, others = _branch(np.take(after, stuck, 1), rng)
+            stack += [(others, board[stuck]), (chosen, board[stuck])]
+        if len(busy := np.flatnonzero(alive & changed)):
+            stack.append((np.take(after, busy, 1), board[busy]))
     return solutions, np.where((guesses > GUESSES) & (counts < limit), -1, np.minimum(counts, limit))
 
 
@@ -125,7 +125,7 @@ def _rows(grid: UInt16[np.ndarray, "band row stack column nodes"]) -> Bool[np.nd
     grid &= kept[:, :, :, None]
     hidden = grid & (kept & ~(twice | elsewhere))[:, :, :, None]
     grid &= hidden | _where_zero(hidden)
-    return (np.bitwise_or.reduce(fits, 1) == bits(box**4)[0]).all(0)
+    return (np.bitwise_or.reduce(fits, 1) == (1 << box**2) - 1).all(0)
 
 
 @cache
