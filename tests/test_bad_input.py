@@ -368,7 +368,7 @@ def test_bad_rows_are_skipped_and_counted(folder: Path, capsys: pytest.CaptureFi
     assert main(shlex.split("solve boards in.txt --on-bad-row skip --format jsonl")) == 0
     out, err = capsys.readouterr()
     assert [json.loads(line)["input"] for line in out.splitlines()] == [GOOD_BOARD.replace(".", "0")] * 2
-    assert err == "2 bad rows skipped\n"
+    assert err == "in.txt: skipped the bad rows in lines 2, 3\n2 bad rows skipped\n"
 
 
 def test_full_disk_in_training_keeps_what_was_there(

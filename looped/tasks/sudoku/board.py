@@ -1,4 +1,4 @@
-"""Sudoku on many boards at once: solve, generate, transform and distinguish grids.
+"""Sudoku on many boards at once: check, generate, transform and distinguish grids.
 
 Boards are the rows of a uint8 array `(boards, cells)`. The cells are in row-major order, 0 = blank. The number of cells
 determines the box: 81 cells have boxes of 3x3 and digits 1 to 9, 16 cells boxes of 2x2 and digits 1 to 4.
@@ -8,29 +8,16 @@ from itertools import combinations, product
 from math import isqrt
 
 import numpy as np
-from jaxtyping import Bool, Int, Integer, UInt8, UInt16, UInt64
+from jaxtyping import Bool, Int, Integer, UInt8, UInt64
 
-Boards = UInt8[np.ndarray, "boards cells"]
-Counts = Int[np.ndarray, " boards"]
+from looped.tasks.sudoku.solver import UNITS, Boards, Counts, bits, search, solve
+
 Keys = UInt64[np.ndarray, " boards"]
-# Possible digits of each cell, as bit masks, for many nodes of the search; and the board of each node.
-Block = tuple[UInt16[np.ndarray, "cells _"], Int[np.ndarray, " _"]]
 
-# Nodes of the search that are processed together. Fewer would not hide numpy's overhead (1024 is 15% slower on 9x9
-# boards), more would not fit into the processor's cache.
-CHUNK = 4096
 # `generate` tries this many rounds of at least so many full grids to reach the clue counts that it has drawn.
 ROUNDS, GRIDS = 8, 500
-# A board as (band, row in band, stack, column in stack): the axes within a row, a column, and a box.
-UNITS = ((2, 3), (0, 1), (1, 3))
-
-
-def solve(boards: Boards, *, limit: int = 2, rng: np.random.Generator | None = None) -> tuple[Boards, Counts]:
-    """A solution of each board (zeros if there is none), and the number of solutions, counted up to `limit`.
-
-    With `rng` digits are tried in random order, so an empty board becomes a random full grid.
-    """
-    return _search(_bits(boards.shape[1])[boards], limit, rng)
+# Boards for which `canonical` holds all arrangements at once; limits the memory.
+PART = 1024
 
 
 def valid(
@@ -38,9 +25,9 @@ def valid(
 ) -> Bool[np.ndarray, " boards"]:
     """Whether each filled board obeys the rules and keeps the given digits (0 = blank)."""
     boards, cells = filled.shape
-    box, bits = isqrt(isqrt(cells)), _bits(cells)
-    grid = np.where(filled > 0, bits[filled], 0).reshape(boards, box, box, box, box)
-    whole = [(np.bitwise_or.reduce(grid, (a + 1, b + 1)) == bits[0]).all((1, 2)) for a, b in UNITS]
+    box, masks = isqrt(isqrt(cells)), bits(cells)
+    grid = np.where(filled > 0, masks[filled], 0).reshape(boards, box, box, box, box)
+    whole = [(np.bitwise_or.reduce(grid, (a + 1, b + 1)) == masks[0]).all((1, 2)) for a, b in UNITS]
     return np.logical_and.reduce(whole) & ((given == 0) | (given == filled)).all(1)
 
 
@@ -94,6 +81,14 @@ def symmetry(puzzles: Boards, solutions: Boards, rng: np.random.Generator) -> tu
     return move(puzzles), move(solutions)
 
 
+def distinct(puzzles: Boards) -> Int[np.ndarray, " rows"]:
+    """The row of the first copy of each different puzzle, ascending."""
+    first: dict[bytes, int] = {}
+    for row, puzzle in enumerate(puzzles):
+        first.setdefault(puzzle.tobytes(), row)
+    return np.fromiter(first.values(), np.int64, len(first))
+
+
 def split_key(puzzles: Boards, solutions: Boards) -> Keys:
     """A number that decides the split of a board. Boards that are equal up to a symmetry have equal numbers.
 
@@ -142,107 +137,18 @@ def canonical(puzzles: UInt8[np.ndarray, "boards 16"]) -> Keys:
     )
     powers = 5 ** np.arange(16)
     keys = np.zeros(len(puzzles), np.uint64)
-    for start in range(0, len(puzzles), CHUNK // 4):  # limits the memory
-        part = puzzles[start : start + CHUNK // 4, sources].astype(np.intp)  # (boards, 128, 16)
+    for start in range(0, len(puzzles), PART):
+        part = puzzles[start : start + PART, sources].astype(np.intp)  # (boards, 128, 16)
         first = np.stack([np.where(part == d, np.arange(16), 16).min(-1) for d in range(1, 5)], axis=-1)
         names = np.zeros((*part.shape[:2], 5), np.intp)
         names[..., 1:] = first.argsort(-1, kind="stable").argsort(-1) + 1
-        keys[start : start + CHUNK // 4] = (np.take_along_axis(names, part, -1) @ powers).min(1)
+        keys[start : start + PART] = (np.take_along_axis(names, part, -1) @ powers).min(1)
     return keys
-
-
-def _bits(cells: int) -> UInt16[np.ndarray, " symbols"]:
-    """Possible digits of a cell, as bit masks, by its clue: 0 (any digit), 1, 2, ..."""
-    side = isqrt(cells)
-    return np.array([(1 << side) - 1, *(1 << np.arange(side))], np.uint16)
-
-
-def _search(
-    masks: UInt16[np.ndarray, "boards cells"], limit: int, rng: np.random.Generator | None = None
-) -> tuple[Boards, Counts]:
-    """`solve` for boards given as bit masks."""
-    boards = np.arange(len(masks))
-    solutions = np.zeros(masks.shape, np.uint8)
-    counts = np.zeros(len(masks), np.int64)
-    # Depth first, one chunk at a time: the stack holds at most the boards and one chunk for each depth.
-    stack: list[Block] = [(masks[i : i + CHUNK].T, boards[i : i + CHUNK]) for i in range(0, len(masks), CHUNK)]
-    while stack:
-        nodes, board = _pop(stack)
-        wanted = counts[board] < limit
-        if not wanted.all():
-            nodes, board = nodes[:, wanted], board[wanted]
-        after, alive = _sweep(nodes)
-        changed = (after != nodes).any(0)
-        filled = ((nodes & (nodes - 1)) == 0).all(0)
-
-        done = np.flatnonzero(alive & filled)
-        solutions[board[done]] = np.bitwise_count(nodes[:, done] - 1).T + 1  # the position of the only bit
-        counts += np.bincount(board[done], minlength=len(counts))
-
-        busy = np.flatnonzero(alive & changed)
-        stuck = np.flatnonzero(alive & ~changed & ~filled)
-        chosen, others = _branch(after[:, stuck], rng)
-        # The top of the stack is processed next, so the chosen digit goes first.
-        blocks = [(others, board[stuck]), (chosen, board[stuck]), (after[:, busy], board[busy])]
-        stack += [block for block in blocks if len(block[1])]
-    return solutions, np.minimum(counts, limit)
-
-
-def _pop(stack: list[Block]) -> Block:
-    """The topmost blocks of the stack as one block of at most a chunk."""
-    blocks = [stack.pop()]
-    size = len(blocks[0][1])
-    while stack and (size := size + len(stack[-1][1])) <= CHUNK:
-        blocks.append(stack.pop())
-    return np.concatenate([n for n, _ in blocks], axis=1), np.concatenate([b for _, b in blocks])
-
-
-def _sweep(
-    nodes: UInt16[np.ndarray, "cells nodes"],
-) -> tuple[UInt16[np.ndarray, "cells nodes"], Bool[np.ndarray, " nodes"]]:
-    """The nodes after one round of naked and hidden singles; False if a unit has no place for some digit."""
-    cells, count = nodes.shape
-    box, bits = isqrt(isqrt(cells)), _bits(cells)
-    grid = nodes.reshape(box, box, box, box, count)
-    fixed = np.where(grid & (grid - 1), np.uint16(0), grid)
-    fixed_digits = np.zeros_like(grid)  # digits already fixed in a unit of the cell
-    alone = np.zeros_like(grid)  # digits with only one place in a unit of the cell
-    alive = np.ones(count, bool)
-    for axes in UNITS:
-        members, known = np.moveaxis(grid, axes, (0, 1)), np.moveaxis(fixed, axes, (0, 1))
-        once, twice, used = (np.zeros_like(members[0, 0]) for _ in range(3))
-        for i in np.ndindex(box, box):
-            twice |= once & members[i]
-            once |= members[i]
-            used |= known[i]
-        alive &= (once == bits[0]).all((0, 1))
-        np.moveaxis(fixed_digits, axes, (0, 1))[:] |= used
-        np.moveaxis(alone, axes, (0, 1))[:] |= once & ~twice
-    left = np.where(fixed, fixed, grid & ~fixed_digits)
-    hidden = left & alone
-    return np.where(hidden, hidden, left).reshape(cells, count), alive
-
-
-def _branch(nodes: UInt16[np.ndarray, "cells nodes"], rng: np.random.Generator | None) -> tuple[np.ndarray, np.ndarray]:
-    """Each node with a digit chosen for its most constrained open cell, and with that digit excluded there."""
-    sizes = np.bitwise_count(nodes)
-    cell = np.where(sizes > 1, sizes, 99).argmin(0)
-    here = np.arange(nodes.shape[1])
-    options = nodes[cell, here]
-    if rng is None:
-        digit = options & -options
-    else:
-        bits = _bits(len(nodes))[1:]
-        digit = bits[(rng.random((len(options), len(bits))) * ((options[:, None] & bits) > 0)).argmax(1)]
-    chosen, others = nodes.copy(), nodes.copy()
-    chosen[cell, here] = digit
-    others[cell, here] &= ~digit
-    return chosen, others
 
 
 def _dig(grids: Boards, clues: Counts, rng: np.random.Generator) -> Boards:
     """Full grids with cells blanked in random order, down to `clues`. The solution always stays unique."""
-    bits = _bits(grids.shape[1])
+    possible = bits(grids.shape[1])
     puzzles = grids.copy()
     left = np.full(len(grids), grids.shape[1])
     for cell in rng.permuted(np.tile(np.arange(grids.shape[1]), (len(grids), 1)), axis=1).T:
@@ -250,9 +156,9 @@ def _dig(grids: Boards, clues: Counts, rng: np.random.Generator) -> Boards:
         cell, here = cell[tried], np.arange(len(tried))
         # A cell may be blanked if no other digit fits there. For a naked or hidden single of the other clues, the
         # first sweeps of the search find this.
-        masks = bits[puzzles[tried]]
-        masks[here, cell] = bits[0] & ~masks[here, cell]
-        free = _search(masks, limit=1)[1] == 0
+        masks = possible[puzzles[tried]]
+        masks[here, cell] = possible[0] & ~masks[here, cell]
+        free = search(masks, limit=1)[1] == 0
         puzzles[tried[free], cell[free]] = 0
         left[tried[free]] -= 1
     return puzzles

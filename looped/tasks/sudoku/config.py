@@ -11,6 +11,7 @@ class SudokuConfig(TaskConfig):
     """Fill a Sudoku board. Puzzles are read from files, or generated with exactly one solution."""
 
     resets = {"files": ("pool",)}  # noqa: RUF012
+    paths = ("files",)
 
     box: int = 3
     """Side of a box: 3 for 9x9 boards, 2 for 4x4."""
@@ -29,7 +30,7 @@ class SudokuConfig(TaskConfig):
     loss: Literal["blanks", "all"] = "blanks"
     """Cells that are scored in training; the public code scores all, givens included."""
     on_bad_row: Literal["stop", "skip"] = "stop"
-    """Whether a row that is not a puzzle with one solution stops the run, or is skipped and counted."""
+    """Whether a row that is not a puzzle with one solution stops the run, or is skipped and named."""
 
     def __post_init__(self) -> None:
         check(self.box in (2, 3), "box", self.box, "2 or 3")

@@ -1,6 +1,9 @@
 """Sudoku: fill a board so that every row, column and box holds each digit once."""
 
+import hashlib
 import math
+import os
+import sys
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -13,12 +16,15 @@ from torch import Tensor
 
 from looped.tasks.base import SPLITS, Batch, Split, Task, TaskSpec, split_of
 from looped.tasks.registry import register
-from looped.tasks.sudoku.board import generate, split_key, symmetry, valid
+from looped.tasks.sudoku.board import distinct, generate, split_key, symmetry, valid
 from looped.tasks.sudoku.config import SudokuConfig
 from looped.tasks.sudoku.files import Puzzles, joined, read_file, read_lines
+from looped.tasks.sudoku.formats import NUMBER
 
 # Default clue counts of generated puzzles, by the side of a box.
 CLUES = {2: (4, 8), 3: (25, 34)}
+# Peak memory of a generated pool, in bytes for each cell.
+CELL_BYTES = 25
 # The order of known class names. Other names follow in alphabetical order.
 CLASSES = ("simple", "beginner", "easy", "intermediate", "medium", "hard", "expert")
 
@@ -49,7 +55,8 @@ class Sudoku(Task):
 
     The pool is read or generated at its first use (`prepare` does so), once per object. `split_key` decides the split
     of a puzzle, so no symmetry turns a board of one split into a board of another. Training draws with replacement.
-    Validation and test repeat a puzzle only after all were drawn, and are never augmented.
+    Validation and test repeat a puzzle only after all were drawn, and are never augmented. A puzzle that is in the
+    files more than once counts once.
 
     Groups are bands of the test split. Rated puzzles: classes by name, or numbers as "5-6" (5 <= rating < 6), and
     "unrated". Generated puzzles: numbers of clues, as "25-29 clues".
@@ -71,6 +78,17 @@ class Sudoku(Task):
 
     # Drawing
 
+    def sources(self) -> dict[str, str]:
+        """The sha256 of each puzzle file.
+
+        Raises:
+            ValueError: a file cannot be read.
+        """
+        try:
+            return {file: hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in self.config.files}
+        except OSError as error:
+            raise ValueError(f"{error.filename}: {error.strerror}") from None
+
     def prepare(self) -> None:
         """Read or generate the pool. Call this before worker processes get copies of the task.
 
@@ -87,6 +105,7 @@ class Sudoku(Task):
             low, high = CLUES[config.box]
             low = config.min_clues or min(low, config.max_clues or low)
             high = config.max_clues or max(high, low)
+            _check_memory(config.pool, config.box)
             rng = np.random.default_rng(config.pool_seed)
             return Puzzles(*generate(config.pool, config.box, low, high, rng), [""] * config.pool)
         files = ", ".join(config.files)
@@ -105,12 +124,18 @@ class Sudoku(Task):
             raise ValueError(
                 f"{files}: none of the {len(keep)} puzzles is in the range of clues and ratings of the configuration"
             )
-        kept = [rating for rating, used in zip(rows.ratings, keep, strict=True) if used]
-        return Puzzles(rows.puzzles[keep], rows.solutions[keep], kept, rows.skipped)
+        in_range = np.flatnonzero(keep)
+        kept = in_range[distinct(rows.puzzles[in_range])]
+        if copies := len(in_range) - len(kept):
+            print(f"{files}: {copies} puzzles are copies of others and do not count", file=sys.stderr)
+        return Puzzles(rows.puzzles[kept], rows.solutions[kept], [rows.ratings[i] for i in kept], rows.skipped)
 
     @cached_property
     def _members(self) -> dict[tuple[Split, str | None], Int[np.ndarray, " rows"]]:
-        """The rows of the pool in each split (group None), and in each band of each split."""
+        """The rows of the pool in each split (group None), and in each band of each split.
+
+        A generated pool may hold copies. They are drawn in training, but evaluation is on different puzzles.
+        """
         keys = split_key(self.pool.puzzles, self.pool.solutions).tolist()
         splits = np.array([split_of(key.to_bytes(8, "little")) for key in keys])
         if self.config.files:
@@ -119,11 +144,14 @@ class Sudoku(Task):
             width = 2 * self.config.box - 1
             lows = (self.pool.puzzles > 0).sum(1) // width * width
             bands = np.array([f"{low}-{low + width - 1} clues" for low in lows.tolist()])
+        first = np.zeros(len(keys), bool)
+        first[distinct(self.pool.puzzles)] = True
         members: dict[tuple[Split, str | None], np.ndarray] = {}
         for split in SPLITS:
-            members[split, None] = np.flatnonzero(splits == split)
-            for band in sorted(set(bands[splits == split].tolist()), key=_order):
-                members[split, band] = np.flatnonzero((splits == split) & (bands == band))
+            inside = (splits == split) & (first | (split == "train"))
+            members[split, None] = np.flatnonzero(inside)
+            for band in sorted(set(bands[inside].tolist()), key=_order):
+                members[split, band] = np.flatnonzero(inside & (bands == band))
         return members
 
     @cached_property
@@ -131,7 +159,8 @@ class Sudoku(Task):
         return tuple(band for split, band in self._members if split == "test" and band is not None)
 
     def available(self, split: Split, group: str | None = None) -> int:
-        return len(self._members.get((split, group), ()))
+        rows = self._members.get((split, group))
+        return 0 if rows is None else len(distinct(self.pool.puzzles[rows]))
 
     def sample(self, split: Split, size: int, rng: np.random.Generator, group: str | None = None) -> list[Puzzle]:
         """Draw puzzles; see `Task.sample`.
@@ -201,7 +230,7 @@ class Sudoku(Task):
     # Reading and showing
 
     def read(self, lines: Sequence[str], source: str, on_bad_row: Literal["stop", "skip"]) -> tuple[list[Puzzle], int]:
-        """Puzzles in any format of `sudoku/files.py`; each must have exactly one solution."""
+        """Puzzles in any format of `sudoku/formats.py`; each must have exactly one solution."""
         rows = read_lines(lines, source, self.config.box, on_bad_row)
         ratings = [rating or None for rating in rows.ratings]
         return list(map(Puzzle, rows.puzzles, rows.solutions, ratings)), rows.skipped
@@ -253,11 +282,19 @@ class Sudoku(Task):
         }
 
 
+def _check_memory(pool: int, box: int) -> None:
+    """Raise ValueError if a generated pool would take more than half of the machine's memory."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    needed, most = pool * box**4 * CELL_BYTES, memory // (2 * box**4 * CELL_BYTES)
+    if pool > most:
+        raise ValueError(
+            f"pool={pool}: takes about {needed / 1e9:.0f} GB of the {memory / 1e9:.0f} GB of memory; "
+            f"expected at most {most}"
+        )
+
+
 def _number(rating: str) -> float:
-    try:
-        return float(rating)
-    except ValueError:
-        return math.nan
+    return float(rating) if NUMBER.fullmatch(rating) else math.nan
 
 
 def _rating_band(rating: str) -> str:

@@ -1,9 +1,11 @@
 """The Sudoku task: splits, groups, encoding, scores and what a person sees."""
 
 import doctest
+import hashlib
 import json
 import pickle
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -142,14 +144,83 @@ def test_rows_are_chosen_by_clues_and_rating(file):
         Sudoku(SudokuConfig(files=(file,), min_rating=11.0)).prepare()
 
 
-def test_files_are_put_together_and_bad_rows_counted(file, tmp_path):
+def test_files_are_put_together_and_bad_rows_counted(file, tmp_path, capsys):
     other = tmp_path / "other.txt"
     other.write_text("".join(map(str, puzzles_9x9()[0][0].tolist())) + "\nbad row\n")
     with pytest.raises(ValueError, match=r"other.txt, line 2: expected 81 characters, not 7"):
         Sudoku(SudokuConfig(files=(file, str(other)))).prepare()
     pool = Sudoku(SudokuConfig(files=(file, str(other)), on_bad_row="skip")).pool
-    assert (len(pool.puzzles), pool.skipped) == (561, 1)
-    assert (pool.puzzles[560] == pool.puzzles[0]).all()
+    assert (len(pool.puzzles), pool.skipped) == (560, 1)
+    assert capsys.readouterr().err == (
+        f"{other}: skipped the bad rows in lines 2\n{file}, {other}: 1 puzzles are copies of others and do not count\n"
+    )
+
+
+@pytest.mark.parametrize("layout", ["in one file", "in two files", "with dots", "with another rating"])
+def test_copies_of_a_puzzle_count_once(layout, file, tmp_path):
+    other = tmp_path / "copies.csv"
+    header, *lines = Path(file).read_text().splitlines()
+    if layout == "with dots":
+        lines = [line.replace("0", ".") for line in lines]
+    if layout == "with another rating":
+        lines = [line.rpartition(",")[0] + ",1.0" for line in lines]
+    if layout == "in one file":
+        lines += lines
+    other.write_text("\n".join([header, *lines]))
+    once = Sudoku(SudokuConfig(files=(file,)))
+    twice = Sudoku(SudokuConfig(files=(str(other),) if layout == "in one file" else (file, str(other))))
+    assert len(twice.pool.puzzles) == 560
+    assert twice.pool.ratings == once.pool.ratings
+    for split in SPLITS:
+        assert twice.available(split) == once.available(split)
+        for group in once.groups:
+            assert twice.available(split, group) == once.available(split, group)
+
+
+def test_copies_in_a_generated_pool_are_evaluated_once():
+    task = Sudoku(SudokuConfig(box=2, pool=6000))
+    different = {puzzle.tobytes() for puzzle in task.pool.puzzles}
+    assert len(different) < 6000
+    assert sum(task.available(split) for split in SPLITS) == len(different)
+    for split in ("validation", "test"):
+        drawn = task.sample(split, task.available(split), np.random.default_rng(0))
+        assert len({p.given.tobytes() for p in drawn}) == len(drawn)
+
+
+def test_answers_need_no_file_and_no_pool(file, tmp_path, monkeypatch):
+    config = SudokuConfig(files=(file,))
+    assert config.paths == ("files",)
+    problem = Sudoku(config).sample("test", 1, np.random.default_rng(0))[0]
+    line = "".join(map(str, problem.given.tolist()))
+    Path(file).unlink()
+    monkeypatch.setattr(sudoku, "generate", None)
+    for settings in (config, SudokuConfig()):
+        task = Sudoku.load(settings, tmp_path)
+        read, skipped = task.read([line], "text", "stop")
+        assert skipped == 0
+        assert (read[0].solution == problem.solution).all()
+        batch = task.encode(read)
+        logits = logits_for(batch.targets, 10)
+        assert task.score(batch, logits)["board"].tolist() == [1]
+        assert task.answer(read[0], logits[0])["answer"] == "".join(map(str, problem.solution.tolist()))
+        assert line[0] in task.describe(read[0], logits[0])
+
+
+def test_sources_are_the_digests_of_the_files(file, tmp_path):
+    assert Sudoku(SudokuConfig()).sources() == {}
+    other = tmp_path / "absent"
+    digest = hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    assert Sudoku(SudokuConfig(files=(file,))).sources() == {file: digest}
+    with pytest.raises(ValueError, match=f"{other}: No such file"):
+        Sudoku(SudokuConfig(files=(file, str(other)))).sources()
+
+
+@pytest.mark.parametrize(("box", "pool"), [(3, 10**9), (2, 10**10), (3, 2**62)])
+def test_a_pool_that_does_not_fit_the_memory_is_refused(box, pool):
+    with pytest.raises(
+        ValueError, match=rf"pool={pool}: takes about \d+ GB of the \d+ GB of memory; expected at most \d+"
+    ):
+        Sudoku(SudokuConfig(box=box, pool=pool)).prepare()
 
 
 def test_empty_split_says_so():

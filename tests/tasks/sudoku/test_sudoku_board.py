@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from looped.tasks.sudoku import board as sudoku_board
-from looped.tasks.sudoku.board import canonical, generate, invariant, solve, split_key, symmetry, valid
+from looped.tasks.sudoku import solver as sudoku_solver
+from looped.tasks.sudoku.board import canonical, generate, invariant, split_key, symmetry, valid
+from looped.tasks.sudoku.solver import solve
 
 WIKIPEDIA = (
     "530070000600195000098000060800060003400803001700020006060000280000419005000080079",
@@ -93,7 +94,7 @@ def test_solver_counts_as_brute_force_on_small_boards(data):
 
 @pytest.mark.parametrize("chunk", [1, 3, 4096])
 def test_known_puzzles_in_chunks_of_any_size(chunk, monkeypatch):
-    monkeypatch.setattr(sudoku_board, "CHUNK", chunk)
+    monkeypatch.setattr(sudoku_solver, "CHUNK", chunk)
     solutions, counts = solve(boards(*(puzzle for puzzle, _ in KNOWN)))
     assert (solutions == boards(*(solution for _, solution in KNOWN))).all()
     assert counts.tolist() == [1, 1]
