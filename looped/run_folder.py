@@ -13,21 +13,12 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 from looped.config import RunConfig
 from looped.files import parse_object, read_lines, read_object, write_atomic, write_json
+from looped.schemas.content import Content, InFile
+from looped.schemas.content import Environment as Environment
+from looped.schemas.visualisations import Visualisation
 from looped.strict import from_dict, frozen, to_dict
 
 CONFIG, CHECKPOINTS, LOG = "config.json", "checkpoints", "log.txt"
-
-
-class InFile:
-    """The content of a file, or a row of it."""
-
-    __slots__ = ()
-    file: ClassVar[str]
-
-    @classmethod
-    def kind_of(cls, row: dict[str, Any]) -> type["InFile"]:
-        """The class of a row, in files with rows of several classes."""
-        return cls
 
 
 T = TypeVar("T")
@@ -37,24 +28,6 @@ F = TypeVar("F", bound=InFile)
 # --- Schemas -------------------------------------------------------------------------------------------------
 
 
-@frozen
-class Environment(InFile):
-    """The machine and the program that produced a result."""
-
-    file: ClassVar[str] = "environment.json"
-    command: str
-    date: str
-    machine: str
-    python: str
-    torch: str
-    looped: str
-    threads: int
-    precision: str
-    device: str
-    matmul_peak: float | None = None
-    """Measured FLOPs per second of a large matrix product, over all devices together."""
-
-
 class MetricsRow(InFile):
     """A line of metrics.jsonl, which grows during training."""
 
@@ -62,8 +35,8 @@ class MetricsRow(InFile):
     file: ClassVar[str] = "metrics.jsonl"
 
     @classmethod
-    def kind_of(cls, row: dict[str, Any]) -> type[InFile]:
-        return ValidationRow if row.get("kind") == "validation" else TrainRow
+    def kind_of(cls, data: dict[str, Any]) -> type[Content]:
+        return ValidationRow if data.get("kind") == "validation" else TrainRow
 
 
 @frozen
@@ -98,6 +71,7 @@ class TrainRow(MetricsRow):
 class ValidationRow(MetricsRow):
     """Mean scores over the validation examples."""
 
+    measured: ClassVar[tuple[str, ...]] = ("scores",)
     kind: Literal["validation"]
     step: int
     seconds: float
@@ -111,6 +85,7 @@ class Best(InFile):
     """The best validation score so far, and the step of its checkpoint."""
 
     file: ClassVar[str] = "best.json"
+    measured: ClassVar[tuple[str, ...]] = ("value",)
     step: int
     metric: str
     value: float
@@ -140,6 +115,8 @@ class EvalRow(InFile):
     """A score on one group with a loop count."""
 
     file: ClassVar[str] = "eval.jsonl"
+    measured: ClassVar[tuple[str, ...]] = ("value", "low", "high")
+    positive: ClassVar[tuple[str, ...]] = ("num_loops", "n", "trained_loops")
     group: str
     num_loops: int
     metric: str
@@ -155,8 +132,8 @@ class EvalRow(InFile):
     flops_per_example: int
 
     @classmethod
-    def kind_of(cls, row: dict[str, Any]) -> type[InFile]:
-        return ExitRow if "exit_rule" in row else EvalRow
+    def kind_of(cls, data: dict[str, Any]) -> type[Content]:
+        return ExitRow if "exit_rule" in data else EvalRow
 
 
 @frozen
@@ -173,6 +150,8 @@ class InContextRow(InFile):
     """In-context learning: a score by number of points in context, for the model or a baseline."""
 
     file: ClassVar[str] = "in_context.jsonl"
+    measured: ClassVar[tuple[str, ...]] = ("value", "low", "high")
+    positive: ClassVar[tuple[str, ...]] = ("points", "n")
     group: str
     method: str
     """ "model" or the name of the baseline."""
@@ -193,14 +172,15 @@ class AnswersByLoop(InFile):
 
     file: ClassVar[str] = "answers_by_loop.json"
     trained_loops: int
-    examples: tuple[dict[str, Any], ...]
-    """The results of `Task.visualise`."""
+    examples: tuple[Visualisation, ...]
 
 
 @frozen
-class CalibrationRow:
+class CalibrationRow(Content):
     """The score with one loop count or exit rule, with its 95% interval."""
 
+    measured: ClassVar[tuple[str, ...]] = ("value", "low", "high")
+    positive: ClassVar[tuple[str, ...]] = ("num_loops",)
     exit_rule: str | None
     num_loops: int
     mean_loops: float
@@ -242,7 +222,7 @@ class Calibration(InFile):
 
 
 @frozen
-class TableRow:
+class TableRow(Content):
     """The runs of a row in one of the paper's tables, by the names of their folders."""
 
     task: str
@@ -253,7 +233,7 @@ class TableRow:
 
 
 @frozen
-class TableClaim:
+class TableClaim(Content):
     """The claim that the runs `second` are better than the runs `first`."""
 
     task: str
@@ -293,7 +273,7 @@ def read_rows(folder: Path, kind: type[F]) -> list[F]:
     path = folder / kind.file
     lines = read_lines(path) if path.exists() else []
     objects = ((parse_object(line, path, number), number) for number, line in enumerate(lines, 1))
-    return [_checked(kind.kind_of(row), row, f"{path}:{number}") for row, number in objects]  # type: ignore[misc]
+    return [_checked(kind, row, f"{path}:{number}") for row, number in objects]
 
 
 def write_file(folder: Path, kind: type[InFile], content: dict[str, Any], *, indent: int | None = 2) -> None:
@@ -314,7 +294,7 @@ def write_rows(folder: Path, kind: type[InFile], rows: Iterable[dict[str, Any]])
     """Write the rows into the file of class `kind`, whole or not at all. Raises as `write_file`."""
     rows = list(rows)
     for number, row in enumerate(rows, 1):
-        _checked(kind.kind_of(row), row, f"{folder / kind.file}:{number}")
+        _checked(kind, row, f"{folder / kind.file}:{number}")
     write_lines(folder / kind.file, rows)
 
 

@@ -57,4 +57,5 @@ def _charts(sections: Sequence[Section]) -> list[Chart]:
 
 def _write(path: Path, content: str | bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, content)
+    # A name that is not UTF-8 (in a file system, or as an escape in JSON) has characters that cannot be encoded.
+    write_atomic(path, content.encode(errors="backslashreplace") if isinstance(content, str) else content)
