@@ -148,7 +148,12 @@ def _convert(kind: Any, value: Any, path: str) -> Any:
             raise ValueError(f"{path}={value!r}: expected an object")
         return {key: _convert(args[1], inner, f"{path}.{key}") for key, inner in value.items()}
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise ValueError(
+                f"{path}: expected a number below 1e308, not an integer of {len(str(value))} digits"
+            ) from None
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise ValueError(f"{path}={value!r}: expected {kind.__name__}, not {type(value).__name__}")
     return value

@@ -19,7 +19,7 @@ def inspection(numbers: Row) -> tuple[str, str, list[Section]]:
     Raises:
         ValueError: the numbers are not those of an inspection; names the field.
     """
-    from_dict(Inspection, numbers, Inspection.file)
+    from_dict(Inspection, numbers)
     n = numbers
     source = f"group {n['group']}" if n["group"] else "training distribution"
     lead = (
