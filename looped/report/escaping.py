@@ -3,7 +3,7 @@
 import html
 import re
 
-from looped.printable import printable
+from looped.printing import printable
 
 
 def escape(text: str) -> str:

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from looped.printable import printable
+from looped.printing import printable
 from looped.report.comparison import Problem, Variant
 from looped.report.read import Run
 

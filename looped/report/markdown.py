@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from looped.printable import csv_text
+from looped.printing import csv_text
 from looped.report.comparison import Problem
 from looped.report.content import Block, Chart, Section, Sentences, Table
 from looped.report.escaping import escape_markdown

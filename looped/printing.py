@@ -2,16 +2,23 @@
 
 import csv
 import io
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+# Controls, marks that turn the direction of text, and halves of characters.
+HIDDEN = {"Cc", "Cf", "Cs"}
 
-def printable(text: str) -> str:
-    """`text` with every character that is not printable as an escape, such as \\x1b.
 
-    Control characters could change what a terminal shows, and marks of writing direction the order of letters.
+def printable(text: str, keep: str = "") -> str:
+    """The text with control characters as escapes such as \\x1b. On a terminal they could do anything.
+
+    Args:
+        keep: characters that stay as they are.
     """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(c if c in keep or unicodedata.category(c) not in HIDDEN else ascii(c)[1:-1] for c in text)
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
