@@ -287,8 +287,17 @@ def write_file(folder: Path, kind: type[InFile], content: dict[str, Any], *, ind
         ValueError: `read_file` would refuse the content.
         OSError: the file cannot be written; its old content is intact.
     """
-    _checked(kind, content, str(folder / kind.file))
+    check_content(folder, kind, content)
     write_atomic(folder / kind.file, json.dumps(content, indent=indent) + "\n")
+
+
+def check_content(folder: Path, kind: type[InFile], content: dict[str, Any]) -> None:
+    """Raise ValueError if `read_file` would refuse the content in the file of class `kind`."""
+    _checked(kind, json.loads(json.dumps(content, default=_unwritable)), str(folder / kind.file))
+
+
+def _unwritable(value: object) -> None:
+    raise ValueError(f"{type(value).__name__} {value!r:.100}: expected a plain value of JSON")
 
 
 def write_rows(folder: Path, kind: type[InFile], rows: Iterable[dict[str, Any]]) -> None:
@@ -301,7 +310,7 @@ def write_rows(folder: Path, kind: type[InFile], rows: Iterable[dict[str, Any]])
 
 def write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     """Write the rows of `Task.extra_evaluation`, which have no schema here, whole or not at all."""
-    write_atomic(path, "".join(json.dumps(row) + "\n" for row in rows))
+    write_atomic(path, "".join(json.dumps(row, default=_unwritable) + "\n" for row in rows))
 
 
 def check_run_folder(folder: Path) -> None:
@@ -323,7 +332,20 @@ def read_config(folder: Path) -> RunConfig:
             if path.is_symlink() and not path.resolve().is_relative_to(inside):
                 raise ValueError(f"{path}: a link out of the run folder; expected a file or folder in its place")
     data = read_object(folder / CONFIG)
-    return _checked(RunConfig, data.get("run"), str(folder / CONFIG), "run")
+    run = _checked(RunConfig, data.get("run"), str(folder / CONFIG), "run")
+    if field := _missing(to_dict(run), data["run"]):  # its default may not be the value of the training
+        raise ValueError(f"{folder / CONFIG}: run.{field}: missing")
+    return run
+
+
+def _missing(complete: dict[str, Any], stored: dict[str, Any]) -> str:
+    """The first field of `complete`, with a dot between levels, that `stored` lacks; or ''."""
+    for key, value in complete.items():
+        if key not in stored:
+            return key
+        if isinstance(value, dict) and isinstance(stored[key], dict) and (inner := _missing(value, stored[key])):
+            return f"{key}.{inner}"
+    return ""
 
 
 def write_config(run: RunConfig, folder: Path) -> None:

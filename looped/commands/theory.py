@@ -14,12 +14,11 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import torch
 import tyro
-from rich.table import Table
 from tyro.conf import Positional
 
 from looped.commands.arguments import call
 from looped.commands.choice import choose
-from looped.commands.output import print_table
+from looped.commands.output import Table, print_table
 from looped.files import write_atomic
 from looped.report import theory_figures
 from looped.strict import at_least
