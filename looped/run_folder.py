@@ -332,20 +332,12 @@ def read_config(folder: Path) -> RunConfig:
             if path.is_symlink() and not path.resolve().is_relative_to(inside):
                 raise ValueError(f"{path}: a link out of the run folder; expected a file or folder in its place")
     data = read_object(folder / CONFIG)
+    if unknown := data.keys() - {"looped", "run"}:
+        raise ValueError(f"{folder / CONFIG}: {min(unknown)}: unknown key; expected looped and run")
     run = _checked(RunConfig, data.get("run"), str(folder / CONFIG), "run")
-    if field := _missing(to_dict(run), data["run"]):  # its default may not be the value of the training
-        raise ValueError(f"{folder / CONFIG}: run.{field}: missing")
+    if missing := _missing(to_dict(run), data["run"], "run"):
+        raise ValueError(f"{folder / CONFIG}: missing {missing}; expected every setting of the run")
     return run
-
-
-def _missing(complete: dict[str, Any], stored: dict[str, Any]) -> str:
-    """The first field of `complete`, with a dot between levels, that `stored` lacks; or ''."""
-    for key, value in complete.items():
-        if key not in stored:
-            return key
-        if isinstance(value, dict) and isinstance(stored[key], dict) and (inner := _missing(value, stored[key])):
-            return f"{key}.{inner}"
-    return ""
 
 
 def write_config(run: RunConfig, folder: Path) -> None:
@@ -373,6 +365,12 @@ def open_run(run: RunConfig, folder: Path, resume: bool) -> Summary | None:
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
     summary = read_file(folder, Summary)
     return summary if summary and summary.finished != "interrupted" else None
+
+
+def _missing(complete: dict[str, Any], data: dict[str, Any], path: str) -> str:
+    here = [f"{path}.{key}" for key in complete if key not in data]
+    parts = ((value, data.get(key), f"{path}.{key}") for key, value in complete.items() if isinstance(value, dict))
+    return next(iter(here), "") or next(filter(None, (_missing(*part) for part in parts)), "")
 
 
 def _difference(stored: Any, requested: Any, path: str = "") -> str:
