@@ -43,7 +43,7 @@ class Band(Content):
     high: Values
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        Content.__post_init__(self)
         check_length("low", self.low, len(self.middle))
         check_length("high", self.high, len(self.middle))
 
@@ -125,7 +125,7 @@ class AttentionMaps(Content):
     keys: tuple[Values, ...] | None = None
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        Content.__post_init__(self)
         check_length("maps", self.maps, len(self.shown))
         for i, by_row in enumerate(self.maps):
             check_length(f"maps[{i}]", by_row, len(self.rows))
@@ -166,7 +166,7 @@ class Inspection(InFile):
     environment: Environment
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        Content.__post_init__(self)
         at_least(1, loops=self.loops, trained_loops=self.trained_loops)
         lists: dict[str, Sequence[Any]] = {
             f"score.{name}": getattr(self.score, name) for name in ("value", "low", "high")

@@ -49,7 +49,7 @@ class Slots(Visualisation):
     loops: tuple[SlotsFrame, ...]
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        Content.__post_init__(self)
         _check_loops(self.loops)
         count = len(self.answer) or len(self.loops[0].slots)
         for i, frame in enumerate(self.loops):
@@ -78,7 +78,7 @@ class Points(Visualisation):
     loops: tuple[PointsFrame, ...]
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        Content.__post_init__(self)
         _check_loops(self.loops)
         check(bool(self.truth), "truth", self.truth, "at least one value")
         for i, frame in enumerate(self.loops):
@@ -106,7 +106,7 @@ class Distribution(Visualisation):
     loops: tuple[DistributionFrame, ...]
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        Content.__post_init__(self)
         _check_loops(self.loops)
         check(bool(self.labels), "loops[0].probabilities", [], "at least one label")
         for i, frame in enumerate(self.loops):
@@ -144,7 +144,7 @@ class Board(Visualisation):
     loops: tuple[BoardFrame, ...]
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        Content.__post_init__(self)
         _check_loops(self.loops)
         check(self.side == self.box**2 > 0, "side", self.side, f"the square of box={self.box}, at least 1")
         lists = {"given": self.given, "solution": self.solution}
