@@ -43,7 +43,10 @@ def write(folder: Path) -> Path:
     run = write_run(
         folder / "run", recipe="r", task=TASK, trained=4, validation=1.0, metric="squared_error", lower_is_better=True,
         rows=[*rows, rows[1] | {"exit_rule": "change:0.1", "mean_loops": 2.5}],
-        examples=[board_picture(1, box=2), POINTS, slots_picture(), distribution_picture(4, 0)],
+        examples=[
+            example | {"loops": example["loops"][:3]}
+            for example in (board_picture(1, box=2), POINTS, slots_picture(), distribution_picture(4, 0))
+        ],
     )  # fmt: skip
     metrics = (run / "metrics.jsonl").read_text().splitlines()
     (run / "metrics.jsonl").write_text("\n".join(metrics[:2] + metrics[4:7]) + "\n")
@@ -182,23 +185,23 @@ def test_edited_run_folders(tmp_path: Path) -> None:
     rng = random.Random(0)
     assert survives(lambda: report([tmp_path], tmp_path / "out"))
     fine = 0
-    for _ in range(3000):
+    for _ in range(2000):
         name = rng.choice(FILES)
         (run / name).write_text(damaged(texts[name], name.endswith("l"), rng))
         if survives(lambda: read_all(tmp_path)):
             fine += 1
-            if fine % 5 == 0:
+            if fine % 8 == 0:
                 survives(lambda: report([tmp_path], tmp_path / "out"))
         (run / name).write_text(texts[name])
-    assert 200 < fine < 1500, "most edits are noticed, some are possible values"
+    assert 150 < fine < 1000, "most edits are noticed, some are possible values"
 
 
 @pytest.mark.usefixtures("quick")
 def test_edited_inspections(tmp_path: Path) -> None:
     good, rng = inspected(), random.Random(0)
     assert survives(lambda: report_inspection(good, tmp_path))
-    fine = sum(survives(lambda: report_inspection(edit(good, rng), tmp_path)) for _ in range(300))
-    assert 20 < fine < 150
+    fine = sum(survives(lambda: report_inspection(edit(good, rng), tmp_path)) for _ in range(200))
+    assert 15 < fine < 100
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -206,7 +209,7 @@ def test_cut_files(tmp_path: Path, name: str) -> None:
     run = write(tmp_path)
     text = (run / name).read_bytes()
     line_ends = {i + 1 for i, byte in enumerate(text) if byte == ord("\n")} | {0}
-    for end in range(0, len(text) - 1, 1 + len(text) // 150):
+    for end in range(0, len(text) - 1, 1 + len(text) // 50):
         (run / name).write_bytes(text[:end])
         whole_lines = name.endswith("l") and (end in line_ends or end + 1 in line_ends)
         assert survives(lambda: read_all(tmp_path)) == (whole_lines and (end > 0 or name != "eval.jsonl"))

@@ -104,8 +104,7 @@ def test_cells_that_begin_like_formulas() -> None:
     assert csv_text(["=a"], [{}]) == '\'=a\n""\n'
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, 1e300, 1e-300, 0.0])
-@pytest.mark.parametrize("loops", [[1, 4], [4]])
+@pytest.mark.parametrize(("value", "loops"), [(math.nan, [1, 4]), (math.inf, [1, 4]), (math.nan, [4]), (1e300, [1, 4])])
 def test_scores_of_a_model_that_diverges(tmp_path: Path, value: float, loops: list[int]) -> None:
     task: dict[str, Any] = {"name": "in_context", "dim": 3, "points": 4}
     for seed in (0, 1):
@@ -121,8 +120,7 @@ def test_scores_of_a_model_that_diverges(tmp_path: Path, value: float, loops: li
         write_json(run / "summary.json", summary)
     text = report([tmp_path], tmp_path / "out").with_name("report.md").read_text()
     assert ("not finite" in text) == (not math.isfinite(value))
-    assert " nan" not in text
-    assert " inf" not in text
+    assert not re.search(r"\b(nan|inf)\b", text)
 
 
 def test_scores_of_an_older_checkpoint_are_named(tmp_path: Path) -> None:
