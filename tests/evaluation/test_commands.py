@@ -51,7 +51,7 @@ def test_scores_are_printed_if_they_cannot_be_written(run: Path, capsys: pytest.
     assert error.count("looped: error:") == 1
     assert "eval.jsonl" in error
     assert "1 loops" in out
-    assert "[/red] :smile: \\x1b[31m" in out.replace("\n", "")
+    assert "[/red] :smile: \\x1b[31m" in " ".join(out.split())
 
 
 def test_finished_groups_are_printed_after_an_interrupt(
