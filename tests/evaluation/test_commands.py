@@ -78,7 +78,7 @@ def test_a_calibration_is_printed_if_it_cannot_be_written(run: Path, capsys: pyt
     code, out, error = outcome(capsys, "calibrate", run, "--loops", 1, 2, "--examples", 5)
     assert code == 2
     assert "calibration.json" in error
-    assert "not finished" in out.replace("\n", " ")
+    assert "not finished" in " ".join(out.split())
     assert "unchanged:1" in out
 
 
