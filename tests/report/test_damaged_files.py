@@ -22,7 +22,7 @@ from run_folders import (
 from looped.report import figures, inspection_figures, report, report_inspection
 from looped.report.read import read_runs
 from looped.report.reproduction import load_tables
-from looped.run_folder import Calibration, read_file
+from looped.run_folder import Best, Calibration, read_file
 
 TASK = {"name": "in_context", "dim": 3, "points": 4}
 ALIENS: tuple[Any, ...] = (
@@ -176,6 +176,7 @@ def read_all(folder: Path) -> None:
     read_runs([folder])
     load_tables([folder])
     read_file(folder / "run", Calibration)
+    read_file(folder / "run", Best)
 
 
 @pytest.mark.usefixtures("quick")
@@ -200,7 +201,8 @@ def test_edited_run_folders(tmp_path: Path) -> None:
 def test_edited_inspections(tmp_path: Path) -> None:
     good, rng = inspected(), random.Random(0)
     assert survives(lambda: report_inspection(good, tmp_path))
-    fine = sum(survives(lambda: report_inspection(edit(good, rng), tmp_path)) for _ in range(200))
+    edits = [numbers for _ in range(200) if isinstance(numbers := edit(good, rng), dict)]
+    fine = sum(survives(lambda numbers=numbers: report_inspection(numbers, tmp_path)) for numbers in edits)
     assert 15 < fine < 100
 
 
