@@ -1,5 +1,6 @@
 """The page of `looped inspect`: figures, how to read them, and sentences on the numbers of inspect.json."""
 
+from dataclasses import asdict
 from typing import Any
 
 from looped.report import inspection_figures as figures
@@ -19,8 +20,7 @@ def inspection(numbers: Row) -> tuple[str, str, list[Section]]:
     Raises:
         ValueError: the numbers are not those of an inspection; names the field.
     """
-    from_dict(Inspection, numbers)
-    n = numbers
+    n = asdict(from_dict(Inspection, numbers))
     source = f"group {n['group']}" if n["group"] else "training distribution"
     lead = (
         f"{TASKS[n['task']].title}, {source}: {n['examples']} examples of the {n['split']} split, "

@@ -191,7 +191,7 @@ def test_edited_run_folders(tmp_path: Path) -> None:
         (run / name).write_text(damaged(texts[name], name.endswith("l"), rng))
         if survives(lambda: read_all(tmp_path)):
             fine += 1
-            if fine % 8 == 0:
+            if fine % 20 == 0:
                 survives(lambda: report([tmp_path], tmp_path / "out"))
         (run / name).write_text(texts[name])
     assert 150 < fine < 1000, "most edits are noticed, some are possible values"
