@@ -48,6 +48,7 @@ def calibrate(
     finally:  # after an error or an interrupt: the rows that are known
         if rows:
             print_table(_table(run, split, rows, found))
+    assert found is not None
     if found["warning"]:
         say(found["warning"])
     chosen, best = found["recommendation"], found["best"]

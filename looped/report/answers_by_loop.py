@@ -44,7 +44,7 @@ def visualise_run(run: Run) -> Visualisations | None:
     if run.answers is None or not run.answers.examples:
         return None
     trained = run.answers.trained_loops
-    examples: Sequence[Any] = run.answers.examples[:MOST_EXAMPLES]
+    examples = run.answers.examples[:MOST_EXAMPLES]
     parts, solved = [], 0
     for example in examples:
         draw, right_after = KINDS[example.kind]

@@ -11,6 +11,8 @@ class Visualisation(Content):
     """The answers to one example after each loop. The kinds are below."""
 
     __slots__ = ()
+    kind: Any
+    loops: tuple[Any, ...]
 
     @classmethod
     def kind_of(cls, data: dict[str, Any]) -> type[Content]:

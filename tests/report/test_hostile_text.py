@@ -5,6 +5,7 @@ import io
 import json
 import math
 import re
+from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ def tags_of(page: Path) -> Tags:
 
 def write(root: Path, text: str) -> Path:
     """A run whose texts are all `text`, and another run beside it."""
-    groups = {text: [0.5, 0.7], f"{text} 2": [0.3, 0.4]}
+    groups: dict[str, Sequence[float]] = {text: [0.5, 0.7], f"{text} 2": [0.3, 0.4]}
     for recipe, loops in ((text, 4), ("plain", 1)):
         examples = [slots_picture(), distribution_picture(4, 0)]
         for example in examples:
