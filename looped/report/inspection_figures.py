@@ -41,12 +41,14 @@ def lines_by_loop(
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
+        positive = False
         for (text, line), (color, marker, dash) in zip(lines.items(), SERIES, strict=False):
             x = list(loops or range(1, len(line["middle"]) + 1))
             middle, low, high = (plottable(line.get(k, line["middle"])) for k in ("middle", "low", "high"))
             axes.plot(x, middle, color=color, ls=dash, marker=marker, ms=4, markevery=max(1, len(x) // 12), label=text)
             axes.fill_between(x, low, high, color=color, alpha=0.13, lw=0)
-        if log:
+            positive |= bool((middle > 0).any())  # False for NaN
+        if log and positive:
             axes.set_yscale("log")
             _log_ticks(axes)
         if limits:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 from training.training_cases import tiny
 
 from looped import runs
@@ -113,3 +114,17 @@ def test_show_prints_names_as_escapes_and_refuses_what_is_incomplete(
     code, _, error = outcome(capsys, "show", tmp_path)
     assert code == 2
     assert "run.model" in error
+
+
+def test_a_model_that_diverges_is_measured(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    (weights,) = run.glob("checkpoints/*/model.safetensors")
+    save_file({name: tensor * 1e30 for name, tensor in load_file(weights).items()}, weights)
+    for words in (("evaluate", "--loops", 1, 4), ("calibrate", "--loops", 1, 4), ("inspect",)):
+        code, _, error = outcome(capsys, words[0], run, *words[1:], "--examples", 4)
+        assert code == 0, error
+    numbers = json.loads((run / "inspect" / "inspect.json").read_text(), parse_constant=pytest.fail)
+    assert len(numbers["score"]["value"]) == numbers["loops"]
+    assert (run / "inspect" / "report.html").exists()
+    assert outcome(capsys, "report", run, "--out", tmp_path / "report")[0] == 0
