@@ -23,11 +23,13 @@ def printable(text: str, keep: str = "") -> str:
 
 def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
     """CSV with a header and one line for each row. Keys that are not in `columns` are left out."""
+    return _line(columns) + "".join(_line([row.get(column, "") for column in columns]) for row in rows)
+
+
+def _line(cells: Sequence[Any]) -> str:
     buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerows([[_no_formula(column) for column in columns]])
-    writer.writerows([_no_formula(row.get(column, "")) for column in columns] for row in rows)
-    return buffer.getvalue()
+    csv.writer(buffer).writerow(map(_no_formula, cells))  # its line ends, \r\n, make it quote both characters in cells
+    return buffer.getvalue().removesuffix("\r\n") + "\n"
 
 
 def _no_formula(cell: Any) -> Any:
