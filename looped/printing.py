@@ -1,6 +1,10 @@
-"""Text on the terminal."""
+"""Text from files and users, made harmless for terminals and spreadsheets."""
 
+import csv
+import io
 import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 # Controls, marks that turn the direction of text, and halves of characters.
 HIDDEN = {"Cc", "Cf", "Cs"}
@@ -15,3 +19,28 @@ def printable(text: str, keep: str = "") -> str:
     if text.isascii() and text.isprintable():
         return text
     return "".join(c if c in keep or unicodedata.category(c) not in HIDDEN else ascii(c)[1:-1] for c in text)
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    """CSV with a header and one line for each row. Keys that are not in `columns` are left out."""
+    return _line(columns) + "".join(_line([row.get(column, "") for column in columns]) for row in rows)
+
+
+def _line(cells: Sequence[Any]) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer).writerow(map(_no_formula, cells))  # its line ends, \r\n, make it quote both characters in cells
+    return buffer.getvalue().removesuffix("\r\n") + "\n"
+
+
+def _no_formula(cell: Any) -> Any:
+    """The cell; text that a spreadsheet would run as a formula gets an apostrophe in front. Numbers stay numbers."""
+    if not isinstance(cell, str) or not cell.lstrip().startswith(("=", "+", "-", "@")) or _numbers(cell):
+        return cell
+    return f"'{cell}"
+
+
+def _numbers(text: str) -> bool:
+    try:
+        return bool([float(word) for word in text.split()])
+    except ValueError:
+        return False

@@ -14,21 +14,12 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 from looped.config import RunConfig
 from looped.files import parse_object, read_lines, read_object, write_atomic, write_json
+from looped.schemas.content import Content, InFile
+from looped.schemas.content import Environment as Environment
+from looped.schemas.visualisations import Visualisation
 from looped.strict import from_dict, frozen, to_dict
 
 CONFIG, CHECKPOINTS, LOG = "config.json", "checkpoints", "log.txt"
-
-
-class InFile:
-    """The content of a file, or a row of it."""
-
-    __slots__ = ()
-    file: ClassVar[str]
-
-    @classmethod
-    def kind_of(cls, row: dict[str, Any]) -> type["InFile"]:
-        """The class of a row, in files with rows of several classes."""
-        return cls
 
 
 T = TypeVar("T")
@@ -38,24 +29,6 @@ F = TypeVar("F", bound=InFile)
 # --- Schemas -------------------------------------------------------------------------------------------------
 
 
-@frozen
-class Environment(InFile):
-    """The machine and the program that produced a result."""
-
-    file: ClassVar[str] = "environment.json"
-    command: str
-    date: str
-    machine: str
-    python: str
-    torch: str
-    looped: str
-    threads: int
-    precision: str
-    device: str
-    matmul_peak: float | None = None
-    """Measured FLOPs per second of a large matrix product, over all devices together."""
-
-
 class MetricsRow(InFile):
     """A line of metrics.jsonl, which grows during training."""
 
@@ -63,8 +36,8 @@ class MetricsRow(InFile):
     file: ClassVar[str] = "metrics.jsonl"
 
     @classmethod
-    def kind_of(cls, row: dict[str, Any]) -> type[InFile]:
-        return ValidationRow if row.get("kind") == "validation" else TrainRow
+    def kind_of(cls, data: dict[str, Any]) -> type[Content]:
+        return ValidationRow if data.get("kind") == "validation" else TrainRow
 
 
 @frozen
@@ -99,6 +72,7 @@ class TrainRow(MetricsRow):
 class ValidationRow(MetricsRow):
     """Mean scores over the validation examples."""
 
+    measured: ClassVar[tuple[str, ...]] = ("scores",)
     kind: Literal["validation"]
     step: int
     seconds: float
@@ -112,6 +86,7 @@ class Best(InFile):
     """The best validation score so far, and the step of its checkpoint."""
 
     file: ClassVar[str] = "best.json"
+    measured: ClassVar[tuple[str, ...]] = ("value",)
     step: int
     metric: str
     value: float
@@ -141,6 +116,8 @@ class EvalRow(InFile):
     """A score on one group with a loop count."""
 
     file: ClassVar[str] = "eval.jsonl"
+    measured: ClassVar[tuple[str, ...]] = ("value", "low", "high")
+    positive: ClassVar[tuple[str, ...]] = ("num_loops", "n", "trained_loops")
     group: str
     num_loops: int
     metric: str
@@ -156,8 +133,8 @@ class EvalRow(InFile):
     flops_per_example: int
 
     @classmethod
-    def kind_of(cls, row: dict[str, Any]) -> type[InFile]:
-        return ExitRow if "exit_rule" in row else EvalRow
+    def kind_of(cls, data: dict[str, Any]) -> type[Content]:
+        return ExitRow if "exit_rule" in data else EvalRow
 
 
 @frozen
@@ -174,6 +151,8 @@ class InContextRow(InFile):
     """In-context learning: a score by number of points in context, for the model or a baseline."""
 
     file: ClassVar[str] = "in_context.jsonl"
+    measured: ClassVar[tuple[str, ...]] = ("value", "low", "high")
+    positive: ClassVar[tuple[str, ...]] = ("points", "n")
     group: str
     method: str
     """ "model" or the name of the baseline."""
@@ -194,14 +173,15 @@ class AnswersByLoop(InFile):
 
     file: ClassVar[str] = "answers_by_loop.json"
     trained_loops: int
-    examples: tuple[dict[str, Any], ...]
-    """The results of `Task.visualise`."""
+    examples: tuple[Visualisation, ...]
 
 
 @frozen
-class CalibrationRow:
+class CalibrationRow(Content):
     """The score with one loop count or exit rule, with its 95% interval."""
 
+    measured: ClassVar[tuple[str, ...]] = ("value", "low", "high")
+    positive: ClassVar[tuple[str, ...]] = ("num_loops",)
     exit_rule: str | None
     num_loops: int
     mean_loops: float
@@ -243,7 +223,7 @@ class Calibration(InFile):
 
 
 @frozen
-class TableRow:
+class TableRow(Content):
     """The runs of a row in one of the paper's tables, by the names of their folders."""
 
     task: str
@@ -254,7 +234,7 @@ class TableRow:
 
 
 @frozen
-class TableClaim:
+class TableClaim(Content):
     """The claim that the runs `second` are better than the runs `first`."""
 
     task: str
@@ -294,7 +274,7 @@ def read_rows(folder: Path, kind: type[F]) -> list[F]:
     path = folder / kind.file
     lines = read_lines(path) if path.exists() else []
     objects = ((parse_object(line, path, number), number) for number, line in enumerate(lines, 1))
-    return [_checked(kind.kind_of(row), row, f"{path}:{number}") for row, number in objects]  # type: ignore[misc]
+    return [_checked(kind, row, f"{path}:{number}") for row, number in objects]
 
 
 def write_file(folder: Path, kind: type[InFile], content: dict[str, Any], *, indent: int | None = 2) -> None:
@@ -307,21 +287,30 @@ def write_file(folder: Path, kind: type[InFile], content: dict[str, Any], *, ind
         ValueError: `read_file` would refuse the content.
         OSError: the file cannot be written; its old content is intact.
     """
-    _checked(kind, content, str(folder / kind.file))
+    check_content(folder, kind, content)
     write_atomic(folder / kind.file, json.dumps(content, indent=indent) + "\n")
+
+
+def check_content(folder: Path, kind: type[InFile], content: dict[str, Any]) -> None:
+    """Raise ValueError if `read_file` would refuse the content in the file of class `kind`."""
+    _checked(kind, json.loads(json.dumps(content, default=_unwritable)), str(folder / kind.file))
+
+
+def _unwritable(value: object) -> None:
+    raise ValueError(f"{type(value).__name__} {value!r:.100}: expected a plain value of JSON")
 
 
 def write_rows(folder: Path, kind: type[InFile], rows: Iterable[dict[str, Any]]) -> None:
     """Write the rows into the file of class `kind`, whole or not at all. Raises as `write_file`."""
     rows = list(rows)
     for number, row in enumerate(rows, 1):
-        _checked(kind.kind_of(row), row, f"{folder / kind.file}:{number}")
+        _checked(kind, row, f"{folder / kind.file}:{number}")
     write_lines(folder / kind.file, rows)
 
 
 def write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     """Write the rows of `Task.extra_evaluation`, which have no schema here, whole or not at all."""
-    write_atomic(path, "".join(json.dumps(row) + "\n" for row in rows))
+    write_atomic(path, "".join(json.dumps(row, default=_unwritable) + "\n" for row in rows))
 
 
 def check_run_folder(folder: Path) -> None:

@@ -8,6 +8,8 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from rich.console import Console
+from rich.status import Status
+from rich.text import Text
 
 from looped.config import ModelConfig, RunConfig
 from looped.evaluation.calibration import calibrate
@@ -16,11 +18,13 @@ from looped.files import read_text
 from looped.locks import locked
 from looped.models.exit_rules import ExitRule, learned_rule, parse_rule
 from looped.models.transformer import LoopedTransformer
+from looped.printing import printable
 from looped.run_data import answering_task, task_with_data
 from looped.run_folder import (
     AnswersByLoop,
     Calibration,
     EvalRow,
+    check_content,
     check_run_folder,
     read_file,
     write_file,
@@ -31,7 +35,10 @@ from looped.tasks.base import SPLITS, Split, Task
 from looped.training.checkpoint import load_run
 from looped.training.devices import Device, find_device
 
-console = Console(stderr=True)
+
+def _status(text: str) -> Status:
+    """What is being computed, on standard error."""
+    return Console(stderr=True).status(Text(printable(text)))
 
 
 class LoopSetting(NamedTuple):
@@ -93,10 +100,12 @@ def calibrate_run(
     checkpoint: Literal["best", "last"] = "best",
     device: Device = "auto",
     allow_outside: bool = False,
+    rows: list[dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Find the loop count or exit rule to use, write calibration.json and return its content (see `calibrate`).
 
     Args:
+        rows: a list that gets the rows as soon as they are known, so they are not lost if something fails later.
         loops: loop counts; the default is a range from 1 to twice the trained number. The trained number is always
             included.
         tolerance: largest loss of score; for errors, the largest relative increase.
@@ -109,8 +118,8 @@ def calibrate_run(
     with _opened(folder, examples, split, checkpoint, device, allow_outside) as (run, model, task, step):
         trained = run.model.num_loops
         counts = sorted({*(loops or default_loops(trained, run.model.max_loops)), trained})
-        with console.status(f"{folder}: {task.metric} by loop count and exit rule, up to {counts[-1]} loops"):
-            found = calibrate(model, task, loops=counts, examples=examples, split=split, tolerance=tolerance)
+        with _status(f"{folder}: {task.metric} by loop count and exit rule, up to {counts[-1]} loops"):
+            found = calibrate(model, task, loops=counts, examples=examples, split=split, tolerance=tolerance, rows=rows)
         found |= {"step": step, "device": next(model.parameters()).device.type, "threads": torch.get_num_threads()}
         write_file(folder, Calibration, found)
     return found
@@ -148,6 +157,7 @@ def evaluate_run(
     checkpoint: Literal["best", "last"] = "best",
     device: Device = "auto",
     allow_outside: bool = False,
+    rows: list[dict[str, Any]] | None = None,
 ) -> list[dict[str, Any]]:
     """Evaluate a run folder and return the rows of eval.jsonl.
 
@@ -159,31 +169,34 @@ def evaluate_run(
         examples: the largest number of examples in each group.
         groups: None is all groups of the task.
         allow_outside: see `run_data.task_with_data`.
+        rows: a list that gets the rows of each group as soon as they are known, so they are not lost if something
+            fails later.
 
     Raises:
         ValueError: no run folder, no checkpoint, no such device, impossible loop counts, an unknown group or rule; the
             data is missing, changed or outside; another process writes into the folder.
     """
+    rows = [] if rows is None else rows
     with _opened(folder, examples, split, checkpoint, device, allow_outside) as (run, model, task, step):
-        rows = []
         counts = sorted(loops) or default_loops(run.model.num_loops, run.model.max_loops)
         setting = loop_setting(folder, run.model, step, None, "none" if loops and exit_rule is None else exit_rule)
         early = None if setting.exit_rule is None else (setting.num_loops, setting.exit_rule)
-        for group in task.groups if groups is None else groups:
-            with console.status(f"{folder}: {task.metric} for {group}, {counts[0]} to {counts[-1]} loops"):
-                found = evaluate(model, task, loops=counts, examples=examples, groups=[group], split=split, early=early)
-                rows += [row | {"step": step} for row in found]
         answers = {
             "trained_loops": run.model.num_loops,
             "examples": visualisations(model, task, loops=min(counts[-1], max(run.model.num_loops, 4))),
         }
+        check_content(folder, AnswersByLoop, answers)  # the user's own `visualise` may be wrong: say so before the work
+        for group in task.groups if groups is None else groups:
+            with _status(f"{folder}: {task.metric} for {group}, {counts[0]} to {counts[-1]} loops"):
+                found = evaluate(model, task, loops=counts, examples=examples, groups=[group], split=split, early=early)
+                rows += [row | {"step": step} for row in found]
         trained = run.model.num_loops
         some = [n for n in counts if n in (1, trained // 2, trained, 2 * trained)] or counts
         extra = task.extra_evaluation(
             predictor(model), loops=some, split=split, group=rows[0]["group"], seed=EVALUATION_SEED
         )
         for name, found in extra.items():
-            with console.status(f"{folder}: {name}"):
+            with _status(f"{folder}: {name}"):
                 write_lines(folder / name, [row | {"step": step} for row in found])
         write_file(folder, AnswersByLoop, answers, indent=None)
         write_rows(folder, EvalRow, rows)

@@ -147,7 +147,7 @@ def nearest(word: str, options: Iterable[str]) -> str:
 
 
 def _convert(kind: Any, value: Any, path: str) -> Any:
-    if dataclasses.is_dataclass(kind):
+    if dataclasses.is_dataclass(kind) or hasattr(kind, "kind_of"):
         return _convert_dataclass(kind, value, path)
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin in (Union, types.UnionType):
@@ -197,6 +197,11 @@ def _convert_dataclass(cls: Any, data: Any, path: str) -> Any:
         except ValueError as error:
             raise ValueError(f"{path}.name: {error}") from None
         data = {key: value for key, value in data.items() if key != "name"}
+    if hasattr(cls, "kind_of"):
+        try:
+            cls = cls.kind_of(data)
+        except ValueError as error:
+            raise ValueError(f"{path}.{error}") from None
     kinds = _type_hints(cls)
     known = [f.name for f in dataclasses.fields(cls)]
     for key in data:

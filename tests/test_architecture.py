@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # From the bottom up. A module may import from lower rows and from its own part of its own row.
 ROWS = [
     {"strict", "files", "locks", "printing", "intervals", "lazy", "user_code"},
-    {"tasks"},
+    {"schemas", "tasks"},
     {"config"},
     {"nn", "run_folder"},
     {"models", "launch", "run_data"},

@@ -282,9 +282,13 @@ def distance(a: Tensor, b: Tensor) -> float | None:
     return finite(((a - b).square().mean().sqrt() / b.square().mean().sqrt()).item())
 
 
-def finite(value: float) -> float | None:
-    """The value, or None if it is not finite, because JSON has only finite numbers."""
-    return value if math.isfinite(value) else None
+def finite(values: Any) -> Any:
+    """Plain values, with None for every number that is not finite, because JSON has only finite numbers."""
+    if isinstance(values, dict):
+        return {key: finite(value) for key, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [finite(value) for value in values]
+    return None if isinstance(values, float) and not math.isfinite(values) else values
 
 
 def band(values: Tensor) -> dict[str, list[float | None]]:

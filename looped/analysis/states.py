@@ -104,10 +104,12 @@ def principal_components(
 ) -> Components:
     """Principal components over all loops, examples and attended positions.
 
-    The largest entry of a component is positive, so equal states give equal coordinates.
+    The largest entry of a component is positive, so equal states give equal coordinates. States that are not finite, of
+    a loop that diverges, do not influence the components.
     """
     real = states[:, attention_mask].flatten(0, 1).double()
-    centre = real.mean(0)
+    real = real[real.isfinite().all(-1)]
+    centre = real.mean(0).nan_to_num()
     variances, axes = torch.linalg.eigh((real - centre).T @ (real - centre))
     axes = axes[:, -components:].flip(-1)
     axes = axes * axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()

@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from rich.table import Table
 from tyro.conf import FlagCreatePairsOff, Positional
 
 from looped.commands.arguments import command
-from looped.commands.output import print_table
+from looped.commands.output import Table, print_table
 from looped.run_folder import read_config
 from looped.runs import evaluate_run
 from looped.tasks import TASKS
@@ -41,13 +40,18 @@ def evaluate(
         device: where to compute; auto is the fastest available kind.
         allow_outside: use files outside the working folder that config.json names, if you trust the run folder.
     """
-    rows = evaluate_run(
-        run, loops=loops, exit_rule=exit_rule, examples=examples, groups=groups or None, split=split,
-        checkpoint=checkpoint, device=device, allow_outside=allow_outside,
-    )  # fmt: skip
-    primary = TASKS[read_config(run).task.name].metric
-    metric = primary if any(row["metric"] == primary for row in rows) else rows[0]["metric"]
-    print_table(score_table(f"{run}: {metric}, {split} split", [row for row in rows if row["metric"] == metric]))
+    rows: list[dict[str, Any]] = []
+    try:
+        evaluate_run(
+            run, loops=loops, exit_rule=exit_rule, examples=examples, groups=groups or None, split=split,
+            checkpoint=checkpoint, device=device, allow_outside=allow_outside, rows=rows,
+        )  # fmt: skip
+    finally:  # after an error or an interrupt: the groups that are finished
+        if rows:
+            primary = TASKS[read_config(run).task.name].metric
+            metric = primary if any(row["metric"] == primary for row in rows) else rows[0]["metric"]
+            title = f"{run}: {metric}, {split} split"
+            print_table(score_table(title, [row for row in rows if row["metric"] == metric]))
 
 
 def score_table(title: str, rows: Sequence[dict[str, Any]]) -> Table:
@@ -64,7 +68,7 @@ def score_table(title: str, rows: Sequence[dict[str, Any]]) -> Table:
         for _, count, rule in columns:
             cell = next(r for r in mine if r.get("exit_rule") == rule and count in (None, r["num_loops"]))
             loops_taken = f"\n{cell['mean_loops']:.2f} loops" if rule else ""
-            texts.append(f"{cell['value']:.3f}\n{cell['low']:.3f}-{cell['high']:.3f}{loops_taken}")
+            texts.append(f"{cell['value']:.4g}\n{cell['low']:.4g}-{cell['high']:.4g}{loops_taken}")
         table.add_row(group, str(mine[0]["n"]), *texts)
     return table
 

@@ -2,18 +2,22 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from rich.console import Console
+from rich.text import Text
 from tyro.conf import FlagCreatePairsOff, Positional
 
-from looped.analysis.measure import MEASURES, take_sample
+from looped.analysis.measure import MEASURES, Sample, finite, take_sample
 from looped.commands.arguments import command
+from looped.commands.output import Table, print_table, say
 from looped.files import write_atomic
 from looped.locks import locked
+from looped.printing import printable
 from looped.report import report_inspection
 from looped.run_data import task_with_data
 from looped.run_folder import check_run_folder
+from looped.schemas.inspection import Inspection
 from looped.training import load_run
 from looped.training.devices import find_device
 from looped.training.logger import environment
@@ -54,14 +58,34 @@ def inspect(
             "lower_is_better": task.lower_is_better, "group": sample.group, "split": split, "step": step, "seed": seed,
             "examples": len(sample.batch.inputs), "trained_loops": config.model.num_loops, "loops": sample.loops,
         }  # fmt: skip
-        with Console(stderr=True).status("") as status:
-            for number, (name, measure) in enumerate(MEASURES.items(), 1):
-                status.update(f"{run}: {name} ({number} of {len(MEASURES)})")
-                numbers |= measure(sample)
-            numbers["environment"] = environment("fp32", sample.device)
-            write_atomic(out / "inspect.json", json.dumps(numbers) + "\n")
-            status.update(f"{run}: figures")
-            print(report_inspection(numbers, out))
+        try:
+            _measure(run, sample, numbers, out)
+        except BaseException:
+            if "score" in numbers:  # the first measurement is done
+                print_table(_table(numbers))
+            raise
+
+
+def _measure(run: Path, sample: Sample, numbers: dict[str, Any], out: Path) -> None:
+    """Add all measurements to `numbers`, and write inspect.json and the page."""
+    with Console(stderr=True).status("") as status:
+        for number, (name, measure) in enumerate(MEASURES.items(), 1):
+            status.update(Text(printable(f"{run}: {name} ({number} of {len(MEASURES)})")))
+            numbers |= finite(measure(sample))
+        numbers["environment"] = environment("fp32", sample.device)
+        write_atomic(out / Inspection.file, json.dumps(numbers) + "\n")
+        status.update(Text(printable(f"{run}: figures")))
+        page = report_inspection(numbers, out)
+    say(page)
+
+
+def _table(numbers: dict[str, Any]) -> Table:
+    """The score by loop, printed if the page cannot be written."""
+    table = Table("loop", numbers["metric"], "95% interval", title=f"{numbers['run']}: not finished")
+    for loop, ends in enumerate(zip(*(numbers["score"][key] for key in ("value", "low", "high")), strict=True), 1):
+        value, low, high = ("not finite" if end is None else f"{end:.4g}" for end in ends)
+        table.add_row(str(loop), value, f"{low}-{high}")
+    return table
 
 
 main = command(inspect)

@@ -5,10 +5,36 @@ import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
+import rich.table
+from rich.console import Console, JustifyMethod
+from rich.text import Text
 
 from looped.files import replacing
+from looped.printing import printable
+
+
+class Table(rich.table.Table):
+    """A table that shows its texts as they are: no markup, no control characters."""
+
+    def __init__(self, *headers: str, title: str = "", caption: str = "") -> None:
+        super().__init__(title=_plain(title) if title else None, caption=_plain(caption) if caption else None)
+        for header in headers:
+            self.add_column(header)
+
+    def add_column(self, header: str, *, justify: JustifyMethod = "left") -> None:  # type: ignore[override]
+        super().add_column(_plain(header), justify=justify)
+
+    def add_row(self, *cells: str) -> None:  # type: ignore[override]
+        super().add_row(*map(_plain, cells))
+
+
+def _plain(text: str) -> Text:
+    return Text(printable(text, keep="\n"))
+
+
+def say(text: object) -> None:
+    """Print a line without control characters."""
+    print(printable(str(text)))
 
 
 def print_table(table: Table) -> None:

@@ -1,9 +1,7 @@
 """`looped recipes`."""
 
-from rich.table import Table
-
 from looped.commands.arguments import command
-from looped.commands.output import print_table
+from looped.commands.output import Table, print_table
 from looped.recipes import RECIPES, recipe
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from looped.commands.arguments import command
+from looped.commands.output import say
 from looped.report import report as write_report
 
 
@@ -15,7 +16,7 @@ def report(folders: Positional[tuple[Path, ...]], out: Path = Path("report")) ->
         folders: run folders, or folders that contain run folders.
         out: folder of the report.
     """
-    print(write_report(folders, out))
+    say(write_report(folders, out))
 
 
 main = command(report)

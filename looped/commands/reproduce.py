@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Annotated
 
 from rich.console import Console
-from rich.table import Table
 from tyro.conf import FlagCreatePairsOff, Positional
 
 from looped.commands.arguments import check_settings, command, different, override_words, training_run
+from looped.commands.output import Table
 from looped.launch.local import raise_failures, run_commands, typed
 from looped.locks import locked
 from looped.paper.reproduce import all_runs, estimate, work_for, write_table

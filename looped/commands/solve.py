@@ -1,17 +1,15 @@
 """`looped solve`."""
 
-import csv
-import io
 import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from tyro.conf import Positional
 
 from looped.commands.arguments import command
 from looped.commands.output import output
+from looped.printing import csv_text
 from looped.runs import solve_file
 
 
@@ -30,7 +28,7 @@ def solve(
         run: the run folder.
         file: one problem a line, or a table (some rows without the last value); plain, .xz or .gz; - is standard input.
         out: file for the answers; the default is standard output.
-        format: format of the answers.
+        format: format of the answers. In csv, a text that a spreadsheet would run as a formula gets an apostrophe.
         num_loops: the largest number of loops; the default is the recommendation of `looped calibrate`, or else the
             trained number.
         exit_rule: such as kl:0.01, change:0.1, entropy:0.1, unchanged:2 or none; the default is the recommendation.
@@ -40,17 +38,9 @@ def solve(
         raise ValueError(f"num_loops={num_loops}: expected at least 1")
     with output(out) as write:
         rows, skipped = solve_file(run, file, num_loops=num_loops, exit_rule=exit_rule, on_bad_row=on_bad_row)
-        write(as_csv(rows) if format == "csv" else "".join(json.dumps(row) + "\n" for row in rows))
+        write(csv_text(list(rows[0]), rows) if format == "csv" else "".join(json.dumps(row) + "\n" for row in rows))
     if skipped:
         print(f"{skipped} bad rows skipped", file=sys.stderr)
-
-
-def as_csv(rows: Sequence[dict[str, Any]]) -> str:
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, rows[0].keys(), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return buffer.getvalue()
 
 
 main = command(solve)

@@ -14,12 +14,11 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import torch
 import tyro
-from rich.table import Table
 from tyro.conf import Positional
 
 from looped.commands.arguments import call
 from looped.commands.choice import choose
-from looped.commands.output import print_table
+from looped.commands.output import Table, print_table
 from looped.files import write_atomic
 from looped.report import theory_figures
 from looped.strict import at_least
@@ -54,8 +53,9 @@ def approximate(
     """Build the one-block looped transformer that approximates a function, and run it.
 
     Args:
-        function: file.py:name, or one of the examples (waves, spread, mixed, rough, steep). It maps float64 torch
-            tensors (batch, N, d) in [0, 1] to the same shape, and is permutation-equivariant.
+        function: file.py:name, or one of the examples (waves, spread, mixed, rough, steep). The file is run as Python,
+            with all rights of the user. The function maps float64 torch tensors (batch, N, d) in [0, 1] to the same
+            shape, and is permutation-equivariant.
         dim: dimension of a token.
         seq: number of tokens in a sequence.
         cells: number of cells on each axis; the number of loops grows as n^((N+1)d).
@@ -187,7 +187,7 @@ def moduli(
     """Moduli of continuity (sequence, contextual, token) of a function or of a trained model.
 
     Args:
-        target: file.py:name, an example (waves, spread, mixed), or a run folder.
+        target: file.py:name (the file is run as Python), an example (waves, spread, mixed), or a run folder.
         dim: dimension of a token; a run folder has its own.
         seq: number of tokens in a sequence.
         deltas: largest changes of the input.
@@ -237,7 +237,7 @@ def rate(
     """Error against the number of loops: measured, bounded by Theorem 3.6, bounded by the construction; fitted slope.
 
     Args:
-        function: as for `looped theory approximate`.
+        function: as for `looped theory approximate`: file.py:name (the file is run as Python), or an example.
         dim: dimension of a token.
         seq: number of tokens in a sequence.
         cells: numbers of cells on each axis.

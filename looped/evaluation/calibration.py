@@ -60,6 +60,7 @@ def calibrate(
     examples: int,
     split: Split = "validation",
     tolerance: float = 0.005,
+    rows: list[dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Scores for every loop count and exit rule, a recommendation, and a warning or None.
 
@@ -73,6 +74,7 @@ def calibrate(
         loops: loop counts to score. They include the trained number.
         examples: number of examples; fewer if the split has fewer.
         tolerance: largest loss of score; for errors, the largest relative increase.
+        rows: a list that gets the rows as soon as they are known.
 
     Raises:
         ValueError: as `evaluate` does.
@@ -84,7 +86,8 @@ def calibrate(
     def allowance(score: float) -> float:
         return tolerance * (score if task.lower_is_better else 1.0)
 
-    rows = fixed_rows(model, task, batch, loops, split)
+    rows = [] if rows is None else rows
+    rows += fixed_rows(model, task, batch, loops, split)
     best = max(rows, key=lambda row: (sign * row["value"], -row["num_loops"]))
     rows += rule_rows(model, task, batch, best["num_loops"], split)
     good = [row for row in rows if sign * (row["value"] - best["value"]) >= -allowance(best["value"])]

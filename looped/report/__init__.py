@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from looped.files import write_atomic
 from looped.locks import locked
 from looped.report.comparison import problems
@@ -26,9 +28,10 @@ def report(folders: Sequence[Path], out: Path) -> Path:
         OSError: `out` cannot be written; each file in it is then the complete old one or the complete new one.
     """
     runs = read_runs(folders)
-    found = problems(runs)
-    title, lead, sections = build(found, runs)
-    sections = [*(reproduction(table, runs) for table in load_tables(folders)), *sections]
+    with np.errstate(all="ignore"):  # the scores of a model that diverges are not finite
+        found = problems(runs)
+        title, lead, sections = build(found, runs)
+        sections = [*(reproduction(table, runs) for table in load_tables(folders)), *sections]
     with locked(out):
         _write(out / "results.csv", results_csv(found))
         return _write_page(out, title, lead, sections, note="The pictures of the answers are in report.html.")
@@ -38,6 +41,7 @@ def report_inspection(numbers: dict[str, Any], out: Path) -> Path:
     """Write report.html, report.md and figures/ of one inspected run (see inspect.json in docs/design.md) into `out`.
 
     Raises:
+        ValueError: the numbers are not those of an inspection; names the field.
         OSError: `out` cannot be written.
     """
     return _write_page(out, *inspection(numbers))
@@ -59,4 +63,5 @@ def _charts(sections: Sequence[Section]) -> list[Chart]:
 
 def _write(path: Path, content: str | bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, content)
+    # A name that is not UTF-8 (in a file system, or as an escape in JSON) has characters that cannot be encoded.
+    write_atomic(path, content.encode(errors="backslashreplace") if isinstance(content, str) else content)

@@ -314,8 +314,10 @@ def _variants(done: Sequence[Run], names: dict[int, str], lower_is_better: bool)
 
 
 def rank(score: float | None, lower_is_better: bool) -> float:
-    """A number that is higher for a better score; minus infinity for None."""
-    return -np.inf if score is None else -score if lower_is_better else score
+    """A number that is higher for a better score; minus infinity for None and NaN."""
+    if score is None or np.isnan(score):
+        return -np.inf
+    return -score if lower_is_better else score
 
 
 def validation_mean(runs: Sequence[Run]) -> float | None:

@@ -132,7 +132,15 @@ def _scores(problem: Problem) -> Section:
     rate = ", at the learning rate with the best mean validation score" if _has_grid(problem) else ""
     caption = f"Scores at the number of loops in training{rate}. {interval_text(problem)}{groups}"
     notes = [f"{v.name}: {v.runs[0].config.note}" for v in problem.variants if v.runs[0].config.note]
-    return Section("Scores", _scores_takeaway(problem), [Table(columns, rows, caption), Sentences(notes)])
+    stale = [_stale(run) for variant in problem.variants for run in variant.runs if run.stale_steps]
+    blocks = [Table(columns, rows, caption), Sentences(notes), Sentences(stale)]
+    return Section("Scores", _scores_takeaway(problem), blocks)
+
+
+def _stale(run: Run) -> str:
+    steps = " and ".join(f"{step:,}" for step in run.stale_steps)
+    best = f"the best checkpoint is of step {run.best.step:,}" if run.best else "the training ended later"
+    return f"{run.name}: scores are of step {steps}, but {best}. `looped evaluate` computes them again."
 
 
 def interval_text(problem: Problem) -> str:

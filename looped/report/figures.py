@@ -2,6 +2,7 @@
 
 import io
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
+from looped.printing import printable
 from looped.report.comparison import Problem, Variant
 from looped.report.read import Run
 
@@ -44,6 +46,12 @@ class RenderedFigure:
     inline: str
 
 
+def plottable(values: Any) -> np.ndarray:
+    """Numbers as floats, with NaN for None and for all that no axis can hold: infinities and sizes above 1e100."""
+    found = np.array(values, float)
+    return np.where(np.abs(found) <= 1e100, found, np.nan)
+
+
 def series(problem: Problem) -> dict[str, tuple[str, str, str]]:
     """Colour, marker and dash of each variant, equal in all figures."""
     styles = {}
@@ -58,21 +66,22 @@ def score_by_loops(problem: Problem, name: str) -> RenderedFigure | None:
     """Test score against the number of loops; a ring marks the loops in training."""
 
     def draw(axes: Axes) -> None:
+        scores: list[float] = []
         counts = sorted({loops for variant in problem.variants for loops in problem.loops(variant)})
         for variant in problem.variants:
             points = [(n, e) for n in problem.loops(variant) if (e := problem.estimate(variant, problem.metric, n))]
             color, marker, dash = series(problem)[variant.name]
             x = [n for n, _ in points]
-            axes.plot(
-                x, [e.value for _, e in points], color=color, marker=marker, ls=dash, label=shorten(variant.name, 50)
-            )
-            axes.fill_between(x, [e.low for _, e in points], [e.high for _, e in points], color=color, alpha=0.13, lw=0)
-            trained = [(n, e.value) for n, e in points if n == variant.trained_loops]
+            value, low, high = (plottable([getattr(e, key) for _, e in points]) for key in ("value", "low", "high"))
+            axes.plot(x, value, color=color, marker=marker, ls=dash, label=_label(variant.name))
+            axes.fill_between(x, low, high, color=color, alpha=0.13, lw=0)
+            scores.extend([*value, *low, *high])
+            trained = [(n, v) for n, v in zip(x, value, strict=True) if n == variant.trained_loops]
             axes.plot(*zip(*trained, strict=True) if trained else ((), ()), "o", ms=12, mfc="none", mec=color, mew=1.4)
         axes.set(xlabel="number of loops", ylabel=f"test {spaced(problem.metric)}")
         axes.set_xscale("log", base=2)
         _plain_ticks(axes.xaxis, _thin(counts), lambda value, _: f"{value:.0f}")
-        _score_axis(axes, "y", [axes.dataLim.y0, axes.dataLim.y1], unit=not problem.lower_is_better)
+        _score_axis(axes, "y", scores, unit=not problem.lower_is_better)
         ring = Line2D([], [], ls="", marker="o", ms=10, mfc="none", mec=INK, mew=1.2, label="ring: loops in training")
         _legend(axes, problem, ring)
 
@@ -83,9 +92,9 @@ def validation_curves(problem: Problem, name: str) -> RenderedFigure | None:
     """Validation score against the step: mean over seeds, band from the lowest to the highest seed."""
 
     def values(run: Run) -> dict[int, float]:
-        return {r.step: r.scores[problem.metric] for r in run.validations if r.num_loops == run.trained_loops} or {
-            r.step: r.scores[problem.metric] for r in run.validations
-        }
+        rows = [row for row in run.validations if problem.metric in row.scores]
+        trained = [row for row in rows if row.num_loops == run.trained_loops]
+        return {row.step: row.scores[problem.metric] for row in trained or rows}
 
     return _curves(problem, name, values, f"validation {spaced(problem.metric)}", unit=not problem.lower_is_better)
 
@@ -104,6 +113,7 @@ def score_by_group(problem: Problem, name: str) -> RenderedFigure | None:
     groups = problem.all_groups
 
     def draw(axes: Axes) -> None:
+        scores: list[float] = []
         for i, variant in enumerate(problem.variants):
             color, marker, _ = series(problem)[variant.name]
             found = [
@@ -113,15 +123,17 @@ def score_by_group(problem: Problem, name: str) -> RenderedFigure | None:
             ]
             shift = 0.6 * ((i + 0.5) / len(problem.variants) - 0.5)
             y = [row + shift for row, _ in found]
-            axes.hlines(y, [e.low for _, e in found], [e.high for _, e in found], color=color, lw=1.6)
-            axes.plot([e.value for _, e in found], y, marker, color=color, label=shorten(variant.name, 50))
+            value, low, high = (plottable([getattr(e, key) for _, e in found]) for key in ("value", "low", "high"))
+            axes.hlines(y, low, high, color=color, lw=1.6)
+            axes.plot(value, y, marker, color=color, label=_label(variant.name))
+            scores.extend([*value, *low, *high])
         axes.set_yticks(range(len(groups)), [shorten(str(group), 20) for group in groups])
         axes.set_ylim(len(groups) - 0.5, -0.5)
         axes.grid(axis="y", visible=False)
         for edge in range(1, len(groups)):
             axes.axhline(edge - 0.5, color=INK, alpha=0.13, lw=0.7)
         axes.set(xlabel=f"test {spaced(problem.metric)}")
-        _score_axis(axes, "x", [axes.dataLim.x0, axes.dataLim.x1], unit=not problem.lower_is_better)
+        _score_axis(axes, "x", scores, unit=not problem.lower_is_better)
         _legend(axes, problem)
 
     height = 0.9 + len(groups) * (0.2 + 0.13 * len(problem.variants))
@@ -136,20 +148,21 @@ def score_by_context(problem: Problem, name: str) -> RenderedFigure | None:
 
     def draw(axes: Axes) -> None:
         for method, points in curves.items():
-            counts, values, low, high = zip(*points, strict=True)
+            counts, values, low, high = plottable(points).T
             if method in styles:
                 color, _, dash = styles[method]
                 axes.fill_between(counts, low, high, color=color, alpha=0.13, lw=0)
-                axes.plot(counts, values, color=color, ls=dash, label=shorten(method, 50))
+                axes.plot(counts, values, color=color, ls=dash, label=_label(method))
             else:
                 marker = "o^vsDPX*"[baselines.index(method) % 8]
-                axes.plot(counts, values, color=INK, lw=0.8, marker=marker, ms=4, alpha=0.6, label=method)
+                axes.plot(counts, values, color=INK, lw=0.8, marker=marker, ms=4, alpha=0.6, label=_label(method))
         axes.set(xlabel="points in context", ylabel=f"test {spaced(problem.metric)}")
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        values = [point[1] for points in curves.values() for point in points]
-        floor = max(values) / 1e4  # least squares can be exact up to rounding; such errors are not shown
+        values = plottable([point[1] for points in curves.values() for point in points])
+        values = values[np.isfinite(values)]
+        floor = values.max(initial=0) / 1e4  # least squares can be exact up to rounding; such errors are not shown
         _score_axis(axes, "y", np.clip(values, floor, None).tolist(), unit=not problem.lower_is_better)
-        if min(values) < floor:
+        if values.min(initial=floor) < floor:
             axes.set_ylim(bottom=floor)
         _legend(axes, problem)
 
@@ -165,7 +178,7 @@ def _curves(
         # Only steps that all seeds reached: a mean over the remaining seeds would jump.
         steps = sorted(set.intersection(*(set(points) for points in by_run)))
         if steps:
-            curves.append((variant, steps, np.array([[points[step] for step in steps] for points in by_run])))
+            curves.append((variant, steps, plottable([[points[step] for step in steps] for points in by_run])))
 
     def draw(axes: Axes) -> None:
         for variant, steps, scores in curves:
@@ -179,14 +192,14 @@ def _curves(
                 marker=marker,
                 ms=4,
                 markevery=every,
-                label=shorten(variant.name, 50),
+                label=_label(variant.name),
             )
             axes.fill_between(steps, scores.min(0), scores.max(0), color=color, alpha=0.13, lw=0)
         axes.set(xlabel="step", ylabel=label)
         axes.set_xlim(left=0)
         axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10], integer=True))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-        _score_axis(axes, "y", [extreme for c in curves for extreme in (c[2].min(), c[2].max())], unit=unit)
+        _score_axis(axes, "y", [score for c in curves for score in c[2].ravel()], unit=unit)
         _legend(axes, problem)
 
     return _render_axes(name, draw, problem) if curves else None
@@ -197,20 +210,28 @@ def spaced(name: str) -> str:
 
 
 def shorten(text: str, most: int) -> str:
-    """`text` of at most `most` characters; the middle of a longer text is left out."""
+    """`text` of at most `most` printable characters; the middle of a longer text is left out."""
+    text = printable(text)
     return text if len(text) <= most else f"{text[: most // 2]}…{text[len(text) - most // 2 + 1 :]}"
+
+
+def _label(name: str) -> str:
+    """A name in a legend. matplotlib leaves out labels that begin with an underscore, unless a space is before it."""
+    return shorten(f" {name}" if name.startswith("_") else name, 50)
 
 
 def _score_axis(axes: Axes, along: Literal["x", "y"], values: Sequence[float], *, unit: bool) -> None:
     """Scores: from 0 to 1. Errors and losses: from 0, or logarithmic if they span more than a decade."""
-    low, high = min(values), max(values)
+    found = np.array(values)
+    found = found[np.isfinite(found)]
+    low, high = found.min(initial=np.inf), found.max(initial=0)
     set_limits = getattr(axes, f"set_{along}lim")
     if unit:
         set_limits(-0.03, 1.03)
-    elif low > 0 and high > 10 * low:
+    elif 0 < low < high / 10:
         getattr(axes, f"set_{along}scale")("log")
         digits = (1, 2, 5) if high < 300 * low else (1,)
-        ticks = [d * 10.0**e for e in range(-12, 6) for d in digits if low / 2 <= d * 10.0**e <= high * 1.5]
+        ticks = [d * 10.0**e for e in range(-100, 101) for d in digits if low / 2 <= d * 10.0**e <= high * 1.5]
         _plain_ticks(getattr(axes, f"{along}axis"), _thin(ticks, 8), lambda value, _: f"{value:g}")
     else:
         set_limits(0)
@@ -247,7 +268,8 @@ def _render_axes(name: str, draw: Callable[[Axes], None], problem: Problem, heig
 
 def render(name: str, draw: Callable[[Figure], None], height: float) -> RenderedFigure:
     """The drawing of `draw` on a figure of the report's width and `height` inches."""
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # a name in a script that the font lacks
         figure = Figure(figsize=(WIDTH, height))  # no pyplot: nothing global, no window
         draw(figure)
         files = {}

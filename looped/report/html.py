@@ -2,10 +2,10 @@
 
 import re
 from collections.abc import Sequence
-from html import escape
 from itertools import groupby
 
 from looped.report.content import Block, Chart, Html, Section, Sentences, Table
+from looped.report.escaping import escape
 from looped.report.style import CSS, SCRIPT
 
 TEXT_COLUMNS = {"run", "recipe", "date", "state", "variant"}

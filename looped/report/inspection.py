@@ -1,19 +1,26 @@
 """The page of `looped inspect`: figures, how to read them, and sentences on the numbers of inspect.json."""
 
+from dataclasses import asdict
 from typing import Any
 
 from looped.report import inspection_figures as figures
 from looped.report.content import Chart, Section, Sentences, number
 from looped.report.figures import spaced
 from looped.report.inspection_figures import Row
+from looped.schemas.inspection import Inspection
+from looped.strict import from_dict
 from looped.tasks import TASKS
 
 MOVING = 0.05  # a state that changes by less in a loop counts as converged
 
 
 def inspection(numbers: Row) -> tuple[str, str, list[Section]]:
-    """Title, lead sentence and sections; `numbers` is the content of inspect.json."""
-    n = numbers
+    """Title, lead sentence and sections; `numbers` is the content of inspect.json.
+
+    Raises:
+        ValueError: the numbers are not those of an inspection; names the field.
+    """
+    n = asdict(from_dict(Inspection, numbers))
     source = f"group {n['group']}" if n["group"] else "training distribution"
     lead = (
         f"{TASKS[n['task']].title}, {source}: {n['examples']} examples of the {n['split']} split, "
@@ -28,14 +35,14 @@ def _answers(n: Row) -> Section:
     line = {"middle": score["value"], "low": score["low"], "high": score["high"]}
     metric = f"{n['split']} {spaced(n['metric'])}"
     limits = None if n["lower_is_better"] else (-0.03, 1.03)
-    log = n["lower_is_better"] and min(score["value"]) > 0 and max(score["value"]) > 10 * min(score["value"])
+    log = n["lower_is_better"] and _wide({"middle": score["value"]})
     charts = [
         Chart(
             figures.lines_by_loop("score", n, {metric: line}, metric, limits=limits, log=log),
             "Score of the answers after each loop of one forward pass. Band: 95% interval over examples.",
         )
     ]
-    if "entropy" in answers:
+    if answers.get("distance") is None:
         names = {
             "final": "probability of the last answer", "target": "probability of the correct answer",
             "agrees": "same answer as in the last loop",
@@ -77,7 +84,7 @@ def _answers_takeaway(n: Row) -> str:
         return f"{text}."
     text += f", {number(score['value'][-1])} after loop {last}: "
     low, high = score["beyond"]
-    if low is None or low <= 0 <= high:
+    if low is None or high is None or low <= 0 <= high:
         return f"{text}these examples do not show whether more loops than in training help."
     if (low > 0) != n["lower_is_better"]:
         return f"{text}more loops than in training help."
@@ -90,7 +97,9 @@ def _motion(n: Row) -> Section:
     at = min(n["trained_loops"], n["loops"])
     change = changes[at - 1]
     if change is None:
-        takeaway = "Loop 1 starts from a zero state, so its relative change is undefined."
+        takeaway = f"The relative change of the state in loop {at} is not finite."
+        if at == 1:
+            takeaway = "Loop 1 starts from a zero state, so its relative change is undefined."
     else:
         trained = ", the last of training," * (at == n["trained_loops"])
         takeaway = f"In loop {at}{trained} the state still moves by {_percent(change)} of its size"
@@ -121,7 +130,10 @@ def _jacobian(n: Row) -> Section:
     at = min(n["trained_loops"], n["loops"])
     radius, norm = (found[key]["middle"][found["loop"].index(at)] for key in ("radius", "norm"))
     takeaway = f"At loop {at} the spectral radius is {number(radius)} (median): "
-    takeaway += "small disturbances die out." if radius < 1 else "some small disturbances grow."
+    if radius is None:
+        takeaway += "the loop has no derivative there."
+    else:
+        takeaway += "small disturbances die out." if radius < 1 else "some small disturbances grow."
     takeaway += f" One loop can amplify a disturbance by a factor of {number(norm)}."
     lines = {"spectral radius": found["radius"], "spectral norm": found["norm"]}
     log = _wide(found["norm"]) or _wide({"middle": [radius, norm]})
@@ -142,7 +154,7 @@ def _jacobian(n: Row) -> Section:
 def _starts(n: Row) -> Section:
     found = n["starts"]
     rows, at = found["rows"], min(n["trained_loops"], n["loops"])
-    classes = "entropy" in n["answers"]
+    classes = n["answers"].get("distance") is None
 
     def same_answers(row: Row, loop: int) -> str:
         value = row["answers"][loop - 1]
@@ -186,7 +198,8 @@ def _starts(n: Row) -> Section:
 
 def _components(n: Row) -> Section:
     explained = n["components"]["explained"]
-    takeaway = f"Two directions explain {_percent(sum(explained))} of the variance over all states and loops."
+    share = None if None in explained else sum(explained)
+    takeaway = f"Two directions explain {_percent(share)} of the variance over all states and loops."
     caption = (
         "States at some answer positions, loop by loop, in the plane in which all states vary most. A path that ends "
         "in a point has reached a fixed point. A path that circles or continues straight has not."
@@ -202,11 +215,11 @@ def _attention(n: Row) -> Section:
     caption += "Darker is more, on a square-root scale."
     charts = [Chart(figures.attention("attention", n), caption)]
     takeaway = "Scores of linear attention do not sum to 1; their absolute values are shown."
-    if "keys" in found:
+    if found.get("keys"):
         at = found["loop"].index(min(n["trained_loops"], n["loops"]))
-        first, trained = (sum(layer[i] for layer in found["keys"]) / len(found["keys"]) for i in (0, at))
-        takeaway = f"A query attends to effectively {first:.1f} of {found['positions']} keys in loop 1"
-        takeaway += f" and to {trained:.1f} in loop {found['loop'][at]}." if at else "."
+        first, trained = (_mean([layer[i] for layer in found["keys"]]) for i in (0, at))
+        takeaway = f"A query attends to effectively {first} of {found['positions']} keys in loop {found['loop'][0]}"
+        takeaway += f" and to {trained} in loop {found['loop'][at]}." if at else "."
         lines = {f"layer {i}": {"middle": layer} for i, layer in enumerate(found["keys"][: figures.MOST_LAYERS], 1)}
         charts.append(
             Chart(
@@ -230,7 +243,8 @@ def _modulation(n: Row) -> Section | None:
                 f"the {spaced(name)} of layer {i}: {number(size[0])} in loop 1, {number(size[last])} in loop {last + 1}"
             )
             text += f", {number(size[-1])} in loop {n['loops']}" * (n["loops"] > last + 1)
-            spans.append((abs(size[last] - size[0]), text))
+            ends = (size[0], size[last])
+            spans.append((0.0 if None in ends else abs(ends[1] - ends[0]), text))
     moved, text = max(spans)
     takeaway = f"The largest change in size (root mean square over channels) is that of {text}." if moved > 0 else (
         "The modulation is the same in the first and the last loop of training.")  # fmt: skip
@@ -253,10 +267,19 @@ def _provenance(n: Row) -> Section:
 def _wide(line: Row) -> bool:
     """Whether positive values span more than a decade and need a logarithmic axis."""
     values = [value for values in line.values() for value in values if value is not None]
-    return bool(values) and min(values) > 0 and max(values) > 10 * min(values)
+    return bool(values) and min(values) > 0 and max(values) / 10 > min(values)
 
 
-def _percent(share: float) -> str:
+def _mean(values: list[float | None]) -> str:
+    finite = [value for value in values if value is not None]
+    return f"{sum(finite) / len(finite):.1f}" if finite else "an unknown number"
+
+
+def _percent(share: float | None) -> str:
+    if share is None:
+        return "an amount that is not finite"
+    if share > 1000:
+        return f"{share:.3g} times"
     return f"{share:.0%}" if share >= 0.1 else f"{share:.1%}"
 
 

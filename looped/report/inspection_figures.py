@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from looped.report.figures import INK, SERIES, RenderedFigure, render
+from looped.report.figures import INK, SERIES, RenderedFigure, plottable, render
 
 Row = dict[str, Any]
 """A part of inspect.json."""
@@ -41,12 +41,14 @@ def lines_by_loop(
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
+        positive = False
         for (text, line), (color, marker, dash) in zip(lines.items(), SERIES, strict=False):
             x = list(loops or range(1, len(line["middle"]) + 1))
-            middle, low, high = (np.array(line.get(k, line["middle"]), float) for k in ("middle", "low", "high"))
+            middle, low, high = (plottable(line.get(k, line["middle"])) for k in ("middle", "low", "high"))
             axes.plot(x, middle, color=color, ls=dash, marker=marker, ms=4, markevery=max(1, len(x) // 12), label=text)
             axes.fill_between(x, low, high, color=color, alpha=0.13, lw=0)
-        if log:
+            positive |= bool((middle > 0).any())  # False for NaN
+        if log and positive:
             axes.set_yscale("log")
             _log_ticks(axes)
         if limits:
@@ -83,13 +85,13 @@ def paths(name: str, numbers: Row) -> RenderedFigure:
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
         for path, (color, marker, _) in zip(found["paths"], SERIES, strict=False):
-            points = np.array(path["points"])
+            points = plottable(path["points"])
             text = f"example {path['example']}, position {path['position']}"
             axes.plot(*points.T, color=color, lw=1.2, marker=marker, ms=3, label=text)
             axes.plot(*points[0], marker="o", ms=7, color=color)
             if numbers["trained_loops"] <= numbers["loops"]:
                 axes.plot(*points[numbers["trained_loops"]], "o", ms=12, mfc="none", mec=color, mew=1.4)
-        first, second = (f"component {i}: {share:.0%}" for i, share in enumerate(found["explained"], 1))
+        first, second = (f"component {i}: {share or 0:.0%}" for i, share in enumerate(found["explained"], 1))
         axes.set(xlabel=first, ylabel=second)
         dot, ring = (Line2D([], [], ls="", marker="o", color=INK, ms=ms, mfc=fill, label=text) for ms, fill, text in (
             (6, INK, "dot: before loop 1"), (10, "none", "ring: loops in training"),
@@ -103,7 +105,7 @@ def paths(name: str, numbers: Row) -> RenderedFigure:
 def attention(name: str, numbers: Row) -> RenderedFigure:
     """Attention maps of one example: queries down, keys across, a column for each loop shown."""
     found = numbers["attention"]
-    maps = np.array(found["maps"])  # loops, rows, queries, keys
+    maps = np.nan_to_num(plottable(found["maps"]))  # loops, rows, queries, keys
     columns, rows = maps.shape[:2]
 
     def draw(figure: Figure) -> None:
@@ -136,7 +138,7 @@ def modulation(name: str, numbers: Row) -> RenderedFigure:
         panels = figure.subplots(rows, 2, sharex=True, squeeze=False).ravel()
         for panel, (quantity, by_layer) in zip(panels, found.items(), strict=False):
             for layer, (color, marker, dash) in zip(layers, SERIES, strict=False):
-                line = {key: np.array(by_layer[layer][key], float) for key in ("low", "middle", "high")}
+                line = {key: plottable(by_layer[layer][key]) for key in ("low", "middle", "high")}
                 x = range(1, len(line["middle"]) + 1)
                 every = max(1, len(line["middle"]) // 8)
                 panel.plot(x, line["middle"], color=color, ls=dash, marker=marker, ms=3.5, markevery=every,

@@ -1,10 +1,20 @@
 """Numbers as text for the report."""
 
+import math
+
 from looped.report.comparison import Difference, Estimate
 
 
-def number(value: float, sign: str = "") -> str:
-    """Three decimals, or two significant digits if three decimals would hide a small error."""
+def number(value: float | None, sign: str = "") -> str:
+    """Three decimals, or fewer significant digits if three decimals would hide a small error or a large one is long.
+
+    Args:
+        value: a model that diverges has scores that are infinite, NaN or None.
+    """
+    if value is None or not math.isfinite(value):
+        return "not finite"
+    if abs(value) >= 1e6:
+        return f"{value:{sign}.3g}"
     return f"{value:{sign}.2g}" if 0 < abs(value) < 0.01 else f"{value:{sign}.3f}"
 
 
@@ -27,6 +37,8 @@ def amount(value: float) -> str:
 
 
 def duration(seconds: float) -> str:
+    if not math.isfinite(seconds):
+        return "not finite"
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

@@ -79,6 +79,13 @@ class Run:
         return self.best.value if self.best else None
 
     @property
+    def stale_steps(self) -> list[int]:
+        """The steps of scores that are not of the best checkpoint, because the training went on or chose another."""
+        wanted = self.best.step if self.best else self.summary.steps if self.summary else None
+        steps = {row.step for row in (*self.rows, *self.exit_rows, *self.in_context)}
+        return [] if wanted is None else sorted(steps - {wanted})
+
+    @property
     def last_step(self) -> int:
         """The last step in metrics.jsonl; 0 if there is none."""
         return max((row.step for row in (*self.training, *self.validations)), default=0)

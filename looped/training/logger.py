@@ -90,10 +90,10 @@ class Display:
     def __init__(self, run: RunConfig, step: int, *, enabled: bool) -> None:
         self.run = run
         self.console = Console(stderr=True, quiet=not enabled)
-        status = TextColumn("{task.fields[status]}")
+        status = TextColumn("{task.fields[status]}", markup=False)
         terminal = self.console.is_terminal
         self.bar = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), status,
+            TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), status,
             console=self.console, refresh_per_second=4, disable=not terminal,
         )  # fmt: skip
         self.task = self.bar.add_task(run.recipe, total=run.train.steps, completed=step, status="")

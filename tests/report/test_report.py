@@ -330,8 +330,8 @@ def test_milestones_are_powers_of_two_and_the_last() -> None:
         ("eval.jsonl", lambda text: text.replace("0.8,", '"0.8",'), "eval.jsonl:1: value='0.8': expected float"),
         ("summary.json", lambda text: "", "summary.json:1: not JSON"),
         ("summary.json", lambda text: "{}", "summary.json:1: missing recipe, metric, "),
-        ("answers_by_loop.json", lambda text: text.replace('"cells"', '"cell"'), ".json:1: example 1 is malformed"),
-        ("answers_by_loop.json", lambda text: text.replace("board", "bored"), ".json:1: example 1 is malformed"),
+        ("answers_by_loop.json", lambda text: text.replace('"cells"', '"cell"'), r"loop.json:1: examples\[0\].loops\["),
+        ("answers_by_loop.json", lambda text: text.replace("board", "bored"), r".json:1: examples\[0\].kind='bored': "),
     ],
 )  # fmt: skip
 def test_malformed_files_are_named_with_their_line(tmp_path: Path, file: str, change: Any, message: str) -> None:
