@@ -335,7 +335,7 @@ def read_config(folder: Path) -> RunConfig:
     if unknown := data.keys() - {"looped", "run"}:
         raise ValueError(f"{folder / CONFIG}: {min(unknown)}: unknown key; expected looped and run")
     run = _checked(RunConfig, data.get("run"), str(folder / CONFIG), "run")
-    if missing := _missing(to_dict(run), data["run"], "run"):
+    if missing := _missing({"run": to_dict(run)}, data):
         raise ValueError(f"{folder / CONFIG}: missing {missing}; expected every setting of the run")
     return run
 
@@ -367,10 +367,14 @@ def open_run(run: RunConfig, folder: Path, resume: bool) -> Summary | None:
     return summary if summary and summary.finished != "interrupted" else None
 
 
-def _missing(complete: dict[str, Any], data: dict[str, Any], path: str) -> str:
-    here = [f"{path}.{key}" for key in complete if key not in data]
-    parts = ((value, data.get(key), f"{path}.{key}") for key, value in complete.items() if isinstance(value, dict))
-    return next(iter(here), "") or next(filter(None, (_missing(*part) for part in parts)), "")
+def _missing(complete: dict[str, Any], data: dict[str, Any], path: str = "") -> str:
+    """The first key of `complete` that `data` lacks, or ''."""
+    for key, value in complete.items():
+        if key not in data:
+            return path + key
+        if isinstance(value, dict) and (inner := _missing(value, data[key], f"{path}{key}.")):
+            return inner
+    return ""
 
 
 def _difference(stored: Any, requested: Any, path: str = "") -> str:

@@ -28,7 +28,7 @@ def frozen(cls: type[T]) -> type[T]:
             own(self)
 
     cls.__post_init__ = __post_init__  # type: ignore[attr-defined]
-    methods = [*vars(cls).values(), own]
+    methods = [inspect.unwrap(method) for method in (*vars(cls).values(), own) if callable(method)]
     made = dataclasses.dataclass(frozen=True, kw_only=True, slots=True)(cls)
     # A class with slots is a new class, so `super()` in its methods must refer to the new one (as from Python 3.14 on).
     for method in filter(inspect.isfunction, methods):

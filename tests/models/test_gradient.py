@@ -45,4 +45,4 @@ def test_parts_without_gradient_are_those_of_autograd(injection, window):
                 expected.add(name.partition(".")[0])
         named = without_gradient(config, 3, window)
         assert {part.partition(" of ")[0].replace("keys and values", "keys") for part in named} == expected, options
-    assert without_gradient(config, 3, 3) == []
+        assert without_gradient(config, 3, 3) == []
