@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Sequence
 
 from looped.commands.choice import choose
-from looped.training.errors import NonFiniteError
+from looped.training.errors import Interrupted, NonFiniteError, TrainingError
 from looped.user_code import import_code
 
 # The summary of each command in `looped --help`: the first line of the command's own help. It is repeated here because
@@ -31,7 +31,11 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command line; returns its exit code: 0, 1 (training diverged), 2 (a mistake), 130 (interrupted)."""
+    """Run a command line and return its exit code.
+
+    0, 1 (training diverged), 2 (a mistake), 3 (training failed for another reason), 128 + number of the signal (130
+    after Ctrl-C).
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
     # torch warns inside its compiler and about damaged checkpoints. The user can do nothing about these warnings.
     for remark in ("The .grad attribute of a Tensor that is not a leaf", "Detected pickle protocol"):
@@ -62,6 +66,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except NonFiniteError as error:
         print(f"looped: {error}", file=sys.stderr)
         return 1
+    except TrainingError as error:
+        print(f"looped: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 3
+    except Interrupted as end:
+        return 128 + end.signal
     except KeyboardInterrupt:
         print("looped: interrupted", file=sys.stderr)
         return 130

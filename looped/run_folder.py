@@ -13,12 +13,12 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 from looped.config import RunConfig
 from looped.files import parse_object, read_lines, read_object, write_atomic, write_json
-from looped.strict import from_dict, frozen, to_dict
+from looped.strict import Measured, from_dict, frozen, to_dict
 
 CONFIG, CHECKPOINTS, LOG = "config.json", "checkpoints", "log.txt"
 
 
-class InFile:
+class InFile(Measured):
     """The content of a file, or a row of it."""
 
     __slots__ = ()
@@ -133,6 +133,8 @@ class Summary(InFile):
     effective_depth: int
     flops_per_example: int
     best: Best | None
+    signal: int | None = None
+    """Number of the signal that interrupted the training."""
 
 
 @frozen
@@ -198,7 +200,7 @@ class AnswersByLoop(InFile):
 
 
 @frozen
-class CalibrationRow:
+class CalibrationRow(Measured):
     """The score with one loop count or exit rule, with its 95% interval."""
 
     exit_rule: str | None
@@ -365,7 +367,7 @@ def open_run(run: RunConfig, folder: Path, resume: bool) -> Summary | None:
 def _difference(stored: Any, requested: Any, path: str = "") -> str:
     """'field=requested, but the folder has stored' for the first field that differs, or ''."""
     if isinstance(stored, dict) and isinstance(requested, dict):
-        keys = stored | requested
+        keys = sorted(stored | requested, key="model".__eq__)  # last, because its sizes follow from the task's settings
         inner = (_difference(stored.get(key), requested.get(key), f"{path}.{key}".lstrip(".")) for key in keys)
         return next(filter(None, inner), "")
     return "" if stored == requested else f"{path}={requested!r}, but the folder has {stored!r}"

@@ -8,6 +8,7 @@ from looped.commands.arguments import training_run
 from looped.recipes import RECIPES
 from looped.run_folder import CONFIG
 from looped.training import train as train_run
+from looped.training.errors import Interrupted
 from looped.user_code import import_words
 
 
@@ -29,6 +30,8 @@ def train(arguments: Sequence[str]) -> None:
         if summary["finished"] == "interrupted":
             again = ["looped", *import_words(), "train", *arguments, *([] if resume else ["--resume"])]
             print(f"continue with: {shlex.join(again)}")
+    if summary["finished"] == "interrupted":
+        raise Interrupted(summary["signal"])
 
 
 main = train
