@@ -111,7 +111,7 @@ def nothing_left(tensors):
     tensors.clear()
 
 
-W = "core.0.attention.out.weight"
+W = "core.0.attention.project.weight"
 DAMAGE = {
     "absent": (lambda t: t.pop(f"{W}/exp_avg"), rf"{W}/exp_avg is absent, expected \(torch.float32, \(16, 16\)\)"),
     "more": (lambda t: t.update(x=torch.zeros(2)), r": x is \(torch.float32, \(2,\)\), expected no such entry"),
@@ -148,7 +148,7 @@ def test_the_state_of_another_optimiser_is_refused(copy):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"step": 5}, "progress.step=5: expected 6, as the folder's name says"),
+        ({"step": 7}, "progress.step=7: expected 6, as the folder's name says"),
         ({"step": "6"}, "progress.step='6': expected int, not str"),
         ({"step": None}, "progress.step=None: expected int"),
         ({"metrics_bytes": -1}, "metrics_bytes=-1: expected a finite number, at least 0"),

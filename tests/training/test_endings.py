@@ -52,6 +52,13 @@ def start(folder: Path, words: str, **environment: str) -> subprocess.Popen[str]
     return subprocess.Popen(command, cwd=folder, env=os.environ | environment, text=True, **pipes)
 
 
+def end(process: subprocess.Popen[str]) -> tuple[int, list[str], list[str]]:
+    """The exit code and the lines of standard output and error."""
+    out, err = process.communicate(timeout=120)
+    assert "Traceback" not in err
+    return process.returncode, out.splitlines(), err.splitlines()
+
+
 def wait_for_lines(metrics: Path, count: int) -> None:
     deadline = time.monotonic() + 90
     while not metrics.exists() or metrics.read_bytes().count(b"\n") < count:
@@ -62,7 +69,7 @@ def wait_for_lines(metrics: Path, count: int) -> None:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole")
-    assert start(folder, f"{SLOW} --out run").wait(90) == 0
+    assert end(start(folder, f"{SLOW} --out run"))[0] == 0
     return folder / "run"
 
 
@@ -70,8 +77,7 @@ SLOW = WORDS.replace("edit_distance", "slow", 1)
 
 
 def continues(whole: Path, folder: Path) -> None:
-    process = start(folder, f"{SLOW} --out run --resume")
-    assert process.wait(90) == 0, process.communicate()
+    assert end(start(folder, f"{SLOW} --out run --resume"))[0] == 0
     assert_same_run(whole, folder / "run", 60)
 
 
@@ -80,11 +86,11 @@ def test_the_exit_code_says_which_signal_ended_the_training(whole: Path, tmp_pat
     process = start(tmp_path, f"{SLOW} --out run")
     wait_for_lines(tmp_path / "run/metrics.jsonl", 2)
     process.send_signal(number)
-    out, _ = process.communicate(timeout=90)
-    assert process.returncode == 128 + number
+    code, out, _ = end(process)
+    assert code == 128 + number
     summary = json.loads((tmp_path / "run/summary.json").read_text())
     assert (summary["finished"], summary["signal"]) == ("interrupted", number)
-    first, last = out.splitlines()
+    first, last = out
     assert first == f"run: interrupted after {summary['steps']} steps"
     assert last == f"continue with: looped --import slow.py train {SLOW} --out run --resume"
     if number == signal.SIGHUP:
@@ -99,7 +105,7 @@ def test_sighup_stays_ignored_under_nohup(tmp_path: Path):
         signal.signal(signal.SIGHUP, outside)
     wait_for_lines(tmp_path / "run/metrics.jsonl", 1)
     process.send_signal(signal.SIGHUP)
-    assert process.wait(90) == 0
+    assert end(process)[0] == 0
     assert json.loads((tmp_path / "run/summary.json").read_text())["finished"] == "steps"
 
 
@@ -109,39 +115,37 @@ def test_a_killed_worker_loses_nothing(whole: Path, tmp_path: Path):
     workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     assert len(workers) == 1
     os.kill(int(workers[0]), signal.SIGKILL)
-    _, err = process.communicate(timeout=90)
-    assert process.returncode == 3
+    code, _, err = end(process)
+    assert code == 3
     (step,) = checkpoint.saved_steps(tmp_path / "run")
     assert step >= 15
-    assert err.splitlines()[-1] == (
+    assert err[-1] == (
         "looped: error: a process that prepares batches was killed by signal 9 (SIGKILL), perhaps for lack of memory; "
         f"continue from step {step} with --resume"
     )
-    assert "Traceback" not in err
     continues(whole, tmp_path)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_an_error_of_the_task_loses_nothing(whole: Path, tmp_path: Path, workers: int):
+def test_an_error_of_the_task_loses_nothing(tmp_path: Path, workers: int):
     words = f"{SLOW} --out run --train.workers {workers}"
     process = start(tmp_path, words, FAILS="error 12")
-    _, err = process.communicate(timeout=90)
-    assert process.returncode == 3
-    assert err.splitlines()[-1] == (
+    code, _, err = end(process)
+    assert code == 3
+    assert err[-1] == (
         "looped: error: step 13: the batch cannot be prepared: ZeroDivisionError: a fault in the task; "
         "continue from step 12 with --resume"
     )
-    if workers:
-        continues(whole, tmp_path)
+    assert checkpoint.saved_steps(tmp_path / "run") == [12]
 
 
 def test_too_little_memory_loses_nothing(tmp_path: Path):
     """The limit is set while a batch is prepared, so that only a later allocation fails."""
     words = f"{SLOW} --out run --train.workers 0".replace("--train.batch-size 16", "--train.batch-size 4096")
     process = start(tmp_path, words, FAILS="memory 3", OMP_NUM_THREADS="1")
-    _, err = process.communicate(timeout=90)
-    assert process.returncode == 3, err
-    last = err.splitlines()[-1]
+    code, _, err = end(process)
+    assert code == 3
+    last = err[-1]
     assert last.startswith("looped: error: ")
     for part in ("memory", "raise train.accumulation", "with --resume"):
         assert part in last
