@@ -19,8 +19,10 @@ from looped.costs.count import (
     parameters,
     training_flops,
 )
+from looped.locks import locked
 from looped.models.transformer import LoopedTransformer
-from looped.run_folder import Best, Environment, MetricsRow, Summary, open_run, write_config, write_file
+from looped.run_data import check_data, write_data
+from looped.run_folder import CONFIG, Best, Environment, MetricsRow, Summary, open_run, write_config, write_file
 from looped.tasks import TASKS
 from looped.tasks.base import Batch
 from looped.training import checkpoint
@@ -35,8 +37,8 @@ from looped.training.schedule import LoopSchedule, learning_rate_at
 from looped.training.step import ModelWithLoss, train_step, validate
 
 LESS_MEMORY = (
-    "raise train.accumulation, set train.recompute=loop, or lower train.batch_size, train.eval_examples, train.workers "
-    "or the model's sizes"
+    "raise train.accumulation, set train.recompute=loop, or lower train.batch_size, train.eval_examples, train.workers, "
+    "the loops or the model's sizes"
 )
 
 
@@ -54,8 +56,8 @@ def train(run: RunConfig, folder: Path, *, resume: bool = False) -> dict[str, An
         The content of summary.json.
 
     Raises:
-        ValueError: no such device; resume=False and the folder already holds a run; resume=True and the folder holds no
-            run, another one, or a damaged checkpoint.
+        ValueError: no such device; another process writes into the folder; resume=False and the folder already holds a
+            run; resume=True and the folder holds no run, another one, or a damaged checkpoint; the data changed.
         OSError: a file cannot be written; earlier files are intact.
         NonFiniteError: a loss or gradient is not finite; a checkpoint of the last good weights is written first.
         TrainingError: a process that prepares batches was killed, the task cannot make a batch, or there is too little
@@ -63,22 +65,24 @@ def train(run: RunConfig, folder: Path, *, resume: bool = False) -> dict[str, An
     """
     folder = Path(folder)
     fabric = make_fabric(run)
-    if fabric.is_global_zero:
-        summary = open_run(run, folder, resume)
-        if summary is not None:
-            return asdict(summary)
-    fabric.launch()
-    try:
-        with Interrupt() as interrupt:
-            return Trainer(run, folder, fabric).run_to_end(interrupt)
-    except (MemoryError, RuntimeError) as error:
-        if not (isinstance(error, TrainingError) or lacks_memory(error)):
-            raise
-        reason = str(error) if isinstance(error, TrainingError) else f"too little memory ({error})".partition("\n")[0]
-        advice = f"; {LESS_MEMORY}" if lacks_memory(error) else ""
-        saved = checkpoint.saved_steps(folder)
-        kept = f"continue from step {saved[-1]} with --resume" if saved else "there is no checkpoint yet"
-        raise TrainingError(f"{reason}{advice}; {kept}") from error
+    with locked(folder) if fabric.is_global_zero else nullcontext():
+        if fabric.is_global_zero:
+            summary = open_run(run, folder, resume)
+            if summary is not None:
+                return asdict(summary)
+        fabric.launch()
+        try:
+            with Interrupt() as interrupt:
+                return Trainer(run, folder, fabric).run_to_end(interrupt)
+        except (MemoryError, RuntimeError) as error:
+            known = isinstance(error, TrainingError)
+            if not known and not lacks_memory(error):
+                raise
+            reason = str(error) if known else f"too little memory ({error})"
+            reason += f"; {LESS_MEMORY}" if lacks_memory(error) else ""
+            saved = checkpoint.saved_steps(folder)
+            kept = f"continue from step {saved[-1]} with --resume" if saved else "there is no checkpoint yet"
+            raise TrainingError(f"{reason}; {kept}") from (error.__cause__ if known else error)
 
 
 class Trainer:
@@ -107,7 +111,11 @@ class Trainer:
         self.began = self.saved_at = time.perf_counter()
         self.display = Display(run, self.progress.step, enabled=fabric.is_global_zero)
         if fabric.is_global_zero:  # the folder becomes a run folder only after all checks of the run
-            write_config(run, folder)
+            if (folder / CONFIG).exists():
+                check_data(self.task, folder)
+            else:
+                write_data(self.task, folder)
+                write_config(run, folder)
             made_on = environment(precision, fabric.device) | {"matmul_peak": self.matmul_peak}
             write_file(folder, Environment, made_on)
             self.metrics = Metrics(folder / MetricsRow.file, self.progress.metrics_bytes)

@@ -132,10 +132,13 @@ def test_an_error_of_the_task_loses_nothing(tmp_path: Path, workers: int):
     process = start(tmp_path, words, FAILS="error 12")
     code, _, err = end(process)
     assert code == 3
-    assert err[-1] == (
+    says, _, path = err[-1].rpartition(" ")
+    assert says == (
         "looped: error: step 13: the batch cannot be prepared: ZeroDivisionError: a fault in the task; "
-        "continue from step 12 with --resume"
+        "continue from step 12 with --resume; the traceback is in"
     )
+    assert 'raise ZeroDivisionError("a fault in the task")' in Path(path).read_text()
+    Path(path).unlink()
     assert checkpoint.saved_steps(tmp_path / "run") == [12]
 
 
