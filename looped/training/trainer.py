@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 
-from looped.config import RunConfig
+from looped.config import RunConfig, check_fits
 from looped.costs.count import (
     effective_depth,
     flops,
@@ -19,6 +19,7 @@ from looped.costs.count import (
     parameters,
     training_flops,
 )
+from looped.costs.memory import check_memory
 from looped.locks import locked
 from looped.models.transformer import LoopedTransformer
 from looped.run_data import check_data, write_data
@@ -37,8 +38,8 @@ from looped.training.schedule import LoopSchedule, learning_rate_at
 from looped.training.step import ModelWithLoss, train_step, validate
 
 LESS_MEMORY = (
-    "raise train.accumulation, set train.recompute=loop, or lower train.batch_size, train.eval_examples, train.workers, "
-    "the loops or the model's sizes"
+    "raise train.accumulation, set train.recompute=loop, or lower train.batch_size, train.eval_examples, "
+    "train.workers, the loops or the model's sizes"
 )
 
 
@@ -91,6 +92,10 @@ class Trainer:
     def __init__(self, run: RunConfig, folder: Path, fabric: Fabric) -> None:
         self.run, self.folder, self.fabric = run, folder, fabric
         self.task = TASKS[run.task.name](run.task)
+        check_fits(run.model, self.task)
+        precision = str(fabric.strategy.precision.precision)
+        half = precision == "bf16-mixed"
+        check_memory(run, self.task.batch("train", 0, 1, seed=0), fabric.device, half=half)
         self.validation = self.task.batch("validation", 0, run.train.eval_examples, seed=0)
         self.schedule = LoopSchedule(run.schedule, run.model.num_loops, run.train.seed)
         self.model = LoopedTransformer(run.model, seed=run.train.seed)
@@ -103,8 +108,7 @@ class Trainer:
         self.progress = Progress()
         if saved:
             self.progress = checkpoint.load(folder, saved[-1], self.model, self.optimizers, self.average)
-        precision = str(fabric.strategy.precision.precision)
-        self.matmul_peak = fabric.world_size * matmul_peak(fabric.device, precision == "bf16-mixed")
+        self.matmul_peak = fabric.world_size * matmul_peak(fabric.device, half)
         self.meter = Meter(self.progress.sums)
         self.signal = 0
         """The signal that ends the training."""
