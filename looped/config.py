@@ -311,6 +311,17 @@ class TrainConfig:
 
 
 @frozen
+class Start:
+    """Trained weights from which a training starts, instead of random ones."""
+
+    run: str
+    """Their run folder."""
+    step: int
+    sha256: str
+    """Hash of the file of the weights."""
+
+
+@frozen
 class RunConfig:
     """All settings that determine a training run."""
 
@@ -324,6 +335,8 @@ class RunConfig:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    start: Start | None = None
+    """The initial weights (`looped train --from`); None draws them."""
 
     def __post_init__(self) -> None:
         most = self.schedule.max_loops or self.model.num_loops

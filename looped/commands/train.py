@@ -15,9 +15,8 @@ from looped.user_code import import_words
 def train(arguments: Sequence[str]) -> None:
     """Train a recipe, with any of its settings changed: looped train demo-looped-4 --model.num-loops 8."""
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(
-            f"usage: looped train RECIPE [--out FOLDER] [--resume] [--FIELD VALUE ...]\n\nrecipes: {', '.join(RECIPES)}"
-        )
+        print("usage: looped train RECIPE [--out FOLDER] [--resume] [--from RUN] [--FIELD VALUE ...]\n")
+        print(f"recipes: {', '.join(RECIPES)}")
         print("`looped train RECIPE --help` lists the fields with the recipe's values.")
         return
     name, *rest = arguments

@@ -45,8 +45,8 @@ def training_memory(run: RunConfig, example: Batch, *, half: bool, scores: bool)
     core, state = config.core_layers * layer, config.d_model
     kept = {
         "none": with_gradient * core,
-        "loop": with_gradient * state + core,
-        "nested": math.isqrt(with_gradient) * state + core,
+        "loop": with_gradient * state + 2 * core,
+        "nested": math.isqrt(with_gradient) * state + 2 * core,
     }[train.recompute]
     kept += (config.prelude_layers + config.coda_layers) * layer
     number, outputs = 2 if half else 4, logits_in_training(run, with_gradient) * (config.output_size or 1)

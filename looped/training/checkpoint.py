@@ -4,6 +4,7 @@ A model needs only model.safetensors, or average.safetensors if its weights are 
 when a run continues. None of them contains code.
 """
 
+import hashlib
 import json
 import math
 import re
@@ -19,12 +20,12 @@ from safetensors.torch import load_file, save_file, save_model
 from torch import nn
 from torch.optim import AdamW, Muon, Optimizer
 
-from looped.config import RunConfig
+from looped.config import RunConfig, Start
 from looped.files import read_object, sync
 from looped.models.transformer import LoopedTransformer
 from looped.models.weights import WEIGHTS, load_weights
 from looped.run_folder import CHECKPOINTS, Best, read_config, read_file
-from looped.strict import check, from_dict
+from looped.strict import check, from_dict, to_dict
 from looped.training.optim import WeightAverage
 
 AVERAGE, MOMENTS, PROGRESS = "average.safetensors", "optimizer.safetensors", "progress.json"
@@ -182,6 +183,39 @@ def load_run(
     Raises:
         ValueError: `folder` is not a run folder, or the checkpoint is missing, damaged, or has another architecture.
     """
+    run, step, path = _chosen(folder, checkpoint)
+    model = LoopedTransformer(run.model)
+    load_weights(model, path)
+    return run, model.eval(), step
+
+
+def start_from(folder: Path) -> Start:
+    """The weights that `load_run` would load, as the start of another training. Raises as `load_run`."""
+    _, step, path = _chosen(folder, "best")
+    return Start(run=str(folder), step=step, sha256=_sha256(path))
+
+
+def load_start(start: Start, model: LoopedTransformer) -> list[str]:
+    """Load the weights from which a training starts. Returns the settings in which the models differ.
+
+    Raises:
+        ValueError: the weights changed, or have other sizes; names the tensor and the settings that differ.
+    """
+    run, _, path = _chosen(Path(start.run), start.step)
+    if _sha256(path) != start.sha256:
+        raise ValueError(f"{path}: not the weights from which this training began (sha256 {start.sha256})")
+    here, there = to_dict(model.config), to_dict(run.model)
+    different = [f"model.{name}={here[name]!r} ({there[name]!r} there)" for name in here if here[name] != there[name]]
+    try:
+        load_weights(model, path)
+    except ValueError as error:
+        settings = f"; settings that differ: {', '.join(different)}" if different else ""
+        raise ValueError(f"--from {start.run}: {error}{settings}") from None
+    return different
+
+
+def _chosen(folder: Path, checkpoint: Literal["best", "last"] | int) -> tuple[RunConfig, int, Path]:
+    """The configuration of a run folder, the step of a checkpoint, and its weights, averaged ones if there are."""
     run = read_config(folder)
     steps = saved_steps(folder)
     if not steps:
@@ -191,10 +225,15 @@ def load_run(
         step = best.step
     if step not in steps:
         raise ValueError(f"{folder}: no checkpoint of step {step}; there are {', '.join(map(str, steps))}")
-    model = LoopedTransformer(run.model)
-    name = AVERAGE if run.optim.ema_decay else WEIGHTS
-    load_weights(model, _path(folder, step) / name)
-    return run, model.eval(), step
+    return run, step, _path(folder, step) / (AVERAGE if run.optim.ema_decay else WEIGHTS)
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file") from None
 
 
 def _path(folder: Path, step: int) -> Path:

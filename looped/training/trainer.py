@@ -22,7 +22,7 @@ from looped.costs.count import (
 from looped.costs.memory import check_memory
 from looped.locks import locked
 from looped.models.transformer import LoopedTransformer
-from looped.run_data import check_data, write_data
+from looped.run_data import check_data, check_tokenizer, write_data
 from looped.run_folder import CONFIG, Best, Environment, MetricsRow, Summary, open_run, write_config, write_file
 from looped.tasks import TASKS
 from looped.tasks.base import Batch
@@ -99,12 +99,18 @@ class Trainer:
         self.validation = self.task.batch("validation", 0, run.train.eval_examples, seed=0)
         self.schedule = LoopSchedule(run.schedule, run.model.num_loops, run.train.seed)
         self.model = LoopedTransformer(run.model, seed=run.train.seed)
+        saved, started = checkpoint.saved_steps(folder), ""
+        if run.start and not saved:
+            check_tokenizer(self.task, Path(run.start.run))
+            different = ", ".join(checkpoint.load_start(run.start, self.model))
+            started = f"starts from {run.start.run}, step {run.start.step}" + (
+                different and f"; differs in {different}"
+            )
         if should_compile(run.train.compile, fabric.device):
             self.model.compile_core()
         self.scored = fabric.setup_module(ModelWithLoss(self.model, run.train))
         self.optimizers = make_optimizers(self.model, run.optim)
         self.average = WeightAverage(self.model, run.optim.ema_decay) if run.optim.ema_decay else None
-        saved = checkpoint.saved_steps(folder)
         self.progress = Progress()
         if saved:
             self.progress = checkpoint.load(folder, saved[-1], self.model, self.optimizers, self.average)
@@ -114,6 +120,8 @@ class Trainer:
         """The signal that ends the training."""
         self.began = self.saved_at = time.perf_counter()
         self.display = Display(run, self.progress.step, enabled=fabric.is_global_zero)
+        if started:
+            self.display.say(started)
         if fabric.is_global_zero:  # the folder becomes a run folder only after all checks of the run
             if (folder / CONFIG).exists():
                 check_data(self.task, folder)
