@@ -134,8 +134,7 @@ class Summary(InFile):
     effective_depth: int
     flops_per_example: int
     best: Best | None
-    signal: int | None = None
-    """Number of the signal that interrupted the training."""
+    signal: int | None = None  # that interrupted the training
 
 
 @frozen
@@ -371,8 +370,7 @@ def open_run(run: RunConfig, folder: Path, resume: bool) -> Summary | None:
             if (folder / name).exists():
                 raise ValueError(f"{folder}: already holds a run ({name}); resume it or choose another folder")
         return None
-    difference = _difference(to_dict(read_config(folder)), to_dict(run))
-    if difference:
+    if difference := _difference(to_dict(read_config(folder)), to_dict(run)):
         raise ValueError(f"{folder}: cannot be resumed with another configuration: {difference}")
     for leftover in (*folder.glob(".*.tmp"), *(folder / CHECKPOINTS).glob("*.tmp")):  # left by a killed process
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
