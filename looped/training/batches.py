@@ -10,7 +10,7 @@ import multiprocessing
 import signal
 import traceback
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -63,7 +63,7 @@ def prepared_batches(task: Task, config: TrainConfig, first: int) -> Iterator[It
             reader.close()
 
 
-def ahead(items: Iterator[Arrays], size: int) -> Iterator[Arrays]:
+def ahead(items: Iterator[Arrays], size: int) -> Generator[Arrays, None, None]:
     """The same items. A thread fetches up to `size` of them before they are used."""
     thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches")
     try:

@@ -17,7 +17,7 @@ from typing import Literal
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file, save_model
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import AdamW, Muon, Optimizer
 
 from looped.config import RunConfig, Start
@@ -79,7 +79,7 @@ def save(
         save_model(model, str(temporary / WEIGHTS))
         if average is not None:
             save_file(average.state_dict(), str(temporary / AVERAGE))
-        names = {parameter: name for name, parameter in model.named_parameters()}
+        names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
         states = {names[parameter]: state for optimizer in optimizers for parameter, state in optimizer.state.items()}
         moments = {f"{name}/{key}": tensor for name, state in states.items() for key, tensor in state.items()}
         save_file(moments, str(temporary / MOMENTS))

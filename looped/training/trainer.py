@@ -262,4 +262,6 @@ class Trainer:
         """The largest number of a signal on any device, so all devices stop at the same step; 0 if there was none."""
         if self.fabric.world_size == 1:
             return signal
-        return int(self.fabric.all_reduce(torch.tensor(float(signal), device=self.fabric.device), reduce_op="max"))
+        largest = self.fabric.all_reduce(torch.tensor(float(signal), device=self.fabric.device), reduce_op="max")
+        assert isinstance(largest, torch.Tensor)
+        return int(largest)
