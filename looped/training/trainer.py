@@ -21,11 +21,13 @@ from looped.costs.count import (
 )
 from looped.costs.memory import check_memory
 from looped.locks import locked
+from looped.models.gradient import without_gradient
 from looped.models.transformer import LoopedTransformer
 from looped.run_data import check_data, check_tokenizer, write_data
 from looped.run_folder import CONFIG, Best, Environment, MetricsRow, Summary, open_run, write_config, write_file
 from looped.tasks import TASKS
 from looped.tasks.base import Batch
+from looped.tasks.faults import check_splits
 from looped.training import checkpoint
 from looped.training.batches import Arrays, prepared_batches
 from looped.training.checkpoint import Progress
@@ -97,6 +99,8 @@ class Trainer:
         half = precision == "bf16-mixed"
         check_memory(run, self.task.batch("train", 0, 1, seed=0), fabric.device, half=half)
         self.validation = self.task.batch("validation", 0, run.train.eval_examples, seed=0)
+        first = self.task.batch("train", 0, min(run.train.batch_size, 256), seed=run.train.seed)
+        check_splits(self.task, first, self.validation)
         self.schedule = LoopSchedule(run.schedule, run.model.num_loops, run.train.seed)
         self.model = LoopedTransformer(run.model, seed=run.train.seed)
         saved, started = checkpoint.saved_steps(folder), ""
@@ -136,6 +140,9 @@ class Trainer:
         """Train until the last step, the target or an interrupt. Returns the summary."""
         config, finished = self.run.train, self._finished()
         with self.display, prepared_batches(self.task, config, self.progress.step) as batches:
+            loops, window = self.schedule.last, self.run.schedule.num_grad_loops
+            if parts := without_gradient(self.run.model, loops, window or loops):
+                self.display.say(f"with {loops} loops and num_grad_loops={window}, no gradient: {', '.join(parts)}")
             while finished is None:
                 improved = self._step(batches)
                 self.signal = self._largest(interrupt.signal)
