@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from looped.commands.choice import choose
 from looped.launch.parent import end_with_parent
 from looped.printing import printable
-from looped.training.errors import NonFiniteError
+from looped.training.errors import Interrupted, NonFiniteError, TrainingError
 from looped.user_code import import_code
 
 # The summary of each command in `looped --help`: the first line of the command's own help. It is repeated here because
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0, 1 (training diverged), 2 (a mistake), 3 (a fault of the program or of the machine),
-        130 (interrupted).
+        130 (Ctrl-C), 143 (SIGTERM) or 129 (SIGHUP).
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     # torch warns inside its compiler. The user can do nothing about these warnings.
@@ -60,6 +60,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _failed(f"error: {text}", 2)
     except NonFiniteError as error:
         return _failed(str(error), 1)
+    except TrainingError as error:
+        details = f"; the traceback is in {_traceback_file(words)}" if error.__cause__ else ""
+        return _failed(f"error: {error}{details}", 3)
+    except Interrupted as end:
+        return 128 + end.signal
     except KeyboardInterrupt:
         return _failed("interrupted", 130)
     except Exception as error:

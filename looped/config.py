@@ -159,6 +159,28 @@ class ModelConfig:
         return self.d_ff or 4 * self.d_model
 
 
+def check_fits(model: ModelConfig, task: Any, *, complete: bool = True) -> None:
+    """Check that a model has the sizes that a task needs. They may be larger, except the width of an input vector.
+
+    Args:
+        task: a `Task`.
+        complete: False allows sizes that are None.
+
+    Raises:
+        ValueError: one line that names the field.
+    """
+    for name in (f.name for f in fields(task.spec)):
+        given, needed = getattr(model, name), getattr(task.spec, name)
+        if name == "causal":
+            check(given or not needed, "model.causal", given, f"True for task {task.name}, whose inputs hold answers")
+        elif name in ("inputs", "input_dim") or needed is None:
+            fits = given == needed or (given is None and not complete)
+            check(fits, f"model.{name}", given, f"{needed!r} for task {task.name}")
+        else:
+            fits = given >= needed if given is not None else not complete
+            check(fits, f"model.{name}", given, f"at least {needed} for task {task.name}")
+
+
 @frozen
 class ScheduleConfig:
     """The number of loops in a training step, and the number of loops with gradient."""
@@ -272,7 +294,7 @@ class TrainConfig:
             self, "steps", "batch_size", "accumulation", "loss_window", "devices", "log_every", "eval_every",
             "eval_examples", "save_every", "keep_last",
         )  # fmt: skip
-        check(self.seed >= 0, "seed", self.seed, "at least 0")
+        check(0 <= self.seed < 2**63, "seed", self.seed, "at least 0, in 64 bits")
         check(self.workers >= 0, "workers", self.workers, "at least 0")
         check(self.save_minutes > 0, "save_minutes", self.save_minutes, "a positive number")
         parts = self.accumulation * self.devices
@@ -290,6 +312,17 @@ class TrainConfig:
 
 
 @frozen
+class Start:
+    """Trained weights from which a training starts, instead of random ones."""
+
+    run: str
+    """Their run folder."""
+    step: int
+    sha256: str
+    """Hash of the file of the weights."""
+
+
+@frozen
 class RunConfig:
     """All settings that determine a training run."""
 
@@ -303,6 +336,8 @@ class RunConfig:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    start: Start | None = None
+    """The initial weights (`looped train --from`); None draws them."""
 
     def __post_init__(self) -> None:
         most = self.schedule.max_loops or self.model.num_loops

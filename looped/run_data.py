@@ -57,6 +57,22 @@ def check_data(task: Task, folder: Path) -> None:
     _compare(stored.files, found, f"of the data now is not {folder / FILES}'s, which the run was trained with")
 
 
+def check_tokenizer(task: Task, folder: Path) -> None:
+    """Check that a task for text has the tokenizer of another run, whose weights know only its tokens.
+
+    Raises:
+        ValueError: it has another one.
+    """
+    if task.tokenizer is None:
+        return
+    stored = _stored(folder)
+    with tempfile.TemporaryDirectory() as name:
+        task.save(Path(name))
+        found = _digests(Path(name))
+    advice = ", ".join(f"--task.tokenizer {folder / FILES / name}" for name in stored.files) or "its tokenizer"
+    _compare(stored.files, found, f"another tokenizer than that of {folder}; expected {advice}")
+
+
 def answering_task(run: RunConfig, folder: Path) -> Task:
     """The task of a run folder for answering. It needs no other folder.
 

@@ -109,6 +109,7 @@ class Summary(InFile):
     effective_depth: int
     flops_per_example: int
     best: Best | None
+    signal: int | None = None  # that interrupted the training
 
 
 @frozen
@@ -358,8 +359,7 @@ def open_run(run: RunConfig, folder: Path, resume: bool) -> Summary | None:
             if (folder / name).exists():
                 raise ValueError(f"{folder}: already holds a run ({name}); resume it or choose another folder")
         return None
-    difference = _difference(to_dict(read_config(folder)), to_dict(run))
-    if difference:
+    if difference := _difference(to_dict(read_config(folder)), to_dict(run)):
         raise ValueError(f"{folder}: cannot be resumed with another configuration: {difference}")
     for leftover in (*folder.glob(".*.tmp"), *(folder / CHECKPOINTS).glob("*.tmp")):  # left by a killed process
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
@@ -380,7 +380,7 @@ def _missing(complete: dict[str, Any], data: dict[str, Any], path: str = "") -> 
 def _difference(stored: Any, requested: Any, path: str = "") -> str:
     """'field=requested, but the folder has stored' for the first field that differs, or ''."""
     if isinstance(stored, dict) and isinstance(requested, dict):
-        keys = stored | requested
+        keys = sorted(stored | requested, key="model".__eq__)  # last, because its sizes follow from the task's settings
         inner = (_difference(stored.get(key), requested.get(key), f"{path}.{key}".lstrip(".")) for key in keys)
         return next(filter(None, inner), "")
     return "" if stored == requested else f"{path}={requested!r}, but the folder has {stored!r}"

@@ -12,14 +12,30 @@ from numbers import Integral, Real
 from typing import Any, ClassVar, Literal, TypeVar, Union
 
 T = TypeVar("T")
+LARGEST = (2 - 2**-23) * 2.0**127
+"""The largest finite number in float32, the type in which models compute."""
+
+
+class Measured:
+    """The base of results. Their numbers may be infinite or not a number; those of configurations may not."""
+
+    __slots__ = ()
 
 
 @typing.dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(dataclasses.field,))
 def frozen(cls: type[T]) -> type[T]:
-    """The decorator of every configuration: frozen, keyword-only, with slots; choices are checked when one is made."""
+    """The decorator of every configuration: frozen, keyword-only, with slots.
+
+    Choices are checked when one is made, and that numbers are finite in float32.
+    """
     own: Any = getattr(cls, "__post_init__", None)
 
     def __post_init__(self: Any) -> None:  # noqa: N807
+        for f in dataclasses.fields(self) if not isinstance(self, Measured) else ():
+            value = getattr(self, f.name)
+            for number in value if isinstance(value, tuple) else (value,):
+                if isinstance(number, float):
+                    check(abs(number) <= LARGEST, f.name, value, f"finite numbers of at most {LARGEST:.2g}")
         for name, choices in _choices(type(self)).items():
             value = getattr(self, name)
             hint = nearest(value, filter(None, choices)) if isinstance(value, str) else ""

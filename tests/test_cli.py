@@ -59,7 +59,7 @@ OPTIONS = {
     "recipes": set(),
     "tasks": set(),
 }
-TRAIN_OPTIONS = {"out", "resume", "recipe", "note"}
+TRAIN_OPTIONS = {"out", "resume", "from", "recipe", "note"}
 
 
 def run(command: str, *more: object) -> None:

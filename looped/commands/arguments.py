@@ -15,6 +15,8 @@ from looped.config import RunConfig
 from looped.launch.local import Work
 from looped.recipes import complete, recipe
 from looped.run_data import outside_paths
+from looped.run_folder import CONFIG, read_config
+from looped.training.checkpoint import start_from
 
 
 def command(function: Callable[..., None]) -> Callable[[Sequence[str]], None]:
@@ -53,6 +55,8 @@ def training_run(name: str, arguments: Sequence[str]) -> tuple[RunConfig, Path, 
         """The run folder."""
         resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
         """Continue the run in that folder if it has begun."""
+        source: Annotated[Path | None, tyro.conf.arg(name="from")] = None
+        """A trained run, whose best weights are the initial weights."""
 
     default = recipe(name)
     settings = type(default.task)
@@ -62,7 +66,12 @@ def training_run(name: str, arguments: Sequence[str]) -> tuple[RunConfig, Path, 
             default = dataclasses.replace(default, task=dataclasses.replace(default.task, **plain))
     # Some recipes need files that only the options name. Their sizes are therefore completed after parsing.
     options = parse(Train, arguments, f"looped train {name}", default=Train(run=default))
-    return complete(options.run), options.out, options.resume
+    run = complete(options.run)
+    if options.source:
+        begun = read_config(options.out).start if options.resume and (options.out / CONFIG).exists() else None
+        known = begun is not None and begun.run == str(options.source)  # its best weights may have changed since
+        run = dataclasses.replace(run, start=begun if known else start_from(options.source))
+    return run, options.out, options.resume
 
 
 def check_settings(work: Work) -> None:

@@ -8,15 +8,15 @@ from looped.commands.arguments import training_run
 from looped.recipes import RECIPES
 from looped.run_folder import CONFIG
 from looped.training import train as train_run
+from looped.training.errors import Interrupted
 from looped.user_code import import_words
 
 
 def train(arguments: Sequence[str]) -> None:
     """Train a recipe, with any of its settings changed: looped train demo-looped-4 --model.num-loops 8."""
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(
-            f"usage: looped train RECIPE [--out FOLDER] [--resume] [--FIELD VALUE ...]\n\nrecipes: {', '.join(RECIPES)}"
-        )
+        print("usage: looped train RECIPE [--out FOLDER] [--resume] [--from RUN] [--FIELD VALUE ...]\n")
+        print(f"recipes: {', '.join(RECIPES)}")
         print("`looped train RECIPE --help` lists the fields with the recipe's values.")
         return
     name, *rest = arguments
@@ -29,6 +29,8 @@ def train(arguments: Sequence[str]) -> None:
         if summary["finished"] == "interrupted":
             again = ["looped", *import_words(), "train", *arguments, *([] if resume else ["--resume"])]
             print(f"continue with: {shlex.join(again)}")
+    if summary["finished"] == "interrupted":
+        raise Interrupted(summary["signal"])
 
 
 main = train

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Literal
 
-from looped.config import ModelConfig, RunConfig
+from looped.config import ModelConfig, RunConfig, check_fits
 from looped.recipes import in_context, language, reasoning
 from looped.recipes.scales import at_scale
 from looped.strict import nearest
@@ -115,19 +115,7 @@ def complete(run: RunConfig) -> RunConfig:
     task, target = TASKS[run.task.name](run.task), run.train.target
     if target is not None and target > 1 and not task.lower_is_better:
         raise ValueError(f"train.target={target}: expected a number from 0 to 1, as the scores of {run.task.name} are")
-    spec, sizes = task.spec, {}
-    for field in dataclasses.fields(spec):
-        needed, given = getattr(spec, field.name), getattr(run.model, field.name)
-        if field.name == "inputs":
-            if given != needed:
-                raise ValueError(f"model.inputs={given!r}: expected {needed!r} for task {run.task.name}")
-        elif field.name == "causal":
-            if needed and not given:
-                raise ValueError(
-                    f"model.causal=False: expected True for task {run.task.name}, whose inputs hold answers"
-                )
-        elif given is None:
-            sizes[field.name] = needed
-        elif needed is None or given < needed or (field.name == "input_dim" and given != needed):
-            raise ValueError(f"model.{field.name}={given}: expected at least {needed} for task {run.task.name}")
+    check_fits(run.model, task, complete=False)
+    names = [f.name for f in dataclasses.fields(task.spec) if getattr(run.model, f.name) is None]
+    sizes = {name: getattr(task.spec, name) for name in names}
     return dataclasses.replace(run, model=dataclasses.replace(run.model, **sizes))

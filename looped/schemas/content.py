@@ -5,10 +5,10 @@ import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from looped.strict import at_least, check, frozen
+from looped.strict import Measured, at_least, check, frozen
 
 
-class Content:
+class Content(Measured):
     """The base of everything in a file. Numbers are finite, counts are not negative, and low is at most high."""
 
     __slots__ = ()

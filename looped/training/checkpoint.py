@@ -1,57 +1,90 @@
 """Checkpoints: folders that are written whole or not at all, and the models in them.
 
-A model needs only model.safetensors, or average.safetensors if its weights are averaged. These files contain no code.
-trainer.pt holds the rest of the state and is read only when a run continues.
+A model needs only model.safetensors, or average.safetensors if its weights are averaged. The other files are read only
+when a run continues. None of them contains code.
 """
 
-import io
+import hashlib
+import json
+import math
 import re
+import secrets
 import shutil
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file, save_model
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import AdamW, Muon, Optimizer
 
-from looped.config import RunConfig
-from looped.files import sync
+from looped.config import RunConfig, Start
+from looped.files import read_object, sync
 from looped.models.transformer import LoopedTransformer
 from looped.models.weights import WEIGHTS, load_weights
 from looped.run_folder import CHECKPOINTS, Best, read_config, read_file
+from looped.strict import check, from_dict, to_dict
+from looped.training.optim import WeightAverage
 
-AVERAGE, STATE = "average.safetensors", "trainer.pt"
+AVERAGE, MOMENTS, PROGRESS = "average.safetensors", "optimizer.safetensors", "progress.json"
+KEYS = {AdamW: ("exp_avg", "exp_avg_sq", "step"), Muon: ("momentum_buffer",)}
+"""The tensors of each weight in an optimiser's state. `step` is a number; the others have the weight's shape."""
+
+
+@dataclass
+class Progress:
+    """The progress of a run: the part of a checkpoint besides weights, averages and the optimiser's state."""
+
+    step: int = 0
+    """Number of finished steps, which is also the position in the data."""
+    seconds: float = 0.0
+    best: Best | None = None
+    """The content of best.json."""
+    metrics_bytes: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    """Sums of the `Meter`."""
+    without_moments: tuple[str, ...] = ()
+    """Weights that the optimiser has no state of, because no gradient has reached them yet."""
+
+    def __post_init__(self) -> None:
+        for name in ("step", "seconds", "metrics_bytes"):
+            check(0 <= getattr(self, name) < math.inf, name, getattr(self, name), "a finite number, at least 0")
+        for name, value in self.sums.items():
+            check(math.isfinite(value), f"sums.{name}", value, "a finite number")
+        check(not self.sums or "steps" in self.sums, "sums", self.sums, "a sum named steps")
+        if self.best:
+            check(self.best.step <= self.step, "best.step", self.best.step, f"at most step={self.step}")
 
 
 def save(
-    folder: Path, step: int, model: LoopedTransformer, average: dict[str, Tensor] | None, state: dict[str, Any]
+    folder: Path,
+    progress: Progress,
+    model: LoopedTransformer,
+    optimizers: Sequence[Optimizer],
+    average: WeightAverage | None,
 ) -> None:
-    """Write the checkpoint of a step, whole or not at all.
-
-    Args:
-        folder: the run folder.
-        average: averaged weights, if any.
-        state: tensors and plain values, as `torch.load(weights_only=True)` reads them.
+    """Write the checkpoint of the step `progress.step` into a run folder, whole or not at all.
 
     Raises:
         OSError: the checkpoint cannot be written; earlier checkpoints are intact.
     """
-    final = _path(folder, step)
+    final = _path(folder, progress.step)
     if final.exists():  # the checkpoint of the same step of the same run has the same content
         return
-    temporary = final.with_suffix(".tmp")
+    temporary = _temporary(final)
     try:
         temporary.mkdir(parents=True)
         save_model(model, str(temporary / WEIGHTS))
         if average is not None:
-            save_file(average, str(temporary / AVERAGE))
-        buffer = io.BytesIO()  # torch hides the reason of a failure when it writes a file itself
-        torch.save(state, buffer)
-        (temporary / STATE).write_bytes(buffer.getbuffer())
+            save_file(average.state_dict(), str(temporary / AVERAGE))
+        names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
+        states = {names[parameter]: state for optimizer in optimizers for parameter, state in optimizer.state.items()}
+        moments = {f"{name}/{key}": tensor for name, state in states.items() for key, tensor in state.items()}
+        save_file(moments, str(temporary / MOMENTS))
+        without = tuple(name for name in names.values() if name not in states)
+        (temporary / PROGRESS).write_text(json.dumps(asdict(replace(progress, without_moments=without)), indent=2))
         for path in (*temporary.iterdir(), temporary):
             sync(path)
         temporary.rename(final)
@@ -65,7 +98,9 @@ def prune(folder: Path, keep_last: int, best: int | None) -> None:
     """Remove all checkpoints except the last `keep_last` and that of step `best`."""
     for step in saved_steps(folder)[:-keep_last]:
         if step != best:
-            shutil.rmtree(_path(folder, step))
+            doomed = _temporary(_path(folder, step))
+            _path(folder, step).rename(doomed)  # a checkpoint is never half removed
+            shutil.rmtree(doomed)
 
 
 def saved_steps(folder: Path) -> list[int]:
@@ -74,38 +109,66 @@ def saved_steps(folder: Path) -> list[int]:
     return sorted(int(match[1]) for match in matches if match)
 
 
-def load(folder: Path, step: int, model: LoopedTransformer, *, averaged: bool) -> dict[str, Any]:
-    """Load the weights of a checkpoint into `model` (on cpu), and return the state that was saved with them (on cpu).
-
-    With `averaged`, the state has the additional key `average`: the averaged weights by name.
+def load(
+    folder: Path,
+    step: int,
+    model: LoopedTransformer,
+    optimizers: Sequence[Optimizer],
+    average: WeightAverage | None,
+) -> Progress:
+    """Load the checkpoint of a step into the model, its optimisers and its average. Returns the progress.
 
     Raises:
-        ValueError: the checkpoint is missing, cut short, or has another architecture.
+        ValueError: a file is missing, damaged, or of another model, optimiser or step; names the file and the entry.
     """
     path = _path(folder, step)
-    with _readable(path, WEIGHTS, STATE, *([AVERAGE] if averaged else [])):
-        load_weights(model, path / WEIGHTS)
-        with warnings.catch_warnings():  # torch warns about some damage before it fails
-            warnings.simplefilter("ignore")
-            state = torch.load(path / STATE, map_location="cpu", weights_only=True)
-        if not isinstance(state, dict) or not {"optimizers", "progress"} <= state.keys():
-            raise RuntimeError(f"{STATE} holds something else")
-        return state | ({"average": load_file(path / AVERAGE)} if averaged else {})
-
-
-@contextmanager
-def _readable(path: Path, *names: str) -> Iterator[None]:
-    """Turn errors of reading a checkpoint into a ValueError of one line; the same for a missing file."""
-    for name in names:
-        if not (path / name).exists():
-            raise ValueError(f"{path / name}: no such file")
+    load_weights(model, path / WEIGHTS)
+    if average is not None:
+        with average.applied():
+            load_weights(model, path / AVERAGE)
     try:
-        yield
-    except ValueError:
-        raise
-    except Exception as error:  # a damaged file makes torch raise almost any exception
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise ValueError(f"{path}: the checkpoint is cut short or damaged ({reason})") from None
+        progress = from_dict(Progress, read_object(path / PROGRESS), "progress")
+        check(progress.step == step, "progress.step", progress.step, f"{step}, as the folder's name says")
+    except ValueError as error:
+        raise ValueError(f"{path / PROGRESS}: {str(error).removeprefix(f'{path / PROGRESS}: ')}") from None
+    _load_moments(path, progress, model, optimizers)
+    return progress
+
+
+def _load_moments(path: Path, progress: Progress, model: nn.Module, optimizers: Sequence[Optimizer]) -> None:
+    """Load the optimisers' state, after a comparison of every tensor with the weight that it belongs to."""
+    file, names = path / MOMENTS, {parameter: name for name, parameter in model.named_parameters()}
+    try:
+        found = load_file(file)
+    except FileNotFoundError:
+        raise ValueError(f"{file}: no such file") from None
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{file}: the file is cut short or damaged ({error})") from None
+    states = {
+        names[parameter]: (optimizer, parameter)
+        for optimizer in optimizers
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+    for name in progress.without_moments:
+        if states.pop(name, None) is None:
+            raise ValueError(f"{path / PROGRESS}: progress.without_moments: the model has no weight {name!r}")
+    wanted = {
+        f"{name}/{key}": (parameter.dtype, () if key == "step" else tuple(parameter.shape))
+        for name, (optimizer, parameter) in states.items()
+        for key in KEYS[type(optimizer)]
+    }
+    for entry in sorted(wanted | found):
+        tensor = found.get(entry)
+        here = None if tensor is None else (tensor.dtype, tuple(tensor.shape))
+        if tensor is None or here != wanted.get(entry):
+            raise ValueError(f"{file}: {entry} is {here or 'absent'}, expected {wanted.get(entry, 'no such entry')}")
+        least = {"step": 1, "exp_avg_sq": 0}.get(entry.rpartition("/")[2], -math.inf)
+        if not tensor.isfinite().all() or (tensor < least).any():
+            raise ValueError(f"{file}: {entry}: expected finite numbers from {least} on")
+    for name, (optimizer, parameter) in states.items():
+        state = {key: found[f"{name}/{key}"].to(parameter.device) for key in KEYS[type(optimizer)]}
+        optimizer.state[parameter] = state
 
 
 def load_run(
@@ -120,6 +183,39 @@ def load_run(
     Raises:
         ValueError: `folder` is not a run folder, or the checkpoint is missing, damaged, or has another architecture.
     """
+    run, step, path = _chosen(folder, checkpoint)
+    model = LoopedTransformer(run.model)
+    load_weights(model, path)
+    return run, model.eval(), step
+
+
+def start_from(folder: Path) -> Start:
+    """The weights that `load_run` would load, as the start of another training. Raises as `load_run`."""
+    _, step, path = _chosen(folder, "best")
+    return Start(run=str(folder), step=step, sha256=_sha256(path))
+
+
+def load_start(start: Start, model: LoopedTransformer) -> list[str]:
+    """Load the weights from which a training starts. Returns the settings in which the models differ.
+
+    Raises:
+        ValueError: the weights changed, or have other sizes; names the tensor and the settings that differ.
+    """
+    run, _, path = _chosen(Path(start.run), start.step)
+    if _sha256(path) != start.sha256:
+        raise ValueError(f"{path}: not the weights from which this training began (sha256 {start.sha256})")
+    here, there = to_dict(model.config), to_dict(run.model)
+    different = [f"model.{name}={here[name]!r} ({there[name]!r} there)" for name in here if here[name] != there[name]]
+    try:
+        load_weights(model, path)
+    except ValueError as error:
+        settings = f"; settings that differ: {', '.join(different)}" if different else ""
+        raise ValueError(f"--from {start.run}: {error}{settings}") from None
+    return different
+
+
+def _chosen(folder: Path, checkpoint: Literal["best", "last"] | int) -> tuple[RunConfig, int, Path]:
+    """The configuration of a run folder, the step of a checkpoint, and its weights, averaged ones if there are."""
     run = read_config(folder)
     steps = saved_steps(folder)
     if not steps:
@@ -129,12 +225,21 @@ def load_run(
         step = best.step
     if step not in steps:
         raise ValueError(f"{folder}: no checkpoint of step {step}; there are {', '.join(map(str, steps))}")
-    model = LoopedTransformer(run.model)
-    name = AVERAGE if run.optim.ema_decay else WEIGHTS
-    with _readable(_path(folder, step), name):
-        load_weights(model, _path(folder, step) / name)
-    return run, model.eval(), step
+    return run, step, _path(folder, step) / (AVERAGE if run.optim.ema_decay else WEIGHTS)
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file") from None
 
 
 def _path(folder: Path, step: int) -> Path:
     return folder / CHECKPOINTS / f"step_{step:06d}"
+
+
+def _temporary(path: Path) -> Path:
+    """A new name beside `path`. A process that was killed leaves such a folder; the next one removes it."""
+    return path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")

@@ -14,6 +14,8 @@ from typing import Literal
 import torch
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""The signals that end a training after its current step, with a checkpoint."""
 
 
 def find_device(device: Device) -> Literal["cpu", "cuda", "mps"]:
@@ -60,6 +62,13 @@ def peak_memory(device: torch.device) -> int:
     return resident if sys.platform == "darwin" else resident * 1024
 
 
+def lacks_memory(error: BaseException | None) -> bool:
+    """Whether the error, or the one that caused it, says that memory is exhausted."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+        return True
+    return error is not None and lacks_memory(error.__cause__)
+
+
 def should_compile(setting: bool | None, device: torch.device) -> bool:
     """Whether to compile the core. None compiles if a compiler is available.
 
@@ -76,30 +85,28 @@ def should_compile(setting: bool | None, device: torch.device) -> bool:
 
 
 class Interrupt:
-    """Records the first SIGINT or SIGTERM inside its context. A second one has its usual effect.
+    """Records the first of the `SIGNALS` inside its context. A second one has its usual effect.
 
-    Only the main thread can handle signals. In other threads this context does nothing.
+    Only the main thread can handle signals. In other threads this context does nothing. SIGHUP stays ignored under
+    `nohup`.
     """
 
     def __init__(self) -> None:
-        self.arrived = False
+        self.signal = 0
+        """The number of the signal; 0 before it arrives."""
         self.outside = {}
 
     def __enter__(self) -> "Interrupt":
         if threading.current_thread() is threading.main_thread():
-            self.outside = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+            ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+            noted = [number for number in SIGNALS if not (number == signal.SIGHUP and ignored)]
+            self.outside = {number: signal.signal(number, self._note) for number in noted}
         return self
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.arrived = True
+        self.signal = number
         self.__exit__()
 
     def __exit__(self, *error: object) -> None:
         for number, handler in self.outside.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
-
-
-def leave_signals_to_parent(worker: int) -> None:
-    """Make a worker process ignore Ctrl-C, because its parent still needs batches after it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -3,3 +3,19 @@
 
 class NonFiniteError(RuntimeError):
     """A loss or gradient was not finite. The weights are those before this step."""
+
+
+class TrainingError(RuntimeError):
+    """The training cannot go on: a batch cannot be prepared, or there is too little memory."""
+
+
+class UpdateError(TrainingError):
+    """The optimiser failed, so that some weights are those after the step and others those before it."""
+
+
+class Interrupted(Exception):  # noqa: N818  it is no error
+    """A signal ended the training, which has written a checkpoint."""
+
+    def __init__(self, signal: int) -> None:
+        super().__init__(f"interrupted by signal {signal}")
+        self.signal = signal

@@ -9,7 +9,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from rich.console import Console
@@ -62,19 +62,20 @@ class Metrics:
 
     def __init__(self, path: Path, size: int) -> None:
         """Open the file and cut it back to `size` bytes, because the steps after the checkpoint are computed again."""
-        path.touch()
-        if path.stat().st_size < size:
-            raise ValueError(f"{path}: {path.stat().st_size} bytes, but the checkpoint was written after {size}")
         self.path, self.size = path, size
-        os.truncate(path, size)
+        with self._open() as file:
+            if file.tell() < size:
+                raise ValueError(f"{path}: {file.tell()} bytes, but the checkpoint was written after {size}")
+            file.truncate(size)
 
     def write(self, kind: str, **values: Any) -> None:
         line = json.dumps({"kind": kind, **values}).encode() + b"\n"
         try:
-            with self.path.open("ab") as file:
+            with self._open() as file:
                 file.write(line)
         except OSError:
-            os.truncate(self.path, self.size)
+            with self._open() as file:
+                file.truncate(self.size)
             raise
         self.size += len(line)
 
@@ -82,6 +83,10 @@ class Metrics:
         """Wait until the file is on the disk. Returns its size in bytes."""
         sync(self.path)
         return self.size
+
+    def _open(self) -> BinaryIO:
+        """The file at its end. A symbolic link, which could lead out of the run folder, is an error."""
+        return open(self.path, "ab", opener=lambda path, flags: os.open(path, flags | os.O_NOFOLLOW, 0o666))
 
 
 class Display:

@@ -14,7 +14,7 @@ from looped.config import RunConfig, TrainConfig
 from looped.models.exit_rules import learned_rule
 from looped.models.transformer import LoopedTransformer
 from looped.tasks.base import Batch, Task, means
-from looped.training.errors import NonFiniteError
+from looped.training.errors import NonFiniteError, UpdateError
 from looped.training.halting_loss import divergence_from_geometric, exit_distribution, losses
 
 
@@ -118,6 +118,7 @@ def train_step(
 
     Raises:
         NonFiniteError: the loss or gradient is not finite; the weights are unchanged.
+        UpdateError: the optimiser failed; the weights must not be saved.
     """
     count = max(1, int(batch.mask.sum()))
     padded = not batch.attention_mask.all()
@@ -143,8 +144,11 @@ def train_step(
         reason = first_non_finite(fabric, scored.module.model, batch, parts, loops[0])
         reason = reason or f"all states are finite, but the loss is {loss} and the norm of its gradient {norm}"
         raise NonFiniteError(f"step {step + 1}: {reason}; stopped with the weights of step {step}")
-    for optimizer in optimizers:
-        optimizer.step()
+    try:
+        for optimizer in optimizers:
+            optimizer.step()
+    except Exception as error:
+        raise UpdateError(f"step {step + 1}: the optimiser failed ({error})") from error
     values = {"loss": loss, "accuracy": accuracy, "grad_norm": norm}
     if learned_halting:
         values["mean_loops"] = mean_loops[0]

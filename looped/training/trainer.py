@@ -1,20 +1,16 @@
 """Training: from a run configuration to a run folder."""
 
 import time
-import warnings
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from contextlib import nullcontext, suppress
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from lightning_fabric import Fabric
-from torch.utils.data import DataLoader, Dataset
 
-from looped.config import RunConfig, TrainConfig
+from looped.config import RunConfig, check_fits
 from looped.costs.count import (
     effective_depth,
     flops,
@@ -23,34 +19,36 @@ from looped.costs.count import (
     parameters,
     training_flops,
 )
+from looped.costs.memory import check_memory
 from looped.locks import locked
 from looped.models.gradient import without_gradient
 from looped.models.transformer import LoopedTransformer
-from looped.run_data import check_data, write_data
+from looped.run_data import check_data, check_tokenizer, write_data
 from looped.run_folder import CONFIG, Best, Environment, MetricsRow, Summary, open_run, write_config, write_file
 from looped.tasks import TASKS
-from looped.tasks.base import Batch, Task
+from looped.tasks.base import Batch
 from looped.tasks.faults import check_splits
 from looped.training import checkpoint
-from looped.training.devices import (
-    Interrupt,
-    leave_signals_to_parent,
-    matmul_peak,
-    peak_memory,
-    should_compile,
-)
-from looped.training.errors import NonFiniteError
+from looped.training.batches import Arrays, prepared_batches
+from looped.training.checkpoint import Progress
+from looped.training.devices import Interrupt, lacks_memory, matmul_peak, peak_memory, should_compile
+from looped.training.errors import TrainingError, UpdateError
 from looped.training.fabric import make_fabric
 from looped.training.logger import Display, Meter, Metrics, environment
 from looped.training.optim import WeightAverage, make_optimizers
 from looped.training.schedule import LoopSchedule, learning_rate_at
 from looped.training.step import ModelWithLoss, train_step, validate
 
+LESS_MEMORY = (
+    "raise train.accumulation, set train.recompute=loop, or lower train.batch_size, train.eval_examples, "
+    "train.workers, the loops or the model's sizes"
+)
+
 
 def train(run: RunConfig, folder: Path, *, resume: bool = False) -> dict[str, Any]:
     """Train a run and write everything into `folder` (see docs/design.md, "The run folder").
 
-    SIGINT and SIGTERM end the run after the current step, with a checkpoint and finished="interrupted".
+    SIGINT, SIGTERM and SIGHUP end the run after the current step, with a checkpoint and finished="interrupted".
 
     Args:
         run: a configuration without sizes that are None.
@@ -65,6 +63,8 @@ def train(run: RunConfig, folder: Path, *, resume: bool = False) -> dict[str, An
             run; resume=True and the folder holds no run, another one, or a damaged checkpoint; the data changed.
         OSError: a file cannot be written; earlier files are intact.
         NonFiniteError: a loss or gradient is not finite; a checkpoint of the last good weights is written first.
+        TrainingError: a process that prepares batches was killed, the task cannot make a batch, or there is too little
+            memory; a checkpoint is written first if possible.
     """
     folder = Path(folder)
     fabric = make_fabric(run)
@@ -74,42 +74,18 @@ def train(run: RunConfig, folder: Path, *, resume: bool = False) -> dict[str, An
             if summary is not None:
                 return asdict(summary)
         fabric.launch()
-        with Interrupt() as interrupt:
-            return Trainer(run, folder, fabric).run_to_end(interrupt)
-
-
-class TrainingBatches(Dataset[list[np.ndarray]]):
-    """The training batch of each step as arrays, because tensors would take 0.8 ms longer between processes."""
-
-    def __init__(self, task: Task, config: TrainConfig) -> None:
-        self.task, self.config = task, config
-
-    def __getitem__(self, step: int) -> list[np.ndarray]:
-        batch = self.task.batch("train", step, self.config.batch_size, seed=self.config.seed)
-        return [tensor.numpy() for tensor in batch]
-
-
-def one_ahead(items: Iterator[list[np.ndarray]]) -> Iterator[list[np.ndarray]]:
-    """The same items. A thread fetches each item while the previous one is used."""
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches") as thread:
-        coming = thread.submit(next, items, None)
-        while (item := coming.result()) is not None:
-            coming = thread.submit(next, items, None)
-            yield item
-
-
-@dataclass
-class Progress:
-    """The progress of a run: the part of a checkpoint besides weights, averages and the optimiser's state."""
-
-    step: int = 0
-    """Number of finished steps, which is also the position in the data."""
-    seconds: float = 0.0
-    best: dict[str, Any] | None = None
-    """The content of best.json."""
-    metrics_bytes: int = 0
-    sums: dict[str, float] = field(default_factory=dict)
-    """Sums of the `Meter`."""
+        try:
+            with Interrupt() as interrupt:
+                return Trainer(run, folder, fabric).run_to_end(interrupt)
+        except (MemoryError, RuntimeError) as error:
+            known = isinstance(error, TrainingError)
+            if not known and not lacks_memory(error):
+                raise
+            reason = str(error) if known else f"too little memory ({error})"
+            reason += f"; {LESS_MEMORY}" if lacks_memory(error) else ""
+            saved = checkpoint.saved_steps(folder)
+            kept = f"continue from step {saved[-1]} with --resume" if saved else "there is no checkpoint yet"
+            raise TrainingError(f"{reason}; {kept}") from (error.__cause__ if known else error)
 
 
 class Trainer:
@@ -118,32 +94,38 @@ class Trainer:
     def __init__(self, run: RunConfig, folder: Path, fabric: Fabric) -> None:
         self.run, self.folder, self.fabric = run, folder, fabric
         self.task = TASKS[run.task.name](run.task)
+        check_fits(run.model, self.task)
+        precision = str(fabric.strategy.precision.precision)
+        half = precision == "bf16-mixed"
+        check_memory(run, self.task.batch("train", 0, 1, seed=0), fabric.device, half=half)
         self.validation = self.task.batch("validation", 0, run.train.eval_examples, seed=0)
         first = self.task.batch("train", 0, min(run.train.batch_size, 256), seed=run.train.seed)
         check_splits(self.task, first, self.validation)
         self.schedule = LoopSchedule(run.schedule, run.model.num_loops, run.train.seed)
         self.model = LoopedTransformer(run.model, seed=run.train.seed)
-        saved = checkpoint.saved_steps(folder)
-        state = (
-            checkpoint.load(folder, saved[-1], self.model, averaged=run.optim.ema_decay is not None) if saved else None
-        )
+        saved, started = checkpoint.saved_steps(folder), ""
+        if run.start and not saved:
+            check_tokenizer(self.task, Path(run.start.run))
+            different = ", ".join(checkpoint.load_start(run.start, self.model))
+            started = f"starts from {run.start.run}, step {run.start.step}" + (
+                different and f"; differs in {different}"
+            )
         if should_compile(run.train.compile, fabric.device):
             self.model.compile_core()
         self.scored = fabric.setup_module(ModelWithLoss(self.model, run.train))
         self.optimizers = make_optimizers(self.model, run.optim)
         self.average = WeightAverage(self.model, run.optim.ema_decay) if run.optim.ema_decay else None
         self.progress = Progress()
-        if state is not None:
-            for optimizer, saved_state in zip(self.optimizers, state["optimizers"], strict=True):
-                optimizer.load_state_dict(saved_state)
-            if self.average:
-                self.average.load_state_dict(state["average"])
-            self.progress = Progress(**state["progress"])
-        precision = str(fabric.strategy.precision.precision)
-        self.matmul_peak = fabric.world_size * matmul_peak(fabric.device, precision == "bf16-mixed")
+        if saved:
+            self.progress = checkpoint.load(folder, saved[-1], self.model, self.optimizers, self.average)
+        self.matmul_peak = fabric.world_size * matmul_peak(fabric.device, half)
         self.meter = Meter(self.progress.sums)
+        self.signal = 0
+        """The signal that ends the training."""
         self.began = self.saved_at = time.perf_counter()
         self.display = Display(run, self.progress.step, enabled=fabric.is_global_zero)
+        if started:
+            self.display.say(started)
         if fabric.is_global_zero:  # the folder becomes a run folder only after all checks of the run
             if (folder / CONFIG).exists():
                 check_data(self.task, folder)
@@ -156,18 +138,15 @@ class Trainer:
 
     def run_to_end(self, interrupt: Interrupt) -> dict[str, Any]:
         """Train until the last step, the target or an interrupt. Returns the summary."""
-        config = self.run.train
-        with warnings.catch_warnings():  # Python 3.12 warns about forks, but torch limits its workers to one thread
-            warnings.filterwarnings("ignore", ".*multi-threaded, use of fork", DeprecationWarning)
-            batches = one_ahead(iter(self._loader()))
-        finished = self._finished()
-        with self.display:
+        config, finished = self.run.train, self._finished()
+        with self.display, prepared_batches(self.task, config, self.progress.step) as batches:
             loops, window = self.schedule.last, self.run.schedule.num_grad_loops
             if parts := without_gradient(self.run.model, loops, window or loops):
                 self.display.say(f"with {loops} loops and num_grad_loops={window}, no gradient: {', '.join(parts)}")
             while finished is None:
                 improved = self._step(batches)
-                finished = self._finished() or ("interrupted" if self._any(interrupt.arrived) else None)
+                self.signal = self._largest(interrupt.signal)
+                finished = self._finished() or ("interrupted" if self.signal else None)
                 minutes = (time.perf_counter() - self.saved_at) / 60
                 due = self.progress.step % config.save_every == 0 or minutes >= config.save_minutes
                 if finished or improved or due:
@@ -175,34 +154,24 @@ class Trainer:
             self.display.say(f"finished: {finished}, after {self.progress.step} steps, {self._seconds():.0f} s")
         return self._summarise(finished)
 
-    def _loader(self) -> DataLoader[list[np.ndarray]]:
-        config = self.run.train
-        return DataLoader(
-            TrainingBatches(self.task, config),
-            batch_size=None,
-            sampler=range(self.progress.step, config.steps),
-            num_workers=config.workers,
-            prefetch_factor=4 if config.workers else None,
-            collate_fn=list,
-            worker_init_fn=leave_signals_to_parent,
-            generator=torch.Generator(),  # not used, but without it the loader draws from the global generator
-        )
-
-    def _step(self, batches: Iterator[list[np.ndarray]]) -> bool:
+    def _step(self, batches: Iterator[Arrays]) -> bool:
         """One step, then logging, validation and checkpoint if due. Returns whether no earlier score is better."""
         config, progress = self.run.train, self.progress
-        began = time.perf_counter()
-        batch = Batch(*map(torch.from_numpy, next(batches)))
-        self.meter.waited += time.perf_counter() - began
         loops = self.schedule.at(progress.step)
         rate = learning_rate_at(self.run.optim, progress.step, config.steps)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate
         try:
+            began = time.perf_counter()
+            batch = Batch(*map(torch.from_numpy, next(batches)))
+            self.meter.waited += time.perf_counter() - began
             values = train_step(self.fabric, self.scored, self.optimizers, batch, self.run, progress.step, loops)
-        except NonFiniteError:
-            self._save()
+        except UpdateError:
+            raise
+        except Exception:  # the weights are those before this step
+            with suppress(OSError, MemoryError, RuntimeError):
+                self._save()
             raise
         progress.step += 1
         if self.average:
@@ -234,14 +203,14 @@ class Trainer:
             raise ValueError(f"task {self.run.task.name}: metric={metric!r}: expected one of {', '.join(scores)}")
         self.display.say(f"step {step}  validation {'  '.join(f'{k} {v:.4f}' for k, v in scores.items())}")
         # Among equal scores the latest counts: while scores are still zero, longer training is the better guess.
-        if self.progress.best is not None and self._better(self.progress.best["value"], scores[metric]):
+        if self.progress.best is not None and self._better(self.progress.best.value, scores[metric]):
             return False
-        self.progress.best = {"step": step, "metric": metric, "value": scores[metric]}
+        self.progress.best = Best(step=step, metric=metric, value=scores[metric])
         return True
 
     def _finished(self) -> str | None:
         target, best = self.run.train.target, self.progress.best
-        if target is not None and best is not None and not self._better(target, best["value"]):
+        if target is not None and best is not None and not self._better(target, best.value):
             return "target"
         return "steps" if self.progress.step == self.run.train.steps else None
 
@@ -258,20 +227,17 @@ class Trainer:
         self.saved_at = time.perf_counter()
         if not self.fabric.is_global_zero:
             return
-        state = {
-            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-            "progress": asdict(self.progress)
-            | {"seconds": self._seconds(), "metrics_bytes": self.metrics.sync(), "sums": self.meter.sums},
-        }
-        average = self.average.state_dict() if self.average else None
-        checkpoint.save(self.folder, self.progress.step, self.model, average, state)
+        progress = replace(
+            self.progress, seconds=self._seconds(), metrics_bytes=self.metrics.sync(), sums=self.meter.sums
+        )
+        checkpoint.save(self.folder, progress, self.model, self.optimizers, self.average)
         self._point_to_best()
 
     def _point_to_best(self) -> None:
         best = self.progress.best
         if best is not None:
-            write_file(self.folder, Best, best)
-        checkpoint.prune(self.folder, self.run.train.keep_last, best["step"] if best else None)
+            write_file(self.folder, Best, asdict(best))
+        checkpoint.prune(self.folder, self.run.train.keep_last, best.step if best else None)
 
     def _summarise(self, finished: str) -> dict[str, Any]:
         run, model = self.run, self.run.model
@@ -287,7 +253,8 @@ class Trainer:
             "non_embedding_parameters": non_embedding_parameters(model),
             "effective_depth": effective_depth(model, self.schedule.last),
             "flops_per_example": flops(model, self.validation.inputs.shape[1], self.schedule.last),
-            "best": self.progress.best,
+            "best": asdict(self.progress.best) if self.progress.best else None,
+            "signal": self.signal if finished == "interrupted" else None,
         }
         if self.fabric.is_global_zero:
             self._point_to_best()  # a process killed between the last checkpoint and best.json leaves an old best.json
@@ -298,8 +265,10 @@ class Trainer:
         """Seconds of training so far, over all continuations of the run."""
         return round(self.progress.seconds + time.perf_counter() - self.began, 3)
 
-    def _any(self, flag: bool) -> bool:
-        """Whether the flag is set on any device, so all devices stop at the same step."""
+    def _largest(self, signal: int) -> int:
+        """The largest number of a signal on any device, so all devices stop at the same step; 0 if there was none."""
         if self.fabric.world_size == 1:
-            return flag
-        return bool(self.fabric.all_reduce(torch.tensor(float(flag), device=self.fabric.device), reduce_op="max"))
+            return signal
+        largest = self.fabric.all_reduce(torch.tensor(float(signal), device=self.fabric.device), reduce_op="max")
+        assert isinstance(largest, torch.Tensor)
+        return int(largest)

@@ -1,17 +1,19 @@
 import dataclasses
-import io
 import json
+import math
 import pickle
+import re
 import shutil
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from training_cases import files_of_at_most, tiny, weights
 
 from looped.files import write_atomic
 from looped.models.transformer import LoopedTransformer
 from looped.training import checkpoint, load_run, train
+from looped.training.optim import WeightAverage, make_optimizers
 
 RUN = tiny(steps=6, eval_every=2, save_every=2, keep_last=9, optim={"ema_decay": 0.5})
 
@@ -79,16 +81,18 @@ def test_no_checkpoint(copy):
         load_run(copy)
 
 
-def resume(folder):
-    checkpoint.load(folder, 6, LoopedTransformer(RUN.model), averaged=True)
+def resume(folder, config=RUN):
+    model = LoopedTransformer(config.model)
+    average = WeightAverage(model, 0.5)
+    checkpoint.load(folder, 6, model, make_optimizers(model, config.optim), average)
 
 
 def use(folder):
     load_run(folder, "last")
 
 
-NEEDED = [("model.safetensors", resume), ("average.safetensors", resume), ("trainer.pt", resume),
-          ("average.safetensors", use)]  # fmt: skip
+NEEDED = [("model.safetensors", resume), ("average.safetensors", resume), ("optimizer.safetensors", resume),
+          ("progress.json", resume), ("average.safetensors", use)]  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "read"), NEEDED)
@@ -97,22 +101,82 @@ def test_cut_short(copy, name, read, share):
     path = copy / "checkpoints/step_000006" / name
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
-    with pytest.raises(ValueError, match="is cut short or damaged") as error:
+    with pytest.raises(ValueError, match="cut short") as error:
         read(copy)
-    assert "step_000006" in one_line(error)
+    assert one_line(error).startswith(str(path))
     assert load_run(copy, 4)[2] == 4
 
 
-def saved(content) -> bytes:
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    return buffer.getvalue()
+def nothing_left(tensors):
+    tensors.clear()
 
 
-@pytest.mark.parametrize("content", [b"\x80garbage" * 9, saved({"x": 1}), pickle.dumps({"step": print})])
-def test_foreign_state(copy, content):
-    (copy / "checkpoints/step_000006/trainer.pt").write_bytes(content)
-    with pytest.raises(ValueError, match="is cut short or damaged") as error:
+W = "core.0.attention.project.weight"
+DAMAGE = {
+    "absent": (lambda t: t.pop(f"{W}/exp_avg"), rf"{W}/exp_avg is absent, expected \(torch.float32, \(16, 16\)\)"),
+    "more": (lambda t: t.update(x=torch.zeros(2)), r": x is \(torch.float32, \(2,\)\), expected no such entry"),
+    "shape": (
+        lambda t: t.update({f"{W}/exp_avg": torch.zeros(16, 8)}),
+        rf"{W}/exp_avg is \(torch.float32, \(16, 8\)\)",
+    ),
+    "type": (lambda t: t.update({f"{W}/exp_avg": torch.zeros(16, 16).double()}), rf"{W}/exp_avg is \(torch.float64"),
+    "nan": (lambda t: t[f"{W}/exp_avg"].fill_(math.nan), rf"{W}/exp_avg: expected finite numbers"),
+    "negative": (lambda t: t[f"{W}/exp_avg_sq"].sub_(1), rf"{W}/exp_avg_sq: expected finite numbers from 0 on"),
+    "step": (lambda t: t[f"{W}/step"].zero_(), rf"{W}/step: expected finite numbers from 1 on"),
+    "empty": (nothing_left, r"/exp_avg is absent"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_every_tensor_of_the_optimiser_is_compared_with_its_weight(copy, name):
+    path = copy / "checkpoints/step_000006/optimizer.safetensors"
+    tensors = load_file(path)
+    change, says = DAMAGE[name]
+    change(tensors)
+    save_file(tensors, path)
+    with pytest.raises(ValueError, match=says) as error:
+        resume(copy)
+    assert one_line(error).startswith(str(path))
+
+
+def test_the_state_of_another_optimiser_is_refused(copy):
+    muon = dataclasses.replace(RUN, optim=dataclasses.replace(RUN.optim, optimizer="muon"))
+    with pytest.raises(ValueError, match=r"exp_avg is .* expected no such entry"):
+        resume(copy, muon)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"step": 7}, "progress.step=7: expected 6, as the folder's name says"),
+        ({"step": "6"}, "progress.step='6': expected int, not str"),
+        ({"step": None}, "progress.step=None: expected int"),
+        ({"metrics_bytes": -1}, "metrics_bytes=-1: expected a finite number, at least 0"),
+        ({"metrics_bytes": 1.5}, "metrics_bytes=1.5: expected int"),
+        ({"seconds": math.nan}, "seconds=nan: expected a finite number"),
+        ({"best": {"step": 2}}, "progress.best: missing metric, value"),
+        ({"best": {"step": 8, "metric": "accuracy", "value": 0.5}}, "best.step=8: expected at most step=6"),
+        ({"best": []}, "progress.best=[]: expected an object"),
+        ({"sums": {"loss": 1.0}}, "expected a sum named steps"),
+        ({"sums": {"steps": math.inf}}, "sums.steps=inf: expected a finite number"),
+        ({"without_moments": ["x"]}, "the model has no weight 'x'"),
+        ({"more": 1}, "progress.more: unknown key"),
+    ],
+)
+def test_every_field_of_the_progress_is_checked(copy, change, says):
+    path = copy / "checkpoints/step_000006/progress.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ValueError, match=re.escape(says)) as error:
+        resume(copy)
+    assert one_line(error).startswith(str(path))
+
+
+@pytest.mark.parametrize("content", [b"\x80garbage" * 9, b"", b"[]", pickle.dumps({"step": print})])
+@pytest.mark.parametrize("name", ["optimizer.safetensors", "progress.json"])
+def test_foreign_state(copy, name, content):
+    path = copy / "checkpoints/step_000006" / name
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=name) as error:
         resume(copy)
     one_line(error)
 
@@ -141,18 +205,19 @@ def test_a_model_is_used_without_what_training_left(copy):
     ],
 )
 def test_other_architecture(copy, change, says):
-    model = LoopedTransformer(dataclasses.replace(RUN.model, **change))
     with pytest.raises(ValueError, match="of another architecture: " + says) as error:
-        checkpoint.load(copy, 6, model, averaged=True)
+        resume(copy, dataclasses.replace(RUN, model=dataclasses.replace(RUN.model, **change)))
     one_line(error)
 
 
 def test_a_checkpoint_is_whole_or_absent(copy):
     """A real failure to write: the system allows files of a few hundred bytes only."""
     model = LoopedTransformer(RUN.model)
-    for limit, state in ((200, {}), (60_000, {"big": torch.zeros(100_000)})):
+    optimizers = make_optimizers(model, RUN.optim)
+    optimizers[0].state[model.head.weight] = {"exp_avg": torch.zeros(100_000)}
+    for limit in (200, 60_000):
         with files_of_at_most(limit), pytest.raises(OSError, match="step_000009: cannot write this") as error:
-            checkpoint.save(copy, 9, model, None, state)
+            checkpoint.save(copy, checkpoint.Progress(step=9), model, optimizers, None)
         one_line(error)
         assert checkpoint.saved_steps(copy) == [2, 4, 6]
         assert not list((copy / "checkpoints").glob("*.tmp"))

@@ -66,14 +66,15 @@ def weights(folder: Path, step: int) -> dict[str, torch.Tensor]:
 
 def assert_same_run(one: Path, other: Path, step: int) -> None:
     """Bit for bit: weights, optimiser, averages and metrics of two runs whose last step was `step`."""
-    states = [torch.load(f / f"checkpoints/step_{step:06d}/trainer.pt", weights_only=True) for f in (one, other)]
-    progress = [state.pop("progress") for state in states]
-    for name in ("step", "best", "sums"):  # the others depend on the clock
+    folders = [folder / f"checkpoints/step_{step:06d}" for folder in (one, other)]
+    assert {path.name for path in folders[0].iterdir()} == {path.name for path in folders[1].iterdir()}
+    for path in folders[0].glob("*.safetensors"):
+        tensors = load_file(path)
+        assert tensors
+        torch.testing.assert_close(tensors, load_file(folders[1] / path.name), rtol=0, atol=0)
+    progress = [json.loads((folder / "progress.json").read_text()) for folder in folders]
+    for name in ("step", "best", "sums", "without_moments"):  # the others depend on the clock
         assert progress[0][name] == progress[1][name]
-    groups = [[optimizer.pop("param_groups") for optimizer in state["optimizers"]] for state in states]
-    assert groups[0] == groups[1]
-    torch.testing.assert_close(states[0], states[1], rtol=0, atol=0)
-    torch.testing.assert_close(weights(one, step), weights(other, step), rtol=0, atol=0)
     assert metrics(one) == metrics(other)
     for name in ("best.json", "config.json"):
         assert (one / name).read_text() == (other / name).read_text()
@@ -94,7 +95,7 @@ def hang_in_save(at_step: int) -> None:
     """From now on, writing the checkpoint of that step stops half way and says so in a file."""
 
     def sync(path: Path) -> None:
-        if path.parent.name == f"step_{at_step:06d}.tmp":
+        if path.parent.name.startswith(f"step_{at_step:06d}."):
             (path.parents[2] / "hangs").touch()
             time.sleep(600)
 

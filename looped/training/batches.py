@@ -1,0 +1,116 @@
+"""The training batches, which a thread or processes prepare before the steps that use them.
+
+A killed process must not take the training with it. Each process therefore has a pipe of its own, whose end of file
+says that it is dead. A `DataLoader` waits forever for the rest of a batch that a killed process began to send.
+"""
+
+import contextlib
+import itertools
+import multiprocessing
+import signal
+import traceback
+from collections import deque
+from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+
+import numpy as np
+import torch
+
+from looped.config import TrainConfig
+from looped.tasks.base import Task
+from looped.training.devices import SIGNALS
+from looped.training.errors import TrainingError
+
+Arrays = list[np.ndarray]
+"""The fields of a `Batch` as arrays, because tensors would take 0.8 ms longer between processes."""
+AHEAD = 4
+"""Number of batches that each process may be ahead of the training."""
+
+
+@contextlib.contextmanager
+def prepared_batches(task: Task, config: TrainConfig, first: int) -> Iterator[Iterator[Arrays]]:
+    """The batches of the steps from `first` (counted from 0) to the last one, prepared by `config.workers` processes.
+
+    The batches are the same for any number of processes. With 0 processes a thread prepares one batch ahead.
+
+    Raises:
+        TrainingError: from the iterator; a process was killed, or the task raised an error, which is the cause.
+    """
+    workers: list[tuple[Connection, BaseProcess]] = []
+    try:
+        for number in range(config.workers):
+            reader, writer = multiprocessing.Pipe(duplex=False)
+            steps = range(first + number, config.steps, config.workers)
+            readers = [*(reader for reader, _ in workers), reader]
+            process = multiprocessing.Process(target=_send, args=(writer, readers, task, config, steps), daemon=True)
+            process.start()
+            writer.close()
+            workers.append((reader, process))
+        steps = range(first, config.steps)
+        sent = (_receive(*worker) for _, worker in zip(steps, itertools.cycle(workers), strict=False))
+        items = sent if workers else (_arrays(task, config, step) for step in steps)
+        with contextlib.closing(ahead(items, AHEAD * len(workers) or 1)) as batches:
+            try:
+                yield batches
+            finally:
+                for _, process in workers:
+                    process.kill()  # so that the thread does not wait for it
+    finally:
+        for reader, process in workers:
+            process.join()
+            reader.close()
+
+
+def ahead(items: Iterator[Arrays], size: int) -> Generator[Arrays, None, None]:
+    """The same items. A thread fetches up to `size` of them before they are used."""
+    thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches")
+    try:
+        coming = deque(thread.submit(next, items, None) for _ in range(size))
+        while (item := coming.popleft().result()) is not None:
+            coming.append(thread.submit(next, items, None))
+            yield item
+    finally:
+        thread.shutdown(cancel_futures=True)
+
+
+def _arrays(task: Task, config: TrainConfig, step: int) -> Arrays:
+    try:
+        return [tensor.numpy() for tensor in task.batch("train", step, config.batch_size, seed=config.seed)]
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise TrainingError(f"step {step + 1}: the batch cannot be prepared: {reason}") from error
+
+
+class _TracebackError(Exception):
+    """The text of a traceback in another process, as the cause of the error here."""
+
+
+def _send(writer: Connection, readers: list[Connection], task: Task, config: TrainConfig, steps: range) -> None:
+    """Prepare and send the batches of the steps; the main function of a process."""
+    for reader in readers:  # a copy here would hide the end of the training from the process that writes into it
+        reader.close()
+    for number in SIGNALS:  # they also arrive here, but the training still needs batches after them
+        signal.signal(number, signal.SIG_IGN)
+    torch.set_num_threads(1)
+    with contextlib.suppress(BrokenPipeError):  # the training has ended
+        for step in steps:
+            try:
+                item = _arrays(task, config, step)
+            except TrainingError as error:
+                item = str(error), traceback.format_exc()
+            writer.send(item)
+
+
+def _receive(reader: Connection, process: BaseProcess) -> Arrays:
+    try:
+        item = reader.recv()
+    except (EOFError, OSError):
+        process.join()
+        code = process.exitcode or 0
+        how = f"was killed by signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"ended with code {code}"
+        raise TrainingError(f"a process that prepares batches {how}, perhaps for lack of memory") from None
+    if isinstance(item, tuple):
+        raise TrainingError(item[0]) from _TracebackError(item[1])
+    return item
