@@ -11,9 +11,9 @@ from rich.console import Console
 from looped.config import ModelConfig, RunConfig
 from looped.evaluation.calibration import calibrate
 from looped.evaluation.scores import EVALUATION_SEED, evaluate, predictor, solve, visualisations
-from looped.files import read_text
 from looped.models.exit_rules import ExitRule, learned_rule, parse_rule
 from looped.models.transformer import LoopedTransformer
+from looped.reading import read_text
 from looped.run_folder import AnswersByLoop, Calibration, EvalRow, read_file, write_file, write_lines, write_rows
 from looped.tasks import TASKS
 from looped.tasks.base import SPLITS, Split, Task

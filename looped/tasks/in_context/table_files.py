@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from looped.files import read_text
+from looped.reading import read_text
 from looped.strict import nearest
 from looped.tasks.in_context.prompts import Prompt
 

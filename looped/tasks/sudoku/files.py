@@ -18,7 +18,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
-from looped.files import read_text
+from looped.reading import read_text
 from looped.tasks.sudoku.board import solve
 
 BATCH = 50_000  # rows checked at once; limits the memory
