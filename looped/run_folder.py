@@ -5,6 +5,7 @@ file or of its rows, and reading checks it. Files are written whole or not at al
 """
 
 import json
+import os
 import shutil
 from collections.abc import Iterable
 from importlib.metadata import version
@@ -323,16 +324,31 @@ def write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     write_atomic(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
+def check_run_folder(folder: Path) -> None:
+    """Raise ValueError unless `folder` is a run folder."""
+    if not (folder / CONFIG).is_file():
+        raise ValueError(f"{folder}: not a run folder (no {CONFIG})")
+
+
 def read_config(folder: Path) -> RunConfig:
     """The configuration in a run folder.
 
     Raises:
-        ValueError: `folder` is not a run folder, or its config.json is malformed.
+        ValueError: `folder` is not a run folder, its config.json is malformed, or it has a link that leads out of it.
     """
-    if not (folder / CONFIG).is_file():
-        raise ValueError(f"{folder}: not a run folder (no {CONFIG})")
+    check_run_folder(folder)
+    inside = folder.resolve()
+    for parent, folders, files in os.walk(folder):
+        for path in (Path(parent) / name for name in folders + files):
+            if path.is_symlink() and not path.resolve().is_relative_to(inside):
+                raise ValueError(f"{path}: a link out of the run folder; expected a file or folder in its place")
     data = read_object(folder / CONFIG)
-    return _checked(RunConfig, data.get("run"), str(folder / CONFIG), "run")
+    if unknown := data.keys() - {"looped", "run"}:
+        raise ValueError(f"{folder / CONFIG}: {min(unknown)}: unknown key; expected looped and run")
+    run = _checked(RunConfig, data.get("run"), str(folder / CONFIG), "run")
+    if missing := _missing(to_dict(run), data["run"], "run"):
+        raise ValueError(f"{folder / CONFIG}: missing {missing}; expected every setting of the run")
+    return run
 
 
 def write_config(run: RunConfig, folder: Path) -> None:
@@ -360,6 +376,12 @@ def open_run(run: RunConfig, folder: Path, resume: bool) -> Summary | None:
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
     summary = read_file(folder, Summary)
     return summary if summary and summary.finished != "interrupted" else None
+
+
+def _missing(complete: dict[str, Any], data: dict[str, Any], path: str) -> str:
+    here = [f"{path}.{key}" for key in complete if key not in data]
+    parts = ((value, data.get(key), f"{path}.{key}") for key, value in complete.items() if isinstance(value, dict))
+    return next(iter(here), "") or next(filter(None, (_missing(*part) for part in parts)), "")
 
 
 def _difference(stored: Any, requested: Any, path: str = "") -> str:

@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import functools
+import inspect
 import json
 import types
 import typing
@@ -26,7 +27,14 @@ def frozen(cls: type[T]) -> type[T]:
             own(self)
 
     cls.__post_init__ = __post_init__  # type: ignore[attr-defined]
-    return dataclasses.dataclass(frozen=True, kw_only=True, slots=True)(cls)
+    methods = [*vars(cls).values(), own]
+    made = dataclasses.dataclass(frozen=True, kw_only=True, slots=True)(cls)
+    # A class with slots is a new class, so `super()` in its methods must refer to the new one (as from Python 3.14 on).
+    for method in filter(inspect.isfunction, methods):
+        for name, cell in zip(method.__code__.co_freevars, method.__closure__ or (), strict=True):
+            if name == "__class__":
+                cell.cell_contents = made
+    return made
 
 
 @functools.cache
@@ -44,7 +52,13 @@ def _choices(cls: Any) -> dict[str, tuple[Any, ...]]:
 def check(ok: bool, field_name: str, value: object, allowed: str) -> None:
     """Raise ValueError with the field, its value and the allowed values, unless `ok`."""
     if not ok:
-        raise ValueError(f"{field_name}={value!r}: expected {allowed}")
+        raise ValueError(f"{field_name}={shown(value)}: expected {allowed}")
+
+
+def shown(value: object) -> str:
+    """The value in a message, not longer than a line."""
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def at_least(least: int, **values: int | None) -> None:
@@ -134,23 +148,26 @@ def _convert(kind: Any, value: Any, path: str) -> Any:
         # `True == 1` in Python: compare the types as well.
         if not any(value == a and type(value) is type(a) for a in args):
             hint = nearest(value, [a for a in args if isinstance(a, str)]) if isinstance(value, str) else ""
-            raise ValueError(f"{path}={value!r}: expected one of {', '.join(map(str, args))}{hint}")
+            raise ValueError(f"{path}={shown(value)}: expected one of {', '.join(map(str, args))}{hint}")
         return value
     if origin is tuple:
         if not isinstance(value, list | tuple) or (args[-1] is not Ellipsis and len(value) != len(args)):
-            raise ValueError(f"{path}={value!r}: expected a list of {len(args) if args[-1] is not ... else 'values'}")
+            length = "values" if args[-1] is Ellipsis else len(args)
+            raise ValueError(f"{path}={shown(value)}: expected a list of {length}")
         kinds = [args[0]] * len(value) if args[-1] is Ellipsis else args
         return tuple(_convert(k, v, f"{path}[{i}]") for i, (k, v) in enumerate(zip(kinds, value, strict=True)))
     if kind is Any:
         return value
     if origin is dict:
         if not isinstance(value, dict):
-            raise ValueError(f"{path}={value!r}: expected an object")
+            raise ValueError(f"{path}={shown(value)}: expected an object")
         return {key: _convert(args[1], inner, f"{path}.{key}") for key, inner in value.items()}
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+    if type(value) is int and kind in (int, float) and abs(value) >= 2**63:
+        raise ValueError(f"{path}={shown(value)}: expected a number of 64 bits")
+    if kind is float and type(value) is int:
         return float(value)
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise ValueError(f"{path}={value!r}: expected {kind.__name__}, not {type(value).__name__}")
+        raise ValueError(f"{path}={shown(value)}: expected {kind.__name__}, not {type(value).__name__}")
     return value
 
 
@@ -165,7 +182,7 @@ def _convert_union(args: tuple[Any, ...], value: Any, path: str) -> Any:
 
 def _convert_dataclass(cls: Any, data: Any, path: str) -> Any:
     if not isinstance(data, dict):
-        raise ValueError(f"{path}={data!r}: expected an object with the fields of {cls.__name__}")
+        raise ValueError(f"{path}={shown(data)}: expected an object with the fields of {cls.__name__}")
     if issubclass(cls, Named):
         try:
             cls = cls.kind(str(data.get("name")))

@@ -186,7 +186,7 @@ def test_noise_is_relative_to_the_input():
         ("strings --examples 0", ("examples=0: expected at least 1",)),
         ("strings --group 9", ("group='9': expected one of 4",)),
         ("strings --split train", ("--split", "'train'")),
-        ("strings --out text.txt", ("text.txt", "exists")),
+        ("strings --out text.txt", ("text.txt", "a file; expected a folder")),
     ],
 )
 def test_mistakes_are_one_clear_line(words: str, says: tuple[str, ...], capsys: pytest.CaptureFixture[str]):

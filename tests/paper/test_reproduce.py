@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+from pathlib import Path
 
 import pytest
 
@@ -77,12 +78,12 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """The commands that have run: in this process, one after another. tests/test_cli.py runs real processes."""
     done: list[list[str]] = []
 
-    def run_commands(work: Work, jobs: int) -> list[str]:
+    def run_commands(work: Work, jobs: int) -> dict[Path, str]:
         for line in (line for _, lines in work for line in lines):
             assert line[0] == "looped"
             done.append(line[1:])
             assert main(line[1:]) == 0
-        return []
+        return {}
 
     monkeypatch.setattr(commands, "run_commands", run_commands)
     for size in ("PROMPTS", "SLOW_PROMPTS"):  # the baselines are tested elsewhere

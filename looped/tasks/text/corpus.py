@@ -57,17 +57,21 @@ class Corpus(NamedTuple):
     """Counts by split: tokens (without the first), documents, words (between white space) and bytes (of UTF-8)."""
     lost: int = 0
     """Characters that the tokens do not give back, because the tokenizer changes or drops them."""
+    sources: Mapping[str, str] = {}
+    """The sha256 of each source of text, by its name in the settings."""
 
     def __reduce__(self) -> tuple[Callable[..., "Corpus"], tuple[Any, ...]]:
         # Another process maps the token files itself. Copies of the maps would fill its memory.
         if self.folder is None:
             return Corpus, tuple(self)
-        return _mapped_corpus, (self.folder, self.tokenizer, self.counts, self.lost)
+        return _mapped_corpus, (self.folder, self.tokenizer, self.counts, self.lost, self.sources)
 
 
-def _mapped_corpus(folder: Path, tokenizer: Tokenizer, counts: dict[str, dict[str, int]], lost: int) -> Corpus:
+def _mapped_corpus(
+    folder: Path, tokenizer: Tokenizer, counts: dict[str, dict[str, int]], lost: int, sources: Mapping[str, str]
+) -> Corpus:
     tokens = {split: np.load(folder / f"{split}.npy", mmap_mode="r", allow_pickle=False) for split in SPLITS}
-    return Corpus(folder, tokenizer, tokens, counts, lost)
+    return Corpus(folder, tokenizer, tokens, counts, lost, sources)
 
 
 def open_corpus(config: TextConfig) -> Corpus:
@@ -79,7 +83,7 @@ def open_corpus(config: TextConfig) -> Corpus:
     """
     if not (config.train_files or config.dataset):
         raise ValueError("task.train_files=(): expected files or folders of text, or a --task.dataset")
-    sources = {part: _located(hashes) for part, hashes in source_hashes(config).items()}
+    sources = source_hashes(config)
     settings = {
         "train_files": resolved(config.train_files),
         "validation_files": resolved(config.validation_files),
@@ -149,7 +153,7 @@ def _prepare(config: TextConfig, settings: dict[str, Any], sources: dict[str, di
         _check_counts(counts, config.context, named(config))
         manifest = {
             "settings": settings,
-            "sources": sources,
+            "sources": {part: _located(hashes) for part, hashes in sources.items()},
             "tokenizer": inner and sha256(inner.encode()),
             "vocab_size": tokenizer.vocab_size,
             "splits": counts,
@@ -234,10 +238,10 @@ def _load(config: TextConfig, sources: dict[str, dict[str, str]], folder: Path) 
         vocab_size, lost, digest = int(manifest["vocab_size"]), int(manifest["lost"]), manifest["tokenizer"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         raise ValueError(f"{folder / MANIFEST}: damaged; expected the manifest of a prepared text; {again}") from None
-    if "dataset" not in sources:  # there is no connection, so that a change cannot be noticed
-        prepared.pop("dataset", None)
+    if config.dataset and "dataset" not in sources:  # without a connection a change cannot be noticed
+        sources = sources | {"dataset": prepared.get("dataset", {})}
     for part in prepared.keys() | sources.keys():
-        before, now = prepared.get(part, {}), sources.get(part, {})
+        before, now = prepared.get(part, {}), _located(sources.get(part, {}))
         for path in sorted(before.keys() | now.keys()):
             if before.get(path) != now.get(path):
                 raise ValueError(f"{path}: changed since {folder} was prepared from it; restore it, or {again}")
@@ -253,7 +257,8 @@ def _load(config: TextConfig, sources: dict[str, dict[str, str]], folder: Path) 
     _check_counts(counts, config.context, named(config))
     for split in SPLITS:
         _check_tokens(folder / f"{split}.npy", 1 + counts[split]["tokens"], vocab_size, again)
-    return _mapped_corpus(folder, tokenizer, counts, lost)
+    names = {name: digest for part in (*SPLITS, "dataset") for name, digest in sources.get(part, {}).items()}
+    return _mapped_corpus(folder, tokenizer, counts, lost, names)
 
 
 def _check_tokens(path: Path, length: int, vocab_size: int, again: str) -> None:

@@ -67,12 +67,6 @@ def _split_files(config: TextConfig) -> dict[Split, list[Path]]:
     return {split: _files(f"{split}_files", getattr(config, f"{split}_files")) for split in SPLITS}
 
 
-def text_hashes(config: TextConfig) -> dict[str, str]:
-    """The sha256 of each source of text, by its name in the settings."""
-    hashes = source_hashes(config)
-    return {name: digest for part in (*SPLITS, "dataset") for name, digest in hashes.get(part, {}).items()}
-
-
 def source_hashes(config: TextConfig) -> dict[str, dict[str, str]]:
     """The sha256 of each file that the tokens depend on, by part (a split, dataset, tokenizer) and name.
 

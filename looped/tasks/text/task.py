@@ -15,7 +15,7 @@ from looped.tasks.base import Batch, Split, Task, TaskSpec, Tokenizer, continuat
 from looped.tasks.registry import register
 from looped.tasks.text.config import TextConfig
 from looped.tasks.text.corpus import Corpus, corpus_in_memory, open_corpus
-from looped.tasks.text.sources import text_hashes, utf8
+from looped.tasks.text.sources import utf8
 from looped.tasks.text.tokenizer import ByteTokenizer, read_tokenizer, write_tokenizer
 
 SHOWN = 8  # tokens in a visualisation
@@ -96,7 +96,7 @@ class Text(Task):
 
     def sources(self) -> dict[str, str]:
         """The sha256 of each text file, or of the files or the fingerprints of a data set."""
-        return {} if self.corpus.folder is None else text_hashes(self.config)
+        return dict(self.corpus.sources)
 
     def save(self, folder: Path) -> None:
         """Write the tokenizer with its end of text, unless the tokens are bytes.

@@ -8,6 +8,7 @@ import lzma
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,10 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from looped.tasks.base import SPLITS, split_of
-from looped.tasks.text import TextConfig, corpus
-from looped.tasks.text.corpus import encode, open_corpus
+from looped.tasks.base import SPLITS, Tokenizer, split_of
+from looped.tasks.text import TextConfig, corpus, encoding
+from looped.tasks.text.corpus import open_corpus
+from looped.tasks.text.encoding import encode, pieces
 from looped.tasks.text.sources import documents
 from looped.tasks.text.tokenizer import END_TOKEN, BPETokenizer, ByteTokenizer, read_bpe, tokenizer_files, trained_bpe
 
@@ -74,14 +76,22 @@ def test_training_a_bpe_is_repeatable_and_worth_it():
     assert len(BPE.encode(["the cat"])[0]) < len(b"the cat")
 
 
+def encoded(texts: list[str], tokenizer: Tokenizer) -> list[int]:
+    """The tokens of documents of one split."""
+    found: list[int] = []
+    parts = [("train", text, True) for text in texts]
+    encode(parts, tokenizer, lambda split, ids: found.extend(ids.tolist() if split == "train" else ()), "texts")
+    return found
+
+
 @given(st.lists(TEXT, min_size=1, max_size=4), st.integers(1, 9))
 def test_cutting_long_documents_changes_no_token(texts: list[str], piece: int):
-    before, corpus.PIECE = corpus.PIECE, piece
+    before, encoding.PIECE = encoding.PIECE, piece
     try:
-        cut = [[text for text, _ in corpus._pieces(text)] for text in texts]
-        tokens = {tokenizer: encode(texts, tokenizer).tolist() for tokenizer in (ByteTokenizer(), BPE)}
+        cut = [[part for _, part, _ in pieces([("train", text, True)])] for text in texts]
+        tokens = {tokenizer: encoded(texts, tokenizer) for tokenizer in (ByteTokenizer(), BPE)}
     finally:
-        corpus.PIECE = before
+        encoding.PIECE = before
     assert ["".join(pieces) for pieces in cut] == texts
     for tokenizer, found in tokens.items():
         plain = [tokenizer.end]
@@ -91,18 +101,30 @@ def test_cutting_long_documents_changes_no_token(texts: list[str], piece: int):
 
 
 def test_documents_are_cut():  # or the test above would compare nothing
-    assert len(list(corpus._pieces(story(1) * 400))) > 2
+    assert len(list(pieces([("train", story(1) * 400, True)]))) > 2
+
+
+def whole(parts: Iterable[tuple[str, bool]]) -> list[str]:
+    """The documents in parts of documents."""
+    found, text = [], ""
+    for part, last in parts:
+        text += part
+        if last:
+            found.append(text)
+            text = ""
+    assert not text
+    return found
 
 
 def test_what_a_document_is():
     lines = [" = A = \n", "\n", "b\n", "c\n", " \n", "d"]
-    kinds = {kind: list(documents(lines, TextConfig(document=kind))) for kind in ("file", "paragraph", "line")}
+    kinds = {kind: whole(documents(lines, TextConfig(document=kind))) for kind in ("file", "paragraph", "line")}
     assert kinds == {
         "file": [" = A = \n\nb\nc\n \nd"],
         "paragraph": [" = A = ", "b\nc", "d"],
         "line": [" = A = \n", "b\n", "c\n", "d"],
     }
-    assert list(documents(lines, TextConfig(version="published"))) == [" = A = \n", "", "b\n", "c\n", "", "d"]
+    assert whole(documents(lines, TextConfig(version="published"))) == [" = A = \n", "", "b\n", "c\n", "", "d"]
 
 
 @pytest.mark.parametrize("tokenizer", ["bytes", "bpe"])
@@ -124,7 +146,7 @@ def test_prepared_tokens_are_the_text(config: TextConfig, tokenizer: str):
             "bytes": len(path.read_bytes()),
         }
         assert manifest["sources"][split] == {str(path.resolve()): hashlib.sha256(path.read_bytes()).hexdigest()}
-    assert manifest["tokenizer"]["vocab_size"] == prepared.tokenizer.vocab_size
+    assert manifest["vocab_size"] == prepared.tokenizer.vocab_size
 
 
 def test_compressed_files_and_folders_are_the_same_text(config: TextConfig, tmp_path: Path):
