@@ -5,10 +5,6 @@ import gzip
 import hashlib
 import json
 import lzma
-import os
-import subprocess
-import sys
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +17,6 @@ from looped.tasks.base import SPLITS, Tokenizer, split_of
 from looped.tasks.text import TextConfig, corpus, encoding
 from looped.tasks.text.corpus import open_corpus
 from looped.tasks.text.encoding import encode, pieces
-from looped.tasks.text.sources import documents
 from looped.tasks.text.tokenizer import END_TOKEN, BPETokenizer, ByteTokenizer, read_bpe, tokenizer_files, trained_bpe
 
 DATA = Path(__file__).resolve().parents[3] / "shared/data"
@@ -102,29 +97,6 @@ def test_cutting_long_documents_changes_no_token(texts: list[str], piece: int):
 
 def test_documents_are_cut():  # or the test above would compare nothing
     assert len(list(pieces([("train", story(1) * 400, True)]))) > 2
-
-
-def whole(parts: Iterable[tuple[str, bool]]) -> list[str]:
-    """The documents in parts of documents."""
-    found, text = [], ""
-    for part, last in parts:
-        text += part
-        if last:
-            found.append(text)
-            text = ""
-    assert not text
-    return found
-
-
-def test_what_a_document_is():
-    lines = [" = A = \n", "\n", "b\n", "c\n", " \n", "d"]
-    kinds = {kind: whole(documents(lines, TextConfig(document=kind))) for kind in ("file", "paragraph", "line")}
-    assert kinds == {
-        "file": [" = A = \n\nb\nc\n \nd"],
-        "paragraph": [" = A = ", "b\nc", "d"],
-        "line": [" = A = \n", "b\n", "c\n", "d"],
-    }
-    assert whole(documents(lines, TextConfig(version="published"))) == [" = A = \n", "", "b\n", "c\n", "", "d"]
 
 
 @pytest.mark.parametrize("tokenizer", ["bytes", "bpe"])
@@ -238,50 +210,6 @@ def test_what_no_longer_fits_is_noticed(config: TextConfig, name: str):
     message = damage(config, name)
     with pytest.raises(ValueError, match=message):
         open_corpus(config)
-
-
-def rows(folder: Path, name: str, values: list[str], column: str = "text") -> None:
-    folder.mkdir(exist_ok=True)
-    (folder / f"{name}.jsonl").write_text("".join(json.dumps({column: value}) + "\n" for value in values))
-
-
-def test_a_hugging_face_data_set(config: TextConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    datasets = pytest.importorskip("datasets", reason="needs the extra looped[datasets]")
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf")
-    for number, split in enumerate(SPLITS):
-        lines = story(number).splitlines(keepends=True)
-        rows(tmp_path / "named", split, [*lines, ""])
-    by_name = TextConfig(dataset=str(tmp_path / "named"), context=16, cache=config.cache)
-    for version in ("corrected", "published"):
-        files = open_corpus(dataclasses.replace(config, version=version))
-        named = open_corpus(dataclasses.replace(by_name, version=version))
-        for split in SPLITS:
-            ends = [named.tokenizer.end]  # the blank last row, which the file does not have
-            last = ends if version == "published" else [10, *ends]
-            expected = files.tokens[split].tolist()
-            expected = expected + last if version == "published" else expected[:-1] + last
-            assert named.tokens[split].tolist() == expected
-    rows(tmp_path / "other", "train", ["a"], column="sentence")
-    with pytest.raises(ValueError, match="no column text in a split train"):
-        open_corpus(dataclasses.replace(by_name, dataset=str(tmp_path / "other")))
-
-
-def test_a_data_set_name_while_offline_is_one_clear_line(tmp_path: Path):
-    pytest.importorskip("datasets", reason="needs the extra looped[datasets]")
-    words = "-m looped.cli train language-looped --task.dataset some/name:config --out new"
-    done = subprocess.run(
-        [sys.executable, *words.split()],
-        cwd=tmp_path,
-        env=os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf")},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 2
-    last = done.stderr.splitlines()[-1]
-    assert last.startswith("looped: error: task.dataset='some/name:config': cannot be loaded (")
-    assert "https://huggingface.co/datasets/some/name" in last
-    assert "--task.train-files" in last
-    assert "Traceback" not in done.stderr
 
 
 needs_data = pytest.mark.skipif(not DATA.exists(), reason="the real texts are not at hand")
