@@ -83,7 +83,6 @@ def open_corpus(config: TextConfig) -> Corpus:
     """
     if not (config.train_files or config.dataset):
         raise ValueError("task.train_files=(): expected files or folders of text, or a --task.dataset")
-    sources = source_hashes(config)
     settings = {
         "train_files": resolved(config.train_files),
         "validation_files": resolved(config.validation_files),
@@ -97,6 +96,7 @@ def open_corpus(config: TextConfig) -> Corpus:
         "version": config.version,
     }
     folder = Path(config.cache).expanduser() / f"text-{sha256(json.dumps(settings).encode())[:16]}"
+    sources = source_hashes(config, prepared=folder.exists())
     if not folder.exists():
         _prepare(config, settings, sources, folder)
     return _load(config, sources, folder)
@@ -239,7 +239,8 @@ def _load(config: TextConfig, sources: dict[str, dict[str, str]], folder: Path) 
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         raise ValueError(f"{folder / MANIFEST}: damaged; expected the manifest of a prepared text; {again}") from None
     if config.dataset and "dataset" not in sources:  # without a connection a change cannot be noticed
-        sources = sources | {"dataset": prepared.get("dataset", {})}
+        known = prepared.get("dataset", {})
+        sources |= {"dataset": {name: known[name] for name in known if name.startswith(f"{config.dataset} (")}}
     for part in prepared.keys() | sources.keys():
         before, now = prepared.get(part, {}), _located(sources.get(part, {}))
         for path in sorted(before.keys() | now.keys()):
@@ -265,7 +266,7 @@ def _check_tokens(path: Path, length: int, vocab_size: int, again: str) -> None:
     """Raise ValueError unless a file holds so many tokens, all of them in the vocabulary."""
     try:
         tokens = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+    except (OSError, ValueError, EOFError, OverflowError, TypeError):
         tokens = np.zeros(0)
     if tokens.shape != (length,) or tokens.dtype not in (np.uint16, np.uint32):
         raise ValueError(f"{path}: damaged or cut short; expected {length} tokens; {again}")

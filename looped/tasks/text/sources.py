@@ -67,13 +67,14 @@ def _split_files(config: TextConfig) -> dict[Split, list[Path]]:
     return {split: _files(f"{split}_files", getattr(config, f"{split}_files")) for split in SPLITS}
 
 
-def source_hashes(config: TextConfig) -> dict[str, dict[str, str]]:
+def source_hashes(config: TextConfig, *, prepared: bool) -> dict[str, dict[str, str]]:
     """The sha256 of each file that the tokens depend on, by part (a split, dataset, tokenizer) and name.
 
-    The part `dataset` is absent if the data set is known by name only and cannot be loaded now.
+    Args:
+        prepared: whether the part `dataset` may be absent, if the data set cannot be loaded without a connection.
 
     Raises:
-        ValueError: a file does not exist, or belongs to two splits.
+        ValueError: a file does not exist, or belongs to two splits; or the data set cannot be loaded.
     """
     found: dict[str, dict[str, str]] = {}
     owner: dict[str, str] = {}
@@ -82,8 +83,12 @@ def source_hashes(config: TextConfig) -> dict[str, dict[str, str]]:
         for path, digest in found[split].items():
             if owner.setdefault(digest, split) != split:
                 raise ValueError(f"task.{split}_files: {path} is also among the {owner[digest]} files")
-    if config.dataset and (hashes := _dataset_hashes(config.dataset)) is not None:
-        found["dataset"] = hashes
+    if config.dataset:
+        try:
+            found["dataset"] = _dataset_hashes(config.dataset)
+        except ValueError:
+            if not prepared:
+                raise
     if config.tokenizer not in ("bytes", "bpe"):
         found["tokenizer"] = {str(file): _sha256_of(file) for file in tokenizer_files(config.tokenizer)}
     return found
@@ -235,7 +240,7 @@ def _load_dataset(name: str) -> Mapping[str, Any]:
             loaded = datasets.load_from_disk(str(Path(name).expanduser()))
             return {"train": loaded} if isinstance(loaded, datasets.Dataset) else loaded
         return datasets.load_dataset(path, configuration or None)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # the library has many, without a common base
         raise ValueError(
             f"task.dataset={name!r}: cannot be loaded ({' '.join(str(error).split())}); download its text from "
             f"https://huggingface.co/datasets/{path} on a machine with a connection, and give the files as "
@@ -243,19 +248,18 @@ def _load_dataset(name: str) -> Mapping[str, Any]:
         ) from None
 
 
-def _dataset_hashes(name: str) -> dict[str, str] | None:
+def _dataset_hashes(name: str) -> dict[str, str]:
     """The sha256 of each file of a data set in a local folder, or else of each split's fingerprint.
 
-    A fingerprint changes with the revision of the data set, and needs no reading of its rows. None: it is not known,
-    because there is no connection.
+    A fingerprint changes with the revision of the data set, and needs no reading of its rows.
+
+    Raises:
+        ValueError: the data set cannot be loaded.
     """
     folder = Path(name.partition(":")[0]).expanduser()
     if folder.is_dir():
         return {str(file): _sha256_of(file) for file in sorted(folder.rglob("*")) if file.is_file()}
-    try:
-        return {f"{name} ({split})": sha256(rows._fingerprint.encode()) for split, rows in _load_dataset(name).items()}
-    except ValueError:
-        return None
+    return {f"{name} ({split})": sha256(rows._fingerprint.encode()) for split, rows in _load_dataset(name).items()}
 
 
 def _dataset_documents(name: str, config: TextConfig) -> dict[Split, Iterator[Part]]:

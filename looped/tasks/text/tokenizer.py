@@ -211,7 +211,7 @@ except Exception as error:
 
 
 def checked_json(texts: Sequence[str], source: str) -> str:
-    """A tokenizer as the library writes it. It is read in another process, because damage may hang or end the library.
+    """The JSON of a tokenizer that another process could read. Damage may hang the library or end its process.
 
     Args:
         texts: the content of one tokenizers JSON, or of the two files of GPT-2.
@@ -232,7 +232,7 @@ def checked_json(texts: Sequence[str], source: str) -> str:
     if done.returncode:
         reason = (done.stderr.strip() or "no reason given").splitlines()[-1]
         raise ValueError(f"{source}: not a tokenizer of the tokenizers library ({reason})")
-    return json.loads(done.stdout)
+    return texts[0] if len(texts) == 1 else json.loads(done.stdout)
 
 
 def write_tokenizer(path: Path, tokenizer: Tokenizer) -> None:
