@@ -15,8 +15,9 @@ PIECE = 1 << 16  # characters that are encoded at a time
 LONGEST = 1 << 20  # characters of a piece at most
 BATCH = 1 << 20  # characters of the pieces that the processor's cores encode together
 # Long documents are cut between a word and white space, as tokenizers of GPT-2 and its successors end a word there too.
-# A space is better than other white space, because some tokenizers begin each piece with one.
+# A space nearby is better than other white space, because some tokenizers begin each piece with one.
 CUT_AT_SPACE, CUT = re.compile(r"(?<=[^\W_]) "), re.compile(r"(?<=[^\W_])\s")
+NEARBY = 1 << 12
 
 
 def id_type(tokenizer: Tokenizer) -> type[np.unsignedinteger]:
@@ -38,14 +39,16 @@ def encode(
     loss = None if getattr(tokenizer, "lossless", False) else Loss(tokenizer)
     for split in SPLITS:
         write(split, np.array([tokenizer.end], id_type(tokenizer)))
+    inside = False  # whether the last piece ends inside a word, perhaps
     for batch in _batches(pieces(parts)):
         ids: dict[Split, list[int]] = {split: [] for split in SPLITS}
         encoded = tokenizer.encode([text for _, text, _ in batch])
         for (split, text, last), found in zip(batch, encoded, strict=True):
             count = counts[split]
             ids[split] += found
-            count["words"] += len(text.split())
+            count["words"] += len(text.split()) - (inside and text[:1].strip() != "")
             count["bytes"] += len(utf8(text))
+            inside = not last and text[-1:].strip() != ""
             if last:
                 ids[split].append(tokenizer.end)
                 count["documents"] += 1
@@ -92,7 +95,7 @@ def pieces(parts: Iterable[SplitPart]) -> Iterator[SplitPart]:
     for split, part, last in parts:
         text += part
         start = 0
-        while len(text) - start > PIECE and (cut := _cut(text, start, last)):
+        while len(text) - start > (PIECE if last else LONGEST) and (cut := _cut(text, start)):
             yield split, text[start:cut], False
             start = cut
         text = text[start:]
@@ -101,15 +104,15 @@ def pieces(parts: Iterable[SplitPart]) -> Iterator[SplitPart]:
             text = ""
 
 
-def _cut(text: str, start: int, whole: bool) -> int:
-    """Where to end the piece that begins at `start`; 0 if the text has no such place, or none yet unless `whole`."""
-    if found := CUT_AT_SPACE.search(text, start + PIECE, start + 4 * PIECE):
+def _cut(text: str, start: int) -> int:
+    """Where to end the piece that begins at `start`; 0 if it is the rest of the text."""
+    earliest, latest = start + PIECE, start + LONGEST
+    if found := CUT_AT_SPACE.search(text, earliest, earliest + NEARBY) or CUT.search(text, earliest, latest):
         return found.start()
-    if not whole and len(text) < start + 4 * PIECE:
+    if len(text) <= latest:
         return 0
-    if found := CUT.search(text, start + PIECE, start + LONGEST):
-        return found.start()
-    return start + LONGEST if len(text) > start + LONGEST else 0
+    white = max(text.rfind(" ", earliest, latest), text.rfind("\n", earliest, latest))
+    return white if white > 0 else latest
 
 
 def _batches(pieces: Iterable[SplitPart]) -> Iterator[list[SplitPart]]:

@@ -16,6 +16,7 @@ from looped.tasks.base import split_of
 from looped.tasks.text import TextConfig, encoding
 from looped.tasks.text.encoding import pieces
 from looped.tasks.text.sources import documents, split_by_content
+from looped.tasks.text.tokenizer import ByteTokenizer
 
 SENTENCE = "the cat sat on a mat and the dog ran to the house, isn't it? 12 345 Größe 日本語 🙂"
 WORDS = ["\t", *SENTENCE.split()]
@@ -85,7 +86,14 @@ def test_pieces_do_not_depend_on_the_parts_of_a_document(text: str, piece: int, 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(encoding, "PIECE", piece)
         patch.setattr(encoding, "LONGEST", 5 * piece)
-        assert list(pieces(parts)) == list(pieces([("train", text, True)]))
+        found = list(pieces(parts))
+        assert found == list(pieces([("train", text, True)]))
+        counts, _ = encoding.encode(parts, ByteTokenizer(), lambda split, ids: None, "text")
+    assert "".join(part for _, part, _ in found) == text
+    assert all(len(part) <= 5 * piece for _, part, _ in found)
+    assert counts["train"] == {
+        "tokens": len(text.encode()) + 1, "documents": 1, "words": len(text.split()), "bytes": len(text.encode())
+    }  # fmt: skip
 
 
 MEMORY = """
