@@ -67,7 +67,7 @@ def generate(
     if not prompt:
         raise ValueError("--prompt: expected at least one text to continue")
     for text in (*prompt, *stop):
-        if not text.isprintable() and any("\ud800" <= c <= "\udfff" for c in text):
+        if any("\ud800" <= character <= "\udfff" for character in text):  # how Python keeps bytes that are not UTF-8
             raise ValueError(f"--prompt, --stop: {text!a}: not UTF-8 text")
     if "" in stop:
         raise ValueError("--stop: an empty text; expected some text")

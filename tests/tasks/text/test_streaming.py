@@ -101,8 +101,8 @@ import resource, sys
 from looped.tasks.text.corpus import open_corpus
 from looped.tasks.text import TextConfig
 
-settings = {"validation_files": ("v.txt",), "test_files": ("e.txt",)} if sys.argv[3] == "named" else {}
-config = TextConfig(train_files=tuple(sys.argv[4:]), tokenizer=sys.argv[1], document=sys.argv[2], context=8, **settings)
+settings = {"validation_files": ("v.txt",), "test_files": ("e.txt",)} if sys.argv[2] == "named" else {}
+config = TextConfig(train_files=tuple(sys.argv[3:]), document=sys.argv[1], context=8, **settings)
 open_corpus(TextConfig(train_files=("e.txt", "v.txt", "w.txt"), document="line", context=8))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 open_corpus(config)
@@ -110,10 +110,8 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
 
-@pytest.mark.parametrize(
-    ("tokenizer", "document", "splits"), [("bytes", "file", "named"), ("bpe", "paragraph", "content")]
-)
-def test_preparing_needs_less_memory_than_two_texts(tokenizer: str, document: str, splits: str, tmp_path: Path):
+@pytest.mark.parametrize(("document", "splits"), [("file", "named"), ("paragraph", "content")])
+def test_preparing_needs_less_memory_than_two_texts(document: str, splits: str, tmp_path: Path):
     size = 40_000_000
     parts = "\n\n".join(story(n) for n in range(300)).replace("🙂", "x")
     for name in "evw":
@@ -122,7 +120,7 @@ def test_preparing_needs_less_memory_than_two_texts(tokenizer: str, document: st
         for _ in range(size // len(parts.encode())):
             file.write(parts + " 🙂\n\n")
     done = subprocess.run(
-        [sys.executable, "-c", MEMORY, tokenizer, document, splits, "large.txt"],
+        [sys.executable, "-c", MEMORY, document, splits, "large.txt"],
         cwd=tmp_path, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
