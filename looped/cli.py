@@ -31,6 +31,9 @@ COMMANDS = {
     "theory": "Run the theory: approximate a function, memorise labels, measure moduli and rates.",
 }
 
+# Parts of the errors that torch raises when memory is short: on a CPU, on a GPU.
+MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line.
@@ -66,11 +69,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(words: list[str]) -> None:
-    while words and words[0] == "--import":
-        if len(words) < 2:
-            raise ValueError("--import: expected a Python file or the name of a module")
-        import_code(words[1])
-        words = words[2:]
+    while words and words[0].partition("=")[0] == "--import":
+        option, *words = [*words[0].split("=", 1), *words[1:]]
+        if not words:
+            raise ValueError(f"{option}: expected a Python file or the name of a module")
+        import_code(words[0])
+        words = words[1:]
     end_with_parent()
     if (chosen := choose(words, COMMANDS, "looped", "[--import FILE_OR_MODULE] ")) is not None:
         name, rest = chosen
@@ -88,7 +92,7 @@ def _failed(message: str, code: int) -> int:
 def _named(error: Exception) -> str:
     """The first line of an error. torch has an error of several lines when memory is short."""
     text = str(error).partition("\n")[0]
-    if isinstance(error, MemoryError) or "not enough memory" in text or "out of memory" in text:
+    if isinstance(error, MemoryError) or any(part in text for part in MEMORY):
         return "too little memory; expected a smaller batch, model or file"
     return f"{type(error).__name__}: {text}"
 

@@ -6,7 +6,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
@@ -41,6 +41,15 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def open_to_append(path: Path) -> BinaryIO:
+    """Open a file to append bytes. A symbolic link in its place, as in a folder from elsewhere, is not followed.
+
+    Raises:
+        OSError: it cannot be opened, or is a link.
+    """
+    return open(path, "ab", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, 0o666))
 
 
 def read_object(path: Path) -> dict[str, Any]:

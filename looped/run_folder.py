@@ -325,9 +325,14 @@ def write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 
 def check_run_folder(folder: Path) -> None:
-    """Raise ValueError unless `folder` is a run folder."""
+    """Raise ValueError unless `folder` is a run folder without links that lead out of it."""
     if not (folder / CONFIG).is_file():
         raise ValueError(f"{folder}: not a run folder (no {CONFIG})")
+    inside = folder.resolve()
+    for parent, folders, files in os.walk(folder):
+        for path in (Path(parent) / name for name in folders + files):
+            if path.is_symlink() and not path.resolve().is_relative_to(inside):
+                raise ValueError(f"{path}: a link out of the run folder; expected a file or folder in its place")
 
 
 def read_config(folder: Path) -> RunConfig:
@@ -337,11 +342,6 @@ def read_config(folder: Path) -> RunConfig:
         ValueError: `folder` is not a run folder, its config.json is malformed, or it has a link that leads out of it.
     """
     check_run_folder(folder)
-    inside = folder.resolve()
-    for parent, folders, files in os.walk(folder):
-        for path in (Path(parent) / name for name in folders + files):
-            if path.is_symlink() and not path.resolve().is_relative_to(inside):
-                raise ValueError(f"{path}: a link out of the run folder; expected a file or folder in its place")
     data = read_object(folder / CONFIG)
     if unknown := data.keys() - {"looped", "run"}:
         raise ValueError(f"{folder / CONFIG}: {min(unknown)}: unknown key; expected looped and run")

@@ -17,6 +17,8 @@ def import_code(target: str) -> None:
     path = Path(target) if target.endswith(".py") else None
     if path is not None and not path.is_file():
         raise ValueError(f"--import {target}: no such file")
+    if path is None and not all(part.isidentifier() for part in target.split(".")):
+        raise ValueError(f"--import {target}: expected a Python file (.py) or the name of a module")
     folder, name = (os.getcwd(), target) if path is None else (str(path.resolve().parent), path.stem)
     if folder not in sys.path:  # first, as for a script, and also for worker processes
         sys.path.insert(0, folder)
@@ -30,6 +32,8 @@ def import_code(target: str) -> None:
             trace = trace.tb_next
         place = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}: " if trace and path else ""
         raise ValueError(f"--import {target}: {place}{type(error).__name__}: {error}") from error
+    if getattr(module, "__file__", None) is None:
+        raise ValueError(f"--import {target}: a folder without __init__.py; expected a Python file or a module")
     if path is not None and Path(module.__file__ or "").resolve() != path.resolve():
         raise ValueError(f"--import {target}: {name} is already the name of {module.__file__}; rename the file")
     if target not in _imported:

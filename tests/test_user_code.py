@@ -96,6 +96,10 @@ def test_a_folder_of_an_unknown_task_says_what_is_missing(tmp_path: Path, capsys
     ("words", "content", "parts"),
     [
         (["--import"], None, ("--import: expected a Python file",)),
+        (["--import="], None, ("--import : expected a Python file (.py) or the name of a module",)),
+        (["--import=bad4.py", "recipes"], None, ("--import bad4.py: no such file",)),
+        (["--import", "folder", "recipes"], None, ("--import folder: a folder without __init__.py",)),
+        (["--import", "..", "recipes"], None, ("--import ..: expected a Python file (.py) or the name of a module",)),
         (["--import", "absent.py", "recipes"], None, ("--import absent.py: no such file",)),
         (["--import", "absent_module", "recipes"], None, ("--import absent_module", "No module named 'absent_module'")),
         (["--import", "bad1.py", "recipes"], "x = 1\ny = z\n", ("bad1.py:2: NameError", "'z'")),
@@ -109,6 +113,7 @@ def test_a_folder_of_an_unknown_task_says_what_is_missing(tmp_path: Path, capsys
     ],
 )
 def test_mistakes(words: list[str], content: str | None, parts: tuple[str, ...], tmp_path: Path, capsys):
+    (tmp_path / "folder").mkdir()
     if content is not None:
         (tmp_path / words[1]).write_text(content)
     assert main(words) == 2
@@ -133,3 +138,12 @@ def test_child_processes_know_it_too(tmp_path: Path):
     assert config["run"]["task"]["name"] == "third"
     assert (tmp_path / "out/third-seed0/eval.jsonl").exists()
     assert (tmp_path / "out/report/report.html").exists()
+
+
+def test_a_cell_of_a_notebook_runs_twice():
+    cell = TASK.format(name="cell")
+    for _ in range(2):
+        exec(cell, {"__name__": "__main__"})
+    assert TASKS["cell"].__module__ == "__main__"
+    with pytest.raises(ValueError, match="task 'cell': the name is taken by __main__"):
+        exec(cell.replace("Majority", "Minority"), {"__name__": "__main__"})

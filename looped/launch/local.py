@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from looped.files import open_to_append
 from looped.launch.parent import PARENT
 from looped.run_folder import LOG, EvalRow, Summary, read_file, read_rows
 from looped.user_code import import_words
@@ -40,7 +41,7 @@ def run_commands(work: Work, jobs: int) -> dict[Path, str]:
         for line in lines:
             if line[1] == "evaluate" and _evaluated(folder):
                 continue
-            with (folder / LOG).open("a") as log:
+            with open_to_append(folder / LOG) as log:
                 # The child gets its own process group: Ctrl-C reaches only this process, which passes it on once.
                 running[folder] = subprocess.Popen(
                     [sys.executable, "-m", "looped.cli", *import_words(), *line[1:]],

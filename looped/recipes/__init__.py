@@ -47,7 +47,8 @@ def register_recipe(name: str) -> Callable[[Callable[[], RunConfig]], Callable[[
     Raises:
         ValueError: for a name that is taken, or that no command could tell from `NAME@SCALE` or an option.
     """
-    if name in RECIPES:
+    # A cell of a notebook may run once more.
+    if name in RECIPES and RECIPES[name].__module__ != "__main__":
         raise ValueError(f"recipe {name!r}: the name is taken; choose another one")
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise ValueError(f"recipe {name!r}: expected letters, digits, '-', '_' and '.'")

@@ -86,10 +86,13 @@ class TaskRegistry(Mapping[str, "type[Task]"]):
             raise ValueError(f"task {name!r}: expected a name of letters, digits and underscores")
         if "Config" not in vars(task):  # settings that a base class shares between tasks
             config = task.Config = frozen(type(f"{task.__name__}Config", (config,), {"__module__": task.__module__}))
-        if "name" in vars(config):
+        if vars(config).get("name", name) != name:
             raise ValueError(f"task {name!r}: {config.__qualname__} already belongs to the task {config.name!r}")
         ours = name in _folders() and not f"{task.__module__}.".startswith(f"{__package__}.{name}.")
-        if ours or name in self._classes:
+        again = self._classes.get(name)
+        if again is not None and (again.__module__, again.__qualname__) == ("__main__", task.__qualname__):
+            again = None  # a cell of a notebook that runs once more
+        if ours or again is not None:
             owner = f"{__package__}.{name}" if ours else self._classes[name].__module__
             raise ValueError(f"task {name!r}: the name is taken by {owner}; choose another one")
         task.name = config.name = name

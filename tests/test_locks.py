@@ -1,0 +1,99 @@
+"""A folder has one writer. The lock ends with its process, also after kill -9."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from looped.locks import LOCK, locked
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from looped.locks import locked
+with locked(Path(sys.argv[1])):
+    print("locked", flush=True)
+    time.sleep(60)
+"""
+FORK = """
+import os, sys, time
+from pathlib import Path
+from looped.locks import locked
+with locked(Path(sys.argv[1])):
+    child = os.fork()
+    if child == 0:
+        time.sleep(60)
+    print(child, flush=True)
+    time.sleep(60)
+"""
+
+
+@contextmanager
+def running(code: str, folder: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A process that has the lock, and the line that it printed."""
+    with subprocess.Popen([sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield process, process.stdout.readline().strip()
+        finally:
+            process.kill()
+
+
+def test_the_second_writer_is_refused_and_told_who_writes(tmp_path: Path):
+    folder = tmp_path / "run"
+    with running(HOLD, folder) as (process, _):
+        expected = f"{folder}: process {process.pid} on .* wait, or choose"
+        with pytest.raises(ValueError, match=expected) as told, locked(folder):
+            pass
+        assert f"on {os.uname().nodename} (since 20" in str(told.value)
+        assert "\n" not in str(told.value)
+    assert (folder / LOCK).exists()  # what a killed process leaves does not lock anything
+    with locked(folder):
+        assert json.loads((folder / LOCK).read_text())["process"] == os.getpid()
+    assert not (folder / LOCK).exists()
+
+
+def test_a_forked_worker_does_not_keep_the_lock(tmp_path: Path):
+    with running(FORK, tmp_path) as (process, child):
+        process.kill()
+        process.wait()
+        try:
+            os.kill(int(child), 0)  # it lives
+            with locked(tmp_path):
+                pass
+        finally:
+            os.kill(int(child), signal.SIGKILL)
+
+
+def test_the_same_process_is_not_admitted_twice(tmp_path: Path):
+    with locked(tmp_path), pytest.raises(ValueError, match=f"process {os.getpid()} "), locked(tmp_path):
+        pass
+
+
+def test_folders_that_stay_empty_are_removed(tmp_path: Path):
+    (tmp_path / "old").mkdir()
+    with locked(tmp_path / "old"), locked(tmp_path / "new/deep"):
+        (tmp_path / "old/deep").mkdir()
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["deep", "old"]
+    with locked(tmp_path / "new/deep"):
+        (tmp_path / "new/deep/file").touch()
+    assert (tmp_path / "new/deep/file").exists()
+
+
+def test_a_link_in_place_of_the_lock_is_not_followed(tmp_path: Path):
+    (tmp_path / LOCK).symlink_to(tmp_path / "outside")
+    with pytest.raises(OSError, match="symbolic links"), locked(tmp_path):
+        pass
+    assert not (tmp_path / "outside").exists()
+
+
+def test_a_file_in_place_of_the_folder(tmp_path: Path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="a file; expected a folder"), locked(tmp_path / "file"):
+        pass
