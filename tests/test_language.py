@@ -166,8 +166,8 @@ def test_control_characters_are_visible_on_a_terminal():
     leader, follower = pty.openpty()
     subprocess.run([sys.executable, *command.split()], stdout=follower, check=True)
     os.close(follower)
+    seen = b""
     with contextlib.suppress(OSError), open(leader, "rb", buffering=0) as terminal:  # EIO at the end
-        seen = b""
         while part := terminal.read(4096):
             seen += part
     text = seen.decode()

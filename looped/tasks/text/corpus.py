@@ -114,6 +114,7 @@ def corpus_in_memory(config: TextConfig, texts: Mapping[str, Iterable[str]] | It
     """
     if config.train_files or config.dataset:
         raise ValueError(f"task.train_files, task.dataset: {named(config)}; expected none beside documents in memory")
+    parts: list[SplitPart]
     if isinstance(texts, Mapping):
         parts = [(split, text, True) for split in SPLITS for text in texts.get(split, ())]
     else:
@@ -270,8 +271,9 @@ def _check_tokens(path: Path, length: int, vocab_size: int, again: str) -> None:
         tokens = np.zeros(0)
     if tokens.shape != (length,) or tokens.dtype not in (np.uint16, np.uint32):
         raise ValueError(f"{path}: damaged or cut short; expected {length} tokens; {again}")
+    some = np.empty(1 << 17, tokens.dtype)
     with path.open("rb") as file:  # what is read through a map would stay in memory
         file.seek(tokens.offset)  # pyright: ignore[reportAttributeAccessIssue]
-        while (some := np.fromfile(file, tokens.dtype, 1 << 20)).size:
-            if (largest := int(some.max())) >= vocab_size:
+        while size := file.readinto(some.data):
+            if (largest := int(some[: size // some.itemsize].max())) >= vocab_size:
                 raise ValueError(f"{path}: token {largest} is out of range; expected ids below {vocab_size}; {again}")

@@ -10,7 +10,7 @@ import numpy as np
 from looped.tasks.base import SPLITS, Split, Tokenizer, common_start, continuation
 from looped.tasks.text.sources import SplitPart, utf8
 
-COUNTS = "tokens", "documents", "words", "bytes"
+COUNTS: tuple[str, ...] = ("tokens", "documents", "words", "bytes")
 PIECE = 1 << 16  # characters that are encoded at a time
 LONGEST = 1 << 20  # characters of a piece at most
 BATCH = 1 << 20  # characters of the pieces that the processor's cores encode together
@@ -47,7 +47,7 @@ def encode(
             count = counts[split]
             ids[split] += found
             count["words"] += len(text.split()) - (inside and text[:1].strip() != "")
-            count["bytes"] += len(utf8(text))
+            count["bytes"] += len(text) if text.isascii() else len(utf8(text))
             inside = not last and text[-1:].strip() != ""
             if last:
                 ids[split].append(tokenizer.end)
@@ -55,7 +55,7 @@ def encode(
             if loss:
                 loss.add(text, found, last)
         for split, some in ids.items():
-            write(split, np.array(some, id_type(tokenizer)))
+            write(split, np.fromiter(some, id_type(tokenizer), len(some)))
             counts[split]["tokens"] += len(some)
     if loss and loss.lost:
         print(f"{name}: {loss}", file=sys.stderr)

@@ -9,7 +9,7 @@ import json
 import re
 import reprlib
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -224,8 +224,8 @@ def named(config: TextConfig) -> str:
 # Data sets of Hugging Face
 
 
-def _load_dataset(name: str) -> Mapping[str, Any]:
-    """The splits of a data set.
+def _load_dataset(name: str) -> Any:
+    """The splits of a data set, a mapping from their names.
 
     Raises:
         ValueError: it cannot be loaded.

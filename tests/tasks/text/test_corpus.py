@@ -17,6 +17,7 @@ from looped.tasks.base import SPLITS, Tokenizer, split_of
 from looped.tasks.text import TextConfig, corpus, encoding
 from looped.tasks.text.corpus import open_corpus
 from looped.tasks.text.encoding import encode, pieces
+from looped.tasks.text.sources import SplitPart
 from looped.tasks.text.tokenizer import END_TOKEN, BPETokenizer, ByteTokenizer, read_bpe, tokenizer_files, trained_bpe
 
 DATA = Path(__file__).resolve().parents[3] / "shared/data"
@@ -74,7 +75,7 @@ def test_training_a_bpe_is_repeatable_and_worth_it():
 def encoded(texts: list[str], tokenizer: Tokenizer) -> list[int]:
     """The tokens of documents of one split."""
     found: list[int] = []
-    parts = [("train", text, True) for text in texts]
+    parts: list[SplitPart] = [("train", text, True) for text in texts]
     encode(parts, tokenizer, lambda split, ids: found.extend(ids.tolist() if split == "train" else ()), "texts")
     return found
 

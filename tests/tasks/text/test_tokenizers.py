@@ -248,11 +248,10 @@ def test_a_run_answers_without_its_corpus(kind: str, made: dict[str, str], tmp_p
         task = corpus_task(tmp_path, made[kind])
     else:
         (tmp_path / "a.txt").write_text("".join(STORIES))
-        size = {"bpe_size": 300} if kind == "bpe" else {}
         task = Text(
             TextConfig(
                 train_files=(str(tmp_path / "a.txt"),), tokenizer=kind, document="line", context=16,
-                cache=str(tmp_path / "cache"), **size,
+                cache=str(tmp_path / "cache"), bpe_size=300 if kind == "bpe" else 4096,
             )
         )  # fmt: skip
     saved = tmp_path / "saved"
