@@ -87,8 +87,9 @@ class ModelConfig:
     (Graves, 2016), whose output is a weighted mean of the states. Causal models halt per token, others per sequence."""
     tie_embeddings: bool = False
     """Whether the output matrix is the transposed token embedding."""
-    initialisation: Literal["gpt2", "pytorch"] = "gpt2"
-    """gpt2: N(0, 0.02), residual projections divided by sqrt(2 * depth). pytorch: PyTorch's defaults."""
+    initialisation: Literal["gpt2", "pytorch", "in_context"] = "gpt2"
+    """gpt2: N(0, 0.02), residual projections divided by sqrt(2 * depth). pytorch: PyTorch's defaults. in_context: gpt2
+    between an embedding and an output with PyTorch's defaults, and in a modulation too (published in-context code)."""
     initialisation_depth: int | None = None
     """The depth in that formula; None is the effective depth. The public code uses a constant 12."""
 

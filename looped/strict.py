@@ -8,6 +8,7 @@ import json
 import types
 import typing
 from collections.abc import Iterable
+from numbers import Integral, Real
 from typing import Any, ClassVar, Literal, TypeVar, Union
 
 T = TypeVar("T")
@@ -61,9 +62,16 @@ def shown(value: object) -> str:
     return text if len(text) <= 200 else f"{text[:200]}..."
 
 
+def is_number(value: object) -> bool:
+    """Whether the value is a real number; True and False are none."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
 def at_least(least: int, **values: int | None) -> None:
-    """Raise ValueError for the first of the named values that is smaller than `least`; None is allowed."""
+    """Raise ValueError for the first of the named values that is no whole number from `least` on; None is allowed."""
     for name, value in values.items():
+        whole = isinstance(value, Integral) and is_number(value)
+        check(value is None or whole, name, value, f"a whole number, at least {least}")
         check(value is None or value >= least, name, value, f"at least {least}")
 
 

@@ -32,7 +32,23 @@ CASES = {
     "no names": Case("solve run in.txt", ("in.txt, line 1", "names of the features"), lines("1,2", "3,4")),
     "nothing to predict": Case("solve run in.txt", ("in.txt", "0 without"), lines("a,b,k", "1,2,x", "3,4,y")),
     "too much context": Case("solve run in.txt", ("in.txt", "1 to 4"), lines("a,k", *["1,x", "2,y"] * 3, "3,")),
-    "one class": Case("solve run in.txt", ("in.txt", "classes x", "two"), lines("a,k", "1,x", "2,x", "3,")),
+    "one class": Case("solve run in.txt", ("in.txt", "classes 'x'", "two"), lines("a,k", "1,x", "2,x", "3,")),
+    "index of pandas": Case(
+        "solve run in.txt", ("in.txt, line 1", "column 1 has no name", "index=False"), lines(",b,k", "0,2,x", "1,1,")
+    ),
+    "too large for float32": Case(
+        "solve run in.txt", ("in.txt, line 3, column 'a'", "'1e39'", "finite"), lines("a,b,k", "1,2,x", "1e39,1,")
+    ),
+    "huge cell": Case(
+        "solve run in.txt",
+        ("in.txt, line 2, column 'b'", "777...777"),
+        lines("a,b,k", '1,"' + "7" * 140_000 + '",x', "2,3,"),
+    ),
+    "undeclared class": Case(
+        "solve run in.txt",
+        ("in.txt, line 4, column 'k'", "'z'", "['x', 'y']"),
+        lines("@attribute a real", "@attribute k {x,y}", "@data", "1,z", "2,?"),
+    ),
     # To be trained on
     "data set of OpenML": Case(
         TABLES + "credit-g iris --task.held-out iris", ("'credit-g'", "no such file", "openml.org", "download")
@@ -47,7 +63,16 @@ CASES = {
     "rare class": Case(
         TABLES + "in.txt wine", ("in.txt", "1 rows of class 'y'", "half"), lines("a,b,k", *["1,2,x"] * 9, "2,3,y")
     ),
-    "number for a class": Case(TABLES + "diabetes wine", ("'diabetes'", "target='number'")),
+    "number for a class": Case(TABLES + "diabetes wine", ("'diabetes'", "target_type='number'")),
+    "categories": Case(TABLES + "in.txt wine", ("in.txt, column 'a'", "--task.categories"), lines("a,k", "u,x", "v,y")),
+    "missing feature": Case(
+        TABLES + "in.txt wine", ("in.txt, line 3, column 'b'", "missing value"), lines("a,b,k", "1,2,x", "2,,y")
+    ),
+    "another target": Case(
+        TABLES + "in.txt wine --task.target grade",
+        ("in.txt", "['a', 'k']", "grade", "expected one"),
+        lines("a,k", "1,x"),
+    ),
     "empty table": Case(TABLES + "in.txt wine", ("in.txt", "empty file"), put("in.txt", "")),
     "held out of nothing": Case(TABLES + "iris digits", ("task.held_out='wine'", "iris, digits")),
     "curriculum without steps": Case(
@@ -104,3 +129,18 @@ def test_evaluation_leaves_curves_with_baselines(folder: Path, capsys: pytest.Ca
     assert all(word in text for word in ('"model"', '"boosted trees"', '"validation"', '"wine"'))
     assert main(shlex.split("report run --out new")) == 0
     assert "Tables in context" in (folder / "new/report.md").read_text()
+
+
+def test_categories_gaps_and_another_target(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [f"{'yes' if k % 3 else 'no'};{'red' if k % 2 else 'blue'};{k % 7 or ''}" for k in range(60)]
+    Path("train.csv").write_text("\n".join(["answer;colour;size", *rows]) + "\n")
+    options = "--task.target answer --task.categories onehot --task.missing mean --task.points 5 --model.num-loops 2 "
+    options += "--task.tables train.csv wine " + SMALL.replace("--optim.warmup-steps 2", "")
+    assert main(shlex.split(f"train in-context-tables-looped --out new {options}")) == 0, capsys.readouterr().err
+    Path("train.csv").unlink()
+    lines("colour;answer;size", "red;yes;1", "blue;no;", "blue;?;3", "red;;2")()
+    capsys.readouterr()
+    assert main(shlex.split("solve new in.txt")) == 0, capsys.readouterr().err
+    answers = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert len(answers) == 2
+    assert {row["answer"] for row in answers} <= {"yes", "no"}

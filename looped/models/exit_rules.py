@@ -1,5 +1,6 @@
 """Exit rules: when inference stops looping. Their names in text are such as `kl:0.01` or `unchanged:2/token`."""
 
+import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
@@ -8,10 +9,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from looped.strict import nearest
+from looped.strict import at_least, check, is_number, nearest
 
 EPSILON = 0.01
 """Act stops at a sum of 1 - EPSILON. One loop can then be enough, although no probability reaches 1."""
+FLOAT32 = torch.finfo(torch.float32)
 
 
 @runtime_checkable
@@ -65,13 +67,13 @@ class ExitRule(ABC):
     def __post_init__(self) -> None:
         if self.per not in ("sequence", "token"):
             raise ValueError(f"per={self.per!r}: expected 'sequence' or 'token'")
-        if self.min_loops < 1:
-            raise ValueError(f"min_loops={self.min_loops}: expected at least 1")
-        value = getattr(self, self.argument) if self.argument else 1
-        if not value > 0:
-            raise ValueError(f"{self.argument}={value!r}: expected a positive number")
-        if self.argument == "loops" and not isinstance(value, int):
-            raise ValueError(f"loops={value!r}: expected a whole number")
+        at_least(1, min_loops=self.min_loops)
+        if self.argument == "loops":
+            at_least(1, loops=getattr(self, self.argument))
+        elif self.argument:
+            value = getattr(self, self.argument)
+            usable = is_number(value) and FLOAT32.tiny <= value <= FLOAT32.max
+            check(usable, self.argument, value, "a positive number, finite in float32")
 
     def check(self, model: Halting) -> None:
         """Raises ValueError if the model has not learned what the rule needs."""
@@ -276,18 +278,26 @@ def parse_rule(text: str) -> ExitRule:
     head, *options = text.split("/")
     name, _, value = head.partition(":")
     if name not in RULES:
-        raise ValueError(f"exit rule {text!r}: expected one of {', '.join(RULES)}{nearest(name, RULES)}")
+        raise ValueError(f"exit rule {text[:80]!r}: expected one of {', '.join(RULES)}{nearest(name, RULES)}")
     rule = RULES[name]
-    given: dict[str, str] = {}
-    if value:
-        given[rule.argument or "value"] = value
-    for option in options:
-        key, _, number = option.partition(":")
-        given |= {"per": option} if option == "token" else {"min_loops" if key == "min" else option: number}
+    words = [(rule.argument or "value", value)] if value else []
     try:
-        numbers = {key: int(word) if "loops" in key else float(word) for key, word in given.items() if key != "per"}
-        return rule(**numbers, **{"per": "token"} if "per" in given else {})  # type: ignore[arg-type]
-    except (TypeError, ValueError) as error:
+        for option in options:
+            key, _, number = option.partition(":")
+            words.append({"token": ("per", number or "token"), "min": ("min_loops", number)}[key])
+        given = {key: word if key == "per" else _number(key, word) for key, word in words}
+        if len(given) < len(words):
+            raise ValueError("expected each option once")
+        return rule(**given)  # type: ignore[arg-type]
+    except (KeyError, TypeError, ValueError) as error:
         usage = f"{name}:{rule.argument.upper()}" if rule.argument else name
-        reason = f" ({error})" if "expected" in str(error) else ""
-        raise ValueError(f"exit rule {text!r}: expected {usage}[/token][/min:LOOPS]{reason}") from None
+        reason = f" ({error})" if isinstance(error, ValueError) and "expected" in str(error) else ""
+        raise ValueError(f"exit rule {text[:80]!r}: expected {usage}[/token][/min:LOOPS]{reason}") from None
+
+
+def _number(name: str, word: str) -> int | float:
+    """A decimal number in ASCII digits; a whole one for loops."""
+    pattern = r"-?\d+" if "loops" in name else r"-?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"
+    if not re.fullmatch(pattern, word, re.ASCII):
+        raise ValueError(word)
+    return int(word) if "loops" in name else float(word)

@@ -1,6 +1,7 @@
 """One forward pass of a looped model: everything that its loops share, one loop, and decoding."""
 
-from collections.abc import Collection
+import math
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 import torch
@@ -11,6 +12,7 @@ from looped.models.early_exit import Active, EarlyExit, ExitState
 from looped.models.exit_rules import ActCarry, ExitRule
 from looped.models.iteration import iterate
 from looped.models.kv_cache import Cache, CachedPass, PassKV
+from looped.models.memory import check_memory
 from looped.nn.attention import causal_mask, combined_mask
 from looped.nn.modulation import by_layer
 from looped.nn.protocols import Context, KVStore, Section
@@ -56,9 +58,9 @@ class Pass:
         if positions is None:
             counted = torch.arange(seq, device=device) if cache is None else cache.positions
             positions = counted[start : start + seq]
-        x, vectors = model.embed(inputs), None
+        x, vectors = _looked_up("inputs", model.embed, inputs), None
         if model.positions is not None:
-            vectors = model.positions(positions)
+            vectors = _looked_up("positions", model.positions, positions)
             x = x if model.injection.adds_positions else x + vectors
         x = model.embed_norm(x)
         self.shared = Context(mask=mask, rotary=None if model.rotary is None else model.rotary(positions))
@@ -68,8 +70,9 @@ class Pass:
         self.shared = self.shared._replace(embedded=x, position_embedding=vectors)
         self.initial = model.injection.initial(x)
         if model.modulation is not None:
-            rows = model.modulation(num_loops, device) if cache is None else cache.modulation(num_loops)
             expected = (num_loops, sum(map(len, model.modulation.names)), x.shape[-1])
+            check_memory(f"num_loops={num_loops}: the modulation", math.prod(expected) * x.itemsize, device)
+            rows = model.modulation(num_loops, device) if cache is None else cache.modulation(num_loops)
             if rows.shape != expected:
                 raise ValueError(
                     f"modulation: returned shape {tuple(rows.shape)}; expected {expected}: "
@@ -146,3 +149,13 @@ class Pass:
             mask=take(shared.mask), rotary=rotary, embedded=self.active.take(shared.embedded),
             position_embedding=take(shared.position_embedding),
         )  # fmt: skip
+
+
+def _looked_up(what: str, module: Callable[[Tensor], Tensor], numbers: Tensor) -> Tensor:
+    """The rows of a table; ValueError for rows that it does not have. A GPU fails later, with an error of its own."""
+    try:
+        return module(numbers)
+    except IndexError:
+        rows = getattr(module, "num_embeddings", None) or len(getattr(module, "table", ()))
+        found = f"{what}: from {numbers.min().item()} to {numbers.max().item()}"
+        raise ValueError(f"{found}; expected 0 to {rows - 1}" if rows else f"{found}: out of range") from None

@@ -14,6 +14,7 @@ from looped.config import CachePolicy
 from looped.models.exit_rules import ExitRule
 from looped.models.kv_cache import Cache
 from looped.models.looped_model import LoopedModel, LoopedOutput
+from looped.strict import at_least, check, is_number
 
 Stop = Collection[int] | Callable[[Sequence[int]], bool]
 """Tokens that end a text, or a function of the tokens written so far that returns True at the end."""
@@ -31,25 +32,29 @@ class Sampling:
     """Draw among the fewest tokens that together have this probability (of those that top_k leaves); None is all."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.temperature < float("inf"):
-            raise ValueError(f"temperature={self.temperature}: expected at least 0")
-        if self.top_k is not None and self.top_k < 1:
-            raise ValueError(f"top_k={self.top_k}: expected at least 1")
-        if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p={self.top_p}: expected above 0, at most 1")
+        finite = is_number(self.temperature) and 0 <= self.temperature < float("inf")
+        check(finite, "temperature", self.temperature, "at least 0, and finite")
+        at_least(1, top_k=self.top_k)
+        if self.top_p is not None:
+            check(is_number(self.top_p) and 0 < self.top_p <= 1, "top_p", self.top_p, "above 0, at most 1")
 
     def probabilities(
         self, logits: Float[Tensor, " vocab"]
     ) -> tuple[Float[Tensor, " candidates"], Int[Tensor, " candidates"]]:
         """The tokens that may be drawn, the most probable first, with their probabilities in float64."""
         values, ids = logits.double().topk(min(self.top_k or len(logits), len(logits)))
-        chances = (values / self.temperature).softmax(-1)
+        scaled = values / self.temperature
+        if bool(scaled[0].isinf()):  # of a tiny temperature
+            scaled = (values - values[0]) / self.temperature
+        chances = scaled.softmax(-1)
         if self.top_p is not None:
             chances = chances[chances.cumsum(0) - chances < self.top_p]
         return chances / chances.sum(), ids[: len(chances)]
 
     def draw(self, logits: Float[Tensor, "rows vocab"], generators: Sequence[torch.Generator]) -> Int[Tensor, " rows"]:
         """One token for each row, decided by its own generator (on the cpu; untouched when temperature=0)."""
+        if not bool(logits.amax(-1).isfinite().all()):
+            raise ValueError("logits: expected finite numbers; the model returned others, so its weights are too large")
         if self.temperature == 0:
             return logits.argmax(-1).cpu()
         drawn = []
@@ -107,6 +112,10 @@ def stream(
         ValueError: for a model that is not causal or has no token embedding, no prompt, an empty one or one longer
             than max_seq_len, unknown tokens, and settings out of range.
     """
+    at_least(1, max_new_tokens=max_new_tokens, num_loops=num_loops, chunk=chunk, vocab_size=vocab_size)
+    check(isinstance(seed, int), "seed", seed, "a whole number")
+    if not isinstance(prompts, Sequence):
+        raise ValueError(f"prompts: expected a list of tensors of integers, not {type(prompts).__name__}")
     known = getattr(model.embed, "num_embeddings", None)
     if not model.causal or known is None:
         raise ValueError("model: expected a causal model of tokens; others do not predict what follows")
@@ -117,20 +126,24 @@ def stream(
         outputs = vocab_size or model.output_size
         raise ValueError(f"vocab_size={outputs}: expected at most {known}, the tokens that the model can read")
     for prompt in prompts:
-        if not isinstance(prompt, Tensor) or prompt.ndim != 1 or prompt.is_floating_point():
+        if (
+            not isinstance(prompt, Tensor)
+            or prompt.ndim != 1
+            or prompt.is_floating_point()
+            or prompt.dtype == torch.bool
+        ):
             raise ValueError("prompts: expected a list of tensors of integers, each of shape (tokens,)")
         if not 1 <= len(prompt) <= limit:
             raise ValueError(f"a prompt of {len(prompt)} tokens: expected 1 to max_seq_len={limit}")
-        if not 0 <= int(prompt.min()) <= int(prompt.max()) < known:
-            raise ValueError(f"prompt: token {int(prompt.max())}: expected 0 to {known - 1}, the model's vocabulary")
-    for name, value in {
-        "max_new_tokens": max_new_tokens,
-        "num_loops": 1 if num_loops is None else num_loops,
-        "chunk": chunk,
-    }.items():
-        if value < 1:
-            raise ValueError(f"{name}={value}: expected at least 1")
+        low, high = int(prompt.min()), int(prompt.max())
+        if not 0 <= low <= high < known:
+            wrong = low if low < 0 else high
+            raise ValueError(f"prompt: token {wrong}: expected 0 to {known - 1}, the model's vocabulary")
+    if isinstance(stop, str) or not (callable(stop) or isinstance(stop, Collection)):
+        raise ValueError(f"stop={stop!r}: expected tokens, or a function of the tokens written so far")
     if exit_rule is not None:
+        if not isinstance(exit_rule, ExitRule):
+            raise ValueError(f"exit_rule={exit_rule!r}: expected an ExitRule; parse_rule reads one from text")
         exit_rule = dataclasses.replace(exit_rule, per="token")
     ended = stop if callable(stop) else lambda written: written[-1] in stop
     sampling = sampling or Sampling()
@@ -166,10 +179,10 @@ def stream(
 
 def generate(model: LoopedModel, prompts: Sequence[Int[Tensor, " _"]], **options: Any) -> list[list[int]]:
     """The tokens that continue each prompt, as lists; options and errors are those of `stream`."""
-    texts: list[list[int]] = [[] for _ in prompts]
+    texts: dict[int, list[int]] = {}
     for generated in stream(model, prompts, **options):
-        texts[generated.row].append(generated.token)
-    return texts
+        texts.setdefault(generated.row, []).append(generated.token)
+    return [texts[row] for row in sorted(texts)]
 
 
 class Decoder:

@@ -21,6 +21,7 @@ def initialise(model: LoopedModel, config: ModelConfig, generator: torch.Generat
     gpt2: matrices N(0, 0.02), projections into the residual stream N(0, 0.02 / sqrt(2 * depth)), biases zero.
     pytorch: linear layers uniform in +-1/sqrt(fan_in), embeddings N(0, 1): the published reasoning code.
     In both, linear layers of a modulation have the framework's defaults, except its `zero_at_start`.
+    in_context: as gpt2, also in a modulation; but a linear embedding and the output have the framework's defaults.
     Learned halting begins near 1 / num_loops, so training begins with all loops in use.
     """
     depth = config.initialisation_depth or (
@@ -30,9 +31,10 @@ def initialise(model: LoopedModel, config: ModelConfig, generator: torch.Generat
     into_residual = {m.project for m in model.modules() if isinstance(m, Attention)}
     into_residual |= {m.down for m in model.modules() if isinstance(m, FeedForward)}
     of_modulation = set() if model.modulation is None else set(model.modulation.modules())
+    framework = {model.embed, model.head} if config.initialisation == "in_context" else of_modulation
     for module in model.modules():
         if isinstance(module, nn.Linear):
-            if config.initialisation == "pytorch" or module in of_modulation:
+            if config.initialisation == "pytorch" or module in framework:
                 bound = module.in_features**-0.5
                 module.weight.uniform_(-bound, bound, generator=generator)
                 if module.bias is not None:

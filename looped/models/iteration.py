@@ -7,6 +7,8 @@ from typing import Any, Generic, Literal, TypeVar
 import torch
 from torch.utils.checkpoint import checkpoint
 
+from looped.strict import at_least
+
 State = TypeVar("State")
 """Tensors of any shape, alone or in tuples."""
 Recompute = Literal["none", "loop", "nested"]
@@ -52,8 +54,7 @@ def iterate(
         ValueError: for counts out of range, or `until` together with a gradient window or recomputation.
     """
     window = num_loops if num_grad_loops is None else num_grad_loops
-    if num_loops < 1:
-        raise ValueError(f"num_loops={num_loops}: expected at least 1")
+    at_least(1, num_loops=num_loops, num_grad_loops=num_grad_loops)
     if not 1 <= window <= num_loops:
         raise ValueError(f"num_grad_loops={window}: expected 1 to num_loops={num_loops}")
     if recompute not in ("none", "loop", "nested"):

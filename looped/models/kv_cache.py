@@ -5,7 +5,7 @@ A slot holds the keys and values of one layer in one loop. `SlotPolicy` says whi
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -13,8 +13,10 @@ from torch import Tensor
 
 from looped.config import CachePolicy
 from looped.models.early_exit import Active
+from looped.models.memory import check_memory
 from looped.nn.attention import causal_mask, combined_mask
 from looped.nn.protocols import KVSlot, Section, kv_shape
+from looped.strict import at_least, check
 
 NOT_COMPUTED = "context.kv.write: this loop has no keys and values of its own; call read() if not kv.computes"
 
@@ -35,12 +37,12 @@ class SlotPolicy:
         """The policy for up to `num_loops` loops; it never needs more slots than loops.
 
         Raises:
-            ValueError: for cache_loops below 1, or beside policy=all.
+            ValueError: for an unknown policy, and for cache_loops below 1, or beside policy=all.
         """
+        check(policy in get_args(CachePolicy), "cache policy", policy, f"one of {', '.join(get_args(CachePolicy))}")
         if policy == "all" and cache_loops is not None:
             raise ValueError(f"cache_loops={cache_loops}: expected none with cache='all', which keeps every loop")
-        if cache_loops is not None and cache_loops < 1:
-            raise ValueError(f"cache_loops={cache_loops}: expected at least 1")
+        at_least(1, cache_loops=cache_loops)
         return cls(policy, num_loops if policy == "all" else min(cache_loops or 1, num_loops))
 
     def slot(self, t: int, num_loops: int) -> int:
@@ -90,18 +92,16 @@ class Cache:
             dtype: of keys and values; under autocast, its type.
 
         Raises:
-            ValueError: for a model that is not causal or has a block that cannot be cached, sizes out of range, or a
-                policy that contradicts itself.
+            ValueError: for a model that is not causal or has a block that cannot be cached, sizes out of range or
+                larger than the memory, or a policy that contradicts itself.
         """
         if not model.causal:
             raise ValueError("model.causal=False: expected a causal model; in others every token changes all keys")
         model.check_kv("a cache")
         limit = model.max_seq_len
-        if length < 1 or (limit is not None and length > limit):
+        at_least(1, batch=batch, length=length, num_loops=num_loops)
+        if limit is not None and length > limit:
             raise ValueError(f"length={length}: expected 1 to max_seq_len={limit}")
-        for name, value in {"batch": batch, "num_loops": model.num_loops if num_loops is None else num_loops}.items():
-            if value < 1:
-                raise ValueError(f"{name}={value}: expected at least 1")
         self.model, self.batch, self.length = model, batch, length
         self.num_loops = num_loops or model.num_loops
         if policy is None and model.kv_loops is not None:
@@ -112,6 +112,13 @@ class Cache:
             "core": SlotPolicy.of(policy or "all", cache_loops, self.num_loops),
             "coda": SlotPolicy("all", self.num_loops if every_loop_logits else 1),
         }
+        size = sum(
+            self.policies[section].slots * heads * head_dim
+            for section, blocks in model.sections.items()
+            for heads, head_dim in filter(None, map(kv_shape, blocks))
+        )
+        kind = f"a cache of {self.num_loops} loops for {batch} x {length} tokens"
+        check_memory(kind, size * 2 * batch * length * dtype.itemsize, torch.device(device))
         self.slots: dict[Section, list[Float[Tensor, "slots two batch heads length head_dim"]]] = {}
         for section, blocks in model.sections.items():
             self.slots[section] = []

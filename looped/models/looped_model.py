@@ -18,14 +18,17 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from looped.models.arguments import MAX_LOOPS, check_inputs, checked_mask, checked_state, loop_numbers
 from looped.models.exit_rules import ExitRule, learned_rule
 from looped.models.forward_pass import Pass
 from looped.models.iteration import Recompute
 from looped.models.kv_cache import Cache, CachedPass
+from looped.models.memory import check_memory
 from looped.models.outputs import Loop, LoopedOutput
 from looped.models.weights import load_weights, save_weights
 from looped.nn.injection import NoInjection
 from looped.nn.protocols import Context, Injection, Modulation, Section, kv_shape, modulation_names
+from looped.strict import at_least
 
 Inputs = Int[Tensor, "batch seq"] | Float[Tensor, "batch seq input"]
 AttentionMask = Tensor
@@ -232,27 +235,34 @@ class LoopedModel(nn.Module):
                 of another model, batch or number of loops, and arguments that cannot be combined.
         """
         loops = self.num_loops if num_loops is None else num_loops
-        attention_mask = _checked_mask(inputs, attention_mask)
+        check_inputs(self.embed, inputs, positions)
+        attention_mask = checked_mask(inputs, attention_mask)
+        if exit_mask is not None and exit_mask.shape != inputs.shape[:2]:
+            raise ValueError(f"exit_mask: has shape {tuple(exit_mask.shape)}; expected {tuple(inputs.shape[:2])}")
         exit_mask = None if exit_mask is None else exit_mask.bool()
         if exit_rule is None and self.halting == "act":
             exit_rule = learned_rule(self)
-        named = {"last": {loops}, "all": set(range(1, loops + 1))}
-        chosen = named.get(loop_logits, ()) if isinstance(loop_logits, str) else loop_logits
-        wanted = [] if isinstance(chosen, int) else sorted(set(chosen))
-        if loops >= 1 and (not wanted or wanted[0] < 1 or wanted[-1] > loops):
-            raise ValueError(f"loop_logits={loop_logits!r}: expected last, all, or loop numbers from 1 to {loops}")
-        if last_logits is not None and last_logits < 1:
-            raise ValueError(f"last_logits={last_logits}: expected at least 1")
+        at_least(1, num_loops=loops, last_logits=last_logits, num_grad_loops=num_grad_loops)
+        every = range(1, loops + 1)
+        chosen = loop_numbers(loop_logits, every)
         recomputes = recompute != "none" or num_grad_loops not in (None, loops)
-        self._check(inputs, attention_mask, loops, exit_rule, wanted, cache, recomputes)
+        self._check(inputs, attention_mask, loops, exit_rule, chosen, cache, recomputes)
+        if cache is not None and torch.is_grad_enabled():
+            differentiable = (*self.parameters(), inputs, *([] if initial_state is None else [initial_state]))
+            if any(x.requires_grad for x in differentiable):
+                raise ValueError("cache: carries no gradient; expected a call under torch.no_grad()")
         if cache is not None and cache.every_loop_logits and self.coda:
-            wanted = sorted(named["all"])  # the keys of the coda after every loop belong into the cache
+            chosen = every  # the keys of the coda after every loop belong into the cache
+        wanted = sorted(set(chosen))
         run = Pass(self, inputs, attention_mask, positions, loops, cache, exit_rule)
-        state = run.initial if initial_state is None else initial_state
-        if state.shape != run.initial.shape:
-            expected = tuple(run.initial.shape)
-            raise ValueError(f"initial_state: has shape {tuple(state.shape)}; expected {expected}")
-        keep = named["all"] if loop_states else wanted
+        state = run.initial if initial_state is None else checked_state(initial_state, run.initial)
+        keep = every if loop_states else wanted
+        window = min(loops, num_grad_loops or loops)
+        states = len(keep) + (window if torch.is_grad_enabled() and recompute != "nested" else 0)
+        size = (states * state.shape[-1] + len(wanted) * (self.output_size or 0)) * state[..., 0].numel()
+        check_memory(
+            f"num_loops={loops}: {states} states and logits of {len(wanted)}", size * state.itemsize, state.device
+        )
         if exit_rule is None:
             found = run.loop(state, keep, num_grad_loops=num_grad_loops, recompute=recompute)
         else:
@@ -283,7 +293,9 @@ class LoopedModel(nn.Module):
         """
         if self.kv_loops is not None:
             raise ValueError(f"kv_loops={self.kv_loops}: expected None; loops here pass on keys and values too")
-        attention_mask = _checked_mask(inputs, attention_mask)
+        check_inputs(self.embed, inputs)
+        at_least(1, num_loops=num_loops)
+        attention_mask = checked_mask(inputs, attention_mask)
         self._check(inputs, attention_mask, num_loops, None, [num_loops], None)
         run = Pass(self, inputs, attention_mask, None, num_loops, None, None)
         return Loop(run.initial, run.step, lambda state: run.decode(state, num_loops - 1))
@@ -294,14 +306,18 @@ class LoopedModel(nn.Module):
         attention_mask: Tensor | None,
         loops: int,
         rule: ExitRule | None,
-        wanted: list[int],
+        wanted: Collection[int],
         cache: Cache | None,
         recomputes: bool = False,
     ) -> None:
         seq = inputs.shape[1]
+        if loops > MAX_LOOPS:
+            raise ValueError(f"num_loops={loops}: expected at most {MAX_LOOPS:,}")
         if self.max_loops is not None and loops > self.max_loops:
             raise ValueError(f"num_loops={loops}: expected at most {self.max_loops}, the max_loops of the modulation")
         if rule is not None:
+            if not isinstance(rule, ExitRule):
+                raise ValueError(f"exit_rule={rule!r}: expected an ExitRule; parse_rule reads one from text")
             if recomputes:
                 raise ValueError("exit_rule: expected neither num_grad_loops nor recompute beside it")
             rule.check(self)
@@ -311,8 +327,6 @@ class LoopedModel(nn.Module):
             if self.max_seq_len is not None and seq > self.max_seq_len:
                 raise ValueError(f"sequence length {seq}: expected at most max_seq_len={self.max_seq_len}")
             return
-        if torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters()):
-            raise ValueError("cache: carries no gradient; expected a call under torch.no_grad()")
         if cache.model is not self:
             raise ValueError("cache: expected one from this model's new_cache; this was made for another model")
         if cache.batch != len(inputs):
@@ -326,7 +340,7 @@ class LoopedModel(nn.Module):
             raise ValueError(f"cache: {seq} tokens at once: expected one at a time with policy={policy!r}")
         if attention_mask is not None and attention_mask.ndim == 3:
             raise ValueError("attention_mask: expected (batch, seq) beside a cache")
-        decodes = wanted != [loops] or (rule is not None and rule.needs == "logits")
+        decodes = set(wanted) != {loops} or (rule is not None and rule.needs == "logits")
         if decodes and self.coda and not cache.every_loop_logits:
             raise ValueError("cache: expected every_loop_logits=True, because coda layers decode every loop here")
 
@@ -357,19 +371,6 @@ class LoopedModel(nn.Module):
         for block, context in zip(self.core, contexts, strict=True):
             state = block(state, context)
         return self.norm(state) if self.loop_norm else state
-
-
-def _checked_mask(inputs: Tensor, mask: Tensor | None) -> Tensor | None:
-    """The attention mask as booleans; ValueError for another type or shape."""
-    if mask is None:
-        return None
-    batch, seq = inputs.shape[:2]
-    if mask.shape not in ((batch, seq), (batch, seq, seq)):
-        expected = f"({batch}, {seq}), or ({batch}, {seq}, {seq}) for each query and key"
-        raise ValueError(f"attention_mask: has shape {tuple(mask.shape)}; expected {expected}")
-    if mask.is_floating_point() and not bool(((mask == 0) | (mask == 1)).all()):
-        raise ValueError("attention_mask: expected booleans, or 1 at real positions and 0 at padding")
-    return mask.bool()
 
 
 @functools.cache

@@ -9,6 +9,7 @@ from looped.config import ModelConfig
 from looped.files import read_object, write_json
 from looped.models.initialise import initialise
 from looped.models.looped_model import LoopedModel
+from looped.models.memory import check_memory
 from looped.models.weights import load_weights
 from looped.nn.block import TransformerBlock
 from looped.nn.injection import make_injection
@@ -26,7 +27,7 @@ class LoopedTransformer(LoopedModel):
     The weights are a pure function of (config, seed). The global random state does not change.
 
     Raises:
-        ValueError: if a size that a task usually decides is still None.
+        ValueError: if a size that a task usually decides is still None, or if the weights do not fit into memory.
     """
 
     def __init__(self, config: ModelConfig, *, seed: int = 0) -> None:
@@ -39,6 +40,10 @@ class LoopedTransformer(LoopedModel):
         assert inputs is not None
         assert c.output_size is not None
         assert c.max_seq_len is not None
+        inner, hidden = 4 * c.num_heads * c.head_dim, (3 if c.activation == "swiglu" else 2) * c.ff_dim
+        layers = c.prelude_layers + c.core_layers + c.coda_layers
+        weights = d * (inputs + c.output_size + c.max_seq_len + layers * (inner + hidden) + (c.max_loops or 0))
+        check_memory(f"a model of {weights:,} weights", 4 * weights, torch.get_default_device())
         added = c.positions in ("learned", "sinusoidal")
         with torch.random.fork_rng(devices=[]):  # the layers' own initialisation is overwritten below
             super().__init__(

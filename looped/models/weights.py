@@ -2,13 +2,15 @@
 
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_model, save_model
-from torch import nn
+from safetensors.torch import save_model
+from torch import Tensor, nn
 
 from looped.files import replacing
 
 WEIGHTS = "model.safetensors"
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def save_weights(model: nn.Module, folder: Path) -> None:
@@ -21,27 +23,56 @@ def save_weights(model: nn.Module, folder: Path) -> None:
 def load_weights(model: nn.Module, path: Path) -> None:
     """Fill a model from a safetensors file, or from the one in a folder that `save_weights` wrote.
 
+    Floating-point weights of 16, 32 or 64 bits become the model's floating-point type. A refused file changes nothing.
+
     Raises:
-        ValueError: for a missing or damaged file, and for weights of another architecture, whose first tensor that
-            differs is named.
+        ValueError: for a missing or damaged file; for weights of another architecture, or of another type, such as
+            integers; and for values that are not finite in the model's type. The first such tensor is named.
     """
     path = path / WEIGHTS if path.is_dir() else path
+    built = model.state_dict(keep_vars=True)
     try:
         with safe_open(str(path), framework="pt") as file:
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            _check_shapes(path, shapes, built)
+            read = {name: file.get_tensor(name) for name in built if name in shapes}
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file") from None
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{path}: the file is cut short or damaged ({error})") from None
-    built = model.state_dict(keep_vars=True)
-    tied: dict[int, set[str]] = {}  # names of one tensor, of which the file has one
-    for name, tensor in built.items():
-        tied.setdefault(id(tensor), set()).add(name)
-    missing = [min(names) for names in tied.values() if not names & shapes.keys()]
+    for name, tensor in read.items():
+        _check_values(f"{path}: tensor {name}", tensor, built[name].dtype)
+    for names in _tied(built, read):
+        if any(not torch.equal(read[names[0]], read[name]) for name in names[1:]):
+            raise ValueError(f"{path}: {' and '.join(names)} differ; expected equal values, which the model shares")
+    model.load_state_dict(read, strict=False)
+
+
+def _check_shapes(path: Path, shapes: dict[str, tuple[int, ...]], built: dict[str, Tensor]) -> None:
+    """Raises ValueError unless the file has the tensors of the model; of shared ones, one name is enough."""
+    missing = [names[0] for names in _tied(built, built) if not any(name in shapes for name in names)]
     wrong = sorted([*(shapes.keys() - built.keys()), *missing])
     wrong += [name for name in built if name in shapes and shapes[name] != built[name].shape]
     if wrong:
         here = shapes.get(wrong[0], "absent")
         there = tuple(built[wrong[0]].shape) if wrong[0] in built else "absent"
         raise ValueError(f"{path}: of another architecture: {wrong[0]} is {here} here and {there} in the model")
-    load_model(model, str(path), strict=False)
+
+
+def _check_values(what: str, tensor: Tensor, dtype: torch.dtype) -> None:
+    """Raises ValueError unless the values can become `dtype` and are then finite."""
+    if tensor.dtype != dtype and not (tensor.dtype in FLOATS and dtype in FLOATS):
+        kind, wanted = (str(t).removeprefix("torch.") for t in (tensor.dtype, dtype))
+        raise ValueError(f"{what}: is of type {kind}; expected {wanted}")
+    if dtype in FLOATS and tensor.numel():
+        extremes = torch.stack(torch.aminmax(tensor)).to(dtype)  # NaN if any value is; faster than isfinite().all()
+        if not bool(extremes.isfinite().all()):
+            raise ValueError(f"{what}: holds NaN, infinity or a value too large for {dtype}; expected finite numbers")
+
+
+def _tied(built: dict[str, Tensor], among: dict[str, Tensor]) -> list[list[str]]:
+    """The names in `among` of each tensor of a model, which modules may share."""
+    names: dict[int, list[str]] = {}
+    for name in sorted(among):
+        names.setdefault(id(built[name]), []).append(name)
+    return list(names.values())

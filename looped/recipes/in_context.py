@@ -24,9 +24,9 @@ def in_context(problem: Problem, variant: Variant, published: bool = False) -> R
     Prompts grow from 5 to 20 coordinates, and from 26 to 101 points (trees, ReLU) or from 11 to 41 (linear).
 
     Published: GPT-2's block, but RMSNorm without gain in the modulated model. Looped models are initialised for depth
-    1, and there is one position too many. Trees ignore the curriculum of coordinates. The error is divided by the
-    dimension; reports here also give the raw error. The public timestep network starts from N(0, 0.02); all recipes
-    here start it from the framework's default. The paper evaluated the checkpoint after 200,000 of 500,000 steps.
+    1, and there is one position too many. Embedding and output start from the framework's defaults, the timestep
+    network from N(0, 0.02). Trees ignore the curriculum of coordinates. The error is divided by the dimension; reports
+    here also give the raw error. The paper evaluated the checkpoint after 200,000 of 500,000 steps.
 
     Corrected: one block (RMSNorm with gain) for all variants, and trees use only the coordinates of the curriculum.
 
@@ -54,6 +54,7 @@ def in_context(problem: Problem, variant: Variant, published: bool = False) -> R
             activation="gelu_tanh",
             norm="rms" if variant == "timestep" else "layer",
             norm_gain=variant != "timestep",
+            initialisation="in_context",
             initialisation_depth=model.core_layers,
         )
     grows = looped and first < last

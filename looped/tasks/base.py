@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from looped.tasks.faults import fault_of
 from looped.tasks.registry import TaskConfig
 
 Split = Literal["train", "validation", "test"]
@@ -355,8 +356,15 @@ class Task(ABC):
         return [f"{v:.4g}" if isinstance(v, float) else self.word(v) for v in values]
 
     def batch(self, split: Split, step: int, size: int, *, seed: int, group: str | None = None) -> Batch:
-        """The batch of a step. Equal arguments give equal batches."""
-        return self.encode(self.sample(split, size, self.rng(split, step, seed, group), group))
+        """The batch of a step. Equal arguments give equal batches.
+
+        Raises:
+            ValueError: `encode` gave tensors that do not fit `spec`.
+        """
+        batch = self.encode(self.sample(split, size, self.rng(split, step, seed, group), group))
+        if fault := fault_of(batch, Batch, self.spec, size):
+            raise ValueError(f"task {self.name}: encode({size} problems) gave {fault}")
+        return batch
 
     @staticmethod
     def rng(split: Split, step: int, seed: int, group: str | None = None) -> np.random.Generator:

@@ -2,7 +2,8 @@
 
 import hashlib
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from reprlib import repr as shown  # cuts what is long
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
@@ -58,7 +59,18 @@ class SequenceTask(Task):
         self.lengths = sorted({config.length, *config.eval_lengths})
         self.groups = tuple(map(str, self.lengths))
         self.symbols = {symbol: k for k, symbol in enumerate(self.vocabulary)}
+        for symbol in self.vocabulary:
+            if not isinstance(symbol, str) or "".join(symbol.split()) != symbol or symbol in ("", END):
+                raise ValueError(
+                    f"task {self.name}: vocabulary: {symbol!r}; expected texts without white space, not {END}"
+                )
+        if len(self.symbols) < len(self.vocabulary):
+            raise ValueError(f"task {self.name}: vocabulary={self.vocabulary!r}: expected every symbol once")
         self.joint = "" if all(len(symbol) == 1 for symbol in self.vocabulary) else " "
+        for n in self.lengths:
+            check(
+                self.output_length(n) >= 1, f"task {self.name}: output_length({n})", self.output_length(n), "at least 1"
+            )
         self.widths = [n + self.output_length(n) for n in self.lengths]
         self.spec = TaskSpec(
             vocab_size=FIRST + len(self.symbols), output_size=len(self.symbols) + 1, max_seq_len=self.widths[-1]
@@ -95,7 +107,7 @@ class SequenceTask(Task):
         fruitless = 0
         while len(found) < size:
             length = int(rng.integers(1, self.config.length + 1)) if group is None else int(group)
-            symbols = tuple(self.draw(length, rng))
+            symbols = self._checked(self.draw(length, rng), f"draw({length})", length, length)
             # split_of uses a checksum that is linear in the bits: binary words alone could have one parity in a split.
             if split_of(hashlib.sha256("\0".join(symbols).encode()).digest()) == split:
                 found.append(self._solved(symbols))
@@ -105,14 +117,19 @@ class SequenceTask(Task):
         return found
 
     def _solved(self, symbols: tuple[str, ...]) -> Example:
-        output = tuple(self.solve(self.joint.join(symbols) if self.joint == "" else symbols))
+        call = f"solve({self.joint.join(symbols)!r})"
         slots = self.output_length(len(symbols))
-        if len(output) > slots or not set(output) <= self.symbols.keys():
-            raise ValueError(
-                f"task {self.name}: solve({self.joint.join(symbols)!r}) gave {self.joint.join(output)!r}; expected at "
-                f"most {slots} symbols of the vocabulary"
-            )
+        output = self._checked(self.solve("".join(symbols) if self.joint == "" else symbols), call, 0, slots)
         return Example(symbols, output)
+
+    def _checked(self, symbols: Any, call: str, least: int, most: int) -> tuple[str, ...]:
+        """What a method of a subclass returned, as symbols."""
+        given = tuple(symbols) if isinstance(symbols, Iterable) else (symbols,)
+        if not least <= len(given) <= most or not all(isinstance(s, str) and s in self.symbols for s in given):
+            text = self.joint.join(map(str, given))
+            many = f"at most {most}" if least < most else str(most)
+            raise ValueError(f"task {self.name}: {call} gave {text!r}; expected {many} symbols of the vocabulary")
+        return given
 
     def encode(self, problems: Sequence[Example]) -> Batch:
         """Inputs and blanks, padded on the right to the shortest of `lengths` that holds the batch."""
@@ -163,7 +180,7 @@ class SequenceTask(Task):
         symbols = tuple("".join(line.split()) if self.joint == "" else line.split())
         for symbol in symbols:
             if symbol not in self.symbols:
-                raise ValueError(f"{symbol!r}: expected symbols of {' '.join(self.vocabulary)}")
+                raise ValueError(f"{shown(symbol)}: expected symbols of {' '.join(self.vocabulary)}")
         if len(symbols) > self.lengths[-1]:
             raise ValueError(f"{len(symbols)} symbols; expected at most the longest length, {self.lengths[-1]}")
         return symbols

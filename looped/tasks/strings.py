@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from reprlib import repr as shown  # cuts what is long
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -329,7 +330,7 @@ class StringTask(Task):
             raise ValueError(f"expected two strings, not {len(strings)}")
         for string in strings:
             if not re.fullmatch("[a-z]+", string):
-                raise ValueError(f"{string!r}: expected one or more of the letters a-z")
+                raise ValueError(f"{shown(string)}: expected one or more of the letters a-z")
         total, most = sum(map(len, strings)), max(map(len, strings))
         if most > self.longest + 2 or total > 2 * self.longest + 2:
             raise ValueError(
@@ -337,8 +338,8 @@ class StringTask(Task):
                 f"{self.longest + 2} letters in a string and {2 * self.longest + 2} in both"
             )
         stated = stated.strip()
-        if mark and stated and not re.fullmatch("[0-9]+", stated):
-            raise ValueError(f"the answer {stated!r} is no number")
+        if mark and stated and not re.fullmatch("[0-9]{1,9}", stated):
+            raise ValueError(f"the answer {shown(stated)} is no number of at most 9 digits")
         pair = _by_length(*strings) if self.shorter_first else (strings[0], strings[1])
         return Pair(*pair, int(stated) if stated else None)
 

@@ -25,6 +25,8 @@ Project = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 Kind = Literal["sequence", "contextual", "token"]
 KINDS: tuple[Kind, ...] = ("sequence", "contextual", "token")
 Tokens = Float[Tensor, "batch seq dim"]
+ROUNDS = 20
+"""The most repetitions of `search`."""
 
 
 class Modulus(NamedTuple):
@@ -50,6 +52,9 @@ def search(
 ) -> Modulus:
     """A lower bound by search: random pairs, then gradient ascent and random moves from the best pairs.
 
+    The search is repeated with other random pairs until a repetition raises the bound by less than 0.1%, at most
+    `ROUNDS` times. Pairs at a smaller distance than delta are searched too, because a function need not grow with it.
+
     Args:
         f: (batch, seq, dim) to (batch, seq, any), float64. Without a gradient, only random moves are made.
         kind: sequence, contextual or token.
@@ -68,6 +73,7 @@ def search(
     _check(kind, delta, p)
     generator = torch.Generator().manual_seed(seed)
     free = _free(kind, seq, dim, token)
+    delta = min(delta, float(free.sum()) ** 0.5)  # the cube has no larger distance
 
     def change(x: Tensor, v: Tensor) -> Tensor:
         return _size(f(x + v) - f(x), kind, token, p)
@@ -75,20 +81,30 @@ def search(
     def project(x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """The nearest allowed pair: only free coordinates change, by at most delta, and both ends are in the cube."""
         x, v = x.clamp(0, 1), v * free
-        v = v * delta / v.flatten(1).norm(dim=1).clamp_min(1e-300)[:, None, None]
+        v = v * (delta / v.flatten(1).norm(dim=1).clamp_min(1e-300)).clamp(max=1)[:, None, None]
         return x, (x + v).clamp(0, 1) - x
 
-    x = torch.rand(samples, seq, dim, generator=generator, dtype=torch.float64)
-    corners = torch.rand(x.shape, generator=generator, dtype=torch.float64) < 0.5
-    corners[samples // 4 :] = False
-    x, v = project(x.round().where(corners, x), _directions(x, generator))
-    with torch.no_grad():
-        best = change(x, v).topk(min(64, samples)).indices
-    x, v = _ascend(change, project, x[best], v[best], delta, steps)
-    x, v = _wander(change, project, x, v, delta, steps, generator)
-    with torch.no_grad():
-        value, i = change(x, v).max(0)
-    return Modulus(float(value), "lower bound", (x[i], (x + v)[i]))
+    def climb() -> Modulus:
+        x = torch.rand(samples, seq, dim, generator=generator, dtype=torch.float64)
+        corners = torch.rand(x.shape, generator=generator, dtype=torch.float64) < 0.5
+        corners[samples // 4 :] = False
+        length = 2 * torch.rand(samples, 1, 1, generator=generator, dtype=torch.float64)  # half of them delta, or less
+        v = _unit(_directions(x, generator) * free) * delta * length.clamp(max=1)
+        x, v = project(x.round().where(corners, x), v)
+        with torch.no_grad():
+            best = change(x, v).topk(min(64, samples)).indices
+        x, v = _ascend(change, project, x[best], v[best], delta, steps)
+        x, v = _wander(change, project, x, v, delta, steps, generator)
+        with torch.no_grad():
+            value, i = change(x, v).max(0)
+        return Modulus(float(value), "lower bound", (x[i], (x + v)[i]))
+
+    found = climb()
+    for _ in range(ROUNDS - 1):
+        last, found = found, max(found, climb(), key=lambda modulus: modulus.value)
+        if not found.value > last.value * 1.001:
+            break
+    return found
 
 
 def on_grid(
@@ -109,7 +125,7 @@ def on_grid(
         y = torch.cat([f(part) for part in points.split(2**16)])
     values = y.reshape(*[grid + 1] * axes, seq, -1).numpy()
     values = values if kind == "sequence" else values[..., token : token + 1, :]
-    reach = int(delta * grid + 1e-9)
+    reach = int(min(delta, 1) * grid + 1e-9)
     free = _free(kind, seq, dim, token).flatten().tolist()
     best = 0.0
     for shift in itertools.product(*[range(-reach, reach + 1) if may else (0,) for may in free]):
@@ -117,8 +133,8 @@ def on_grid(
         if shift > (0,) * axes and length <= delta * grid * (1 + 1e-12):
             here = tuple(slice(max(s, 0), grid + 1 + min(s, 0)) for s in shift)
             there = tuple(slice(max(-s, 0), grid + 1 + min(-s, 0)) for s in shift)
-            if (change := np.abs(values[here] - values[there])).size:
-                best = max(best, float((change**p).sum((-1, -2)).max() ** (1 / p)))
+            change = (values[here] - values[there]).reshape(-1, np.prod(values.shape[-2:]))
+            best = max(best, float(np.linalg.norm(change, ord=p, axis=1).max(initial=0)))
     return Modulus(best, "exact on the grid")
 
 

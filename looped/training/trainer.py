@@ -24,11 +24,13 @@ from looped.costs.count import (
     training_flops,
 )
 from looped.locks import locked
+from looped.models.gradient import without_gradient
 from looped.models.transformer import LoopedTransformer
 from looped.run_data import check_data, write_data
 from looped.run_folder import CONFIG, Best, Environment, MetricsRow, Summary, open_run, write_config, write_file
 from looped.tasks import TASKS
 from looped.tasks.base import Batch, Task
+from looped.tasks.faults import check_splits
 from looped.training import checkpoint
 from looped.training.devices import (
     Interrupt,
@@ -117,6 +119,8 @@ class Trainer:
         self.run, self.folder, self.fabric = run, folder, fabric
         self.task = TASKS[run.task.name](run.task)
         self.validation = self.task.batch("validation", 0, run.train.eval_examples, seed=0)
+        first = self.task.batch("train", 0, min(run.train.batch_size, 256), seed=run.train.seed)
+        check_splits(self.task, first, self.validation)
         self.schedule = LoopSchedule(run.schedule, run.model.num_loops, run.train.seed)
         self.model = LoopedTransformer(run.model, seed=run.train.seed)
         saved = checkpoint.saved_steps(folder)
@@ -158,6 +162,9 @@ class Trainer:
             batches = one_ahead(iter(self._loader()))
         finished = self._finished()
         with self.display:
+            loops, window = self.schedule.last, self.run.schedule.num_grad_loops
+            if parts := without_gradient(self.run.model, loops, window or loops):
+                self.display.say(f"with {loops} loops and num_grad_loops={window}, no gradient: {', '.join(parts)}")
             while finished is None:
                 improved = self._step(batches)
                 finished = self._finished() or ("interrupted" if self._any(interrupt.arrived) else None)

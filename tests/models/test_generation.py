@@ -3,11 +3,12 @@
 import copy
 import dataclasses
 
+import jaxtyping
 import pytest
 import torch
 from model_cases import TINY
 
-from looped.models import KLDivergence, LoopedTransformer, StateChange, Unchanged
+from looped.models import KLDivergence, LoopedTransformer, StateChange, Unchanged, parse_rule
 from looped.models.generation import Sampling, generate, stream
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -89,6 +90,49 @@ def test_a_text_depends_neither_on_chunks_nor_on_its_batch_with_any_cache_policy
     assert texts[0] == [generate(model, [prompt], **options, cache_policy=policy)[0] for prompt in prompts]
 
 
+EVERY = {
+    "plain": dataclasses.replace(CONFIG, max_seq_len=12, num_loops=3),
+    "sections": dataclasses.replace(
+        CONFIG, max_seq_len=12, positions="rotary", prelude_layers=1, coda_layers=1, modulation="scale_gate"
+    ),
+}
+
+
+@pytest.fixture
+def unchecked():
+    """Checks of types in every call would take most of the time."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("policy", [None, "first", "last", "ring"])
+@pytest.mark.parametrize("rule", [None, "kl:0.05/token"])
+@pytest.mark.parametrize("name", list(EVERY))
+def test_every_policy_rule_and_chunk_writes_the_text_of_each_prompt_alone(name: str, rule: str | None, policy):
+    """Padding, other loops than in training, texts that end early and texts that fill the positions; and the loops."""
+    model = built(EVERY[name])
+    prompts = [torch.arange(n) * 7 % 11 for n in (1, 5, 12)]
+    ends = lambda written: len(written) > 2 and written[-1] < written[-2]  # noqa: E731
+    kept = 2 if policy in ("last", "ring") else None
+    for loops, sampling in ((6, GREEDY), (2, Sampling(temperature=0.9, top_p=0.9))):
+        options = {
+            "max_new_tokens": 5, "sampling": sampling, "vocab_size": 11, "stop": ends, "seed": 2, "num_loops": loops,
+            "exit_rule": rule and parse_rule(rule), "cache_policy": policy, "cache_loops": kept,
+        }  # fmt: skip
+
+        def texts(prompts, chunk, options=options):
+            written = [[] for _ in prompts]
+            for token in stream(model, prompts, chunk=chunk, **options):
+                written[token.row].append((token.token, token.loops))
+            return written
+
+        alone = [texts([torch.tensor([0])] * row + [prompt], 1)[row] for row, prompt in enumerate(prompts)]
+        for chunk in (1, 4):
+            assert texts(prompts, chunk) == alone
+
+
 @pytest.mark.parametrize("name", ["learned", "rotary"])
 @pytest.mark.parametrize("rule", [StateChange(threshold=0.6), Unchanged(), KLDivergence(threshold=0.05)])
 def test_exits_decide_each_token(name: str, rule):
@@ -165,6 +209,7 @@ def test_bad_settings(model: LoopedTransformer, options: dict, message: str):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"temperature": float("inf")}, "temperature=inf: expected at least 0, and finite"),
         ({"temperature": -1.0}, "temperature=-1.0: expected at least 0"),
         ({"temperature": float("nan")}, "temperature=nan: expected at least 0"),
         ({"top_k": 0}, "top_k=0: expected at least 1"),
@@ -174,6 +219,19 @@ def test_bad_settings(model: LoopedTransformer, options: dict, message: str):
 def test_bad_sampling(options: dict, message: str):
     with pytest.raises(ValueError, match=message):
         Sampling(**options)
+
+
+def test_a_temperature_near_zero_takes_the_most_probable_token(model: LoopedTransformer):
+    assert write(model, sampling=Sampling(temperature=1e-310)) == write(model, sampling=GREEDY)
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, Sampling()])
+def test_logits_that_are_not_finite_choose_no_token(model: LoopedTransformer, sampling: Sampling):
+    model = copy.deepcopy(model)
+    with torch.no_grad():
+        model.head.weight.mul_(1e308)
+    with pytest.raises(ValueError, match="logits: expected finite numbers"):
+        write(model, sampling=sampling)
 
 
 def test_only_a_causal_model_writes():

@@ -60,6 +60,7 @@ OF_TASK = {
     "in-context-tree": {
         "model.max_seq_len": (203, None),
         "model.activation": ("gelu_tanh", "gelu"),
+        "model.initialisation": ("in_context", "gpt2"),
         "task.truncation": ("published", "corrected"),
         "train.precision": ("fp32", "auto"),
     },
@@ -278,3 +279,27 @@ def test_matched_baselines_cost_what_they_say(by: str):
 def test_an_unknown_recipe_names_the_nearest():
     with pytest.raises(ValueError, match=r"'lcs-loped': unknown \(did you mean 'lcs-looped'\?\)"):
         recipe("lcs-loped")
+
+
+@pytest.mark.parametrize("variant", ["standard", "looped", "timestep"])
+def test_published_in_context_models_start_as_the_public_code(variant):
+    """Standard deviations: U(-b, b) has b / sqrt(3), with b = 1 / sqrt(20) at the embedding, 1 / 16 at the output."""
+    run = complete(recipe(f"in-context-tree-published-{variant}"))
+    model = LoopedTransformer(run.model)
+    spread = {name: (p.std(correction=0).item(), p.abs().max().item()) for name, p in model.named_parameters()}
+    bounds = {"embed": 20**-0.5, "head": 256**-0.5}
+    for name, bound in bounds.items():
+        for part in ("weight", "bias"):
+            deviation, largest = spread.pop(f"{name}.{part}")
+            assert largest <= bound
+            if (name, part) != ("head", "bias"):  # one number has no spread
+                assert deviation == pytest.approx(bound / 3**0.5, rel=0.1)
+    into_residual = 0.02 / (2 * run.model.core_layers) ** 0.5
+    for name, (deviation, largest) in spread.items():
+        wanted = into_residual if name.endswith(("project.weight", "down.weight")) else 0.02
+        if name.startswith("modulation.output") or name.endswith("bias"):
+            assert largest == 0
+        elif "norm" in name:
+            assert (deviation, largest) == (0, 1)
+        else:
+            assert deviation == pytest.approx(wanted, rel=0.02), name

@@ -3,6 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from messages import result_or_line
 from own_tasks import Collapse
 from test_own_task import Parity
 
@@ -77,6 +80,50 @@ def test_a_solver_that_breaks_its_word(answer: str, shown: str, monkeypatch: pyt
     monkeypatch.setattr(Parity, "solve", lambda self, symbols: answer)
     with pytest.raises(ValueError, match=rf"task parity: solve\('[01]+'\) gave {shown}; expected at most 1 symbols"):
         task.sample("train", 1, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "message"),
+    [
+        ("011", "vocabulary='011': expected every symbol once"),
+        (("a", "b", "a"), "expected every symbol once"),
+        (("a", "b c"), "'b c'; expected texts without white space"),
+        ("0 1", "' '; expected texts without white space"),
+        (("a", ""), "''; expected texts"),
+        ((0, 1), "0; expected texts"),
+        ("01·", "'·'; expected texts without white space, not ·"),
+    ],
+)
+def test_a_vocabulary_that_is_none(vocabulary, message, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Parity, "vocabulary", vocabulary)
+    with pytest.raises(ValueError, match=r"^task parity: vocabulary[^\n]+$") as error:
+        Parity(Parity.Config())
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("method", "given", "message"),
+    [
+        ("draw", "0" * 9, r"draw\(\d\) gave '0{9}'; expected \d symbols"),
+        ("draw", ["2"] * 8, r"draw\(\d\) gave '22222222'; expected \d symbols"),
+        ("draw", 7, r"draw\(\d\) gave '7'; expected \d symbols"),
+        ("solve", 1, r"solve\('[01]+'\) gave '1'; expected at most 1 symbols"),
+        ("solve", None, r"solve\('[01]+'\) gave 'None'; expected at most 1 symbols"),
+        ("solve", [["0"]], r"solve\('[01]+'\) gave .*; expected at most 1 symbols"),
+        ("output_length", 0, r"output_length\(8\)=0: expected at least 1"),
+    ],
+)
+def test_methods_that_break_their_word(method, given, message, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Parity, method, lambda self, argument, rng=None: given)
+    with pytest.raises(ValueError, match=rf"^task parity: {message}"):
+        Parity(Parity.Config()).sample("train", 200, np.random.default_rng(0), "8")
+
+
+@given(st.text(alphabet="abch \t|·٣\x1b", max_size=30))
+@settings(deadline=None, max_examples=300)
+def test_any_line_gives_an_input_or_one_clear_line(text):
+    result_or_line(TASK.read, [text], "in", "stop")
+    result_or_line(TASK.read, [text, "a"], "in", "skip")
 
 
 def test_lengths_are_positive():

@@ -52,6 +52,32 @@ def test_search_finds_what_is_known_and_never_more(name, kind):
     assert 0 <= torch.stack([x, other]).min() <= torch.stack([x, other]).max() <= 1
 
 
+@pytest.mark.parametrize("seq", [1, 2, 4])
+@pytest.mark.parametrize(("frequency", "delta"), [(5.0, 0.7), (2 * math.pi, 0.7), (8.0, 0.9), (math.pi, 1e300)])
+def test_search_finds_pairs_that_are_nearer_than_delta(seq, frequency, delta):
+    """A sine changes most over half a period, pi / frequency, which is less than delta."""
+    found = search(lambda x: torch.sin(frequency * x), "token", delta, seq=seq, dim=1)
+    known = 2.0 if frequency > 4 else 1.0
+    assert known * (1 - 1e-6) <= found.value <= known * (1 + 1e-12)
+
+
+def test_search_goes_on_until_it_stops_growing():
+    """Few random pairs miss the narrow peak at first; more repetitions find it."""
+    peak = lambda x: x + torch.exp(-((50 * (x - 0.77)) ** 2))  # noqa: E731
+    found = search(peak, "token", 0.05, seq=1, dim=1, samples=8, steps=4, seed=2)
+    fine = on_grid(peak, "token", 0.05, seq=1, dim=1, grid=10_000).value
+    assert found.value == pytest.approx(fine, rel=0.01)
+
+
+def test_grid_takes_the_largest_norm():
+    """sup |f(x) - f(y)|_inf of x and 2 x, of two tokens at once, at a distance of a quarter in each coordinate."""
+    double = lambda x: torch.cat([x, 2 * x], dim=-1)  # noqa: E731
+    for p, value in ((math.inf, 0.5), (1.0, 1.5), (2.0, math.sqrt(2 * 5) / 4)):
+        found = on_grid(double, "sequence", math.sqrt(2) / 4, seq=2, dim=1, grid=4, p=p)
+        assert found.value == pytest.approx(value)
+    assert on_grid(double, "sequence", 1e300, seq=1, dim=1, grid=4).value == pytest.approx(math.sqrt(5))
+
+
 def test_search_without_gradient_and_without_lipschitz_constant():
     root = lambda x: (x - 0.5).abs().sqrt()  # noqa: E731
     found = search(root, "token", 0.01, seq=2, dim=1)

@@ -3,9 +3,10 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from training_cases import tiny
 
 from looped.config import OptimConfig, ScheduleConfig
-from looped.training import LoopSchedule
+from looped.training import LoopSchedule, train
 from looped.training.schedule import learning_rate_at
 
 steps = st.integers(0, 10_000)
@@ -76,3 +77,11 @@ def test_published_epoch_schedule_leaves_the_first_epoch_at_zero():
 def test_rate_stays_between_zero_and_peak(step, every, schedule):
     optim = OptimConfig(warmup_steps=300, schedule=schedule, update_every=every)
     assert 0 <= learning_rate_at(optim, step, 10_000) <= optim.learning_rate
+
+
+@pytest.mark.parametrize(("injection", "said"), [("none", True), ("add", False)])
+def test_training_says_once_which_parts_get_no_gradient(injection, said, tmp_path, capsys):
+    schedule = ScheduleConfig(num_grad_loops=2)
+    train(tiny(model={"input_injection": injection}, schedule=schedule, steps=2), tmp_path / "run")
+    line = "with 3 loops and num_grad_loops=2, no gradient: embed, positions"
+    assert capsys.readouterr().err.count(line) == said

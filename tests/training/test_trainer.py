@@ -166,7 +166,8 @@ def test_killed_before_the_first_checkpoint_starts_again(tmp_path):
     train(run, tmp_path / "whole")
     folder = tmp_path / "run"
     folder.mkdir()
-    (folder / "config.json").write_text((tmp_path / "whole/config.json").read_text())
+    for name in ("config.json", "data.json"):
+        (folder / name).write_text((tmp_path / "whole" / name).read_text())
     (folder / "metrics.jsonl").write_text('{"kind": "tr')
     train(run, folder, resume=True)
     assert_same_run(tmp_path / "whole", folder, 20)

@@ -4,6 +4,7 @@ import json
 import random
 import re
 from collections.abc import Iterator, Sequence
+from reprlib import repr as shown  # cuts what is long
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor
 from looped.tasks.base import Batch, Split, Task, TaskSpec, split_of
 from looped.tasks.countdown.config import CountdownConfig
 from looped.tasks.countdown.solver import BLANK, OFFSET, SIGNS, STEP, Step, canonical_solutions, obeys_rules
+from looped.tasks.countdown.stated import check_solution
 from looped.tasks.registry import register
 
 FRUITLESS = 200  # rounds of draws after which a target counts as out of reach
@@ -171,7 +173,7 @@ class Countdown(Task):
         """Read lines `34 19 42 7 28` (numbers, then the target; or with commas), or JSON.
 
         JSON is a list of objects, or one object a line: {"nums": [34, 19, 42, 7], "target": 28}. An object may state a
-        "solution": ["34+42=76", ...], which must be right. Problems without a solution are accepted.
+        "solution", ["34+42=76", ...] or "(34+42)/19*7", which must be right. Problems without a solution are accepted.
         """
         rows: list[tuple[tuple[int, ...], int]] = []
         skipped = 0
@@ -190,9 +192,9 @@ class Countdown(Task):
     def _parse(self, row: Any) -> tuple[tuple[int, ...], int]:
         if isinstance(row, str) and row.startswith("{"):
             try:
-                row = json.loads(row)
+                row = _json(row)
             except json.JSONDecodeError as error:
-                raise ValueError(f"no JSON: {error}") from None
+                raise ValueError(f"no JSON: {error.msg}") from None
         values: list[Any]
         stated = None
         if isinstance(row, dict):
@@ -202,17 +204,23 @@ class Countdown(Task):
         elif isinstance(row, str):
             values = [int(word) if re.fullmatch("[0-9]{1,9}", word) else word for word in re.split(r"[\s,]+", row)]
         else:
-            raise ValueError(f"{row!r}: expected an object")
+            raise ValueError(f"{shown(row)}: expected an object")
         config = self.config
         if len(values) != config.numbers + 1:
-            raise ValueError(f"expected {config.numbers} numbers and a target, not {len(values)} values")
+            raise ValueError(
+                f"expected {config.numbers} numbers and a target, not {len(values)} values; a model has slots for one "
+                f"count of numbers (numbers={config.numbers})"
+            )
         limits = [config.max_number] * config.numbers + [config.max_target]
         for value, limit in zip(values, limits, strict=True):
             if type(value) is not int or not 1 <= value <= limit:
-                raise ValueError(f"{value!r}: expected a number from 1 to {limit}")
+                raise ValueError(f"{shown(value)}: expected a number from 1 to {limit}")
         numbers, target = tuple(values[:-1]), values[-1]
-        if stated is not None and not _is_solution(numbers, target, stated):
-            raise ValueError(f"the stated solution {stated!r} does not reach {target}")
+        if stated is not None:
+            try:
+                check_solution(numbers, target, stated)
+            except ValueError as error:
+                raise ValueError(f"the stated solution {shown(stated)} does not reach {target}: {error}") from None
         return numbers, target
 
 
@@ -223,21 +231,18 @@ def _rows(lines: Sequence[str], source: str) -> Iterator[tuple[str, Any]]:
         yield from ((f"line {k}", line.strip()) for k, line in enumerate(lines, start=1) if line.strip())
         return
     try:
-        items = json.loads("\n".join(lines))
+        items = _json("\n".join(lines))
     except json.JSONDecodeError as error:
         raise ValueError(f"{source}, line {error.lineno}: no JSON: {error.msg}") from None
     yield from ((f"item {k}", item) for k, item in enumerate(items, start=1))
 
 
-def _is_solution(numbers: tuple[int, ...], target: int, stated: Any) -> bool:
-    """Whether a list of texts such as "34+42=76" is a solution."""
-    if not isinstance(stated, list) or len(stated) != len(numbers) - 1:
-        return False
-    matches = [re.fullmatch(r"(\d{1,15})([-+*/])(\d{1,15})=(\d{1,15})", str(text)) for text in stated]
-    steps = [Step(int(m[1]), m[2], int(m[3]), int(m[4])) for m in matches if m]
-    if len(steps) < len(stated):
-        return False
-    return bool(obeys_rules(np.array([numbers]), np.array([target]), np.array([_tokens(steps)]))[0])
+def _json(text: str) -> Any:
+    """The value of JSON text. An integer of more than 18 digits stays a text, because no number here is so large."""
+    try:
+        return json.loads(text, parse_int=lambda digits: int(digits) if len(digits) <= 18 else digits)
+    except RecursionError:
+        raise json.JSONDecodeError("too deeply nested", text, 0) from None
 
 
 def _tokens(steps: Sequence[Step]) -> list[int]:

@@ -23,6 +23,13 @@ class Prompt(NamedTuple):
     """The values; the last one is NaN if the answer is unknown."""
     labels: tuple[str, str] | None = None
     """Names of the classes -1 and 1; None for real values."""
+    offset: float = 0.0
+    scale: float = 1.0
+    """The value y is written as offset + scale * y."""
+
+    def text(self, y: float) -> str | float:
+        """A value to print: a label, or a number of four digits."""
+        return float(f"{self.offset + self.scale * y:.4g}") if self.labels is None else self.labels[y > 0]
 
 
 class PromptTask(Task):
@@ -86,13 +93,13 @@ class PromptTask(Task):
         """The value at the last point. For classes, the more probable one and its probability, as y is -1 or 1."""
         value = float(logits[2 * len(problem.y) - 2, 0])
         confidence = None if problem.labels is None else min(1.0, (1 + abs(value)) / 2)
-        return {"answer": text_of(value, problem.labels), "valid": None, "confidence": confidence}
+        return {"answer": problem.text(value), "valid": None, "confidence": confidence}
 
     def to_text(self, problem: Prompt) -> dict[str, str]:
         """The last point, and its value if it is known."""
         return {
             "input": " ".join(f"{value:g}" for value in problem.x[-1]),
-            "expected": "" if math.isnan(problem.y[-1]) else str(text_of(float(problem.y[-1]), problem.labels)),
+            "expected": "" if math.isnan(problem.y[-1]) else str(problem.text(float(problem.y[-1]))),
         }
 
     def describe(self, problem: Prompt, logits: Float[Tensor, "seq output"] | None = None) -> str:
@@ -101,7 +108,7 @@ class PromptTask(Task):
         lines = [f"{self.question}: {count} points, {some} -> value, of which the last is asked for"]
         lines += ["..."] * (count > SHOWN_POINTS)
         for x, y in list(zip(problem.x, problem.y, strict=True))[-SHOWN_POINTS:]:
-            shown = "unknown" if math.isnan(y) else text_of(float(y), problem.labels)
+            shown = "unknown" if math.isnan(y) else problem.text(float(y))
             lines.append(f"{' '.join(f'{value:6.2f}' for value in x[-SHOWN_COORDINATES:])} -> {shown}")
         if logits is not None:
             lines.append(f"prediction of the last value: {self.answer(problem, logits)['answer']}")
@@ -128,8 +135,3 @@ def encode_arrays(x: Float[np.ndarray, "batch points dim"], y: Float[np.ndarray,
     targets, mask = np.zeros((batch, 2 * points), np.float32), np.zeros((batch, 2 * points), bool)
     targets[:, ::2], mask[:, ::2] = y, True
     return Batch(*map(torch.from_numpy, (inputs, targets, mask, np.ones_like(mask))))
-
-
-def text_of(value: float, labels: tuple[str, str] | None) -> str | float:
-    """A value to print: a label, or a number of four digits."""
-    return float(f"{value:.4g}") if labels is None else labels[value > 0]

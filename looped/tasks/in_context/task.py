@@ -10,7 +10,7 @@ from jaxtyping import Float
 from looped.tasks.base import Batch, Split
 from looped.tasks.in_context.config import InContextConfig
 from looped.tasks.in_context.prompts import Prompt, PromptTask, encode_arrays
-from looped.tasks.in_context.table_files import prompts_to_solve, read_table
+from looped.tasks.in_context.table_files import Choices, prompts_to_solve, read_table
 from looped.tasks.registry import register
 
 Points = Float[np.ndarray, "batch points dim"]
@@ -111,7 +111,7 @@ class InContext(PromptTask):
 
         Rows without a value are the problems. Rows with a value are the context of each problem.
         """
-        table, skipped = read_table(lines, source, "number", on_bad_row=on_bad_row)
+        table, skipped = read_table(lines, source, Choices("number", dim=self.dim), on_bad_row=on_bad_row)
         return prompts_to_solve(table, source, self.dim, self.points), skipped
 
 

@@ -1,6 +1,6 @@
 """The settings of the task tables."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from looped.strict import check, frozen, ordered, positive
 from looped.tasks.registry import TaskConfig
@@ -8,18 +8,26 @@ from looped.tasks.registry import TaskConfig
 
 @frozen
 class TablesConfig(TaskConfig):
-    """Predict the last column of a table's row from other rows. The model is tested on a held-out table.
+    """Predict one column of a table's row from the others, given whole rows. The model is tested on a held-out table.
 
     The published filter of OpenML tables is min_features=5, dim=20, min_rows=1000, max_rows=10000.
     """
 
+    paths: ClassVar[tuple[str, ...]] = ("tables", "held_out")
+
     tables: tuple[str, ...] = ("iris", "breast_cancer", "digits", "wine")
-    """CSV (with a line of names) or ARFF files with the target in the last column, or data sets of scikit-learn: iris,
-    wine, breast_cancer, digits (classes), diabetes (numbers)."""
+    """CSV files (with a line of names), ARFF files, or data sets of scikit-learn: iris, wine, breast_cancer, digits
+    (classes), diabetes (numbers). Files may be compressed."""
     held_out: str = "wine"
     """The one of `tables` that is not used in training."""
-    target: Literal["class", "number"] = "class"
-    """Type of the last column. With class, each prompt has two of the classes."""
+    target: tuple[str, ...] = ()
+    """Names of target columns. A file has exactly one of them. Without names the target is the last column."""
+    target_type: Literal["class", "number"] = "class"
+    """Type of the target. With class, each prompt has two of the classes."""
+    categories: Literal["refuse", "onehot", "drop"] = "refuse"
+    """What happens to a column of categories. onehot: each one that occurs becomes a feature, which is 1 or 0."""
+    missing: Literal["refuse", "mean"] = "refuse"
+    """What happens to a missing feature. mean: it becomes the mean of the context rows, so standardised it is 0."""
     dim: int = 64
     """Width of an input row; rows with fewer features have zeros on their left."""
     points: int = 41

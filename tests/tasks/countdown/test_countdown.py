@@ -255,7 +255,18 @@ def test_read(lines):
         ('{"nums": [1, 2, 3, 4]}', 'expected {"nums"'),
         ('{"nums": [1, 2, true, 4], "target": 5}', "True: expected"),
         ('{"nums": [1, 2, 3, 4], "target": 10, "solution": "no"}', "the stated solution 'no' does not reach 10"),
-        ('{"nums": [1, 2, 3, 4], "target": 10, "solution": ["1+2=3", "3+3=6", "6+4"]}', "does not reach 10"),
+        ('{"nums": [1, 2, 3, 4], "target": 10, "solution": ["1+2=3", "3+3=6", "6+4=11"]}', "6+4 is 10, not '11'"),
+        ('{"nums": "1 2 3 4", "target": 10}', 'expected {"nums"'),
+        ('{"nums": [1, 2, 3], "target": 6}', "a model has slots for one count of numbers (numbers=4)"),
+        ('{"nums": [1, 2, 3, 4], "target": "10"}', "'10': expected a number"),
+        ('{"nums": [1, 2, 3, 4], "target": 10.0}', "10.0: expected a number"),
+        ('{"nums": [1, 2, 3, 4], "target": NaN}', "nan: expected a number"),
+        ('{"nums": [1, 2, 3, [4]], "target": 10}', "[4]: expected a number"),
+        ('{"nums": [1, 2, 3, ' + "7" * 5000 + '], "target": 10}', "7777'): expected a number".replace(")", "")),
+        ('{"nums": [1, 2, 3, 4], "target": ' + "[" * 900 + "]" * 900 + "}", "[...]"),
+        ('{"nums": ' + "[" * 100_000, "no JSON: too deeply nested"),
+        ('{"nums": [1, 2, 3, 4], "target": 10, "solution": {"a": 1}}', "expected a text or a list of texts"),
+        ('{"nums": [1, 2, 3, 4], "target": 10, "solution": [10]}', "expected a text or a list of texts"),
     ],
 )
 def test_bad_rows(line, reason):
@@ -273,5 +284,7 @@ def test_bad_files():
         make().read([""], "file", "stop")
     with pytest.raises(ValueError, match="file, line 2: no JSON"):
         make().read(["[", "x]"], "file", "stop")
+    with pytest.raises(ValueError, match="file, line 1: no JSON: too deeply nested"):
+        make().read(["[" * 100_000], "file", "stop")
     with pytest.raises(ValueError, match="file, item 2: 5: expected an object"):
         make().read(['[{"nums": [34, 19, 42, 7], "target": 28}, 5]'], "file", "stop")

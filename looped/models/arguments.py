@@ -1,0 +1,67 @@
+"""Checks of the arguments of a forward pass."""
+
+from collections.abc import Collection
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+MAX_LOOPS = 1_000_000
+"""More loops are refused, because a call would never end."""
+
+
+def check_inputs(embed: Any, inputs: Any, positions: Any = None) -> None:
+    """Raises ValueError for inputs that an embedding of tokens or of vectors cannot read, and positions of others."""
+    if not isinstance(inputs, Tensor):
+        raise ValueError(f"inputs: expected a tensor, not {type(inputs).__name__}")
+    found = f"inputs: have shape {tuple(inputs.shape)} and type {str(inputs.dtype).removeprefix('torch.')}"
+    if inputs.ndim < 2 or not inputs.shape[1]:
+        raise ValueError(f"{found}; expected (batch, seq, ...) with at least 1 position")
+    if isinstance(embed, nn.Embedding) and (inputs.ndim > 2 or inputs.dtype not in (torch.int64, torch.int32)):
+        raise ValueError(f"{found}; expected tokens (batch, seq) of type int64 or int32")
+    if isinstance(embed, nn.Linear):
+        same = inputs.dtype == embed.weight.dtype or torch.is_autocast_enabled(inputs.device.type)
+        if inputs.ndim != 3 or inputs.shape[2] != embed.in_features or not (inputs.is_floating_point() and same):
+            kind = str(embed.weight.dtype).removeprefix("torch.")
+            raise ValueError(f"{found}; expected vectors (batch, seq, {embed.in_features}) of type {kind}")
+    batch, seq = inputs.shape[:2]
+    if positions is not None and not (
+        isinstance(positions, Tensor)
+        and positions.dtype in (torch.int64, torch.int32)
+        and positions.shape in ((batch, seq), (1, seq), (seq,))
+    ):
+        raise ValueError(f"positions: expected whole numbers of shape ({batch}, {seq})")
+
+
+def checked_state(state: Any, initial: Tensor) -> Tensor:
+    """The state before the first loop; ValueError unless it is like the model's own."""
+    if not isinstance(state, Tensor) or state.shape != initial.shape:
+        found = f"has shape {tuple(state.shape)}" if isinstance(state, Tensor) else f"is {type(state).__name__}"
+        raise ValueError(f"initial_state: {found}; expected {tuple(initial.shape)}")
+    return state.to(initial.dtype)
+
+
+def loop_numbers(given: Any, every: range) -> Collection[int]:
+    """The loops whose logits are wanted, which are some of `every`; ValueError for others."""
+    if isinstance(given, str):
+        chosen: Any = {"last": every[-1:], "all": every}.get(given, ())
+    else:
+        chosen = given if isinstance(given, Collection) and all(type(n) is int and n in every for n in given) else ()
+    if not len(chosen):
+        raise ValueError(f"loop_logits={given!r}: expected last, all, or loop numbers from 1 to {len(every)}")
+    return chosen
+
+
+def checked_mask(inputs: Tensor, mask: Any) -> Tensor | None:
+    """The attention mask as booleans; ValueError for another type or shape."""
+    if mask is None:
+        return None
+    batch, seq = inputs.shape[:2]
+    if not isinstance(mask, Tensor):
+        raise ValueError(f"attention_mask: expected a tensor, not {type(mask).__name__}")
+    if mask.shape not in ((batch, seq), (batch, seq, seq)):
+        expected = f"({batch}, {seq}), or ({batch}, {seq}, {seq}) for each query and key"
+        raise ValueError(f"attention_mask: has shape {tuple(mask.shape)}; expected {expected}")
+    if mask.is_floating_point() and not bool(((mask == 0) | (mask == 1)).all()):
+        raise ValueError("attention_mask: expected booleans, or 1 at real positions and 0 at padding")
+    return mask.bool()
