@@ -1,44 +1,12 @@
 """Files that are written whole or not at all, also if the process is killed while it writes."""
 
 import contextlib
-import gzip
 import json
-import lzma
 import os
 import secrets
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
-
-import zstandard
-
-
-def read_text(path: Path) -> str:
-    """The text of a file. Compression by xz, gzip or Zstandard is detected from the content.
-
-    Raises:
-        ValueError: one line, for a file that cannot be read, is damaged, empty, or not UTF-8.
-    """
-    try:
-        content = path.read_bytes()
-        if content.startswith(b"\xfd7zXZ\0"):
-            content = lzma.decompress(content)
-        elif content.startswith(b"\x1f\x8b"):
-            content = gzip.decompress(content)
-        elif content.startswith(b"\x28\xb5\x2f\xfd"):
-            with zstandard.ZstdDecompressor().stream_reader(content, read_across_frames=True) as reader:
-                content = reader.read()
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 text (byte {error.start})") from None
-    except (EOFError, lzma.LZMAError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError):
-        raise ValueError(f"{path}: the compressed file is damaged or cut short") from None
-    except OSError as error:
-        raise ValueError(f"{path}: {error.strerror or error}") from None
-    if not text.strip():
-        raise ValueError(f"{path}: empty file")
-    return text
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:

@@ -14,11 +14,11 @@ from rich.text import Text
 from looped.config import ModelConfig, RunConfig
 from looped.evaluation.calibration import calibrate
 from looped.evaluation.scores import EVALUATION_SEED, evaluate, predictor, solve, visualisations
-from looped.files import read_text
 from looped.locks import locked
 from looped.models.exit_rules import ExitRule, learned_rule, parse_rule
 from looped.models.transformer import LoopedTransformer
 from looped.printing import printable
+from looped.reading import read_text
 from looped.run_data import answering_task, task_with_data
 from looped.run_folder import (
     AnswersByLoop,

@@ -1,8 +1,15 @@
 """Language models on the command line: training, scores, text, and mistakes in one clear line."""
 
+import contextlib
 import json
 import lzma
+import os
+import pty
+import re
 import shlex
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -145,6 +152,56 @@ def test_solve_tells_the_next_token(capsys: pytest.CaptureFixture[str]):
     assert all(row["answer"] and 0 < row["confidence"] <= 1 for row in rows)
 
 
+def test_a_line_ends_at_a_line_feed_only(capsys: pytest.CaptureFixture[str]):
+    Path("prompts.txt").write_bytes("7\x0cmen\r\nand\u20287\n".encode())
+    assert main(shlex.split("solve run prompts.txt --format jsonl")) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["input"] for row in rows] == ["7\x0cmen", "and\u20287"]
+
+
+def test_control_characters_are_visible_on_a_terminal():
+    command = "-m looped.cli generate run --prompt 7 --tokens 60 --temperature 90 --seed 5"
+    shown = subprocess.run([sys.executable, *command.split()], capture_output=True, check=True).stdout
+    assert re.search(rb"[\x00-\x08\x0e-\x1f]", shown)  # raw in a file
+    leader, follower = pty.openpty()
+    subprocess.run([sys.executable, *command.split()], stdout=follower, check=True)
+    os.close(follower)
+    seen = b""
+    with contextlib.suppress(OSError), open(leader, "rb", buffering=0) as terminal:  # EIO at the end
+        while part := terminal.read(4096):
+            seen += part
+    text = seen.decode()
+    assert not re.search(r"[\x00-\x08\x0e-\x1f\x7f-\x9f]", text)
+    assert re.search(r"\\x[01]", text)
+
+
+def test_a_run_is_used_anywhere_without_its_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    write = ["generate", "run", "--prompt", "7 men", "--tokens", "20", "--temperature", "0"]
+    assert main(write) == 0
+    text = capsys.readouterr().out
+    shutil.copytree("run", tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    Path("prompts.txt").write_text("7 men\n")
+    assert main(write) == 0
+    assert capsys.readouterr().out == text
+    assert main(["solve", "run", "prompts.txt"]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["prompts.txt", "run"]
+
+
+def test_another_text_does_not_change_the_tokens_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    for name in ("run", "text.txt"):
+        (shutil.copytree if name == "run" else shutil.copy)(name, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    write = ["generate", "run", "--prompt", "7 men", "--tokens", "20", "--temperature", "0"]
+    assert main(write) == 0
+    text = capsys.readouterr().out
+    Path("text.txt").write_text("zebra quartz vivid jumble\n\n" * 300 + Path("text.txt").read_text())
+    assert main(write) == 0
+    assert capsys.readouterr().out == text
+    assert main(["evaluate", "run", "--loops", "2", "--examples", "8"]) == 2
+    assert "text.txt: changed since run was trained on it" in capsys.readouterr().err
+
+
 # The command, and what the complaint has to say.
 MISTAKES = {
     "no text named": ("train language-looped --out new", ("task.train_files=()", "files or folders of text")),
@@ -187,6 +244,8 @@ MISTAKES = {
     "generate with another task": ("generate boards --prompt a", ("boards: trained on sudoku", "a run on text")),
     "generate without a prompt": ("generate run", ("--prompt",)),
     "generate from nothing": ("generate run --prompt ''", ("empty prompt",)),
+    "generate from no UTF-8": ("generate run --prompt 'a\udcff'", ("--prompt", "'a\\udcff': not UTF-8 text")),
+    "generate until nothing": ("generate run --prompt a --stop ''", ("--stop", "an empty text")),
     "generate from too much": (f"generate run --prompt '{'x ' * 40}'", ("a prompt of", "task.context=16")),
     "generate nothing": ("generate run --prompt a --tokens 0", ("tokens=0", "at least 1")),
     "generate hot": ("generate run --prompt a --temperature -1", ("temperature=-1.0", "at least 0")),

@@ -12,10 +12,11 @@ from tyro.conf import Positional
 from looped.commands.arguments import command
 from looped.config import CachePolicy
 from looped.models.generation import Sampling, stream
+from looped.printing import printable
 from looped.run_data import answering_task
 from looped.run_folder import read_config
 from looped.runs import loop_setting
-from looped.tasks.base import Tokenizer
+from looped.tasks.base import Tokenizer, common_start, continuation
 from looped.training.checkpoint import load_run
 from looped.training.devices import Device, find_device
 
@@ -65,6 +66,13 @@ def generate(
         raise ValueError(f"{run}: trained on {config.task.name}; expected a run on text")
     if not prompt:
         raise ValueError("--prompt: expected at least one text to continue")
+    for text in (*prompt, *stop):
+        if any("\ud800" <= character <= "\udfff" for character in text):  # how Python keeps bytes that are not UTF-8
+            raise ValueError(f"--prompt, --stop: {text!a}: not UTF-8 text")
+    if "" in stop:
+        raise ValueError("--stop: an empty text; expected some text")
+    if tokens < 1:
+        raise ValueError(f"tokens={tokens}: expected at least 1")
     if num_loops is not None and num_loops < 1:
         raise ValueError(f"num_loops={num_loops}: expected at least 1")
     config, model, step = load_run(run, checkpoint)
@@ -90,7 +98,9 @@ def generate(
             text.ids.append(token.token)
         text.loops.append(token.loops)
         if len(prompt) == 1:
-            print(text.new(token.last), end="\n" if token.last else "", flush=True)
+            fresh = text.new(token.last)
+            shown = printable(fresh, keep="\n\t") if sys.stdout.isatty() else fresh
+            print(shown, end="\n" if token.last else "", flush=True)
         elif token.last:
             mean = sum(text.loops) / len(text.loops)
             print(
@@ -104,17 +114,18 @@ class Typed:
 
     def __init__(self, tokenizer: Tokenizer, prompt: str, stop: Sequence[str]) -> None:
         self.tokenizer, self.prompt, self.stop = tokenizer, prompt, stop
+        (self.prompt_ids,) = tokenizer.encode([prompt])
         self.ids: list[int] = []
         self.loops: list[int] = []
         self.shown = ""
 
     def has_stop(self, written: Sequence[int]) -> bool:
-        text = self.tokenizer.decode(written)
+        text = continuation(self.tokenizer, self.prompt_ids, written)
         return any(word in text for word in self.stop)
 
     def whole(self) -> str:
         """The prompt and the generated text, up to a stop string."""
-        text = self.tokenizer.decode(self.ids)
+        text = continuation(self.tokenizer, self.prompt_ids, self.ids)
         ends = [text.index(word) + len(word) for word in self.stop if word in text]
         return self.prompt + text[: min(ends, default=None)]
 
@@ -123,7 +134,7 @@ class Typed:
         text = self.whole()
         if text.endswith("\ufffd") and not last:
             return ""
-        fresh, self.shown = text[len(self.shown) :], text
+        fresh, self.shown = text[common_start(self.shown, text) :], text
         return fresh
 
 

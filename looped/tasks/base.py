@@ -25,7 +25,12 @@ BUCKETS = 16
 
 def split_of(key: bytes) -> Split:
     """The only split for an example with the content `key`."""
-    bucket = zlib.crc32(key) % BUCKETS
+    return split_of_hash(zlib.crc32(key))
+
+
+def split_of_hash(crc: int) -> Split:
+    """The only split for an example whose content has this CRC-32."""
+    bucket = crc % BUCKETS
     return "test" if bucket == 0 else "validation" if bucket == 1 else "train"
 
 
@@ -75,6 +80,19 @@ class Tokenizer(Protocol):
     def decode(self, ids: Sequence[int]) -> str:
         """The text of some token ids."""
         ...
+
+
+def continuation(tokenizer: Tokenizer, before: Sequence[int], new: Sequence[int]) -> str:
+    """The text that the ids `new` add after the ids `before`. Some tokenizers decode an id differently at the start."""
+    start, whole = tokenizer.decode(before), tokenizer.decode([*before, *new])
+    return whole[common_start(start, whole) :]
+
+
+def common_start(one: str, other: str) -> int:
+    """The number of characters that two texts have in common at their start."""
+    if other.startswith(one):
+        return len(one)
+    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), len(other))
 
 
 Predict = Callable[[Batch, Sequence[int]], Float[Tensor, "loops batch seq output"]]

@@ -48,8 +48,8 @@ class Slow(EditDistance):
 def start(folder: Path, words: str, **environment: str) -> subprocess.Popen[str]:
     (folder / "slow.py").write_text(TASK)
     command = [sys.executable, "-m", "looped.cli", "--import", "slow.py", "train", *shlex.split(words)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command, cwd=folder, env=os.environ | environment, text=True, **pipes)
+    out = err = subprocess.PIPE
+    return subprocess.Popen(command, cwd=folder, env=os.environ | environment, text=True, stdout=out, stderr=err)
 
 
 def end(process: subprocess.Popen[str]) -> tuple[int, list[str], list[str]]:

@@ -71,6 +71,7 @@ def test_other_sizes_are_refused_with_the_option(base, tmp_path):
 def test_changed_weights_are_refused(base, tmp_path):
     copy = shutil.copytree(base, tmp_path / "base")
     run = tuned(copy)
+    assert run.start is not None
     path = checkpoint._path(copy, run.start.step)
     shutil.copy(path / "model.safetensors", path / "average.safetensors")
     with pytest.raises(ValueError, match=r"average\.safetensors: not the weights from which this training began"):

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from looped.files import read_text
+from looped.reading import read_text
 from looped.strict import nearest
 from looped.tasks.in_context.prompts import Prompt
 from looped.tasks.in_context.table_text import Cell, Column, Grid, read_grid, shown

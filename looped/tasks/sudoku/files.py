@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
-from looped.files import read_text
+from looped.reading import read_text
 from looped.tasks.sudoku.formats import BLANKS, SHOWN, Row, rows
 from looped.tasks.sudoku.solver import FEWEST_CLUES, GUESSES, solve
 

@@ -1,6 +1,6 @@
 """The settings of the task text."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from looped.strict import check, forbid_unused, frozen, positive
 from looped.tasks.registry import TaskConfig
@@ -9,6 +9,10 @@ from looped.tasks.registry import TaskConfig
 @frozen
 class TextConfig(TaskConfig):
     """Predict every next token of a text."""
+
+    paths: ClassVar[tuple[str, ...]] = (
+        "train_files", "validation_files", "test_files", "dataset", "tokenizer", "cache",
+    )  # fmt: skip
 
     train_files: tuple[str, ...] = ()
     """Files of text or .jsonl, plain or .xz, .gz, .zst, or folders with *.txt and *.jsonl files (also compressed)."""

@@ -3,39 +3,47 @@
 The folder of a prepared corpus holds `train.npy`, `validation.npy` and `test.npy`: one axis of uint16 or uint32 ids,
 with an end of text first and after every document. It also holds `tokenizer.json` (not for bytes) and
 `manifest.json`: the settings, the sha256 of each source and of the tokenizer, and the counts of each split.
+
+Text goes from the sources to the token files in pieces, and is never in memory as a whole. Only a long document whose
+content decides its split is.
 """
 
 import contextlib
 import json
-import os
-import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
+from uuid import uuid4
 
 import numpy as np
 from jaxtyping import UInt
 
-from looped.files import read_text, sync
-from looped.tasks.base import SPLITS, Tokenizer
+from looped.files import sync
+from looped.reading import read_text
+from looped.tasks.base import SPLITS, Split, Tokenizer
 from looped.tasks.text.config import TextConfig
-from looped.tasks.text.sources import by_content, check_splits, named, read_documents, resolved, sha256, source_hashes
+from looped.tasks.text.encoding import COUNTS, encode, id_type, pieces
+from looped.tasks.text.sources import (
+    SplitPart,
+    named,
+    read_documents,
+    resolved,
+    sha256,
+    source_hashes,
+    split_by_content,
+)
 from looped.tasks.text.tokenizer import (
     BPETokenizer,
     ByteTokenizer,
     as_tokenizer,
+    checked_json,
     read_bpe,
     tokenizer_files,
     trained_bpe,
 )
 
 MANIFEST, TOKENIZER = "manifest.json", "tokenizer.json"
-PIECE = 1 << 16  # characters that are encoded at a time
-PIECES = 256  # pieces that the processor's cores encode together
-# Long documents are cut between a word and white space, as tokenizers of GPT-2 and its successors end a word there too.
-CUT = re.compile(r"(?<=[^\W_])\s")
 
 
 class Corpus(NamedTuple):
@@ -47,6 +55,23 @@ class Corpus(NamedTuple):
     tokens: dict[str, UInt[np.ndarray, " tokens"]]
     counts: dict[str, dict[str, int]]
     """Counts by split: tokens (without the first), documents, words (between white space) and bytes (of UTF-8)."""
+    lost: int = 0
+    """Characters that the tokens do not give back, because the tokenizer changes or drops them."""
+    sources: Mapping[str, str] = {}
+    """The sha256 of each source of text, by its name in the settings."""
+
+    def __reduce__(self) -> tuple[Callable[..., "Corpus"], tuple[Any, ...]]:
+        # Another process maps the token files itself. Copies of the maps would fill its memory.
+        if self.folder is None:
+            return Corpus, tuple(self)
+        return _mapped_corpus, (self.folder, self.tokenizer, self.counts, self.lost, self.sources)
+
+
+def _mapped_corpus(
+    folder: Path, tokenizer: Tokenizer, counts: dict[str, dict[str, int]], lost: int, sources: Mapping[str, str]
+) -> Corpus:
+    tokens = {split: np.load(folder / f"{split}.npy", mmap_mode="r", allow_pickle=False) for split in SPLITS}
+    return Corpus(folder, tokenizer, tokens, counts, lost, sources)
 
 
 def open_corpus(config: TextConfig) -> Corpus:
@@ -58,7 +83,6 @@ def open_corpus(config: TextConfig) -> Corpus:
     """
     if not (config.train_files or config.dataset):
         raise ValueError("task.train_files=(): expected files or folders of text, or a --task.dataset")
-    sources = source_hashes(config)
     settings = {
         "train_files": resolved(config.train_files),
         "validation_files": resolved(config.validation_files),
@@ -72,6 +96,7 @@ def open_corpus(config: TextConfig) -> Corpus:
         "version": config.version,
     }
     folder = Path(config.cache).expanduser() / f"text-{sha256(json.dumps(settings).encode())[:16]}"
+    sources = source_hashes(config, prepared=folder.exists())
     if not folder.exists():
         _prepare(config, settings, sources, folder)
     return _load(config, sources, folder)
@@ -89,18 +114,24 @@ def corpus_in_memory(config: TextConfig, texts: Mapping[str, Iterable[str]] | It
     """
     if config.train_files or config.dataset:
         raise ValueError(f"task.train_files, task.dataset: {named(config)}; expected none beside documents in memory")
+    parts: list[SplitPart]
     if isinstance(texts, Mapping):
-        found = {split: list(texts.get(split, ())) for split in SPLITS}
+        parts = [(split, text, True) for split in SPLITS for text in texts.get(split, ())]
     else:
-        found = by_content(list(texts))
-    check_splits(found, "documents")
+        parts = list(split_by_content((text, True) for text in texts))
     if tokenizer is not None:
         tokenizer = as_tokenizer(tokenizer, config.end_token)
-    elif (inner := _tokenizer_json(config, found["train"])) is None:
-        tokenizer = ByteTokenizer()
     else:
-        tokenizer = BPETokenizer(inner, config.end_token, config.tokenizer)
-    return Corpus(None, tokenizer, *_encoded(found, tokenizer, config.context, "documents"))
+        tokenizer, _ = _tokenizer(config, lambda: parts)
+    tokens: dict[Split, list[np.ndarray]] = {split: [] for split in SPLITS}
+    counts, lost = encode(parts, tokenizer, lambda split, ids: tokens[split].append(ids), "documents")
+    _check_counts(counts, config.context, "documents")
+    return Corpus(None, tokenizer, {split: np.concatenate(ids) for split, ids in tokens.items()}, counts, lost)
+
+
+def _located(hashes: dict[str, str]) -> dict[str, str]:
+    """The same hashes, by absolute paths."""
+    return {str(Path(name).resolve()) if Path(name).exists() else name: digest for name, digest in hashes.items()}
 
 
 # Preparation
@@ -108,21 +139,27 @@ def corpus_in_memory(config: TextConfig, texts: Mapping[str, Iterable[str]] | It
 
 def _prepare(config: TextConfig, settings: dict[str, Any], sources: dict[str, dict[str, str]], folder: Path) -> None:
     """Write the prepared folder, whole or not at all."""
-    texts = read_documents(config)
-    inner = _tokenizer_json(config, texts["train"])
-    tokenizer = ByteTokenizer() if inner is None else BPETokenizer(inner, config.end_token, config.tokenizer)
-    tokens, counts = _encoded(texts, tokenizer, config.context, named(config))
-    manifest = {
-        "settings": settings,
-        "sources": sources,
-        "tokenizer": {"sha256": inner and sha256(inner.encode()), "vocab_size": tokenizer.vocab_size},
-        "splits": counts,
-    }
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    temporary = folder.with_name(f".{folder.name}.{uuid4().hex}.tmp")
     try:
+        tokenizer, inner = _tokenizer(config, lambda: read_documents(config))
         temporary.mkdir(parents=True)
-        for split, ids in tokens.items():
-            np.save(temporary / f"{split}.npy", ids, allow_pickle=False)
+        with contextlib.ExitStack() as stack:
+            files = {
+                split: stack.enter_context(TokenFile(temporary / f"{split}.npy", id_type(tokenizer)))
+                for split in SPLITS
+            }
+            counts, lost = encode(
+                read_documents(config), tokenizer, lambda split, ids: files[split].write(ids), named(config)
+            )
+        _check_counts(counts, config.context, named(config))
+        manifest = {
+            "settings": settings,
+            "sources": {part: _located(hashes) for part, hashes in sources.items()},
+            "tokenizer": inner and sha256(inner.encode()),
+            "vocab_size": tokenizer.vocab_size,
+            "splits": counts,
+            "lost": lost,
+        }
         if inner is not None:
             (temporary / TOKENIZER).write_text(inner, encoding="utf-8")
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
@@ -135,61 +172,58 @@ def _prepare(config: TextConfig, settings: dict[str, Any], sources: dict[str, di
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _tokenizer_json(config: TextConfig, train: Sequence[str]) -> str | None:
-    """The tokenizer as JSON; None for bytes."""
+def _tokenizer(config: TextConfig, documents: Callable[[], Iterable[SplitPart]]) -> tuple[Tokenizer, str | None]:
+    """The tokenizer of the settings, and its JSON (None for bytes)."""
     if config.tokenizer == "bytes":
-        return None
+        return ByteTokenizer(), None
     if config.tokenizer == "bpe":
-        return trained_bpe((piece for text in train for piece, _ in _pieces(text)), config.bpe_size)
-    return read_bpe(tokenizer_files(config.tokenizer))
+        train = (text for split, text, _ in pieces(documents()) if split == "train")
+        inner = trained_bpe(train, config.bpe_size)
+    else:
+        inner = read_bpe(tokenizer_files(config.tokenizer))
+    return BPETokenizer(inner, config.end_token, config.tokenizer), inner
 
 
-def _encoded(
-    texts: dict[str, list[str]], tokenizer: Tokenizer, context: int, name: str
-) -> tuple[dict[str, UInt[np.ndarray, " tokens"]], dict[str, dict[str, int]]]:
-    """The tokens and the counts of each split (see `Corpus`)."""
-    tokens = {split: encode(texts[split], tokenizer) for split in SPLITS}
-    _check_lengths({split: len(ids) for split, ids in tokens.items()}, context, name)
-    counts = {
-        split: {
-            "tokens": len(tokens[split]) - 1,
-            "documents": len(texts[split]),
-            "words": sum(len(text.split()) for text in texts[split]),
-            "bytes": sum(len(text.encode()) for text in texts[split]),
-        }
-        for split in SPLITS
-    }
-    return tokens, counts
+class TokenFile:
+    """A .npy file of one axis that grows."""
+
+    def __init__(self, path: Path, kind: type[np.unsignedinteger]) -> None:
+        self.length, self.kind, self.file = 0, kind, path.open("wb")
+        self._write_header()
+
+    def _write_header(self) -> None:
+        """Write the header for the present length. Its size does not depend on the length."""
+        described = np.lib.format.dtype_to_descr(np.dtype(self.kind))
+        np.lib.format.write_array_header_1_0(
+            self.file, {"shape": (self.length,), "fortran_order": False, "descr": described}
+        )
+
+    def write(self, ids: np.ndarray) -> None:
+        self.length += len(ids)
+        self.file.write(ids.tobytes())
+
+    def __enter__(self) -> "TokenFile":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self.file:
+            self.file.seek(0)
+            self._write_header()
 
 
-def encode(texts: Sequence[str], tokenizer: Tokenizer) -> UInt[np.ndarray, " tokens"]:
-    """An end of text, then each document followed by an end of text."""
-    kind = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32
-    parts = [np.array([tokenizer.end], kind)]
-    pieces = (piece for text in texts for piece in _pieces(text))
-    while batch := list(islice(pieces, PIECES)):
-        ids: list[int] = []
-        for encoded, (_, last) in zip(tokenizer.encode([text for text, _ in batch]), batch, strict=True):
-            ids += encoded
-            ids += [tokenizer.end] * last
-        parts.append(np.array(ids, kind))
-    return np.concatenate(parts)
-
-
-def _pieces(text: str) -> Iterator[tuple[str, bool]]:
-    """The pieces of a document, each with a flag that marks the last one."""
-    start = 0
-    while cut := CUT.search(text, start + PIECE):
-        yield text[start : cut.start()], False
-        start = cut.start()
-    yield text[start:], True
-
-
-def _check_lengths(lengths: dict[str, int], context: int, name: str) -> None:
-    for split, length in lengths.items():
-        if length <= context:
+def _check_counts(counts: dict[str, dict[str, int]], context: int, name: str) -> None:
+    for split, count in counts.items():
+        if not count["bytes"]:
+            total = sum(count["documents"] for count in counts.values())
             raise ValueError(
-                f"{name}: {length - 1} tokens in the {split} split; expected at least task.context={context}, a window"
+                f"{name}: no text in the {split} split; expected more than {total} documents, a smaller "
+                "task.document, or task.validation_files and task.test_files"
+            )
+    for split, count in counts.items():
+        if count["tokens"] < context:
+            raise ValueError(
+                f"{name}: {count['tokens']} tokens in the {split} split; expected at least task.context={context}, a "
+                "window"
             )
 
 
@@ -200,13 +234,16 @@ def _load(config: TextConfig, sources: dict[str, dict[str, str]], folder: Path) 
     again = f"delete {folder} to prepare it again"
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        prepared, counts, made_by = (manifest[key] for key in ("sources", "splits", "tokenizer"))
-        lengths = {split: counts[split]["tokens"] + 1 for split in SPLITS}
-        vocab_size, digest = made_by["vocab_size"], made_by["sha256"]
-    except (OSError, ValueError, KeyError, TypeError):
+        prepared = {part: dict(hashes) for part, hashes in manifest["sources"].items()}
+        counts = {split: {name: int(manifest["splits"][split][name]) for name in COUNTS} for split in SPLITS}
+        vocab_size, lost, digest = int(manifest["vocab_size"]), int(manifest["lost"]), manifest["tokenizer"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         raise ValueError(f"{folder / MANIFEST}: damaged; expected the manifest of a prepared text; {again}") from None
+    if config.dataset and "dataset" not in sources:  # without a connection a change cannot be noticed
+        known = prepared.get("dataset", {})
+        sources |= {"dataset": {name: known[name] for name in known if name.startswith(f"{config.dataset} (")}}
     for part in prepared.keys() | sources.keys():
-        before, now = prepared.get(part, {}), sources.get(part, {})
+        before, now = prepared.get(part, {}), _located(sources.get(part, {}))
         for path in sorted(before.keys() | now.keys()):
             if before.get(path) != now.get(path):
                 raise ValueError(f"{path}: changed since {folder} was prepared from it; restore it, or {again}")
@@ -216,22 +253,27 @@ def _load(config: TextConfig, sources: dict[str, dict[str, str]], folder: Path) 
         inner = read_text(path)
         if sha256(inner.encode()) != digest:
             raise ValueError(f"{path}: not the tokenizer that made these tokens (another sha256); {again}")
-        tokenizer = BPETokenizer(inner, config.end_token, str(path))
+        tokenizer = BPETokenizer(checked_json([inner], str(path)), config.end_token, str(path))
     if tokenizer.vocab_size != vocab_size:
         raise ValueError(f"{folder / MANIFEST}: {vocab_size} tokens; expected the tokenizer's {tokenizer.vocab_size}")
-    _check_lengths(lengths, config.context, named(config))
-    tokens = {split: _mapped(folder / f"{split}.npy", lengths[split], vocab_size, again) for split in SPLITS}
-    return Corpus(folder, tokenizer, tokens, counts)
+    _check_counts(counts, config.context, named(config))
+    for split in SPLITS:
+        _check_tokens(folder / f"{split}.npy", 1 + counts[split]["tokens"], vocab_size, again)
+    names = {name: digest for part in (*SPLITS, "dataset") for name, digest in sources.get(part, {}).items()}
+    return _mapped_corpus(folder, tokenizer, counts, lost, names)
 
 
-def _mapped(path: Path, length: int, vocab_size: int, again: str) -> UInt[np.ndarray, " tokens"]:
-    """The tokens of a file, memory-mapped and checked."""
+def _check_tokens(path: Path, length: int, vocab_size: int, again: str) -> None:
+    """Raise ValueError unless a file holds so many tokens, all of them in the vocabulary."""
     try:
         tokens = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+    except (OSError, ValueError, EOFError, OverflowError, TypeError):
         tokens = np.zeros(0)
     if tokens.shape != (length,) or tokens.dtype not in (np.uint16, np.uint32):
         raise ValueError(f"{path}: damaged or cut short; expected {length} tokens; {again}")
-    if (largest := int(tokens.max())) >= vocab_size:
-        raise ValueError(f"{path}: token {largest} is out of range; expected ids below {vocab_size}; {again}")
-    return tokens
+    some = np.empty(1 << 17, tokens.dtype)
+    with path.open("rb") as file:  # what is read through a map would stay in memory
+        file.seek(tokens.offset)  # pyright: ignore[reportAttributeAccessIssue]
+        while size := file.readinto(some.data):
+            if (largest := int(some[: size // some.itemsize].max())) >= vocab_size:
+                raise ValueError(f"{path}: token {largest} is out of range; expected ids below {vocab_size}; {again}")

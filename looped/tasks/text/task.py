@@ -11,12 +11,15 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from looped.tasks.base import Batch, Split, Task, TaskSpec, Tokenizer
+from looped.tasks.base import Batch, Split, Task, TaskSpec, Tokenizer, continuation
 from looped.tasks.registry import register
 from looped.tasks.text.config import TextConfig
 from looped.tasks.text.corpus import Corpus, corpus_in_memory, open_corpus
+from looped.tasks.text.sources import utf8
+from looped.tasks.text.tokenizer import ByteTokenizer, read_tokenizer, write_tokenizer
 
 SHOWN = 8  # tokens in a visualisation
+SAVED_TOKENIZER = "tokenizer.json"
 
 
 class Window(NamedTuple):
@@ -88,9 +91,31 @@ class Text(Task):
         size = self.tokenizer.vocab_size
         self.spec = TaskSpec(vocab_size=size, output_size=size, max_seq_len=config.context, causal=True)
 
-    def __reduce__(self) -> tuple[type["Text"], tuple[TextConfig, Corpus | None]]:
-        # Another process opens the token files itself. Copies of the maps would fill its memory.
-        return Text, (self.config, None if self.corpus.folder else self.corpus)
+    def __reduce__(self) -> tuple[type["Text"], tuple[TextConfig, Corpus]]:
+        return Text, (self.config, self.corpus)
+
+    def sources(self) -> dict[str, str]:
+        """The sha256 of each text file, or of the files or the fingerprints of a data set."""
+        return dict(self.corpus.sources)
+
+    def save(self, folder: Path) -> None:
+        """Write the tokenizer with its end of text, unless the tokens are bytes.
+
+        Raises:
+            ValueError: the tokenizer is an object without a JSON form.
+        """
+        if not isinstance(self.tokenizer, ByteTokenizer):
+            write_tokenizer(folder / SAVED_TOKENIZER, self.tokenizer)
+
+    @classmethod
+    def load(cls, config: TextConfig, folder: Path) -> "Text":
+        """The task without its corpus. It answers, but does not sample.
+
+        Raises:
+            ValueError: the folder holds no tokenizer.
+        """
+        tokenizer = ByteTokenizer() if config.tokenizer == "bytes" else read_tokenizer(folder / SAVED_TOKENIZER)
+        return cls(config, Corpus(None, tokenizer, tokens={}, counts={}))
 
     def available(self, split: Split, group: str | None = None) -> int | None:
         """Number of windows of the sliding window; there is no limit for random windows."""
@@ -145,9 +170,9 @@ class Text(Task):
         return batch.mask.sum(1).double()
 
     def reported(self, metric: str, mean: float, split: Split, group: str | None = None) -> dict[str, float]:
-        """Perplexities: per token, and for sliding also per word and per byte."""
+        """Perplexities: per token, and for sliding also per word and per byte, if the tokens give the text back."""
         values = {"perplexity": mean}
-        if group == "sliding":
+        if group == "sliding" and not self.corpus.lost:  # a text without what was lost would be easier
             counts = self.corpus.counts[split]
             values |= {f"{part}_perplexity": mean * counts["tokens"] / counts[f"{part}s"] for part in ("word", "byte")}
         # Beyond 700 nats, when nothing was learned, the exponential would overflow.
@@ -161,16 +186,23 @@ class Text(Task):
 
     def _text(self, problem: Window) -> str:
         """The inputs as text, without the end of text at the beginning."""
+        return self.tokenizer.decode(self._shown(problem))
+
+    def _shown(self, problem: Window) -> list[int]:
         ids = problem.inputs.tolist()
-        return self.tokenizer.decode(ids[1:] if ids[0] == self.tokenizer.end else ids)
+        return ids[1:] if ids[0] == self.tokenizer.end else ids
+
+    def _word(self, problem: Window, token: int) -> str:
+        """The text that a token adds after the inputs."""
+        return continuation(self.tokenizer, self._shown(problem), [token])
 
     def _expected(self, problem: Window) -> str:
-        return self.tokenizer.decode(problem.targets[-1:].tolist()) if problem.scored else ""
+        return self._word(problem, int(problem.targets[-1])) if problem.scored else ""
 
     def answer(self, problem: Window, logits: Float[Tensor, "seq output"]) -> dict[str, Any]:
         """The most probable next token."""
         confidence, token = self._next(problem, logits).max(-1)
-        return {"answer": self.tokenizer.decode([int(token)]), "valid": None, "confidence": float(confidence)}
+        return {"answer": self._word(problem, int(token)), "valid": None, "confidence": float(confidence)}
 
     def to_text(self, problem: Window) -> dict[str, str]:
         return {"input": self._text(problem), "expected": self._expected(problem)}
@@ -179,10 +211,14 @@ class Text(Task):
         """The tokens of the beginning of a document: an end of text, then `text`.
 
         Raises:
-            ValueError: the text is empty, or longer than the context.
+            ValueError: the text is empty, is no Unicode, or longer than the context.
         """
         if not text:
             raise ValueError("empty prompt; expected some text to continue")
+        try:
+            utf8(text)
+        except ValueError:
+            raise ValueError(f"a prompt that is not UTF-8 text: {text[:40]!a}") from None
         ids = [self.tokenizer.end, *self.tokenizer.encode([text])[0]]
         if len(ids) > self.config.context:
             raise ValueError(
@@ -197,7 +233,7 @@ class Text(Task):
         for number, line in enumerate(lines, start=1):
             if line.strip():
                 try:
-                    ids = self.prompt(line)
+                    ids = self.prompt(line.removesuffix("\r"))
                     prompts.append(Window(ids, np.zeros_like(ids), 0))
                 except ValueError as error:
                     if on_bad_row == "stop":
@@ -218,13 +254,14 @@ class Text(Task):
         """The next token's distribution after each loop, over the most probable tokens in the order of their ids."""
         probabilities = self._next(problem, logits)
         shown = probabilities.amax(0).topk(min(SHOWN, probabilities.shape[1])).indices.sort().values.tolist()
+        words = {token: repr(self._word(problem, token)) for token in shown}
         return {
             "kind": "distribution",
             "title": "next token",
             "input": self._text(problem),
             "answer": repr(self._expected(problem)),
             "loops": [
-                {"loop": loop, "probabilities": [[repr(self.tokenizer.decode([k])), float(row[k])] for k in shown]}
+                {"loop": loop, "probabilities": [[words[token], float(row[token])] for token in shown]}
                 for loop, row in enumerate(probabilities, start=1)
             ],
         }

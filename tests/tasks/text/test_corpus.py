@@ -5,9 +5,6 @@ import gzip
 import hashlib
 import json
 import lzma
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +13,11 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from looped.tasks.base import SPLITS, split_of
-from looped.tasks.text import TextConfig, corpus
-from looped.tasks.text.corpus import encode, open_corpus
-from looped.tasks.text.sources import documents
+from looped.tasks.base import SPLITS, Tokenizer, split_of
+from looped.tasks.text import TextConfig, corpus, encoding
+from looped.tasks.text.corpus import open_corpus
+from looped.tasks.text.encoding import encode, pieces
+from looped.tasks.text.sources import SplitPart
 from looped.tasks.text.tokenizer import END_TOKEN, BPETokenizer, ByteTokenizer, read_bpe, tokenizer_files, trained_bpe
 
 DATA = Path(__file__).resolve().parents[3] / "shared/data"
@@ -74,14 +72,22 @@ def test_training_a_bpe_is_repeatable_and_worth_it():
     assert len(BPE.encode(["the cat"])[0]) < len(b"the cat")
 
 
+def encoded(texts: list[str], tokenizer: Tokenizer) -> list[int]:
+    """The tokens of documents of one split."""
+    found: list[int] = []
+    parts: list[SplitPart] = [("train", text, True) for text in texts]
+    encode(parts, tokenizer, lambda split, ids: found.extend(ids.tolist() if split == "train" else ()), "texts")
+    return found
+
+
 @given(st.lists(TEXT, min_size=1, max_size=4), st.integers(1, 9))
 def test_cutting_long_documents_changes_no_token(texts: list[str], piece: int):
-    before, corpus.PIECE = corpus.PIECE, piece
+    before, encoding.PIECE = encoding.PIECE, piece
     try:
-        cut = [[text for text, _ in corpus._pieces(text)] for text in texts]
-        tokens = {tokenizer: encode(texts, tokenizer).tolist() for tokenizer in (ByteTokenizer(), BPE)}
+        cut = [[part for _, part, _ in pieces([("train", text, True)])] for text in texts]
+        tokens = {tokenizer: encoded(texts, tokenizer) for tokenizer in (ByteTokenizer(), BPE)}
     finally:
-        corpus.PIECE = before
+        encoding.PIECE = before
     assert ["".join(pieces) for pieces in cut] == texts
     for tokenizer, found in tokens.items():
         plain = [tokenizer.end]
@@ -91,18 +97,7 @@ def test_cutting_long_documents_changes_no_token(texts: list[str], piece: int):
 
 
 def test_documents_are_cut():  # or the test above would compare nothing
-    assert len(list(corpus._pieces(story(1) * 400))) > 2
-
-
-def test_what_a_document_is():
-    lines = [" = A = \n", "\n", "b\n", "c\n", " \n", "d"]
-    kinds = {kind: list(documents(lines, TextConfig(document=kind))) for kind in ("file", "paragraph", "line")}
-    assert kinds == {
-        "file": [" = A = \n\nb\nc\n \nd"],
-        "paragraph": [" = A = ", "b\nc", "d"],
-        "line": [" = A = \n", "b\n", "c\n", "d"],
-    }
-    assert list(documents(lines, TextConfig(version="published"))) == [" = A = \n", "", "b\n", "c\n", "", "d"]
+    assert len(list(pieces([("train", story(1) * 400, True)]))) > 2
 
 
 @pytest.mark.parametrize("tokenizer", ["bytes", "bpe"])
@@ -124,7 +119,7 @@ def test_prepared_tokens_are_the_text(config: TextConfig, tokenizer: str):
             "bytes": len(path.read_bytes()),
         }
         assert manifest["sources"][split] == {str(path.resolve()): hashlib.sha256(path.read_bytes()).hexdigest()}
-    assert manifest["tokenizer"]["vocab_size"] == prepared.tokenizer.vocab_size
+    assert manifest["vocab_size"] == prepared.tokenizer.vocab_size
 
 
 def test_compressed_files_and_folders_are_the_same_text(config: TextConfig, tmp_path: Path):
@@ -216,50 +211,6 @@ def test_what_no_longer_fits_is_noticed(config: TextConfig, name: str):
     message = damage(config, name)
     with pytest.raises(ValueError, match=message):
         open_corpus(config)
-
-
-def rows(folder: Path, name: str, values: list[str], column: str = "text") -> None:
-    folder.mkdir(exist_ok=True)
-    (folder / f"{name}.jsonl").write_text("".join(json.dumps({column: value}) + "\n" for value in values))
-
-
-def test_a_hugging_face_data_set(config: TextConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    datasets = pytest.importorskip("datasets", reason="needs the extra looped[datasets]")
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf")
-    for number, split in enumerate(SPLITS):
-        lines = story(number).splitlines(keepends=True)
-        rows(tmp_path / "named", split, [*lines, ""])
-    by_name = TextConfig(dataset=str(tmp_path / "named"), context=16, cache=config.cache)
-    for version in ("corrected", "published"):
-        files = open_corpus(dataclasses.replace(config, version=version))
-        named = open_corpus(dataclasses.replace(by_name, version=version))
-        for split in SPLITS:
-            ends = [named.tokenizer.end]  # the blank last row, which the file does not have
-            last = ends if version == "published" else [10, *ends]
-            expected = files.tokens[split].tolist()
-            expected = expected + last if version == "published" else expected[:-1] + last
-            assert named.tokens[split].tolist() == expected
-    rows(tmp_path / "other", "train", ["a"], column="sentence")
-    with pytest.raises(ValueError, match="no column text in a split train"):
-        open_corpus(dataclasses.replace(by_name, dataset=str(tmp_path / "other")))
-
-
-def test_a_data_set_name_while_offline_is_one_clear_line(tmp_path: Path):
-    pytest.importorskip("datasets", reason="needs the extra looped[datasets]")
-    words = "-m looped.cli train language-looped --task.dataset some/name:config --out new"
-    done = subprocess.run(
-        [sys.executable, *words.split()],
-        cwd=tmp_path,
-        env=os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf")},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 2
-    last = done.stderr.splitlines()[-1]
-    assert last.startswith("looped: error: task.dataset='some/name:config': cannot be loaded (")
-    assert "https://huggingface.co/datasets/some/name" in last
-    assert "--task.train-files" in last
-    assert "Traceback" not in done.stderr
 
 
 needs_data = pytest.mark.skipif(not DATA.exists(), reason="the real texts are not at hand")
