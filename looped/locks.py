@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import shlex
+import shutil
 import socket
 import sys
 from collections.abc import Iterator
@@ -16,10 +17,14 @@ _held: set[int] = set()  # file descriptors of locks
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, *parts: str) -> Iterator[None]:
     """Make `folder`, if it does not exist, and be its only writer. Readers need no lock.
 
-    The file .lock in the folder exists only while somebody writes, or after a writer was killed.
+    The file .lock in the folder exists only while somebody writes, or after a writer was killed. Temporary files of
+    such a writer are removed.
+
+    Args:
+        parts: folders in `folder` that only its writer writes.
 
     Raises:
         ValueError: another process or thread writes into the folder; names its process, host and start.
@@ -33,6 +38,8 @@ def locked(folder: Path) -> Iterator[None]:
     descriptor = _acquire(folder)
     _held.add(descriptor)
     try:
+        for leftover in (path for part in (".", *parts) for path in (folder / part).glob(".*.tmp")):
+            shutil.rmtree(leftover) if leftover.is_dir() and not leftover.is_symlink() else leftover.unlink()
         yield
     finally:
         with contextlib.suppress(OSError):

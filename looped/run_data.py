@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, ClassVar
 
-from looped.config import RunConfig
+from looped.config import RunConfig, check_fits
 from looped.files import sync
 from looped.run_folder import CONFIG, InFile, read_file, write_file
 from looped.strict import frozen
@@ -77,11 +77,11 @@ def answering_task(run: RunConfig, folder: Path) -> Task:
     """The task of a run folder for answering. It needs no other folder.
 
     Raises:
-        ValueError: the files in task/ are not those of the training.
+        ValueError: the files in task/ are not those of the training, or the model is not for this task.
     """
     stored = _stored(folder)
     _compare(stored.files, _digests(folder / FILES), f"is not the file with which {folder} was trained", folder / FILES)
-    return TASKS[run.task.name].load(run.task, folder / FILES)
+    return _fitting(run, TASKS[run.task.name].load(run.task, folder / FILES), folder)
 
 
 def task_with_data(run: RunConfig, folder: Path, *, allow_outside: bool = False) -> Task:
@@ -92,7 +92,7 @@ def task_with_data(run: RunConfig, folder: Path, *, allow_outside: bool = False)
             otherwise bring any file of this machine into a report.
 
     Raises:
-        ValueError: the data is missing, changed, or outside.
+        ValueError: the data is missing, changed, or outside, or the model is not for this task.
     """
     outside = outside_paths(run.task)
     if outside and not allow_outside:
@@ -101,8 +101,17 @@ def task_with_data(run: RunConfig, folder: Path, *, allow_outside: bool = False)
             f"{folder / CONFIG}: task.{field}={path!r}: outside the working folder; with --allow-outside it is used; "
             "expected only for a run folder that you trust"
         )
-    task = TASKS[run.task.name](run.task)
+    task = _fitting(run, TASKS[run.task.name](run.task), folder)
     check_data(task, folder)
+    return task
+
+
+def _fitting(run: RunConfig, task: Task, folder: Path) -> Task:
+    """The task; ValueError if the run's model is not for it."""
+    try:
+        check_fits(run.model, task)
+    except ValueError as error:
+        raise ValueError(f"{folder / CONFIG}: {error}") from None
     return task
 
 

@@ -6,7 +6,6 @@ file or of its rows, and reading checks it. Files are written whole or not at al
 
 import json
 import os
-import shutil
 from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
@@ -361,8 +360,6 @@ def open_run(run: RunConfig, folder: Path, resume: bool) -> Summary | None:
         return None
     if difference := _difference(to_dict(read_config(folder)), to_dict(run)):
         raise ValueError(f"{folder}: cannot be resumed with another configuration: {difference}")
-    for leftover in (*folder.glob(".*.tmp"), *(folder / CHECKPOINTS).glob("*.tmp")):  # left by a killed process
-        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
     summary = read_file(folder, Summary)
     return summary if summary and summary.finished != "interrupted" else None
 

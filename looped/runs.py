@@ -13,7 +13,7 @@ from rich.text import Text
 
 from looped.config import ModelConfig, RunConfig
 from looped.evaluation.calibration import calibrate
-from looped.evaluation.scores import EVALUATION_SEED, evaluate, predictor, solve, visualisations
+from looped.evaluation.scores import EVALUATION_SEED, checked_loops, evaluate, predictor, solve, visualisations
 from looped.locks import locked
 from looped.models.exit_rules import ExitRule, learned_rule, parse_rule
 from looped.models.transformer import LoopedTransformer
@@ -39,6 +39,9 @@ from looped.training.devices import Device, find_device
 def _status(text: str) -> Status:
     """What is being computed, on standard error."""
     return Console(stderr=True).status(Text(printable(text)))
+
+
+MOST_EXAMPLES = 10_000_000  # more would not end in a day
 
 
 class LoopSetting(NamedTuple):
@@ -135,8 +138,8 @@ def _opened(
     allow_outside: bool,
 ) -> Iterator[tuple[RunConfig, LoopedTransformer, Task, int]]:
     """A trained model on a device, its task and its step. Nobody else writes into the folder meanwhile."""
-    if examples < 1:
-        raise ValueError(f"examples={examples}: expected at least 1")
+    if not 1 <= examples <= MOST_EXAMPLES:
+        raise ValueError(f"examples={examples}: expected at least 1, at most {MOST_EXAMPLES}")
     if split not in SPLITS:
         raise ValueError(f"split={split!r}: expected one of {', '.join(SPLITS)}")
     check_run_folder(folder)
@@ -178,7 +181,7 @@ def evaluate_run(
     """
     rows = [] if rows is None else rows
     with _opened(folder, examples, split, checkpoint, device, allow_outside) as (run, model, task, step):
-        counts = sorted(loops) or default_loops(run.model.num_loops, run.model.max_loops)
+        counts = checked_loops(model, loops or default_loops(run.model.num_loops, run.model.max_loops))
         setting = loop_setting(folder, run.model, step, None, "none" if loops and exit_rule is None else exit_rule)
         early = None if setting.exit_rule is None else (setting.num_loops, setting.exit_rule)
         answers = {

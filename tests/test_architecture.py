@@ -13,7 +13,7 @@ from looped.tasks import TASKS
 ROOT = Path(__file__).resolve().parents[1]
 # From the bottom up. A module may import from lower rows and from its own part of its own row.
 ROWS = [
-    {"strict", "files", "locks", "printing", "reading", "intervals", "lazy", "user_code"},
+    {"strict", "files", "locks", "printing", "reading", "machine", "intervals", "lazy", "user_code"},
     {"schemas", "tasks"},
     {"config"},
     {"nn", "run_folder"},

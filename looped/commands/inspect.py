@@ -48,7 +48,7 @@ def inspect(
     """
     check_run_folder(run)
     out = run / "inspect" if out is None else out
-    with locked(out):
+    with locked(out, "figures"):
         config, model, step = load_run(run)
         model.to(find_device("auto"))
         task = task_with_data(config, run, allow_outside=allow_outside)

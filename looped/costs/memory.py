@@ -2,16 +2,15 @@
 
 import math
 import os
-from pathlib import Path
 
 import torch
 
 from looped.config import ModelConfig, RunConfig
 from looped.costs.count import logits_in_training
+from looped.machine import machine_memory
+from looped.models.memory import memory_of
 from looped.tasks.base import Batch
 
-LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
-"""Limits of a control group, in version 2 and 1."""
 WORKERS_PER_CORE = 4
 
 
@@ -81,13 +80,6 @@ def _numbers_of_a_layer(config: ModelConfig) -> int:
     return 2 * config.d_model + (4 if config.cache == "all" else 2) * inner + wide * config.ff_dim
 
 
-def machine_memory() -> int:
-    """The memory in bytes that this process may use: that of its control group, or of the machine."""
-    physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    limits = (path.read_text().strip() for path in LIMITS if path.exists())
-    return min([physical, *(int(limit) for limit in limits if limit.isdecimal())])
-
-
 def check_memory(run: RunConfig, example: Batch, device: torch.device, *, half: bool) -> None:
     """Check that a training can fit into the memory of this machine.
 
@@ -103,7 +95,7 @@ def check_memory(run: RunConfig, example: Batch, device: torch.device, *, half: 
     parts = training_memory(run, example, half=half, scores=device.type != "cuda")
     if device.type == "cuda":
         examples = {"examples": parts.pop("examples")}
-        _compare(parts, torch.cuda.get_device_properties(device).total_memory, "the GPU")
+        _compare(parts, memory_of(device), "the GPU")
         _compare(examples, machine_memory(), "this machine")
     else:
         devices = run.train.devices

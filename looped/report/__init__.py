@@ -32,7 +32,7 @@ def report(folders: Sequence[Path], out: Path) -> Path:
         found = problems(runs)
         title, lead, sections = build(found, runs)
         sections = [*(reproduction(table, runs) for table in load_tables(folders)), *sections]
-    with locked(out):
+    with locked(out, "figures"):
         _write(out / "results.csv", results_csv(found))
         return _write_page(out, title, lead, sections, note="The pictures of the answers are in report.html.")
 

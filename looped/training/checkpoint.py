@@ -242,4 +242,4 @@ def _path(folder: Path, step: int) -> Path:
 
 def _temporary(path: Path) -> Path:
     """A new name beside `path`. A process that was killed leaves such a folder; the next one removes it."""
-    return path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")

@@ -24,7 +24,17 @@ from looped.locks import locked
 from looped.models.gradient import without_gradient
 from looped.models.transformer import LoopedTransformer
 from looped.run_data import check_data, check_tokenizer, write_data
-from looped.run_folder import CONFIG, Best, Environment, MetricsRow, Summary, open_run, write_config, write_file
+from looped.run_folder import (
+    CHECKPOINTS,
+    CONFIG,
+    Best,
+    Environment,
+    MetricsRow,
+    Summary,
+    open_run,
+    write_config,
+    write_file,
+)
 from looped.tasks import TASKS
 from looped.tasks.base import Batch
 from looped.tasks.faults import check_splits
@@ -68,7 +78,7 @@ def train(run: RunConfig, folder: Path, *, resume: bool = False) -> dict[str, An
     """
     folder = Path(folder)
     fabric = make_fabric(run)
-    with locked(folder) if fabric.is_global_zero else nullcontext():
+    with locked(folder, CHECKPOINTS) if fabric.is_global_zero else nullcontext():
         if fabric.is_global_zero:
             summary = open_run(run, folder, resume)
             if summary is not None:

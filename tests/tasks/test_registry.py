@@ -202,7 +202,7 @@ def test_an_interrupted_run_of_an_own_task_goes_on_bit_for_bit(tmp_path: Path, m
 
     drawn, real = [], Parity.draw
     monkeypatch.setattr(Parity, "draw", draw)
-    assert main([*command, "--out", str(tmp_path / "run")]) == 0
+    assert main([*command, "--out", str(tmp_path / "run")]) == 128 + signal.SIGTERM
     assert json.loads((tmp_path / "run/summary.json").read_text())["finished"] == "interrupted"
     assert main([*command, "--out", str(tmp_path / "run")]) == 0
     losses = {}

@@ -220,7 +220,7 @@ def test_a_checkpoint_is_whole_or_absent(copy):
             checkpoint.save(copy, checkpoint.Progress(step=9), model, optimizers, None)
         one_line(error)
         assert checkpoint.saved_steps(copy) == [2, 4, 6]
-        assert not list((copy / "checkpoints").glob("*.tmp"))
+        assert not list((copy / "checkpoints").glob(".*.tmp"))
     assert load_run(copy, "last")[2] == 6
 
 

@@ -10,9 +10,10 @@ import pytest
 import torch
 from training_cases import tiny
 
+from looped import machine
 from looped.config import check_fits
-from looped.costs import memory
-from looped.costs.memory import check_memory, machine_memory, training_memory
+from looped.costs.memory import check_memory, training_memory
+from looped.machine import machine_memory
 from looped.tasks import TASKS
 from looped.training import train
 
@@ -87,9 +88,9 @@ def test_recomputation_and_parts_of_a_batch_need_less():
 def test_the_limit_of_the_control_group_counts(tmp_path, monkeypatch):
     (tmp_path / "max").write_text("1000000\n")
     (tmp_path / "none").write_text("max\n")
-    monkeypatch.setattr(memory, "LIMITS", (tmp_path / "none", tmp_path / "absent"))
+    monkeypatch.setattr(machine, "LIMITS", (tmp_path / "none", tmp_path / "absent"))
     assert machine_memory() > 2**28
-    monkeypatch.setattr(memory, "LIMITS", (tmp_path / "none", tmp_path / "max"))
+    monkeypatch.setattr(machine, "LIMITS", (tmp_path / "none", tmp_path / "max"))
     assert machine_memory() == 10**6
     run = tiny(batch_size=512)
     example = TASKS[run.task.name](run.task).batch("train", 0, 1, seed=0)

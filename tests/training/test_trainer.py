@@ -130,7 +130,7 @@ def test_resumes_bit_for_bit_after_kill_while_saving(whole, tmp_path):
     wait_for((tmp_path / "run/hangs").exists)
     process.kill()
     process.wait()
-    (leftover,) = (tmp_path / "run/checkpoints").glob("step_000060.*.tmp")
+    (leftover,) = (tmp_path / "run/checkpoints").glob(".step_000060.*.tmp")
     assert not (tmp_path / "run/summary.json").exists()
     assert load_run(tmp_path / "run", "last")[2] < 60
     train(RESUMABLE, tmp_path / "run", resume=True)
@@ -147,7 +147,7 @@ def test_resumes_after_many_interruptions_and_half_written_leftovers(whole, tmp_
                 **json.loads((folder / "summary.json").read_text()),
                 "steps": step, "finished": "interrupted", "signal": signal.SIGTERM, "seconds": 0,
             }  # fmt: skip
-        half = folder / f"checkpoints/step_{step + 1:06d}.tmp"
+        half = folder / f"checkpoints/.step_{step + 1:06d}.0123.tmp"
         half.mkdir()
         (half / "model.safetensors").write_bytes(b"half")
         (folder / ".summary.json.tmp").write_text("{")

@@ -95,7 +95,7 @@ def hang_in_save(at_step: int) -> None:
     """From now on, writing the checkpoint of that step stops half way and says so in a file."""
 
     def sync(path: Path) -> None:
-        if path.parent.name.startswith(f"step_{at_step:06d}."):
+        if path.parent.name.startswith(f".step_{at_step:06d}."):
             (path.parents[2] / "hangs").touch()
             time.sleep(600)
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import os
 import sys
 from collections.abc import Sequence
 from functools import cached_property
@@ -14,6 +13,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from looped.machine import machine_memory
 from looped.tasks.base import SPLITS, Batch, Split, Task, TaskSpec, split_of
 from looped.tasks.registry import register
 from looped.tasks.sudoku.board import distinct, generate, split_key, symmetry, valid
@@ -284,7 +284,7 @@ class Sudoku(Task):
 
 def _check_memory(pool: int, box: int) -> None:
     """Raise ValueError if a generated pool would take more than half of the machine's memory."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    memory = machine_memory()
     needed, most = pool * box**4 * CELL_BYTES, memory // (2 * box**4 * CELL_BYTES)
     if pool > most:
         raise ValueError(
