@@ -1,4 +1,4 @@
-"""The command line: `looped COMMAND`. A user's mistake ends it with one line on standard error and exit code 2."""
+"""The command line: `looped COMMAND`. A mistake of the user is one line on standard error and exit code 2."""
 
 import importlib
 import os
@@ -8,6 +8,8 @@ import warnings
 from collections.abc import Sequence
 
 from looped.commands.choice import choose
+from looped.launch.parent import end_with_parent
+from looped.printing import printable
 from looped.training.errors import NonFiniteError
 from looped.user_code import import_code
 
@@ -31,22 +33,17 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command line; returns its exit code: 0, 1 (training diverged), 2 (a mistake), 130 (interrupted)."""
+    """Run a command line.
+
+    Returns:
+        The exit code: 0, 1 (training diverged), 2 (a mistake), 3 (a fault of the program or of the machine),
+        130 (interrupted).
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    # torch warns inside its compiler and about damaged checkpoints. The user can do nothing about these warnings.
-    for remark in ("The .grad attribute of a Tensor that is not a leaf", "Detected pickle protocol"):
-        warnings.filterwarnings("ignore", remark)
+    # torch warns inside its compiler. The user can do nothing about these warnings.
+    warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf")
     try:
-        while words and words[0] == "--import":
-            if len(words) < 2:
-                raise ValueError("--import: expected a Python file or the name of a module")
-            import_code(words[1])
-            words = words[2:]
-        if (chosen := choose(words, COMMANDS, "looped", "[--import FILE_OR_MODULE] ")) is not None:
-            name, rest = chosen
-            if name != "train":  # `train` ends by itself after the current step
-                signal.signal(signal.SIGTERM, signal.default_int_handler)
-            importlib.import_module(f"looped.commands.{name}").main(rest)
+        _run(words)
         return 0
     except SystemExit as end:  # --help
         return int(end.code or 0)
@@ -57,14 +54,54 @@ def main(arguments: Sequence[str] | None = None) -> int:
         text = str(error)
         if isinstance(error, OSError) and error.filename and error.strerror:
             text = f"{error.filename}: {error.strerror}"
-        print(f"looped: error: {' '.join(text.split())}", file=sys.stderr)
-        return 2
+        return _failed(f"error: {text}", 2)
     except NonFiniteError as error:
-        print(f"looped: {error}", file=sys.stderr)
-        return 1
+        return _failed(str(error), 1)
     except KeyboardInterrupt:
-        print("looped: interrupted", file=sys.stderr)
-        return 130
+        return _failed("interrupted", 130)
+    except Exception as error:
+        if os.environ.get("LOOPED_DEBUG"):
+            raise
+        return _failed(f"failed: {_named(error)}; the traceback is in {_traceback_file(words)}", 3)
+
+
+def _run(words: list[str]) -> None:
+    while words and words[0] == "--import":
+        if len(words) < 2:
+            raise ValueError("--import: expected a Python file or the name of a module")
+        import_code(words[1])
+        words = words[2:]
+    end_with_parent()
+    if (chosen := choose(words, COMMANDS, "looped", "[--import FILE_OR_MODULE] ")) is not None:
+        name, rest = chosen
+        if name != "train":  # `train` ends by itself after the current step
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
+        importlib.import_module(f"looped.commands.{name}").main(rest)
+
+
+def _failed(message: str, code: int) -> int:
+    """Print a message as one line on standard error. Returns the exit code."""
+    print(f"looped: {printable(' '.join(message.split()))}", file=sys.stderr)
+    return code
+
+
+def _named(error: Exception) -> str:
+    """The first line of an error. torch has an error of several lines when memory is short."""
+    text = str(error).partition("\n")[0]
+    if isinstance(error, MemoryError) or "not enough memory" in text or "out of memory" in text:
+        return "too little memory; expected a smaller batch, model or file"
+    return f"{type(error).__name__}: {text}"
+
+
+def _traceback_file(words: Sequence[str]) -> str:
+    """Write the current traceback to a new file. Returns its name."""
+    import shlex  # these three are seldom needed, and `looped --help` should not wait for them
+    import tempfile
+    import traceback
+
+    with tempfile.NamedTemporaryFile("w", prefix="looped-", suffix=".txt", delete=False, errors="replace") as file:
+        file.write(f"looped {shlex.join(words)}\n{traceback.format_exc()}")
+    return file.name
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import gzip
 import json
 import lzma
 import os
+import secrets
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,8 +44,6 @@ def read_text(path: Path) -> str:
 def write_atomic(path: Path, content: str | bytes) -> None:
     """Write `content` (text as UTF-8) whole or not at all.
 
-    A device or a pipe is written directly, because it must not be replaced by a file.
-
     Raises:
         OSError: it cannot be written; names `path`, whose old content is intact.
     """
@@ -56,24 +55,24 @@ def write_atomic(path: Path, content: str | bytes) -> None:
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary file beside `path`. On success it is synced to the disk and renamed to `path`.
 
+    Its name is new and random. Another writer, or a symbolic link in a folder from elsewhere, cannot be in its place.
+
     Raises:
         OSError: it cannot be written; names `path`, whose old content is intact.
     """
-    special = path.exists() and not path.is_file()
-    temporary = path if special else path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
+        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666))
         yield temporary
-        if not special:
-            sync(temporary)
-            temporary.replace(path)
-            sync(path.parent)
+        sync(temporary)
+        temporary.replace(path)
+        sync(path.parent)
     except OSError as error:
         error.filename, error.filename2 = str(path), None
         raise
     finally:
-        if not special:
-            with contextlib.suppress(NotADirectoryError):
-                temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -92,7 +91,7 @@ def read_lines(path: Path) -> list[str]:
         ValueError: there is no such file, or it is not UTF-8; names the file.
     """
     try:
-        text = path.read_text(encoding="utf-8").removesuffix("\n")
+        text = path.read_bytes().decode().removesuffix("\n")
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file") from None
     except UnicodeDecodeError as error:
@@ -110,6 +109,8 @@ def parse_object(text: str, path: Path, line: int | None = None) -> dict[str, An
         data = json.loads(text)
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}:{line or error.lineno}: not JSON, is the file cut short? ({error.msg})") from None
+    except (ValueError, RecursionError):  # an integer of thousands of digits, or thousands of brackets
+        raise ValueError(f"{path}:{line or 1}: a number too long or nested too deeply; not a file of looped") from None
     if not isinstance(data, dict):
         raise ValueError(f"{path}:{line or 1}: expected an object, not {type(data).__name__}")
     return data

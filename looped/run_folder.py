@@ -5,6 +5,7 @@ file or of its rows, and reading checks it. Files are written whole or not at al
 """
 
 import json
+import os
 import shutil
 from collections.abc import Iterable
 from importlib.metadata import version
@@ -323,14 +324,24 @@ def write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     write_atomic(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
+def check_run_folder(folder: Path) -> None:
+    """Raise ValueError unless `folder` is a run folder."""
+    if not (folder / CONFIG).is_file():
+        raise ValueError(f"{folder}: not a run folder (no {CONFIG})")
+
+
 def read_config(folder: Path) -> RunConfig:
     """The configuration in a run folder.
 
     Raises:
-        ValueError: `folder` is not a run folder, or its config.json is malformed.
+        ValueError: `folder` is not a run folder, its config.json is malformed, or it has a link that leads out of it.
     """
-    if not (folder / CONFIG).is_file():
-        raise ValueError(f"{folder}: not a run folder (no {CONFIG})")
+    check_run_folder(folder)
+    inside = folder.resolve()
+    for parent, folders, files in os.walk(folder):
+        for path in (Path(parent) / name for name in folders + files):
+            if path.is_symlink() and not path.resolve().is_relative_to(inside):
+                raise ValueError(f"{path}: a link out of the run folder; expected a file or folder in its place")
     data = read_object(folder / CONFIG)
     return _checked(RunConfig, data.get("run"), str(folder / CONFIG), "run")
 

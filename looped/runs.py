@@ -1,7 +1,8 @@
 """The library's functions for run folders: evaluate a run, calibrate its loops, solve a file of problems."""
 
+import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -12,10 +13,20 @@ from looped.config import ModelConfig, RunConfig
 from looped.evaluation.calibration import calibrate
 from looped.evaluation.scores import EVALUATION_SEED, evaluate, predictor, solve, visualisations
 from looped.files import read_text
+from looped.locks import locked
 from looped.models.exit_rules import ExitRule, learned_rule, parse_rule
 from looped.models.transformer import LoopedTransformer
-from looped.run_folder import AnswersByLoop, Calibration, EvalRow, read_file, write_file, write_lines, write_rows
-from looped.tasks import TASKS
+from looped.run_data import answering_task, task_with_data
+from looped.run_folder import (
+    AnswersByLoop,
+    Calibration,
+    EvalRow,
+    check_run_folder,
+    read_file,
+    write_file,
+    write_lines,
+    write_rows,
+)
 from looped.tasks.base import SPLITS, Split, Task
 from looped.training.checkpoint import load_run
 from looped.training.devices import Device, find_device
@@ -81,6 +92,7 @@ def calibrate_run(
     tolerance: float = 0.005,
     checkpoint: Literal["best", "last"] = "best",
     device: Device = "auto",
+    allow_outside: bool = False,
 ) -> dict[str, Any]:
     """Find the loop count or exit rule to use, write calibration.json and return its content (see `calibrate`).
 
@@ -94,27 +106,35 @@ def calibrate_run(
     """
     if not tolerance >= 0:
         raise ValueError(f"tolerance={tolerance}: expected at least 0")
-    run, model, task, step = _opened(folder, examples, split, checkpoint, device)
-    trained = run.model.num_loops
-    counts = sorted({*(loops or default_loops(trained, run.model.max_loops)), trained})
-    with console.status(f"{folder}: {task.metric} by loop count and exit rule, up to {counts[-1]} loops"):
-        found = calibrate(model, task, loops=counts, examples=examples, split=split, tolerance=tolerance)
-    found |= {"step": step, "device": next(model.parameters()).device.type, "threads": torch.get_num_threads()}
-    write_file(folder, Calibration, found)
+    with _opened(folder, examples, split, checkpoint, device, allow_outside) as (run, model, task, step):
+        trained = run.model.num_loops
+        counts = sorted({*(loops or default_loops(trained, run.model.max_loops)), trained})
+        with console.status(f"{folder}: {task.metric} by loop count and exit rule, up to {counts[-1]} loops"):
+            found = calibrate(model, task, loops=counts, examples=examples, split=split, tolerance=tolerance)
+        found |= {"step": step, "device": next(model.parameters()).device.type, "threads": torch.get_num_threads()}
+        write_file(folder, Calibration, found)
     return found
 
 
+@contextlib.contextmanager
 def _opened(
-    folder: Path, examples: int, split: Split, checkpoint: Literal["best", "last"], device: Device
-) -> tuple[RunConfig, LoopedTransformer, Task, int]:
-    """A trained model on a device, its task and its step."""
+    folder: Path,
+    examples: int,
+    split: Split,
+    checkpoint: Literal["best", "last"],
+    device: Device,
+    allow_outside: bool,
+) -> Iterator[tuple[RunConfig, LoopedTransformer, Task, int]]:
+    """A trained model on a device, its task and its step. Nobody else writes into the folder meanwhile."""
     if examples < 1:
         raise ValueError(f"examples={examples}: expected at least 1")
     if split not in SPLITS:
         raise ValueError(f"split={split!r}: expected one of {', '.join(SPLITS)}")
-    run, model, step = load_run(folder, checkpoint)
-    model.to(find_device(device))
-    return run, model, TASKS[run.task.name](run.task), step
+    check_run_folder(folder)
+    with locked(folder):
+        run, model, step = load_run(folder, checkpoint)
+        model.to(find_device(device))
+        yield run, model, task_with_data(run, folder, allow_outside=allow_outside), step
 
 
 def evaluate_run(
@@ -127,6 +147,7 @@ def evaluate_run(
     split: Split = "test",
     checkpoint: Literal["best", "last"] = "best",
     device: Device = "auto",
+    allow_outside: bool = False,
 ) -> list[dict[str, Any]]:
     """Evaluate a run folder and return the rows of eval.jsonl.
 
@@ -137,33 +158,35 @@ def evaluate_run(
         exit_rule: a rule to score in addition; None is the recommended one, or no rule if `loops` are given.
         examples: the largest number of examples in each group.
         groups: None is all groups of the task.
+        allow_outside: see `run_data.task_with_data`.
 
     Raises:
-        ValueError: no run folder, no checkpoint, no such device, impossible loop counts, an unknown group or rule.
+        ValueError: no run folder, no checkpoint, no such device, impossible loop counts, an unknown group or rule; the
+            data is missing, changed or outside; another process writes into the folder.
     """
-    run, model, task, step = _opened(folder, examples, split, checkpoint, device)
-    rows = []
-    counts = sorted(loops) or default_loops(run.model.num_loops, run.model.max_loops)
-    setting = loop_setting(folder, run.model, step, None, "none" if loops and exit_rule is None else exit_rule)
-    early = None if setting.exit_rule is None else (setting.num_loops, setting.exit_rule)
-    for group in task.groups if groups is None else groups:
-        with console.status(f"{folder}: {task.metric} for {group}, {counts[0]} to {counts[-1]} loops"):
-            found = evaluate(model, task, loops=counts, examples=examples, groups=[group], split=split, early=early)
-            rows += [row | {"step": step} for row in found]
-    answers = {
-        "trained_loops": run.model.num_loops,
-        "examples": visualisations(model, task, loops=min(counts[-1], max(run.model.num_loops, 4))),
-    }
-    trained = run.model.num_loops
-    some = [n for n in counts if n in (1, trained // 2, trained, 2 * trained)] or counts
-    extra = task.extra_evaluation(
-        predictor(model), loops=some, split=split, group=rows[0]["group"], seed=EVALUATION_SEED
-    )
-    for name, found in extra.items():
-        with console.status(f"{folder}: {name}"):
-            write_lines(folder / name, [row | {"step": step} for row in found])
-    write_file(folder, AnswersByLoop, answers, indent=None)
-    write_rows(folder, EvalRow, rows)
+    with _opened(folder, examples, split, checkpoint, device, allow_outside) as (run, model, task, step):
+        rows = []
+        counts = sorted(loops) or default_loops(run.model.num_loops, run.model.max_loops)
+        setting = loop_setting(folder, run.model, step, None, "none" if loops and exit_rule is None else exit_rule)
+        early = None if setting.exit_rule is None else (setting.num_loops, setting.exit_rule)
+        for group in task.groups if groups is None else groups:
+            with console.status(f"{folder}: {task.metric} for {group}, {counts[0]} to {counts[-1]} loops"):
+                found = evaluate(model, task, loops=counts, examples=examples, groups=[group], split=split, early=early)
+                rows += [row | {"step": step} for row in found]
+        answers = {
+            "trained_loops": run.model.num_loops,
+            "examples": visualisations(model, task, loops=min(counts[-1], max(run.model.num_loops, 4))),
+        }
+        trained = run.model.num_loops
+        some = [n for n in counts if n in (1, trained // 2, trained, 2 * trained)] or counts
+        extra = task.extra_evaluation(
+            predictor(model), loops=some, split=split, group=rows[0]["group"], seed=EVALUATION_SEED
+        )
+        for name, found in extra.items():
+            with console.status(f"{folder}: {name}"):
+                write_lines(folder / name, [row | {"step": step} for row in found])
+        write_file(folder, AnswersByLoop, answers, indent=None)
+        write_rows(folder, EvalRow, rows)
     return rows
 
 
@@ -195,15 +218,20 @@ def solve_file(
         ValueError: no run folder; a bad row (on_bad_row=stop); no problem in the file.
     """
     run, model, step = load_run(folder)
-    task = TASKS[run.task.name](run.task)
+    task = answering_task(run, folder)
     setting = loop_setting(folder, run.model, step, num_loops, exit_rule)
-    if source == "-":
-        try:
-            text = sys.stdin.buffer.read().decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise ValueError(f"standard input: not UTF-8 text (byte {error.start})") from None
-    else:
-        text = read_text(Path(source))
-    problems, skipped = task.read(text.splitlines(), "standard input" if source == "-" else source, on_bad_row)
+    name = "standard input" if source == "-" else source
+    text = _standard_input() if source == "-" else read_text(Path(source))
+    lines = [line.removesuffix("\r") for line in text.split("\n")]  # unlike splitlines, only a line feed ends a line
+    problems, skipped = task.read(lines, name, on_bad_row)
     answers = solve(model, task, problems, num_loops=setting.num_loops, exit_rule=setting.exit_rule)
     return [{**task.to_text(problem), **answer} for problem, answer in answers], skipped
+
+
+def _standard_input() -> str:
+    if sys.stdin is None or sys.stdin.closed:
+        raise ValueError("standard input: closed; expected problems, one a line")
+    try:
+        return sys.stdin.buffer.read().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"standard input: not UTF-8 text (byte {error.start})") from None

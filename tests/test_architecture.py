@@ -13,11 +13,11 @@ from looped.tasks import TASKS
 ROOT = Path(__file__).resolve().parents[1]
 # From the bottom up. A module may import from lower rows and from its own part of its own row.
 ROWS = [
-    {"strict", "files", "intervals", "lazy", "user_code"},
+    {"strict", "files", "locks", "printing", "intervals", "lazy", "user_code"},
     {"tasks"},
     {"config"},
     {"nn", "run_folder"},
-    {"models", "launch"},
+    {"models", "launch", "run_data"},
     {"costs"},
     {"evaluation", "theory"},
     {"analysis"},

@@ -44,8 +44,8 @@ PUZZLES = ["31.22....21..32.", "3142243142131.2."]
 
 # Whoever changes a command or an option changes it for all scripts of all users: then also here.
 OPTIONS = {
-    "evaluate": {"loops", "exit-rule", "examples", "groups", "split", "checkpoint", "device"},
-    "calibrate": {"loops", "examples", "split", "tolerance", "checkpoint", "device"},
+    "evaluate": {"loops", "exit-rule", "examples", "groups", "split", "checkpoint", "device", "allow-outside"},
+    "calibrate": {"loops", "examples", "split", "tolerance", "checkpoint", "device", "allow-outside"},
     "compare": {"out", "seeds", "learning-rates", "jobs", "dry-run", "override"},
     "reproduce": {"scale", "out", "seeds", "jobs", "override", "dry-run"},
     "report": {"out"},
@@ -54,7 +54,7 @@ OPTIONS = {
         *("prompt", "tokens", "temperature", "top-k", "top-p", "stop", "seed", "num-loops", "exit-rule"),
         *("cache", "cache-loops", "checkpoint", "device"),
     },
-    "inspect": {"out", "examples", "group", "loops", "split", "seed"},
+    "inspect": {"out", "examples", "group", "loops", "split", "seed", "allow-outside"},
     "show": set(),
     "recipes": set(),
     "tasks": set(),

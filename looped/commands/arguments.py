@@ -12,7 +12,9 @@ from typing import Annotated, Any
 import tyro
 
 from looped.config import RunConfig
+from looped.launch.local import Work
 from looped.recipes import complete, recipe
+from looped.run_data import outside_paths
 
 
 def command(function: Callable[..., None]) -> Callable[[Sequence[str]], None]:
@@ -61,6 +63,27 @@ def training_run(name: str, arguments: Sequence[str]) -> tuple[RunConfig, Path, 
     # Some recipes need files that only the options name. Their sizes are therefore completed after parsing.
     options = parse(Train, arguments, f"looped train {name}", default=Train(run=default))
     return complete(options.run), options.out, options.resume
+
+
+def check_settings(work: Work) -> None:
+    """Check the settings of all runs before the first one begins.
+
+    A run that the user gave files outside the working folder may also use them in its evaluation.
+
+    Raises:
+        ValueError: a setting is wrong.
+    """
+    for _, (train, evaluate) in work:
+        run, _, _ = training_run(train[2], train[3:])
+        if outside_paths(run.task):
+            evaluate.append("--allow-outside")
+
+
+def different(**values: Sequence[Any]) -> None:
+    """Raise ValueError if one of the named lists has a value twice."""
+    for name, items in values.items():
+        if twice := [item for item in items if list(items).count(item) > 1]:
+            raise ValueError(f"--{name.replace('_', '-')}: {twice[0]} is given twice; expected different values")
 
 
 def override_words(override: Sequence[str]) -> list[str]:

@@ -1,10 +1,10 @@
 """`looped calibrate`."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from rich.table import Table
-from tyro.conf import Positional
+from tyro.conf import FlagCreatePairsOff, Positional
 
 from looped.commands.arguments import command
 from looped.commands.output import print_table
@@ -21,6 +21,7 @@ def calibrate(
     tolerance: float = 0.005,
     checkpoint: Literal["best", "last"] = "best",
     device: Device = "auto",
+    allow_outside: Annotated[bool, FlagCreatePairsOff] = False,
 ) -> None:
     """Choose the loop count or exit rule that other commands then use for a run.
 
@@ -35,10 +36,12 @@ def calibrate(
         tolerance: largest loss of score against the best loop count; for errors, the largest relative increase.
         checkpoint: the best by validation, or the last.
         device: where to compute; auto is the fastest available kind.
+        allow_outside: use files outside the working folder that config.json names, if you trust the run folder.
     """
     found = calibrate_run(
-        run, loops=loops, examples=examples, split=split, tolerance=tolerance, checkpoint=checkpoint, device=device
-    )
+        run, loops=loops, examples=examples, split=split, tolerance=tolerance, checkpoint=checkpoint, device=device,
+        allow_outside=allow_outside,
+    )  # fmt: skip
     table = Table(title=f"{run}: {found['metric']}, {split} split, {found['examples']} examples")
     for heading in ("exit rule", "loops at most", "mean loops", found["metric"], "95% interval", ""):
         table.add_column(heading, justify="left" if heading in ("exit rule", "") else "right")

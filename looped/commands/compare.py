@@ -7,8 +7,9 @@ from typing import Annotated
 
 from tyro.conf import FlagCreatePairsOff, Positional
 
-from looped.commands.arguments import command, override_words, training_run
-from looped.launch.local import run_commands, typed
+from looped.commands.arguments import check_settings, command, different, override_words
+from looped.launch.local import raise_failures, run_commands, typed
+from looped.locks import locked
 from looped.recipes import recipe
 from looped.report import report
 
@@ -39,18 +40,19 @@ def compare(
         recipe(name)
     if not recipes or jobs < 1 or not seeds:
         raise ValueError(f"recipes={recipes}, seeds={seeds}, jobs={jobs}: expected at least one of each")
+    different(recipes=recipes, seeds=seeds, learning_rates=learning_rates)
     options = override_words(override)
     work = list(commands(recipes, out, seeds=seeds, learning_rates=learning_rates, options=options))
-    for _, lines in work:  # wrong settings are found before the first run begins
-        training_run(lines[0][2], lines[0][3:])
+    check_settings(work)
     if dry_run:
         for _, lines in work:
             print(" && ".join(map(typed, lines)))
         return
-    failed = run_commands(work, jobs)
-    if failed:
-        raise ValueError(f"{len(failed)} of {len(work)} runs failed: {'; '.join(failed)}")
-    print(report([folder for folder, _ in work], out / "report"))
+    with locked(out):
+        failed = run_commands(work, jobs)
+        if finished := [folder for folder, _ in work if folder not in failed]:
+            print(report(finished, out / "report"))
+    raise_failures(failed, len(work))
 
 
 def commands(
@@ -61,8 +63,9 @@ def commands(
     The commands may be repeated: an interrupted run continues, and a finished one stays as it is.
     """
     for name, rate, seed in itertools.product(recipes, learning_rates or [None], seeds):
-        folder = out / "-".join([name, *([f"lr{rate:g}"] if rate else []), f"seed{seed}"])
-        settings = [*options, "--train.seed", str(seed), *(["--optim.learning-rate", f"{rate:g}"] if rate else [])]
+        folder = out / "-".join([name, *([] if rate is None else [f"lr{rate!r}"]), f"seed{seed}"])
+        rates = [] if rate is None else ["--optim.learning-rate", repr(rate)]
+        settings = [*options, "--train.seed", str(seed), *rates]
         yield (
             folder,
             [

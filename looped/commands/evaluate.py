@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from rich.table import Table
-from tyro.conf import Positional
+from tyro.conf import FlagCreatePairsOff, Positional
 
 from looped.commands.arguments import command
 from looped.commands.output import print_table
@@ -23,6 +23,7 @@ def evaluate(
     split: Literal["validation", "test"] = "test",
     checkpoint: Literal["best", "last"] = "best",
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
+    allow_outside: Annotated[bool, FlagCreatePairsOff] = False,
 ) -> None:
     """Score a run by group (length, difficulty) and loop count, below and beyond the trained number.
 
@@ -38,10 +39,11 @@ def evaluate(
         split: the split of the examples.
         checkpoint: the best by validation, or the last.
         device: where to compute; auto is the fastest available kind.
+        allow_outside: use files outside the working folder that config.json names, if you trust the run folder.
     """
     rows = evaluate_run(
         run, loops=loops, exit_rule=exit_rule, examples=examples, groups=groups or None, split=split,
-        checkpoint=checkpoint, device=device,
+        checkpoint=checkpoint, device=device, allow_outside=allow_outside,
     )  # fmt: skip
     primary = TASKS[read_config(run).task.name].metric
     metric = primary if any(row["metric"] == primary for row in rows) else rows[0]["metric"]

@@ -12,9 +12,9 @@ from tyro.conf import Positional
 from looped.commands.arguments import command
 from looped.config import CachePolicy
 from looped.models.generation import Sampling, stream
+from looped.run_data import answering_task
 from looped.run_folder import read_config
 from looped.runs import loop_setting
-from looped.tasks import TASKS
 from looped.tasks.base import Tokenizer
 from looped.training.checkpoint import load_run
 from looped.training.devices import Device, find_device
@@ -60,7 +60,7 @@ def generate(
         device: where to compute; auto is the fastest available kind.
     """
     config = read_config(run)
-    task = TASKS[config.task.name](config.task)
+    task = answering_task(config, run)
     if task.tokenizer is None:
         raise ValueError(f"{run}: trained on {config.task.name}; expected a run on text")
     if not prompt:

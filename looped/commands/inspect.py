@@ -2,16 +2,18 @@
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from rich.console import Console
-from tyro.conf import Positional
+from tyro.conf import FlagCreatePairsOff, Positional
 
 from looped.analysis.measure import MEASURES, take_sample
 from looped.commands.arguments import command
 from looped.files import write_atomic
+from looped.locks import locked
 from looped.report import report_inspection
-from looped.tasks import TASKS
+from looped.run_data import task_with_data
+from looped.run_folder import check_run_folder
 from looped.training import load_run
 from looped.training.devices import find_device
 from looped.training.logger import environment
@@ -25,6 +27,7 @@ def inspect(
     loops: int | None = None,
     split: Literal["validation", "test"] = "test",
     seed: int = 0,
+    allow_outside: Annotated[bool, FlagCreatePairsOff] = False,
 ) -> None:
     """Measure the inside of a run's loop: loop logits, states, stability, attention and modulation.
 
@@ -37,26 +40,28 @@ def inspect(
             on t / num_loops.
         split: the split of the examples.
         seed: seed of the examples and of all random vectors.
+        allow_outside: use files outside the working folder that config.json names, if you trust the run folder.
     """
-    config, model, step = load_run(run)
-    model.to(find_device("auto"))
-    task = TASKS[config.task.name](config.task)
-    sample = take_sample(model, task, loops=loops, examples=examples, group=group, split=split, seed=seed)
-    numbers = {
-        "run": run.resolve().name, "recipe": config.recipe, "task": config.task.name, "metric": task.metric,
-        "lower_is_better": task.lower_is_better, "group": sample.group, "split": split, "step": step, "seed": seed,
-        "examples": len(sample.batch.inputs), "trained_loops": config.model.num_loops, "loops": sample.loops,
-    }  # fmt: skip
-    with Console(stderr=True).status("") as status:
-        for number, (name, measure) in enumerate(MEASURES.items(), 1):
-            status.update(f"{run}: {name} ({number} of {len(MEASURES)})")
-            numbers |= measure(sample)
-        numbers["environment"] = environment("fp32", sample.device)
-        out = run / "inspect" if out is None else out
-        out.mkdir(parents=True, exist_ok=True)
-        write_atomic(out / "inspect.json", json.dumps(numbers) + "\n")
-        status.update(f"{run}: figures")
-        print(report_inspection(numbers, out))
+    check_run_folder(run)
+    out = run / "inspect" if out is None else out
+    with locked(out):
+        config, model, step = load_run(run)
+        model.to(find_device("auto"))
+        task = task_with_data(config, run, allow_outside=allow_outside)
+        sample = take_sample(model, task, loops=loops, examples=examples, group=group, split=split, seed=seed)
+        numbers = {
+            "run": run.resolve().name, "recipe": config.recipe, "task": config.task.name, "metric": task.metric,
+            "lower_is_better": task.lower_is_better, "group": sample.group, "split": split, "step": step, "seed": seed,
+            "examples": len(sample.batch.inputs), "trained_loops": config.model.num_loops, "loops": sample.loops,
+        }  # fmt: skip
+        with Console(stderr=True).status("") as status:
+            for number, (name, measure) in enumerate(MEASURES.items(), 1):
+                status.update(f"{run}: {name} ({number} of {len(MEASURES)})")
+                numbers |= measure(sample)
+            numbers["environment"] = environment("fp32", sample.device)
+            write_atomic(out / "inspect.json", json.dumps(numbers) + "\n")
+            status.update(f"{run}: figures")
+            print(report_inspection(numbers, out))
 
 
 main = command(inspect)

@@ -10,8 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from tyro.conf import FlagCreatePairsOff, Positional
 
-from looped.commands.arguments import command, override_words, training_run
-from looped.launch.local import run_commands, typed
+from looped.commands.arguments import check_settings, command, different, override_words, training_run
+from looped.launch.local import raise_failures, run_commands, typed
+from looped.locks import locked
 from looped.paper.reproduce import all_runs, estimate, work_for, write_table
 from looped.paper.tables import paper_table
 from looped.recipes.scales import Scale
@@ -46,22 +47,22 @@ def reproduce(
     out = out or Path("runs") / f"table{table}-{scale}"
     if jobs < 1 or not seeds:
         raise ValueError(f"seeds={seeds}, jobs={jobs}: expected at least one of each")
+    different(seeds=seeds)
     options = override_words(override)
     work = work_for(content, out, seeds, options)
+    check_settings(work)
     if dry_run:
         for _, lines in work:
             print(" && ".join(map(typed, lines)))
         return
-    for words in all_runs(content):  # wrong settings are found before the first run begins
-        training_run(words[0], [*words[1:], *options])
     if scale == "paper":
         _print_cost([(words[0], [*words[1:], *options]) for words in all_runs(content)], len(seeds))
-    write_table(content, scale, shlex.join(["looped", *sys.argv[1:]]), out, seeds)
-    failed = run_commands(work, jobs)
-    if len(failed) < len(work):
-        print(report([out], out / "report"))
-    if failed:
-        raise ValueError(f"{len(failed)} of {len(work)} runs failed: {'; '.join(failed)}")
+    with locked(out):
+        write_table(content, scale, shlex.join(["looped", *sys.argv[1:]]), out, seeds)
+        failed = run_commands(work, jobs)
+        if len(failed) < len(work):
+            print(report([out], out / "report"))
+    raise_failures(failed, len(work))
 
 
 def _print_cost(runs: Sequence[tuple[str, Sequence[str]]], seeds: int) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from tyro.conf import Positional
 
 from looped.commands.arguments import command
-from looped.files import write_atomic
+from looped.commands.output import output
 from looped.runs import solve_file
 
 
@@ -38,12 +38,9 @@ def solve(
     """
     if num_loops is not None and num_loops < 1:
         raise ValueError(f"num_loops={num_loops}: expected at least 1")
-    rows, skipped = solve_file(run, file, num_loops=num_loops, exit_rule=exit_rule, on_bad_row=on_bad_row)
-    text = as_csv(rows) if format == "csv" else "".join(json.dumps(row) + "\n" for row in rows)
-    if out is None:
-        print(text, end="")
-    else:
-        write_atomic(out, text)
+    with output(out) as write:
+        rows, skipped = solve_file(run, file, num_loops=num_loops, exit_rule=exit_rule, on_bad_row=on_bad_row)
+        write(as_csv(rows) if format == "csv" else "".join(json.dumps(row) + "\n" for row in rows))
     if skipped:
         print(f"{skipped} bad rows skipped", file=sys.stderr)
 

@@ -2,15 +2,17 @@
 
 import os
 import shlex
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from rich.console import Console
 
-from looped.run_folder import LOG, EvalRow, Summary, read_file
+from looped.launch.parent import PARENT
+from looped.run_folder import LOG, EvalRow, Summary, read_file, read_rows
 from looped.user_code import import_words
 
 Work = Sequence[tuple[Path, list[list[str]]]]
@@ -22,14 +24,15 @@ def typed(line: Sequence[str]) -> str:
     return shlex.join([line[0], *import_words(), *line[1:]])
 
 
-def run_commands(work: Work, jobs: int) -> list[str]:
+def run_commands(work: Work, jobs: int) -> dict[Path, str]:
     """Run the commands of each folder, `jobs` folders at a time. The cores are divided among the jobs.
 
-    Each run writes its output to log.txt in its folder. Returns one line for each failed run; the other runs continue.
+    Each run writes its output to log.txt in its folder. Returns the reason of each failed run; the other runs continue.
     After an interrupt, every running training writes a checkpoint and ends.
     """
     console = Console(stderr=True)
-    environment = os.environ | {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // jobs))}
+    threads = str(max(1, (os.cpu_count() or 1) // jobs))
+    environment = os.environ | {"OMP_NUM_THREADS": threads, PARENT: str(os.getpid())}
     running: dict[Path, subprocess.Popen[bytes]] = {}
 
     def run(folder: Path, lines: list[list[str]]) -> str | None:
@@ -41,22 +44,26 @@ def run_commands(work: Work, jobs: int) -> list[str]:
                 # The child gets its own process group: Ctrl-C reaches only this process, which passes it on once.
                 running[folder] = subprocess.Popen(
                     [sys.executable, "-m", "looped.cli", *import_words(), *line[1:]],
-                    stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True,
+                    stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment, start_new_session=True,
                 )  # fmt: skip
-            failed = running[folder].wait()
-            del running[folder]
-            if failed:
-                return f"{folder}: {_last_line(folder / LOG)}"
+            code = running[folder].wait()
+            process = running.pop(folder)
+            assert process.stdin is not None
+            process.stdin.close()
+            if code:
+                return _last_line(folder / LOG) if code > 0 else f"killed by {signal.Signals(-code).name}"
         return None
 
-    failed = []
+    failed: dict[Path, str] = {}
     with ThreadPoolExecutor(jobs) as pool, console.status(f"0/{len(work)} runs done") as status:
         futures = {pool.submit(run, *item): item[0] for item in work}
         try:
             for done, future in enumerate(as_completed(futures), start=1):
                 failure, folder = future.result(), futures[future]
-                failed += [failure] if failure else []
-                console.print(f"{done}/{len(work)} {folder.name}: {'failed' if failure else _score(folder)}")
+                if failure:
+                    failed[folder] = failure
+                score = "failed" if failure else _score(folder)
+                console.print(f"{done}/{len(work)} {folder.name}: {score}", markup=False)
                 status.update(f"{done}/{len(work)} runs done")
         except KeyboardInterrupt:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -66,10 +73,21 @@ def run_commands(work: Work, jobs: int) -> list[str]:
     return failed
 
 
+def raise_failures(failed: Mapping[Path, str], runs: int) -> None:
+    """Raise ValueError if some of the runs failed; names each with its reason."""
+    if failed:
+        reasons = "; ".join(f"{folder}: {reason}" for folder, reason in failed.items())
+        raise ValueError(f"{len(failed)} of {runs} runs failed: {reasons}")
+
+
 def _evaluated(folder: Path) -> bool:
-    """Whether the run was evaluated after its end."""
-    scores, end = folder / EvalRow.file, folder / Summary.file
-    return scores.exists() and scores.stat().st_mtime_ns >= end.stat().st_mtime_ns
+    """Whether the scores belong to the checkpoint that an evaluation would take: the best one, or else the last."""
+    try:
+        summary, rows = read_file(folder, Summary), read_rows(folder, EvalRow)
+    except ValueError:  # damaged: evaluate again
+        return False
+    step = None if summary is None else summary.best.step if summary.best else summary.steps
+    return bool(rows) and all(row.step == step for row in rows)
 
 
 def _score(folder: Path) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from looped.files import write_atomic
+from looped.locks import locked
 from looped.report.comparison import problems
 from looped.report.content import Chart, Section, build
 from looped.report.html import page
@@ -21,15 +22,16 @@ def report(folders: Sequence[Path], out: Path) -> Path:
     report begins with that table of the paper.
 
     Raises:
-        ValueError: there is no run, or a file is malformed (names file and line).
+        ValueError: there is no run, a file is malformed (names file and line), or another process writes into `out`.
         OSError: `out` cannot be written; each file in it is then the complete old one or the complete new one.
     """
     runs = read_runs(folders)
     found = problems(runs)
     title, lead, sections = build(found, runs)
     sections = [*(reproduction(table, runs) for table in load_tables(folders)), *sections]
-    _write(out / "results.csv", results_csv(found))
-    return _write_page(out, title, lead, sections, note="The pictures of the answers are in report.html.")
+    with locked(out):
+        _write(out / "results.csv", results_csv(found))
+        return _write_page(out, title, lead, sections, note="The pictures of the answers are in report.html.")
 
 
 def report_inspection(numbers: dict[str, Any], out: Path) -> Path:

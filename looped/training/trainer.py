@@ -23,8 +23,10 @@ from looped.costs.count import (
     parameters,
     training_flops,
 )
+from looped.locks import locked
 from looped.models.transformer import LoopedTransformer
-from looped.run_folder import Best, Environment, MetricsRow, Summary, open_run, write_config, write_file
+from looped.run_data import check_data, write_data
+from looped.run_folder import CONFIG, Best, Environment, MetricsRow, Summary, open_run, write_config, write_file
 from looped.tasks import TASKS
 from looped.tasks.base import Batch, Task
 from looped.training import checkpoint
@@ -57,20 +59,21 @@ def train(run: RunConfig, folder: Path, *, resume: bool = False) -> dict[str, An
         The content of summary.json.
 
     Raises:
-        ValueError: no such device; resume=False and the folder already holds a run; resume=True and the folder holds no
-            run, another one, or a damaged checkpoint.
+        ValueError: no such device; another process writes into the folder; resume=False and the folder already holds a
+            run; resume=True and the folder holds no run, another one, or a damaged checkpoint; the data changed.
         OSError: a file cannot be written; earlier files are intact.
         NonFiniteError: a loss or gradient is not finite; a checkpoint of the last good weights is written first.
     """
     folder = Path(folder)
     fabric = make_fabric(run)
-    if fabric.is_global_zero:
-        summary = open_run(run, folder, resume)
-        if summary is not None:
-            return asdict(summary)
-    fabric.launch()
-    with Interrupt() as interrupt:
-        return Trainer(run, folder, fabric).run_to_end(interrupt)
+    with locked(folder) if fabric.is_global_zero else nullcontext():
+        if fabric.is_global_zero:
+            summary = open_run(run, folder, resume)
+            if summary is not None:
+                return asdict(summary)
+        fabric.launch()
+        with Interrupt() as interrupt:
+            return Trainer(run, folder, fabric).run_to_end(interrupt)
 
 
 class TrainingBatches(Dataset[list[np.ndarray]]):
@@ -138,7 +141,11 @@ class Trainer:
         self.began = self.saved_at = time.perf_counter()
         self.display = Display(run, self.progress.step, enabled=fabric.is_global_zero)
         if fabric.is_global_zero:  # the folder becomes a run folder only after all checks of the run
-            write_config(run, folder)
+            if (folder / CONFIG).exists():
+                check_data(self.task, folder)
+            else:
+                write_data(self.task, folder)
+                write_config(run, folder)
             made_on = environment(precision, fabric.device) | {"matmul_peak": self.matmul_peak}
             write_file(folder, Environment, made_on)
             self.metrics = Metrics(folder / MetricsRow.file, self.progress.metrics_bytes)

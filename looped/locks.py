@@ -1,0 +1,91 @@
+"""One writer for a folder. The kernel releases the lock also when its process is killed."""
+
+import contextlib
+import fcntl
+import json
+import os
+import shlex
+import socket
+import sys
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+LOCK = ".lock"
+_held: set[int] = set()  # file descriptors of locks
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Make `folder`, if it does not exist, and be its only writer. Readers need no lock.
+
+    The file .lock in the folder exists only while somebody writes, or after a writer was killed.
+
+    Raises:
+        ValueError: another process or thread writes into the folder; names its process, host and start.
+        OSError: the folder cannot be made or written.
+    """
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise ValueError(f"{folder}: a file; expected a folder") from None
+    descriptor = _acquire(folder)
+    _held.add(descriptor)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            (folder / LOCK).unlink()
+            for path in made:
+                path.rmdir()  # only if nothing was written
+        _held.discard(descriptor)
+        os.close(descriptor)
+
+
+def _acquire(folder: Path) -> int:
+    path = folder / LOCK
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(descriptor, 10_000)
+            os.close(descriptor)
+            raise ValueError(f"{folder}: {_described(holder)} writes into it; wait, or choose another folder") from None
+        except OSError as error:  # some network file systems have no locks
+            print(f"{path}: no lock on this file system ({error.strerror}); keep other writers away", file=sys.stderr)
+        if _is(descriptor, path):
+            break
+        os.close(descriptor)  # the last holder removed the file before this process locked it
+    os.truncate(descriptor, 0)
+    started = datetime.now().astimezone().isoformat(timespec="seconds")
+    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])[:500]
+    holder = {"process": os.getpid(), "host": socket.gethostname(), "start": started, "command": command}
+    os.write(descriptor, json.dumps(holder).encode())
+    return descriptor
+
+
+def _is(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.lstat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _described(content: bytes) -> str:
+    try:
+        holder = json.loads(content)
+        return f"process {holder['process']} on {holder['host']} (since {holder['start']}: {holder['command']})"
+    except (ValueError, KeyError, TypeError):  # it is just being written
+        return "another process"
+
+
+def _close_in_child() -> None:
+    """A forked worker must not keep the lock of a parent that was killed."""
+    for descriptor in _held:
+        os.close(descriptor)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_close_in_child)

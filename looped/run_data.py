@@ -1,0 +1,120 @@
+"""The task of a run: its data, which must not change, and the files in the run folder that answering needs."""
+
+import hashlib
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any, ClassVar
+
+from looped.config import RunConfig
+from looped.files import sync
+from looped.run_folder import CONFIG, InFile, read_file, write_file
+from looped.strict import frozen
+from looped.tasks import TASKS
+from looped.tasks.base import Task
+from looped.tasks.registry import TaskConfig
+
+FILES = "task"
+
+
+@frozen
+class Data(InFile):
+    """The sha256 of the data that a run is trained on, and of the files that its task needs to answer."""
+
+    file: ClassVar[str] = "data.json"
+    sources: dict[str, str]
+    """By the name of a file or data set (`Task.sources`)."""
+    files: dict[str, str]
+    """By file name in the folder task/ (`Task.save`)."""
+
+
+def write_data(task: Task, folder: Path) -> None:
+    """Write the files that answering needs into task/, and data.json. The folder of a run has both."""
+    if (folder / FILES).exists():  # of a process that was killed before the folder became a run folder
+        shutil.rmtree(folder / FILES)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=f".{FILES}.", suffix=".tmp") as name:
+        new = Path(name) / FILES
+        new.mkdir()
+        task.save(new)
+        for path in (*new.iterdir(), new):
+            sync(path)
+        new.rename(folder / FILES)
+    write_file(folder, Data, {"sources": task.sources(), "files": _digests(folder / FILES)})
+
+
+def check_data(task: Task, folder: Path) -> None:
+    """Check that the task is the one that the run was trained on.
+
+    Raises:
+        ValueError: its data changed, or a file that answering needs is another one; names it.
+    """
+    stored = _stored(folder)
+    _compare(stored.sources, task.sources(), f"changed since {folder} was trained on it; restore it")
+    with tempfile.TemporaryDirectory() as name:
+        task.save(Path(name))
+        found = _digests(Path(name))
+    _compare(stored.files, found, f"of the data now is not {folder / FILES}'s, which the run was trained with")
+
+
+def answering_task(run: RunConfig, folder: Path) -> Task:
+    """The task of a run folder for answering. It needs no other folder.
+
+    Raises:
+        ValueError: the files in task/ are not those of the training.
+    """
+    stored = _stored(folder)
+    _compare(stored.files, _digests(folder / FILES), f"is not the file with which {folder} was trained", folder / FILES)
+    return TASKS[run.task.name].load(run.task, folder / FILES)
+
+
+def task_with_data(run: RunConfig, folder: Path, *, allow_outside: bool = False) -> Task:
+    """The task of a run folder with the data that the run was trained on.
+
+    Args:
+        allow_outside: whether config.json may name files outside the working folder. A run folder from elsewhere could
+            otherwise bring any file of this machine into a report.
+
+    Raises:
+        ValueError: the data is missing, changed, or outside.
+    """
+    outside = outside_paths(run.task)
+    if outside and not allow_outside:
+        field, path = outside[0]
+        raise ValueError(
+            f"{folder / CONFIG}: task.{field}={path!r}: outside the working folder; with --allow-outside it is used; "
+            "expected only for a run folder that you trust"
+        )
+    task = TASKS[run.task.name](run.task)
+    check_data(task, folder)
+    return task
+
+
+def outside_paths(config: TaskConfig) -> list[tuple[str, str]]:
+    """The fields of a task's settings with paths that are absolute or climb out of the working folder."""
+    found = []
+    for field in config.paths:
+        value: Any = getattr(config, field)
+        for path in (value,) if isinstance(value, str) else value or ():
+            if path.startswith(("/", "~")) or ".." in Path(path).parts:
+                found.append((field, path))
+    return found
+
+
+def _stored(folder: Path) -> Data:
+    stored = read_file(folder, Data)
+    if stored is None:
+        raise ValueError(f"{folder / Data.file}: no such file; expected the data of the run")
+    return stored
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """The sha256 of each file in a folder, by name; none if there is no such folder."""
+    paths = sorted(folder.iterdir()) if folder.is_dir() else []
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+
+
+def _compare(stored: dict[str, str], found: dict[str, str], problem: str, folder: Path | None = None) -> None:
+    for name in sorted(stored.keys() | found.keys()):
+        if stored.get(name) != found.get(name):
+            raise ValueError(f"{name if folder is None else folder / name}: {problem}")
