@@ -7,17 +7,15 @@ import json
 import os
 import resource
 import signal
-import sys
 import time
 import traceback
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from mutations import damaged
 
 SECONDS, BYTES = 5, 500 << 20  # limits of one case; that of memory is over what the process had before
@@ -35,7 +33,7 @@ class Reader:
     damage: Callable[[bytes, Sequence[bytes], np.random.Generator], bytes] = damaged
 
 
-class Fault(Exception):
+class WrongBehaviourError(Exception):
     """A wrong behaviour that is not an exception of the library."""
 
 
@@ -50,9 +48,10 @@ def case(reader: Reader, name: str, number: int) -> bytes:
     return reader.damage(content, reader.valid, rng)
 
 
-def fuzz(name: str, folder: str, first: int, count: int | None) -> int:
+def fuzz(name: str, folder: str, first: int = 0, count: int | None = None) -> int:
     """Read the cases of a reader and write what was wrong to `folder`/result.json; runs in a process of its own."""
     os.chdir(folder)
+    os.environ["LOOPED_DEBUG"] = "1"  # the command line shall not catch what it did not expect
     module, _, make = READERS[name].partition(":")
     reader: Reader = getattr(importlib.import_module(module), make)()
     for content in reader.valid:  # otherwise the damage might not matter
@@ -122,7 +121,7 @@ def command(*words: str) -> None:
 
     Raises:
         ValueError: exit code 2.
-        Fault: another exit code, more than one line, or characters that change a terminal.
+        WrongBehaviourError: another exit code, more than one line, or characters that change a terminal.
     """
     from looped.cli import main
 
@@ -131,22 +130,23 @@ def command(*words: str) -> None:
         code = main(words)
     message = err.getvalue()
     if code not in (0, 2):
-        raise Fault(f"exit code {code}: {message[:300]!r}")
+        raise WrongBehaviourError(f"exit code {code}: {message[:300]!r}")
     out.getvalue().encode()  # a terminal takes no lone surrogates, except from standard error, which escapes them
     if raw := {c for c in out.getvalue() + message if unicodedata.category(c) == "Cc" and c not in "\n\t\r"}:
-        raise Fault(f"raw control characters {raw!r} on the terminal")
+        raise WrongBehaviourError(f"raw control characters {raw!r} on the terminal")
     if "Traceback" in message:
-        raise Fault(f"traceback: {message[-300:]!r}")
+        raise WrongBehaviourError(f"traceback: {message[-300:]!r}")
     if code == 2:
         *_, last = message.splitlines()
         if not last.startswith("looped: error: ") or message.count("looped: error: ") != 1:
-            raise Fault(f"expected one line: {message[:300]!r}")
+            raise WrongBehaviourError(f"expected one line: {message[:300]!r}")
         raise ValueError(last)
 
 
 READERS = {
     **{name: f"fuzz_files:{make}" for name, make in {
-        "plain text": "plain_text", "compressed text": "compressed_text", "sudoku": "sudoku", "sudoku 4x4": "small_sudoku",
+        "plain text": "plain_text", "compressed text": "compressed_text", "sudoku": "sudoku",
+        "sudoku 4x4": "small_sudoku",
         "table of classes": "class_table", "table of numbers": "number_table", "table to solve": "table_to_solve",
         "countdown": "countdown", "edit distance": "edit_distance", "lcs": "lcs", "prompts": "prompts",
         "corpus": "corpus", "json lines": "json_lines", "prepared text": "prepared_text",

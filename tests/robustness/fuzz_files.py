@@ -7,12 +7,13 @@ import lzma
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import zstandard
+from fuzz import Reader, WrongBehaviourError
+from mutations import damaged, edited
 
-from fuzz import Reader
 from looped.files import read_text
 from looped.tasks.base import Task
 from looped.tasks.countdown import Countdown, CountdownConfig
@@ -25,7 +26,6 @@ from looped.tasks.tables import Tables, TablesConfig
 from looped.tasks.text import Text, TextConfig
 from looped.tasks.text.corpus import open_corpus
 from looped.tasks.text.sources import read_documents
-from mutations import damaged, edited
 
 WORDS = "The loop reads a line.\nIt ends.\n\nNaïve café, \U0001f600 and \u4e2d\u6587.\n" * 3
 
@@ -85,14 +85,27 @@ def _sudoku(box: int, clues: tuple[int, int], cases: int) -> Reader:
     lines = ["".join(map(str, row.tolist())) for row in puzzles]
     answers = ["".join(map(str, row.tolist())) for row in solutions]
     dotted = [line.replace("0", ".") for line in lines]
-    table = ["puzzle,solution,rating", *(f"{p},{s},{r}" for p, s, r in zip(lines, answers, ("1.5", "2", ""), strict=False))]
+    table = [
+        "puzzle,solution,rating",
+        *(f"{p},{s},{r}" for p, s, r in zip(lines, answers, ("1.5", "2", ""), strict=False)),
+    ]
     exchange = [f"{hashlib.sha1(line.encode()).hexdigest()[:12]} {line} 3.4" for line in lines]
     contents = ["\n".join(rows).encode() for rows in (lines, dotted, table, exchange)]
 
     def read(path: Path) -> object:
         return read_file(path, box, "skip" if path.stat().st_size % 3 == 0 else "stop")
 
-    return Reader(valid=contents, read=_in_file("in.txt", read), names=("in.txt",), cases=cases)
+    def damage(content: bytes, valid: Sequence[bytes], rng: np.random.Generator) -> bytes:
+        """Sometimes many digits become blanks, or other digits; such a board can need a long search."""
+        if rng.random() < 0.7:
+            return damaged(content, valid, rng)
+        board = np.frombuffer(contents[rng.integers(2)].split(b"\n")[0], np.uint8).copy()
+        board[rng.random(len(board)) < rng.uniform(0, 1)] = ord(".")
+        clues = np.flatnonzero((board != ord(".")) & (board != ord("0")))
+        board[rng.permutation(clues)[: rng.integers(3)]] = ord("1") + rng.integers(box**2)
+        return board.tobytes()
+
+    return Reader(valid=contents, read=_in_file("in.txt", read), names=("in.txt",), cases=cases, damage=damage)
 
 
 def sudoku() -> Reader:
@@ -152,15 +165,26 @@ def _table(classes: bool) -> list[bytes]:
     return ["\n".join(lines).encode() for lines in (comma, quoted, arff)]
 
 
+def _loaded(target: Literal["class", "number"]) -> Callable[[bytes], object]:
+    def read(path: Path) -> None:
+        table = load_table(str(path), target)
+        with np.errstate(over="ignore"):
+            if not all(np.isfinite(values.astype(np.float32)).all() for values in (table.x, table.y)):
+                raise WrongBehaviourError("the table is not finite in float32, the type of its use")
+
+    return _in_file("in.csv", read)
+
+
 def class_table() -> Reader:
-    return Reader(
-        valid=_table(True), read=_in_file("in.csv", lambda p: load_table(str(p), "class")), names=("in.csv",), cases=700
-    )
+    return Reader(valid=_table(True), read=_loaded("class"), names=("in.csv",), cases=700)
 
 
 def number_table() -> Reader:
     return Reader(
-        valid=_table(False), read=_in_file("in.csv", lambda p: load_table(str(p), "number")), names=("in.csv",), cases=700
+        valid=_table(False),
+        read=_in_file("in.csv", lambda p: load_table(str(p), "number")),
+        names=("in.csv",),
+        cases=700,
     )
 
 

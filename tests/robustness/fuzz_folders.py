@@ -187,7 +187,13 @@ def resume() -> Reader:
         name.unlink()
     shutil.rmtree(GOOD / files.CHECKPOINTS)
     shutil.copytree(Path("short") / files.CHECKPOINTS, GOOD / files.CHECKPOINTS)
-    values = [*VALUES, torch.zeros(3), torch.zeros(3, dtype=torch.int64), torch.full((16, 16), torch.nan), torch.zeros(0)]
+    values = [
+        *VALUES,
+        torch.zeros(3),
+        torch.zeros(3, dtype=torch.int64),
+        torch.full((16, 16), torch.nan),
+        torch.zeros(0),
+    ]
 
     def damage(content: bytes, valid: Sequence[bytes], rng: np.random.Generator) -> bytes:
         if rng.random() < 0.1:
@@ -211,6 +217,7 @@ def resume() -> Reader:
 
 LONGEST = 131_071  # bytes of a word; Linux starts no program with a longer one
 NUMBERS = [b"0", b"-1", b"1", b"3", b"1.5", b"1e3", b"nan", b"inf", b"", b"1_2", b"9" * 10, b"9" * 30, b"9" * 5000]
+
 
 def _text(valid: Sequence[str], read: Callable[[str], object], names: tuple[str, ...], cases: int) -> Reader:
     """A reader of a word, which may hold any bytes but zeros."""
@@ -253,7 +260,12 @@ def overrides() -> Reader:
         name, _, value = content.partition(b"=")
         if rng.random() < 0.2:
             return damaged(content, valid, rng)
-        return name + b"=" + NUMBERS[rng.integers(len(NUMBERS))] if rng.random() < 0.5 else name + b"=" + damaged(value, [value], rng)
+        value = NUMBERS[rng.integers(len(NUMBERS))] if rng.random() < 0.5 else damaged(value, [value], rng)
+        return name + b"=" + value
+            name + b"=" + NUMBERS[rng.integers(len(NUMBERS))]
+            if rng.random() < 0.5
+            else name + b"=" + damaged(value, [value], rng)
+        )
 
     names = ("--", "=", "task.", "train.")
     return dataclasses.replace(_text(valid, read, names, 80), damage=damage)

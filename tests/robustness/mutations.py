@@ -16,7 +16,7 @@ TOKENS = [
     b"[" * DEEP, b'{"a":' * DEEP, b"(" * 500, b"a" * 200_000, b"1," * 100_000, b"\n" * 10_000,
     b"\x1b[31m", b"\x07", b"\x7f", b"\xff", b"\xed\xa0\x80", b"\xc3", b"\\ud800", b"\\u0000", b"[bold]", b"[/bold]",
     "\ufeff".encode(), "\u0663\u0664".encode(), "\u00b2".encode(), "\u2028".encode(), "\x0c\x0b\x1c\x85".encode(),
-    "\u202e\u200b".encode(), "\U0001f600".encode(), "\u00e9".encode(), "\u0130".encode(), "<|endoftext|>".encode(),
+    "\u202e\u200b".encode(), "\U0001f600".encode(), "\u00e9".encode(), "\u0130".encode(), b"<|endoftext|>",
 ]  # fmt: skip
 VALUES: list[Any] = [
     None, True, False, 0, -1, 1, 3, 10**9, 10**18, 10**30, -(10**400), 0.5, -0.5, 1e39, float("nan"), float("inf"),

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from fork_server import ForkServer
 from fuzz import BYTES, READERS, SECONDS
 

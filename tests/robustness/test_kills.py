@@ -16,12 +16,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-
 from fork_server import ForkServer
 from kill_points import SMALL
-from looped.report.read import read_run
-from looped.run_folder import CHECKPOINTS, CONFIG
-from looped.training.checkpoint import load_run, saved_steps
 
 TIMING = {"seconds", "examples_per_s", "tokens_per_s", "matmul_share", "data_wait", "peak_memory"}
 STEPS = 5
@@ -55,7 +51,11 @@ def contents(folder: Path) -> dict[str, Any]:
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         name, content = str(path.relative_to(folder)), path.read_bytes()
         if path.suffix in (".json", ".jsonl") and path.parent == folder and name != "answers_by_loop.json":
-            rows = [json.loads(line) for line in content.splitlines()] if path.suffix == ".jsonl" else [json.loads(content)]
+            rows = (
+                [json.loads(line) for line in content.splitlines()]
+                if path.suffix == ".jsonl"
+                else [json.loads(content)]
+            )
             found[name] = [{key: value for key, value in row.items() if key not in TIMING} for row in rows]
         else:
             found[name] = content
@@ -79,7 +79,7 @@ def finished(server: ForkServer, tmp_path_factory: pytest.TempPathFactory) -> Fi
         if run.exists():
             shutil.copytree(run, found.before[name])
         began = time.perf_counter()
-        code = server.call("kill_points:run", [words], 0, str(root / "count"), output=root / "output")
+        code = server.call("kill_points:run", words, 0, str(root / "count"), output=root / "output")
         assert code == 0, (root / "output").read_text()
         found.seconds[name] = time.perf_counter() - began
         found.changes[name] = int((root / "count").read_text())
@@ -87,54 +87,39 @@ def finished(server: ForkServer, tmp_path_factory: pytest.TempPathFactory) -> Fi
     return found
 
 
-def check_readable(run: Path) -> None:
-    """Every file that a reader would open is whole."""
-    if (run / CONFIG).exists():
-        read_run(run)
-        for step in saved_steps(run):
-            load_run(run, step)
-        if saved_steps(run):
-            load_run(run, "best")
-    assert not (run / CHECKPOINTS).exists() or (run / CONFIG).exists()
-
-
 @pytest.mark.parametrize("name", KILLS)
 def test_killed_commands_lose_nothing(name: str, server: ForkServer, finished: Finished, tmp_path: Path):
     rng = np.random.default_rng(list(KILLS).index(name))
     run, output, count = tmp_path / "run", tmp_path / "output", KILLS[name]
     words = commands(run)
-    refused = killed = 0
+    wrong: list[str] = []
+    killed = stopped = 0
     for number in range(count):
         shutil.rmtree(run, ignore_errors=True)
+        output.unlink(missing_ok=True)
         if finished.before[name].exists():
             shutil.copytree(finished.before[name], run)
-        case = f"{name}, case {number}"
-        if number % 2:  # a chosen change to the disk
-            stop_at = 1 + number * finished.changes[name] // count
-            pid = server.start("kill_points:run", [words[name]], stop_at, None, output=output)
-            status = server.wait(pid)
-            assert os.WIFSTOPPED(status), f"{case}: not stopped before change {stop_at}: {output.read_text()}"
-            refused += second_writer_is_refused(words[SECOND[name][number // 2 % len(SECOND[name])]], server, tmp_path)
+        stop_at = 1 + number * finished.changes[name] // count if number % 2 else 0
+        pid = server.start("kill_points:run", words[name], stop_at, output=output)
+        if stop_at:
+            assert os.WIFSTOPPED(server.wait(pid)), f"not stopped before change {stop_at}: {output.read_text()}"
+            second = words[SECOND[name][number // 2 % len(SECOND[name])]]
+            code = server.call("kill_points:run", second, output=tmp_path / f"second_{number}")
+            message = (tmp_path / f"second_{number}").read_text()
+            # An evaluation may also say that a training has written no configuration yet.
+            if (code, message.count("\n")) != (2, 1) or (second[0] == name and f"process {pid}" not in message):
+                wrong.append(f"case {number}: {second[0]} beside {name} ended with code {code}: {message}")
+            stopped += 1
         else:
-            pid = server.start("kill_points:run", [words[name]], 0, None, output=output)
             time.sleep(rng.uniform(0, finished.seconds[name]))
         os.kill(pid, signal.SIGKILL)
         killed += os.WIFSIGNALED(server.wait(pid))
-
-        check_readable(run)
-        code = server.call("kill_points:run", [words[name]], 0, None, output=output)
-        assert code == 0, f"{case}: {output.read_text()}"
-        assert contents(run) == finished.after[name], case
-    assert refused == count // 2
-    assert killed >= 0.8 * count, "too many commands had ended before they were killed"
-
-
-def second_writer_is_refused(words: list[str], server: ForkServer, folder: Path) -> bool:
-    output = folder / "second"
-    output.unlink(missing_ok=True)
-    code = server.call("kill_points:run", [words], 0, None, output=output)
-    message = output.read_text()
-    assert code == 2, message
-    assert message.count("\n") == 1, message
-    assert "process" in message, message
-    return True
+        try:
+            code = server.call("kill_points:read_and_run", str(run), words[name], output=output)
+            assert code == 0, output.read_text()
+            assert contents(run) == finished.after[name]
+        except (AssertionError, ValueError) as error:
+            wrong.append(f"case {number}, stopped before change {stop_at}: {error}")
+    assert not wrong, f"{len(wrong)} of {count} kills of {name}:\n" + "\n".join(wrong[:5])
+    assert stopped == count // 2
+    assert killed >= 0.7 * count, "too many commands had ended before they were killed"
