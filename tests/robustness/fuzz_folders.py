@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 import torch
-
 from fuzz import Reader, command
 from kill_points import SMALL
+from mutations import VALUES, changed, damaged, edited
+
 from looped import run_folder as files
 from looped.commands.arguments import override_words, training_run
 from looped.models.exit_rules import parse_rule
@@ -20,9 +21,9 @@ from looped.models.transformer import LoopedTransformer
 from looped.models.weights import WEIGHTS, load_weights
 from looped.recipes import recipe
 from looped.report.reproduction import load_tables
+from looped.run_data import Data
 from looped.runs import recommended_setting
 from looped.training.checkpoint import STATE
-from mutations import VALUES, changed, damaged, edited
 
 RUN, GOOD = Path("run"), Path("good")
 STEP = f"{files.CHECKPOINTS}/step_000002"
@@ -30,6 +31,7 @@ IN_CONTEXT = {
     "group": "all", "method": "model", "num_loops": 2, "points": 3, "metric": "squared_error", "value": 0.5, "low": 0.1,
     "high": 1.0, "n": 8, "split": "test", "step": 2,
 }  # fmt: skip
+DATA = {"sources": {"corpus.txt": "0" * 64}, "files": {"tokenizer.json": "1" * 64}}
 TABLE = {
     "title": "Table 2", "scale": "demo", "command": "looped reproduce 2",
     "rows": [{"task": "LCS", "model": "looped", "paper": 0.9, "published": [], "corrected": ["run"]}],
@@ -96,6 +98,10 @@ def answers() -> Reader:
 
 def environment() -> Reader:
     return _file(files.Environment, 100)
+
+
+def data() -> Reader:
+    return _with_file(Data.file, lambda: files.read_file(RUN, Data), 100, json.dumps(DATA).encode())
 
 
 def table() -> Reader:
@@ -262,10 +268,6 @@ def overrides() -> Reader:
             return damaged(content, valid, rng)
         value = NUMBERS[rng.integers(len(NUMBERS))] if rng.random() < 0.5 else damaged(value, [value], rng)
         return name + b"=" + value
-            name + b"=" + NUMBERS[rng.integers(len(NUMBERS))]
-            if rng.random() < 0.5
-            else name + b"=" + damaged(value, [value], rng)
-        )
 
     names = ("--", "=", "task.", "train.")
     return dataclasses.replace(_text(valid, read, names, 80), damage=damage)
