@@ -154,8 +154,8 @@ READERS = {
     **{name: f"fuzz_folders:{make}" for name, make in {
         "config.json": "config", "metrics.jsonl": "metrics", "best.json": "best", "summary.json": "summary",
         "eval.jsonl": "evaluations", "in_context.jsonl": "in_context", "answers_by_loop.json": "answers",
-        "environment.json": "environment", "calibration.json": "calibration", "table.json": "table", "data.json": "data",
-        "weights": "weights", "model.json": "saved_model",
+        "environment.json": "environment", "calibration.json": "calibration", "table.json": "table",
+        "data.json": "data", "weights": "weights", "model.json": "saved_model",
         "show": "show", "evaluate": "evaluate", "solve": "solve", "report": "report", "resume": "resume",
         "exit rules": "exit_rules", "overrides": "overrides", "recipes": "recipes", "words": "words",
     }.items()},

@@ -299,7 +299,9 @@ def _other_words(content: bytes, valid: Sequence[bytes], rng: np.random.Generato
     words, others = content.split(b"\n"), valid[rng.integers(len(valid))].split(b"\n")
     if rng.random() < 0.3:
         words = words[: rng.integers(1, len(words) + 1)] + others[rng.integers(len(others)) :]
-    place = rng.integers(len(words))
-    number = words[place].isdigit()
-    words[place] = NUMBERS[rng.integers(len(NUMBERS))] if number else damaged(words[place], valid, rng)
+    numbers = [place for place, word in enumerate(words) if word.isdigit()]
+    if numbers and rng.random() < 0.5:
+        words[numbers[rng.integers(len(numbers))]] = NUMBERS[rng.integers(len(NUMBERS))]
+    elif not words[place := rng.integers(len(words))].isdigit():
+        words[place] = damaged(words[place], valid, rng)
     return b"\n".join(words)
