@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ def _run(request: dict[str, Any]) -> None:
         module, _, name = request["function"].partition(":")
         code = getattr(importlib.import_module(module), name)(*request["arguments"])
     except BaseException:
-        sys.excepthook(*sys.exc_info())
+        traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

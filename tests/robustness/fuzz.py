@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mutations import damaged
+from mutations import damaged, pick
 
 SECONDS, BYTES = 5, 500 << 20  # limits of one case; that of memory is over what the process had before
 
@@ -44,7 +44,7 @@ class TooSlow(BaseException):
 def case(reader: Reader, name: str, number: int) -> bytes:
     """The input of a case."""
     rng = np.random.default_rng([number, *name.encode()])
-    content = reader.valid[rng.integers(len(reader.valid))]
+    content = pick(reader.valid, rng)
     return reader.damage(content, reader.valid, rng)
 
 

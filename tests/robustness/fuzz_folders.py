@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from fuzz import Reader, command
 from kill_points import SMALL
-from mutations import VALUES, changed, damaged, edited
+from mutations import VALUES, changed, damaged, edited, pick
 
 from looped import run_folder as files
 from looped.commands.arguments import override_words, training_run
@@ -266,7 +266,7 @@ def overrides() -> Reader:
         name, _, value = content.partition(b"=")
         if rng.random() < 0.2:
             return damaged(content, valid, rng)
-        value = NUMBERS[rng.integers(len(NUMBERS))] if rng.random() < 0.5 else damaged(value, [value], rng)
+        value = pick(NUMBERS, rng) if rng.random() < 0.5 else damaged(value, [value], rng)
         return name + b"=" + value
 
     names = ("--", "=", "task.", "train.")
@@ -296,12 +296,12 @@ def words() -> Reader:
 
 def _other_words(content: bytes, valid: Sequence[bytes], rng: np.random.Generator) -> bytes:
     """Words of one or two of the command lines, one of them damaged. Numbers become impossible, not merely large."""
-    words, others = content.split(b"\n"), valid[rng.integers(len(valid))].split(b"\n")
+    words, others = content.split(b"\n"), pick(valid, rng).split(b"\n")
     if rng.random() < 0.3:
         words = words[: rng.integers(1, len(words) + 1)] + others[rng.integers(len(others)) :]
     numbers = [place for place, word in enumerate(words) if word.isdigit()]
     if numbers and rng.random() < 0.5:
-        words[numbers[rng.integers(len(numbers))]] = NUMBERS[rng.integers(len(NUMBERS))]
+        words[pick(numbers, rng)] = pick(NUMBERS, rng)
     elif not words[place := rng.integers(len(words))].isdigit():
         words[place] = damaged(words[place], valid, rng)
     return b"\n".join(words)

@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
+T = TypeVar("T")
 DEEP = 100_000
 # What readers tend to stumble over.
 TOKENS = [
@@ -26,10 +27,14 @@ VALUES: list[Any] = [
 NAMES = [value for value in VALUES if isinstance(value, str)]
 
 
+def pick(items: Sequence[T], rng: np.random.Generator) -> T:
+    return items[int(rng.integers(len(items)))]
+
+
 def damaged(content: bytes, valid: Sequence[bytes], rng: np.random.Generator) -> bytes:
     """`content` after one to three damages. Some take parts from other `valid` contents."""
     for _ in range(rng.integers(1, 4)):
-        content = DAMAGES[rng.integers(len(DAMAGES))](content, valid, rng)
+        content = pick(DAMAGES, rng)(content, valid, rng)
     return content
 
 
@@ -46,7 +51,7 @@ def flip(content: bytes, valid: Sequence[bytes], rng: np.random.Generator) -> by
     changed = bytearray(content)
     for _ in range(rng.integers(1, 4)):
         if changed:
-            changed[rng.integers(len(changed))] ^= 1 << int(rng.integers(8))
+            changed[int(rng.integers(len(changed)))] ^= 1 << int(rng.integers(8))
     return bytes(changed)
 
 
@@ -66,7 +71,7 @@ def repeat(content: bytes, valid: Sequence[bytes], rng: np.random.Generator) -> 
 
 def insert(content: bytes, valid: Sequence[bytes], rng: np.random.Generator) -> bytes:
     """Insert a token, or put it in the place of a word."""
-    at, token = _place(content, rng), TOKENS[rng.integers(len(TOKENS))]
+    at, token = _place(content, rng), pick(TOKENS, rng)
     end = at
     if rng.random() < 0.5:
         while end < len(content) and content[end : end + 1].isalnum():
@@ -75,7 +80,7 @@ def insert(content: bytes, valid: Sequence[bytes], rng: np.random.Generator) -> 
 
 
 def splice(content: bytes, valid: Sequence[bytes], rng: np.random.Generator) -> bytes:
-    other = valid[rng.integers(len(valid))]
+    other = pick(valid, rng)
     return content[: _place(content, rng)] + other[_place(other, rng) :]
 
 
@@ -108,17 +113,17 @@ def changed(value: Any, rng: np.random.Generator, values: Sequence[Any] = VALUES
     """A copy of a value of lists and objects, changed at one random place, there perhaps to one of `values`."""
     inside = list(value) if isinstance(value, dict) else list(range(len(value))) if isinstance(value, list) else []
     if not inside or rng.random() < 0.15:
-        return values[rng.integers(len(values))]
-    key, copy = inside[rng.integers(len(inside))], value.copy()
+        return pick(values, rng)
+    key, copy = pick(inside, rng), value.copy()
     kind = rng.random()
     if kind < 0.7:
         copy[key] = changed(value[key], rng, values)
     elif kind < 0.8:
         del copy[key]
     elif kind < 0.9:
-        copy[key] = value[inside[rng.integers(len(inside))]]
+        copy[key] = value[pick(inside, rng)]
     elif isinstance(copy, dict):
-        copy[NAMES[rng.integers(len(NAMES))]] = copy.pop(key)
+        copy[pick(NAMES, rng)] = copy.pop(key)
     else:
-        copy.insert(key, value[inside[rng.integers(len(inside))]])
+        copy.insert(key, value[pick(inside, rng)])
     return copy
