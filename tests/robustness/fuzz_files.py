@@ -14,7 +14,7 @@ import zstandard
 from fuzz import Reader, WrongBehaviourError
 from mutations import damaged, edited
 
-from looped.files import read_text
+from looped.reading import read_text
 from looped.tasks.base import Task
 from looped.tasks.countdown import Countdown, CountdownConfig
 from looped.tasks.edit_distance import EditDistance, EditDistanceConfig
