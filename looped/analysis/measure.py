@@ -18,7 +18,7 @@ from looped.analysis.states import (
     principal_components,
     states,
 )
-from looped.evaluation.scores import LOGITS, PART, parts
+from looped.evaluation.scores import LOGITS, PART, check_examples, parts
 from looped.intervals import interval
 from looped.models.looped_model import Loop
 from looped.models.transformer import LoopedTransformer
@@ -108,6 +108,7 @@ def take_sample(
         raise ValueError(f"group={group!r}: expected one of {', '.join(task.groups)}")
     available = task.available(split, group)
     size = examples if available is None else min(examples, available)
+    check_examples(task, split, size, group)
     return Sample(model, task, split, group, task.batch(split, 0, size, seed=seed, group=group), loops, seed)
 
 

@@ -13,6 +13,7 @@ from looped.costs.count import exit_flops, forward_flops
 from looped.intervals import interval
 from looped.models.exit_rules import ExitRule
 from looped.models.looped_model import LoopedModel
+from looped.models.memory import check_memory
 from looped.tasks.base import Batch, Predict, Split, Task
 
 EVALUATION_SEED = 0  # every model gets the same examples
@@ -159,7 +160,14 @@ def sample_batch(task: Task, split: Split, examples: int, group: str | None) -> 
     """The examples for evaluation, equal for all models; group=None is the training distribution."""
     different = task.available(split, group)
     size = examples if different is None else different if group in task.whole_groups else min(examples, different)
+    check_examples(task, split, size, group)
     return task.batch(split, 0, size, seed=EVALUATION_SEED, group=group)
+
+
+def check_examples(task: Task, split: Split, size: int, group: str | None) -> None:
+    """Raise ValueError if so many examples need more memory than the machine has."""
+    one = task.batch(split, 0, 1, seed=EVALUATION_SEED, group=group)
+    check_memory(f"examples={size}", size * sum(tensor.nbytes for tensor in one), torch.device("cpu"))
 
 
 def predictor(model: LoopedModel) -> Predict:
