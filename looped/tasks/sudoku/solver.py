@@ -21,6 +21,8 @@ Block = tuple[UInt16[np.ndarray, "cells _"], Int[np.ndarray, " _"]]  # nodes, an
 
 # Nodes that are processed together. Fewer would not hide numpy's overhead, more would not fit into the cache.
 CHUNK = 4096
+# Fewer nodes take almost as long as this many. Each round then guesses in all of them, even if it also deduced digits.
+FEW = 128
 # The search of a board is given up after this many guesses. The hardest known puzzles take fewer than 1000.
 GUESSES = 200_000
 # The fewest clues of a 9x9 puzzle with one solution: McGuire et al. 2012, "There is no 16-Clue Sudoku",
@@ -63,19 +65,21 @@ def search(
         if not wanted.all():
             nodes, board = np.compress(wanted, nodes, 1), board[wanted]
         after, alive = _propagate(nodes) if rng is None else _singles(nodes)
-        changed = (after != nodes).any(0)
-        filled = ((nodes & (nodes - ONE)) == 0).all(0)
+        filled = ~(nodes & (nodes - ONE)).any(0)
+        guess = unsolved = alive & ~filled
+        if len(board) >= FEW or rng is not None:
+            guess = unsolved & (after == nodes).all(0)
 
         if len(done := np.flatnonzero(alive & filled)):
             # The digit is the position of the only bit.
             solutions[board[done]] = np.bitwise_count(np.take(nodes, done, 1) - ONE).T + 1
             np.add.at(counts, board[done], 1)
         # The top of the stack is processed next: busy nodes first, then the chosen digits.
-        if len(stuck := np.flatnonzero(alive & ~changed & ~filled)):
-            np.add.at(guesses, board[stuck], 1)
-            chosen, others = _branch(np.take(after, stuck, 1), rng)
-            stack += [(others, board[stuck]), (chosen, board[stuck])]
-        if len(busy := np.flatnonzero(alive & changed)):
+        if len(split := np.flatnonzero(guess)):
+            np.add.at(guesses, board[split], 1)
+            chosen, others = _branch(np.take(after, split, 1), rng)
+            stack += [(others, board[split]), (chosen, board[split])]
+        if len(busy := np.flatnonzero(unsolved & ~guess)):
             stack.append((np.take(after, busy, 1), board[busy]))
     return solutions, np.where((guesses > GUESSES) & (counts < limit), -1, np.minimum(counts, limit))
 
@@ -104,13 +108,16 @@ def _propagate(nodes: Nodes) -> tuple[Nodes, Bool[np.ndarray, " nodes"]]:
     np.bitwise_not(left, out=left)
     left &= grid
     left |= fixed
-    alive = _rows(left) & _rows(left.transpose(2, 3, 0, 1, 4))
+    _rows(left)
+    _rows(left.transpose(2, 3, 0, 1, 4))
+    # A digit that has no place in a band is removed from the band, then from all stacks.
+    alive = (np.bitwise_or.reduce(left, (0, 1)) == (1 << box**2) - 1).all((0, 1))
     left = left.reshape(cells, count)
     return left, alive & (left.min(0) > 0)
 
 
-def _rows(grid: UInt16[np.ndarray, "band row stack column nodes"]) -> Bool[np.ndarray, " nodes"]:
-    """Restrict the cells, in place, by the rows and boxes of each band; False if some digit has no place in a band.
+def _rows(grid: UInt16[np.ndarray, "band row stack column nodes"]) -> None:
+    """Restrict the cells, in place, by the rows and boxes of each band.
 
     In a band a digit has its places in three boxes and three rows, no two alike: the rows of the boxes are a
     permutation. Digits that fit into no permutation are removed from a row of a box (locked candidates). A digit that
@@ -118,14 +125,13 @@ def _rows(grid: UInt16[np.ndarray, "band row stack column nodes"]) -> Bool[np.nd
     """
     box = len(grid)
     stacks, through = _permutations(box)
-    once, twice = _once_and_twice(grid.transpose(3, 0, 1, 2, 4))
-    fits = np.bitwise_and.reduce(once[:, np.arange(box), stacks], 2)  # (band, permutation, nodes)
+    places = np.bitwise_or.reduce(grid, 3)  # (band, row, stack, nodes)
+    fits = np.bitwise_and.reduce(places[:, np.arange(box), stacks], 2)  # (band, permutation, nodes)
     kept = np.bitwise_or.reduce(fits[:, through], 3)
-    elsewhere = _once_and_twice(kept.transpose(2, 0, 1, 3))[1][:, :, None]
+    single = kept & _one(grid, 3) & _one(kept, 2)[:, :, None]
     grid &= kept[:, :, :, None]
-    hidden = grid & (kept & ~(twice | elsewhere))[:, :, :, None]
+    hidden = grid & single[:, :, :, None]
     grid &= hidden | _where_zero(hidden)
-    return (np.bitwise_or.reduce(fits, 1) == (1 << box**2) - 1).all(0)
 
 
 @cache
@@ -136,7 +142,12 @@ def _permutations(box: int) -> tuple[np.ndarray, np.ndarray]:
     return stacks, np.array(through)
 
 
-def _once_and_twice(members: Sequence[np.ndarray] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _one(members: UInt16[np.ndarray, "*shape"], axis: int) -> UInt16[np.ndarray, "*less"]:
+    """The digits that exactly one of two or three members along an axis has."""
+    return np.bitwise_xor.reduce(members, axis) & ~np.bitwise_and.reduce(members, axis)
+
+
+def _once_and_twice(members: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """The digits that at least one member has, and those that at least two have."""
     once, twice = members[0] | members[1], members[0] & members[1]
     for member in members[2:]:
@@ -178,15 +189,18 @@ def _singles(nodes: Nodes) -> tuple[Nodes, Bool[np.ndarray, " nodes"]]:
 def _branch(nodes: Nodes, rng: np.random.Generator | None) -> tuple[Nodes, Nodes]:
     """Each node with a digit chosen for one of its most constrained open cells, and with that digit excluded there.
 
+    If no cell is open, these are the node itself and a node with an empty cell.
+
     The cell is the one with the most cells of two digits in its units. With `rng` it is the first.
     """
-    sizes = np.bitwise_count(nodes)
-    score = np.where(sizes > 1, np.int16(32) * sizes, np.int16(999))
+    # A cell's units hold at most 27 pairs. In uint8 -1 is 255, so the cells of one digit come last.
+    score = (np.bitwise_count(nodes) - np.uint8(2)) * np.uint8(28)
     if rng is None:
         box = isqrt(isqrt(len(nodes)))
-        pairs = (sizes == 2).reshape(box, box, box, box, -1)
+        pairs = (score == 0).view(np.uint8).reshape(box, box, box, box, -1)
         for axes in UNITS:
-            score.reshape(pairs.shape)[:] -= pairs.sum(axes, np.int16, keepdims=True)
+            score.reshape(pairs.shape)[:] -= pairs.sum(axes, np.uint8, keepdims=True)
+        score += np.uint8(27)
     cell = score.argmin(0)
     here = np.arange(nodes.shape[1])
     options = nodes[cell, here]

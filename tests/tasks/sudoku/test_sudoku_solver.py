@@ -68,9 +68,29 @@ def test_the_same_as_singles_only(limit, monkeypatch):
 def test_the_hardest_puzzles_take_few_guesses(monkeypatch):
     monkeypatch.setattr(solver, "GUESSES", 1000)
     assert (solve(forms(boards(HARDEST), 10))[1] == 1).all()
+    for board in forms(boards(HARDEST), 3):
+        assert solve(board[None])[1] == 1
     monkeypatch.setattr(solver, "GUESSES", 10)
     assert (solve(boards(HARDEST))[1] == -1).all()
-    assert (solve(boards(SEVENTEEN))[1] == 1).all()  # these take none
+    assert (solve(np.repeat(boards(SEVENTEEN), solver.FEW, axis=0))[1] == 1).all()  # these take none
+
+
+@pytest.mark.parametrize("limit", [1, 2, 5])
+def test_one_at_a_time_as_in_a_list(limit, monkeypatch):
+    """Few boards are guessed in without waiting for all that can be deduced. The answers are the same."""
+    nine = np.vstack([boards(HARDEST), boards(SEVENTEEN), spoilt(boards(HARDEST), 0), spoilt(boards(SEVENTEEN), 1)])
+    small, _ = generate(30, 2, 4, 8, np.random.default_rng(limit))
+    empty, full = np.zeros((1, 16), np.uint8), solve(small, limit=1)[0][:1]
+    for batch in (nine, np.vstack([small, spoilt(small, 0), spoilt(spoilt(small, 1), 2), empty, full])):
+        one_by_one = [solve(board[None], limit=limit) for board in batch]
+        solutions, counts = (np.concatenate([result[i] for result in one_by_one]) for i in (0, 1))
+        monkeypatch.setattr(solver, "FEW", 0)
+        expected, numbers = solve(batch, limit=limit)
+        monkeypatch.undo()
+        assert (counts == numbers).all()
+        assert ((solutions == expected).all(1) | (counts > 1) | (limit == 1)).all()
+        assert valid(solutions[counts > 0], batch[counts > 0]).all()
+        assert not solutions[counts == 0].any()
 
 
 def test_no_board_takes_long():
