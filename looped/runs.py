@@ -31,6 +31,7 @@ from looped.run_folder import (
     write_lines,
     write_rows,
 )
+from looped.strict import check
 from looped.tasks.base import SPLITS, Split, Task
 from looped.training.checkpoint import load_run
 from looped.training.devices import Device, find_device
@@ -181,6 +182,8 @@ def evaluate_run(
     """
     rows = [] if rows is None else rows
     with _opened(folder, examples, split, checkpoint, device, allow_outside) as (run, model, task, step):
+        for group in groups or ():
+            check(group in task.groups, "group", group, f"one of {', '.join(task.groups)}")
         counts = checked_loops(model, loops or default_loops(run.model.num_loops, run.model.max_loops))
         setting = loop_setting(folder, run.model, step, None, "none" if loops and exit_rule is None else exit_rule)
         early = None if setting.exit_rule is None else (setting.num_loops, setting.exit_rule)
