@@ -31,6 +31,8 @@ COMMANDS = {
     "theory": "Run the theory: approximate a function, memorise labels, measure moduli and rates.",
 }
 
+NOTE = "\n--import runs your Python code, with all your rights, and so makes its tasks and recipes known.\n"
+
 # Parts of the errors that torch raises when memory is short: on a CPU, on a GPU.
 MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 
@@ -81,7 +83,7 @@ def _run(words: list[str]) -> None:
         import_code(words[0])
         words = words[1:]
     end_with_parent()
-    if (chosen := choose(words, COMMANDS, "looped", "[--import FILE_OR_MODULE] ")) is not None:
+    if (chosen := choose(words, COMMANDS, "looped", "[--import FILE_OR_MODULE] ", NOTE)) is not None:
         name, rest = chosen
         if name != "train":  # `train` ends by itself after the current step
             signal.signal(signal.SIGTERM, signal.default_int_handler)

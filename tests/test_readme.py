@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+PAGES = ("design", "results", "log", "theory", "security")
 TEXT = (ROOT / "README.md").read_text()
 
 
@@ -72,7 +73,7 @@ def test_every_number_in_the_results_page_has_a_file():
 
 
 @pytest.mark.parametrize(
-    "name", ["README.md", "CONTRIBUTING.md", "docs/design.md", "docs/results.md", "docs/log.md", "docs/theory.md"]
+    "name", ["README.md", "CONTRIBUTING.md", *(f"docs/{page}.md" for page in PAGES)]
 )
 def test_links_lead_somewhere(name):
     page = ROOT / name
