@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from looped.commands.choice import choose
 from looped.launch.parent import end_with_parent
 from looped.printing import printable
-from looped.training.errors import Interrupted, NonFiniteError, TrainingError
+from looped.training.errors import Interrupted, NonFiniteError, TrainingError, lacks_memory
 from looped.user_code import import_code
 
 # The summary of each command in `looped --help`: the first line of the command's own help. It is repeated here because
@@ -33,9 +33,6 @@ COMMANDS = {
 
 NOTE = "\n--import runs your Python code, with all your rights, and so makes its tasks and recipes known.\n"
 
-# Parts of the errors that torch raises when memory is short: on a CPU, on a GPU.
-MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line.
@@ -51,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _run(words)
         return 0
     except SystemExit as end:  # --help
-        return int(end.code or 0)
+        return end.code if isinstance(end.code, int) else _failed(f"error: {end.code}", 2) if end.code else 0
     except BrokenPipeError:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  the reader has closed the pipe, so nothing can be written
         return 0
@@ -99,7 +96,7 @@ def _failed(message: str, code: int) -> int:
 def _named(error: Exception) -> str:
     """The first line of an error. torch has an error of several lines when memory is short."""
     text = str(error).partition("\n")[0]
-    if isinstance(error, MemoryError) or any(part in text for part in MEMORY):
+    if lacks_memory(error):
         return "too little memory; expected a smaller batch, model or file"
     return f"{type(error).__name__}: {text}"
 
