@@ -72,9 +72,7 @@ def test_every_number_in_the_results_page_has_a_file():
     assert all((ROOT / name).exists() for name in named)
 
 
-@pytest.mark.parametrize(
-    "name", ["README.md", "CONTRIBUTING.md", *(f"docs/{page}.md" for page in PAGES)]
-)
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", *(f"docs/{page}.md" for page in PAGES)])
 def test_links_lead_somewhere(name):
     page = ROOT / name
     for target in re.findall(r"\]\(([\w./-]+\.(?:md|png|svg|csv))\)", page.read_text()):

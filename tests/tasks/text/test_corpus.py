@@ -13,8 +13,9 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
+from looped import files
 from looped.tasks.base import SPLITS, Tokenizer, split_of
-from looped.tasks.text import TextConfig, corpus, encoding
+from looped.tasks.text import TextConfig, encoding
 from looped.tasks.text.corpus import open_corpus
 from looped.tasks.text.encoding import encode, pieces
 from looped.tasks.text.sources import SplitPart
@@ -161,14 +162,14 @@ def test_prepared_once(config: TextConfig):
 
 
 def test_a_failure_leaves_nothing(config: TextConfig, monkeypatch: pytest.MonkeyPatch):
-    real = corpus.sync
+    real = files.sync
 
     def full_disk(path: Path) -> None:
         if path.name == "manifest.json":
             raise OSError(28, "No space left on device", str(path))
         real(path)
 
-    monkeypatch.setattr(corpus, "sync", full_disk)
+    monkeypatch.setattr(files, "sync", full_disk)
     with pytest.raises(OSError, match="No space left"):
         open_corpus(config)
     assert not list(Path(config.cache).iterdir())
