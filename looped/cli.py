@@ -64,8 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _failed(f"error: {error}{details}", 3)
     except Interrupted as end:
         return 128 + end.signal
-    except KeyboardInterrupt:
-        return _failed("interrupted", 130)
+    except KeyboardInterrupt as end:
+        return _failed("interrupted", 128 + (end.args[0] if end.args else signal.SIGINT))
     except Exception as error:
         if os.environ.get("LOOPED_DEBUG"):
             raise
@@ -83,8 +83,14 @@ def _run(words: list[str]) -> None:
     if (chosen := choose(words, COMMANDS, "looped", "[--import FILE_OR_MODULE] ", NOTE)) is not None:
         name, rest = chosen
         if name != "train":  # `train` ends by itself after the current step
-            signal.signal(signal.SIGTERM, signal.default_int_handler)
+            for number in (signal.SIGTERM, signal.SIGHUP):
+                if signal.getsignal(number) is not signal.SIG_IGN:  # as under `nohup`
+                    signal.signal(number, _interrupt)
         importlib.import_module(f"looped.commands.{name}").main(rest)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt(number)
 
 
 def _failed(message: str, code: int) -> int:
