@@ -56,7 +56,7 @@ def check_tokenizer(task: Task, folder: Path) -> None:
     if task.tokenizer is None:
         return
     stored = _stored(folder)
-    advice = ", ".join(f"--task.tokenizer {folder / FILES / name}" for name in stored.files) or "its tokenizer"
+    advice = ", ".join(f"--task.tokenizer {folder / FILES / name}" for name in stored.files) or "--task.tokenizer bytes"
     _compare(stored.files, _saved(task), f"another tokenizer than that of {folder}; expected {advice}")
 
 

@@ -13,7 +13,7 @@ class TrainingError(RuntimeError):
 
 
 class UpdateError(TrainingError):
-    """The optimiser failed, so that some weights are those after the step and others those before it."""
+    """The optimiser failed. Some weights are those after the step and others those before it."""
 
 
 class Interrupted(Exception):  # noqa: N818  it is no error

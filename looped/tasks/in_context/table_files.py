@@ -290,6 +290,7 @@ def prompts_to_solve(table: Table, source: str, dim: int, points: int, *, standa
 
 
 def check_width(count: int, source: str, least: int, most: int) -> None:
+    """Raise ValueError if a table has too few or too many features."""
     if not least <= count <= most:
         raise ValueError(f"{source}: {count} features; expected {least} to dim={most}")
 

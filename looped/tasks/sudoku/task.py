@@ -96,7 +96,7 @@ class Sudoku(Task):
 
     @cached_property
     def pool(self) -> Puzzles:
-        """All puzzles, of all splits."""
+        """All puzzles, of all splits. Raises as `prepare`."""
         config = self.config
         if not config.files:
             low, high = CLUES[config.box]

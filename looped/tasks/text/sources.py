@@ -137,7 +137,7 @@ def _lines(text: Iterable[str], keep_blank: bool) -> Iterator[Part]:
 
 
 def _paragraphs(text: Iterable[str]) -> Iterator[Part]:
-    """What blank lines separate, without line feeds around the whole text."""
+    """The parts between blank lines, without line feeds around the whole text."""
     white = ""  # white space after the last word, which may belong to a separator
     begun = False
     for part in text:
@@ -203,7 +203,8 @@ def split_by_content(parts: Iterable[Part]) -> Iterator[SplitPart]:
 
 
 def utf8(text: str) -> bytes:
-    """
+    """The text in UTF-8.
+
     Raises:
         ValueError: the text has half a surrogate pair, which no encoding of Unicode can express.
     """

@@ -182,15 +182,15 @@ def tokenizer_files(name: str) -> list[Path]:
 
 
 def read_bpe(files: Sequence[Path]) -> str:
-    """The tokenizer in `tokenizer_files` as JSON. The file may be that of a run, which `write_tokenizer` wrote.
+    """The tokenizer in `tokenizer_files` as JSON. A file may also be that of a run, which `write_tokenizer` wrote.
 
     Raises:
         ValueError: the files hold no tokenizer.
     """
     texts = [read_text(file) for file in files]
-    if len(texts) == 1:
-        with contextlib.suppress(ValueError, RecursionError, TypeError, KeyError):
-            texts = [json.dumps(json.loads(texts[0])["tokenizer"])]
+    with contextlib.suppress(json.JSONDecodeError, RecursionError):  # damaged: the library says how
+        if len(texts) == 1 and isinstance(data := json.loads(texts[0]), dict) and data.keys() == {"end", "tokenizer"}:
+            texts = [json.dumps(data["tokenizer"])]
     return checked_json(texts, str(files[0]))
 
 
