@@ -188,7 +188,7 @@ def read_bpe(files: Sequence[Path]) -> str:
         ValueError: the files hold no tokenizer.
     """
     texts = [read_text(file) for file in files]
-    with contextlib.suppress(json.JSONDecodeError, RecursionError):  # damaged: the library says how
+    with contextlib.suppress(ValueError, RecursionError):  # damaged: the library says how
         if len(texts) == 1 and isinstance(data := json.loads(texts[0]), dict) and data.keys() == {"end", "tokenizer"}:
             texts = [json.dumps(data["tokenizer"])]
     return checked_json(texts, str(files[0]))

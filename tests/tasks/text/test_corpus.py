@@ -190,6 +190,13 @@ def damage(config: TextConfig, name: str) -> str:
     if name == "tokens emptied":
         train.write_bytes(b"")
         return r"train\.npy: damaged or cut short; expected \d+ tokens"
+    if name == "header damaged":
+        train.write_bytes(train.read_bytes().replace(b"(", b"\n", 1))
+        return r"train\.npy: damaged or cut short; expected \d+ tokens"
+    if name == "tokens zipped":
+        with train.open("wb") as file:
+            np.savez(file, np.zeros(3))
+        return r"train\.npy: damaged or cut short; expected \d+ tokens"
     if name == "ids out of range":
         np.save(train, np.full_like(np.load(train), 65_000))
         return r"train\.npy: token 65000 is out of range; expected ids below \d+"
@@ -203,8 +210,8 @@ def damage(config: TextConfig, name: str) -> str:
 @pytest.mark.parametrize(
     "name",
     [
-        "source changed", "tokens cut short", "tokens emptied", "ids out of range", "another tokenizer",
-        "manifest emptied", "manifest cut short",
+        "source changed", "tokens cut short", "tokens emptied", "header damaged", "tokens zipped", "ids out of range",
+        "another tokenizer", "manifest emptied", "manifest cut short",
     ],
 )  # fmt: skip
 def test_what_no_longer_fits_is_noticed(config: TextConfig, name: str):
