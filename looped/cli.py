@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from looped.commands.choice import choose
 from looped.launch.parent import end_with_parent
 from looped.printing import printable
-from looped.training.errors import Interrupted, NonFiniteError, TrainingError
+from looped.training.errors import Interrupted, NonFiniteError, TrainingError, lacks_memory
 from looped.user_code import import_code
 
 # The summary of each command in `looped --help`: the first line of the command's own help. It is repeated here because
@@ -31,8 +31,7 @@ COMMANDS = {
     "theory": "Run the theory: approximate a function, memorise labels, measure moduli and rates.",
 }
 
-# Parts of the errors that torch raises when memory is short: on a CPU, on a GPU.
-MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
+NOTE = "\n--import runs your Python code, with all your rights, and so makes its tasks and recipes known.\n"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _run(words)
         return 0
     except SystemExit as end:  # --help
-        return int(end.code or 0)
+        return end.code if isinstance(end.code, int) else _failed(f"error: {end.code}", 2) if end.code else 0
     except BrokenPipeError:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  the reader has closed the pipe, so nothing can be written
         return 0
@@ -65,8 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _failed(f"error: {error}{details}", 3)
     except Interrupted as end:
         return 128 + end.signal
-    except KeyboardInterrupt:
-        return _failed("interrupted", 130)
+    except KeyboardInterrupt as end:
+        return _failed("interrupted", 128 + (end.args[0] if end.args else signal.SIGINT))
     except Exception as error:
         if os.environ.get("LOOPED_DEBUG"):
             raise
@@ -81,11 +80,17 @@ def _run(words: list[str]) -> None:
         import_code(words[0])
         words = words[1:]
     end_with_parent()
-    if (chosen := choose(words, COMMANDS, "looped", "[--import FILE_OR_MODULE] ")) is not None:
+    if (chosen := choose(words, COMMANDS, "looped", "[--import FILE_OR_MODULE] ", NOTE)) is not None:
         name, rest = chosen
         if name != "train":  # `train` ends by itself after the current step
-            signal.signal(signal.SIGTERM, signal.default_int_handler)
+            for number in (signal.SIGTERM, signal.SIGHUP):
+                if signal.getsignal(number) is not signal.SIG_IGN:  # as under `nohup`
+                    signal.signal(number, _interrupt)
         importlib.import_module(f"looped.commands.{name}").main(rest)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt(number)
 
 
 def _failed(message: str, code: int) -> int:
@@ -97,7 +102,7 @@ def _failed(message: str, code: int) -> int:
 def _named(error: Exception) -> str:
     """The first line of an error. torch has an error of several lines when memory is short."""
     text = str(error).partition("\n")[0]
-    if isinstance(error, MemoryError) or any(part in text for part in MEMORY):
+    if lacks_memory(error):
         return "too little memory; expected a smaller batch, model or file"
     return f"{type(error).__name__}: {text}"
 

@@ -1,9 +1,11 @@
-"""Files that are written whole or not at all, also if the process is killed while it writes."""
+"""Files and folders that are written whole or not at all, also if the process is killed while it writes."""
 
 import contextlib
+import hashlib
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -23,12 +25,10 @@ def write_atomic(path: Path, content: str | bytes) -> None:
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary file beside `path`. On success it is synced to the disk and renamed to `path`.
 
-    Its name is new and random. Another writer, or a symbolic link in a folder from elsewhere, cannot be in its place.
-
     Raises:
         OSError: it cannot be written; names `path`, whose old content is intact.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary = temporary_name(path)
     try:
         os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666))
         yield temporary
@@ -43,6 +43,33 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder beside `path`. On success its files are synced to the disk and it is renamed to `path`.
+
+    Raises:
+        OSError: it cannot be written, or `path` exists and is not empty.
+    """
+    temporary = temporary_name(path)
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        for part in (*temporary.iterdir(), temporary):
+            sync(part)
+        temporary.rename(path)
+        sync(path.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def temporary_name(path: Path) -> Path:
+    """A new name beside `path`. Another writer, or a symbolic link in a folder from elsewhere, cannot have it.
+
+    A process that is killed leaves such a file or folder. The next lock on the folder removes it (`locks.locked`).
+    """
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+
+
 def open_to_append(path: Path) -> BinaryIO:
     """Open a file to append bytes. A symbolic link in its place, as in a folder from elsewhere, is not followed.
 
@@ -50,6 +77,19 @@ def open_to_append(path: Path) -> BinaryIO:
         OSError: it cannot be opened, or is a link.
     """
     return open(path, "ab", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, 0o666))
+
+
+def sha256(path: Path) -> str:
+    """The sha256 of a file's content, in hexadecimal digits.
+
+    Raises:
+        ValueError: the file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror or error}") from None
 
 
 def read_object(path: Path) -> dict[str, Any]:

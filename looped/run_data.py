@@ -1,13 +1,12 @@
 """The task of a run: its data, which must not change, and the files in the run folder that answering needs."""
 
-import hashlib
 import shutil
 import tempfile
 from pathlib import Path
 from typing import Any, ClassVar
 
 from looped.config import RunConfig, check_fits
-from looped.files import sync
+from looped.files import new_folder, sha256
 from looped.run_folder import CONFIG, InFile, read_file, write_file
 from looped.strict import frozen
 from looped.tasks import TASKS
@@ -32,14 +31,8 @@ def write_data(task: Task, folder: Path) -> None:
     """Write the files that answering needs into task/, and data.json. The folder of a run has both."""
     if (folder / FILES).exists():  # of a process that was killed before the folder became a run folder
         shutil.rmtree(folder / FILES)
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=f".{FILES}.", suffix=".tmp") as name:
-        new = Path(name) / FILES
-        new.mkdir()
+    with new_folder(folder / FILES) as new:
         task.save(new)
-        for path in (*new.iterdir(), new):
-            sync(path)
-        new.rename(folder / FILES)
     write_file(folder, Data, {"sources": task.sources(), "files": _digests(folder / FILES)})
 
 
@@ -51,10 +44,7 @@ def check_data(task: Task, folder: Path) -> None:
     """
     stored = _stored(folder)
     _compare(stored.sources, task.sources(), f"changed since {folder} was trained on it; restore it")
-    with tempfile.TemporaryDirectory() as name:
-        task.save(Path(name))
-        found = _digests(Path(name))
-    _compare(stored.files, found, f"of the data now is not {folder / FILES}'s, which the run was trained with")
+    _compare(stored.files, _saved(task), f"of the data now is not {folder / FILES}'s, which the run was trained with")
 
 
 def check_tokenizer(task: Task, folder: Path) -> None:
@@ -66,11 +56,8 @@ def check_tokenizer(task: Task, folder: Path) -> None:
     if task.tokenizer is None:
         return
     stored = _stored(folder)
-    with tempfile.TemporaryDirectory() as name:
-        task.save(Path(name))
-        found = _digests(Path(name))
-    advice = ", ".join(f"--task.tokenizer {folder / FILES / name}" for name in stored.files) or "its tokenizer"
-    _compare(stored.files, found, f"another tokenizer than that of {folder}; expected {advice}")
+    advice = ", ".join(f"--task.tokenizer {folder / FILES / name}" for name in stored.files) or "--task.tokenizer bytes"
+    _compare(stored.files, _saved(task), f"another tokenizer than that of {folder}; expected {advice}")
 
 
 def answering_task(run: RunConfig, folder: Path) -> Task:
@@ -79,8 +66,7 @@ def answering_task(run: RunConfig, folder: Path) -> Task:
     Raises:
         ValueError: the files in task/ are not those of the training, or the model is not for this task.
     """
-    stored = _stored(folder)
-    _compare(stored.files, _digests(folder / FILES), f"is not the file with which {folder} was trained", folder / FILES)
+    _stored(folder)
     return _fitting(run, TASKS[run.task.name].load(run.task, folder / FILES), folder)
 
 
@@ -127,16 +113,25 @@ def outside_paths(config: TaskConfig) -> list[tuple[str, str]]:
 
 
 def _stored(folder: Path) -> Data:
+    """The content of data.json; ValueError if a file in task/ is another one."""
     stored = read_file(folder, Data)
     if stored is None:
         raise ValueError(f"{folder / Data.file}: no such file; expected the data of the run")
+    _compare(stored.files, _digests(folder / FILES), f"is not the file with which {folder} was trained", folder / FILES)
     return stored
+
+
+def _saved(task: Task) -> dict[str, str]:
+    """The sha256 of each file that a task saves, by name."""
+    with tempfile.TemporaryDirectory() as folder:
+        task.save(Path(folder))
+        return _digests(Path(folder))
 
 
 def _digests(folder: Path) -> dict[str, str]:
     """The sha256 of each file in a folder, by name; none if there is no such folder."""
     paths = sorted(folder.iterdir()) if folder.is_dir() else []
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+    return {path.name: sha256(path) for path in paths}
 
 
 def _compare(stored: dict[str, str], found: dict[str, str], problem: str, folder: Path | None = None) -> None:

@@ -36,13 +36,12 @@ from looped.tasks.base import SPLITS, Split, Task
 from looped.training.checkpoint import load_run
 from looped.training.devices import Device, find_device
 
+MOST_EXAMPLES = 10_000_000  # more would not end in a day
+
 
 def _status(text: str) -> Status:
-    """What is being computed, on standard error."""
+    """A line on standard error that says what is being computed."""
     return Console(stderr=True).status(Text(printable(text)))
-
-
-MOST_EXAMPLES = 10_000_000  # more would not end in a day
 
 
 class LoopSetting(NamedTuple):

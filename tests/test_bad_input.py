@@ -15,8 +15,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from looped import files
 from looped.cli import main
-from looped.training import checkpoint
 
 SMALL = (
     "--model.d-model 16 --model.num-heads 2 --optim.warmup-steps 2 --train.steps 4 --train.batch-size 8 "
@@ -376,14 +376,14 @@ def test_full_disk_in_training_keeps_what_was_there(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
     command = ["train", *shlex.split(RUNS["strings"]), "--train.save-every", "2", "--out", "new"]
-    sync, full = checkpoint.sync, True
+    sync, full = files.sync, True
 
     def sync_on_full_disk(path: Path) -> None:
         if full and "step_000004." in str(path):
             raise OSError(errno.ENOSPC, "No space left on device")
         sync(path)
 
-    monkeypatch.setattr(checkpoint, "sync", sync_on_full_disk)
+    monkeypatch.setattr(files, "sync", sync_on_full_disk)
     assert main(command) == 2
     out, err = capsys.readouterr()
     assert out == ""

@@ -1,5 +1,6 @@
 """Faults of the program or the machine: one line, exit code 3, and the traceback in a file."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,12 @@ def test_a_fault_is_one_line_and_a_file(
     monkeypatch.setenv("LOOPED_DEBUG", "1")
     with pytest.raises(type(error)):
         main(["recipes"])
+
+
+def test_an_exit_of_the_users_code_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    for code, expected in (("no\ndata", (2, "looped: error: no data\n")), (5, (5, "")), (None, (0, ""))):
+        monkeypatch.setattr("looped.commands.recipes.main", lambda words, code=code: sys.exit(code))
+        assert (main(["recipes"]), capsys.readouterr().err) == expected
 
 
 def test_messages_hold_no_control_characters(capsys: pytest.CaptureFixture[str]):

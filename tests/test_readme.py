@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+PAGES = ("design", "results", "log", "theory", "security")
 TEXT = (ROOT / "README.md").read_text()
 
 
@@ -71,9 +72,7 @@ def test_every_number_in_the_results_page_has_a_file():
     assert all((ROOT / name).exists() for name in named)
 
 
-@pytest.mark.parametrize(
-    "name", ["README.md", "CONTRIBUTING.md", "docs/design.md", "docs/results.md", "docs/log.md", "docs/theory.md"]
-)
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", *(f"docs/{page}.md" for page in PAGES)])
 def test_links_lead_somewhere(name):
     page = ROOT / name
     for target in re.findall(r"\]\(([\w./-]+\.(?:md|png|svg|csv))\)", page.read_text()):

@@ -73,6 +73,8 @@ def test_a_file_makes_its_task_and_recipe_known(tmp_path: Path, capsys: pytest.C
     assert import_words() == ["--import", "mine.py"]
     assert main(["--import", "mine.py", "--import", "mine", "recipes"]) == 0  # once is enough: nothing is done twice
     assert "mine-again" in capsys.readouterr().out
+    assert main(["--help"]) == 0
+    assert "--import runs your Python code, with all your rights" in capsys.readouterr().out
 
 
 def test_a_folder_of_an_unknown_task_says_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -6,13 +6,14 @@ from looped.strict import nearest
 
 
 def choose(
-    words: Sequence[str], commands: Mapping[str, str], program: str, options: str = ""
+    words: Sequence[str], commands: Mapping[str, str], program: str, options: str = "", note: str = ""
 ) -> tuple[str, list[str]] | None:
     """The command that the words begin with, and the words after it; None if the help was printed instead.
 
     Args:
         commands: a summary for the help, by command name.
         options: options that may come before the command, as text for the help.
+        note: the end of the help.
 
     Raises:
         ValueError: the command does not exist.
@@ -21,6 +22,7 @@ def choose(
         print(f"usage: {program} {options}COMMAND [...]; `{program} COMMAND --help` tells more\n")
         for name, summary in commands.items():
             print(f"  {name:13}{summary}")
+        print(end=note)
         return None
     name, *rest = words
     if name not in commands:

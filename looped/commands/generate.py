@@ -10,9 +10,9 @@ import torch
 from tyro.conf import Positional
 
 from looped.commands.arguments import command
+from looped.commands.output import print_text
 from looped.config import CachePolicy
 from looped.models.generation import Sampling, stream
-from looped.printing import printable
 from looped.run_data import answering_task
 from looped.run_folder import read_config
 from looped.runs import loop_setting
@@ -98,9 +98,7 @@ def generate(
             text.ids.append(token.token)
         text.loops.append(token.loops)
         if len(prompt) == 1:
-            fresh = text.new(token.last)
-            shown = printable(fresh, keep="\n\t") if sys.stdout.isatty() else fresh
-            print(shown, end="\n" if token.last else "", flush=True)
+            print_text(text.new(token.last), end="\n" if token.last else "")
         elif token.last:
             mean = sum(text.loops) / len(text.loops)
             print(

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -37,6 +38,11 @@ def say(text: object) -> None:
     print(printable(str(text)))
 
 
+def print_text(text: str, end: str = "") -> None:
+    """Print what a model wrote, at once. A terminal gets no control characters but tabs and line feeds."""
+    print(printable(text, keep="\n\t") if sys.stdout.isatty() else text, end=end, flush=True)
+
+
 def print_table(table: Table) -> None:
     console = Console()
     # If the output is not a terminal, rows are not wrapped.
@@ -51,7 +57,7 @@ def output(path: Path | None) -> Iterator[Callable[[str], object]]:
     at all. A device or a pipe is written directly, because it must not be replaced by a file.
     """
     if path is None:
-        yield lambda text: print(text, end="")
+        yield print_text
     elif path.exists() and not path.is_file() and not path.is_dir():
         yield functools.partial(_write_directly, path)
     else:

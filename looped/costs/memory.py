@@ -12,8 +12,6 @@ from looped.models.memory import memory_of
 from looped.tasks.base import Batch
 
 WORKERS_PER_CORE = 4
-
-
 OPTIONS = {
     "weights": "the model's sizes (width, layers, vocabulary)",
     "activations": "train.batch_size, the loops or the model's sizes; or raise train.accumulation, or set "
@@ -91,7 +89,9 @@ def check_memory(run: RunConfig, example: Batch, device: torch.device, *, half: 
     """
     most = WORKERS_PER_CORE * (os.cpu_count() or 1)
     if run.train.workers > most:
-        raise ValueError(f"train.workers={run.train.workers}: expected at most {most}, 4 for each core of this machine")
+        raise ValueError(
+            f"train.workers={run.train.workers}: expected at most {most}, {WORKERS_PER_CORE} for each core"
+        )
     parts = training_memory(run, example, half=half, scores=device.type != "cuda")
     if device.type == "cuda":
         examples = {"examples": parts.pop("examples")}

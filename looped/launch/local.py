@@ -43,8 +43,9 @@ def run_commands(work: Work, jobs: int) -> dict[Path, str]:
                 continue
             with open_to_append(folder / LOG) as log:
                 # The child gets its own process group: Ctrl-C reaches only this process, which passes it on once.
+                # With -P a file such as json.py in the working folder does not take the place of a library.
                 running[folder] = subprocess.Popen(
-                    [sys.executable, "-m", "looped.cli", *import_words(), *line[1:]],
+                    [sys.executable, "-P", "-m", "looped.cli", *import_words(), *line[1:]],
                     stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment, start_new_session=True,
                 )  # fmt: skip
             code = running[folder].wait()

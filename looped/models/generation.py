@@ -52,7 +52,11 @@ class Sampling:
         return chances / chances.sum(), ids[: len(chances)]
 
     def draw(self, logits: Float[Tensor, "rows vocab"], generators: Sequence[torch.Generator]) -> Int[Tensor, " rows"]:
-        """One token for each row, decided by its own generator (on the cpu; untouched when temperature=0)."""
+        """One token for each row, decided by its own generator (on the cpu; untouched when temperature=0).
+
+        Raises:
+            ValueError: the largest logit of a row is not finite.
+        """
         if not bool(logits.amax(-1).isfinite().all()):
             raise ValueError("logits: expected finite numbers; the model returned others, so its weights are too large")
         if self.temperature == 0:

@@ -85,9 +85,8 @@ class LoopedTransformer(LoopedModel):
         """
         path = Path(folder) / CONFIG
         try:
-            config = from_dict(ModelConfig, read_object(path), "model")
+            model = cls(from_dict(ModelConfig, read_object(path), "model"))
         except ValueError as error:
             raise ValueError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
-        model = cls(config)
         load_weights(model, Path(folder))
         return model.eval()

@@ -44,6 +44,7 @@ def _check_numbers(name: str, value: Any, measured: bool) -> None:
 
 
 def check_length(name: str, value: Sequence[Any], length: int) -> None:
+    """Raise ValueError unless the named list has this length."""
     if len(value) != length:
         raise ValueError(f"{name}: {len(value)} values, expected {length}")
 

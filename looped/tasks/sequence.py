@@ -123,7 +123,7 @@ class SequenceTask(Task):
         return Example(symbols, output)
 
     def _checked(self, symbols: Any, call: str, least: int, most: int) -> tuple[str, ...]:
-        """What a method of a subclass returned, as symbols."""
+        """The result of a subclass's method as symbols; ValueError for other results."""
         given = tuple(symbols) if isinstance(symbols, Iterable) else (symbols,)
         if not least <= len(given) <= most or not all(isinstance(s, str) and s in self.symbols for s in given):
             text = self.joint.join(map(str, given))

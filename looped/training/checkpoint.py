@@ -4,11 +4,9 @@ A model needs only model.safetensors, or average.safetensors if its weights are 
 when a run continues. None of them contains code.
 """
 
-import hashlib
 import json
 import math
 import re
-import secrets
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -21,7 +19,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Muon, Optimizer
 
 from looped.config import RunConfig, Start
-from looped.files import read_object, sync
+from looped.files import new_folder, read_object, sha256, temporary_name
 from looped.models.transformer import LoopedTransformer
 from looped.models.weights import WEIGHTS, load_weights
 from looped.run_folder import CHECKPOINTS, Best, read_config, read_file
@@ -73,24 +71,18 @@ def save(
     final = _path(folder, progress.step)
     if final.exists():  # the checkpoint of the same step of the same run has the same content
         return
-    temporary = _temporary(final)
+    names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
+    states = {names[parameter]: state for optimizer in optimizers for parameter, state in optimizer.state.items()}
+    moments = {f"{name}/{key}": tensor for name, state in states.items() for key, tensor in state.items()}
+    without = tuple(name for name in names.values() if name not in states)
     try:
-        temporary.mkdir(parents=True)
-        save_model(model, str(temporary / WEIGHTS))
-        if average is not None:
-            save_file(average.state_dict(), str(temporary / AVERAGE))
-        names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
-        states = {names[parameter]: state for optimizer in optimizers for parameter, state in optimizer.state.items()}
-        moments = {f"{name}/{key}": tensor for name, state in states.items() for key, tensor in state.items()}
-        save_file(moments, str(temporary / MOMENTS))
-        without = tuple(name for name in names.values() if name not in states)
-        (temporary / PROGRESS).write_text(json.dumps(asdict(replace(progress, without_moments=without)), indent=2))
-        for path in (*temporary.iterdir(), temporary):
-            sync(path)
-        temporary.rename(final)
-        sync(final.parent)
+        with new_folder(final) as temporary:
+            save_model(model, str(temporary / WEIGHTS))
+            if average is not None:
+                save_file(average.state_dict(), str(temporary / AVERAGE))
+            save_file(moments, str(temporary / MOMENTS))
+            (temporary / PROGRESS).write_text(json.dumps(asdict(replace(progress, without_moments=without)), indent=2))
     except (OSError, SafetensorError) as error:
-        shutil.rmtree(temporary, ignore_errors=True)
         raise OSError(f"{final}: cannot write this checkpoint, earlier ones are intact ({error})") from error
 
 
@@ -98,7 +90,7 @@ def prune(folder: Path, keep_last: int, best: int | None) -> None:
     """Remove all checkpoints except the last `keep_last` and that of step `best`."""
     for step in saved_steps(folder)[:-keep_last]:
         if step != best:
-            doomed = _temporary(_path(folder, step))
+            doomed = temporary_name(_path(folder, step))
             _path(folder, step).rename(doomed)  # a checkpoint is never half removed
             shutil.rmtree(doomed)
 
@@ -192,7 +184,7 @@ def load_run(
 def start_from(folder: Path) -> Start:
     """The weights that `load_run` would load, as the start of another training. Raises as `load_run`."""
     _, step, path = _chosen(folder, "best")
-    return Start(run=str(folder), step=step, sha256=_sha256(path))
+    return Start(run=str(folder), step=step, sha256=sha256(path))
 
 
 def load_start(start: Start, model: LoopedTransformer) -> list[str]:
@@ -202,7 +194,7 @@ def load_start(start: Start, model: LoopedTransformer) -> list[str]:
         ValueError: the weights changed, or have other sizes; names the tensor and the settings that differ.
     """
     run, _, path = _chosen(Path(start.run), start.step)
-    if _sha256(path) != start.sha256:
+    if sha256(path) != start.sha256:
         raise ValueError(f"{path}: not the weights from which this training began (sha256 {start.sha256})")
     here, there = to_dict(model.config), to_dict(run.model)
     different = [f"model.{name}={here[name]!r} ({there[name]!r} there)" for name in here if here[name] != there[name]]
@@ -228,18 +220,5 @@ def _chosen(folder: Path, checkpoint: Literal["best", "last"] | int) -> tuple[Ru
     return run, step, _path(folder, step) / (AVERAGE if run.optim.ema_decay else WEIGHTS)
 
 
-def _sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such file") from None
-
-
 def _path(folder: Path, step: int) -> Path:
     return folder / CHECKPOINTS / f"step_{step:06d}"
-
-
-def _temporary(path: Path) -> Path:
-    """A new name beside `path`. A process that was killed leaves such a folder; the next one removes it."""
-    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")

@@ -62,13 +62,6 @@ def peak_memory(device: torch.device) -> int:
     return resident if sys.platform == "darwin" else resident * 1024
 
 
-def lacks_memory(error: BaseException | None) -> bool:
-    """Whether the error, or the one that caused it, says that memory is exhausted."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
-        return True
-    return error is not None and lacks_memory(error.__cause__)
-
-
 def should_compile(setting: bool | None, device: torch.device) -> bool:
     """Whether to compile the core. None compiles if a compiler is available.
 

@@ -1,5 +1,8 @@
 """Errors of training. They are in a file of their own because catching them must not load a training library."""
 
+MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
+"""Parts of the errors that torch raises when memory is short, on a CPU and on a GPU."""
+
 
 class NonFiniteError(RuntimeError):
     """A loss or gradient was not finite. The weights are those before this step."""
@@ -10,7 +13,7 @@ class TrainingError(RuntimeError):
 
 
 class UpdateError(TrainingError):
-    """The optimiser failed, so that some weights are those after the step and others those before it."""
+    """The optimiser failed. Some weights are those after the step and others those before it."""
 
 
 class Interrupted(Exception):  # noqa: N818  it is no error
@@ -19,3 +22,10 @@ class Interrupted(Exception):  # noqa: N818  it is no error
     def __init__(self, signal: int) -> None:
         super().__init__(f"interrupted by signal {signal}")
         self.signal = signal
+
+
+def lacks_memory(error: BaseException | None) -> bool:
+    """Whether an error, or the one that caused it, says that memory is short."""
+    if isinstance(error, MemoryError) or any(part in str(error) for part in MEMORY):
+        return True
+    return error is not None and lacks_memory(error.__cause__)

@@ -9,14 +9,14 @@ import time
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from looped.config import RunConfig
-from looped.files import sync
+from looped.files import open_to_append, sync
 
 
 class Meter:
@@ -63,7 +63,7 @@ class Metrics:
     def __init__(self, path: Path, size: int) -> None:
         """Open the file and cut it back to `size` bytes, because the steps after the checkpoint are computed again."""
         self.path, self.size = path, size
-        with self._open() as file:
+        with open_to_append(path) as file:
             if file.tell() < size:
                 raise ValueError(f"{path}: {file.tell()} bytes, but the checkpoint was written after {size}")
             file.truncate(size)
@@ -71,10 +71,10 @@ class Metrics:
     def write(self, kind: str, **values: Any) -> None:
         line = json.dumps({"kind": kind, **values}).encode() + b"\n"
         try:
-            with self._open() as file:
+            with open_to_append(self.path) as file:
                 file.write(line)
         except OSError:
-            with self._open() as file:
+            with open_to_append(self.path) as file:
                 file.truncate(self.size)
             raise
         self.size += len(line)
@@ -83,10 +83,6 @@ class Metrics:
         """Wait until the file is on the disk. Returns its size in bytes."""
         sync(self.path)
         return self.size
-
-    def _open(self) -> BinaryIO:
-        """The file at its end. A symbolic link, which could lead out of the run folder, is an error."""
-        return open(self.path, "ab", opener=lambda path, flags: os.open(path, flags | os.O_NOFOLLOW, 0o666))
 
 
 class Display:

@@ -41,8 +41,8 @@ from looped.tasks.faults import check_splits
 from looped.training import checkpoint
 from looped.training.batches import Arrays, prepared_batches
 from looped.training.checkpoint import Progress
-from looped.training.devices import Interrupt, lacks_memory, matmul_peak, peak_memory, should_compile
-from looped.training.errors import TrainingError, UpdateError
+from looped.training.devices import Interrupt, matmul_peak, peak_memory, should_compile
+from looped.training.errors import TrainingError, UpdateError, lacks_memory
 from looped.training.fabric import make_fabric
 from looped.training.logger import Display, Meter, Metrics, environment
 from looped.training.optim import WeightAverage, make_optimizers

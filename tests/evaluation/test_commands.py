@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -55,20 +56,21 @@ def test_scores_are_printed_if_they_cannot_be_written(run: Path, capsys: pytest.
     assert "[/red] :smile: \\x1b[31m" in " ".join(out.split())
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_finished_groups_are_printed_after_an_interrupt(
-    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    number: signal.Signals, run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     groups = ("4", "5")
     assert len(groups) > 1
 
     def interrupted(*arguments: Any, **options: Any) -> list[dict[str, Any]]:
         if options["groups"] == [groups[1]]:
-            raise KeyboardInterrupt
+            signal.raise_signal(number)
         return evaluate(*arguments, **options)
 
     monkeypatch.setattr(runs, "evaluate", interrupted)
     code, out, _ = outcome(capsys, "evaluate", run, "--loops", 1, "--examples", 5)
-    assert code == 130
+    assert code == 128 + number
     rows = [line.split()[1] for line in out.splitlines() if line.startswith("│") and line.split()[1] in groups]
     assert rows == [groups[0]]
     assert not (run / "eval.jsonl").exists()

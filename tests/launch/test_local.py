@@ -98,6 +98,12 @@ def test_the_log_is_no_link(tmp_path: Path):
     assert not (tmp_path / "outside").exists()
 
 
+def test_files_in_the_working_folder_are_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rich.py").write_text("raise SystemExit('rich.py was run')")
+    assert run_commands([(tmp_path / "run", [["looped", "recipes"]])], 1) == {}
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [

@@ -1,6 +1,7 @@
 """Weights from a file are of the model's shapes and of a floating-point type, and finite; anything else is refused."""
 
 import dataclasses
+import re
 
 import pytest
 import torch
@@ -59,6 +60,20 @@ def test_values_that_are_not_finite_in_the_models_type_are_refused(saved, value)
     expected = "holds NaN, infinity or a value too large for torch.float32; expected finite numbers"
     assert str(error.value) == f"{folder / WEIGHTS}: tensor {NAME}: {expected}"
     assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("{}", "vocab_size=None: expected a size; a model needs it before it can be built"),
+        ("[]", "expected an object, not list"),
+        ('{"d_model": "64"}', "model.d_model='64': expected int, not str"),
+    ],
+)
+def test_a_wrong_configuration_names_its_file(tmp_path, content, expected):
+    (tmp_path / "model.json").write_text(content)
+    with pytest.raises(ValueError, match=f"^{tmp_path}/model.json.*{re.escape(expected)}$"):
+        LoopedTransformer.load(tmp_path)
 
 
 def test_shared_weights_are_equal_under_all_their_names(tmp_path):

@@ -81,6 +81,7 @@ def test_texts_of_a_run_folder_are_only_texts(tmp_path: Path, text: str) -> None
         line.count("|") - line.count("\\|") for line in written.splitlines()
     ]
     assert not re.search(r"(?<!\\)[<`]", written)
+    assert "Content-Security-Policy\" content=\"default-src 'none';" in (out / "report.html").read_text()
     for file in (out / "report.html", out / "report.md"):
         assert not set(file.read_text()) & set("\x1b\x07\x9b\u202e")
     assert len(list(out.glob("figures/*.svg"))) == len(list((tmp_path / "a_out").glob("figures/*.svg"))) > 3

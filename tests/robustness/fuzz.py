@@ -7,7 +7,6 @@ import json
 import os
 import resource
 import signal
-import time
 import traceback
 import unicodedata
 from collections.abc import Callable, Sequence
@@ -18,7 +17,8 @@ from typing import Any
 import numpy as np
 from mutations import damaged, pick
 
-SECONDS, BYTES = 5, 500 << 20  # limits of one case; that of memory is over what the process had before
+SECONDS, BYTES = 5, 500 << 20  # limits of one case: processor time, and memory over what the process had before
+WAIT = 30  # seconds by the clock, for a case that waits on something
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class WrongBehaviourError(Exception):
 
 
 class TooSlow(BaseException):
-    """A case took longer than SECONDS."""
+    """A case took longer than SECONDS of processor time, or WAIT."""
 
 
 def case(reader: Reader, name: str, number: int) -> bytes:
@@ -51,7 +51,8 @@ def case(reader: Reader, name: str, number: int) -> bytes:
 def fuzz(name: str, folder: str, first: int = 0, count: int | None = None) -> int:
     """Read the cases of a reader and write what was wrong to `folder`/result.json; runs in a process of its own."""
     os.chdir(folder)
-    os.environ["LOOPED_DEBUG"] = "1"  # the command line shall not catch what it did not expect
+    # The command line shall not catch what it did not expect, and print without colours.
+    os.environ |= {"LOOPED_DEBUG": "1", "TERM": "dumb"}
     module, _, make = READERS[name].partition(":")
     reader: Reader = getattr(importlib.import_module(module), make)()
     for content in reader.valid:  # otherwise the damage might not matter
@@ -59,7 +60,8 @@ def fuzz(name: str, folder: str, first: int = 0, count: int | None = None) -> in
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     resource.setrlimit(resource.RLIMIT_DATA, (_private_bytes() + BYTES, resource.RLIM_INFINITY))
     signal.signal(signal.SIGALRM, _too_slow)
-    began, seen, faults = time.perf_counter(), {"read": 0, "refused": 0}, []
+    signal.signal(signal.SIGPROF, _too_slow)
+    began, seen, faults = _processor_seconds(), {"read": 0, "refused": 0}, []
     with open("now", "wb", buffering=0) as now:
         for number in range(first, first + (count or reader.cases)):
             os.pwrite(now.fileno(), f"{number:9}".encode(), 0)  # in case the process dies
@@ -70,9 +72,14 @@ def fuzz(name: str, folder: str, first: int = 0, count: int | None = None) -> in
             else:
                 faults.append({"case": number, "fault": fault, "input": _short(content)})
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - used
-    result = {"seconds": time.perf_counter() - began, **seen, "peak": peak, "faults": faults}
+    result = {"seconds": _processor_seconds() - began, **seen, "peak": peak, "faults": faults}
     Path("result.json").write_text(json.dumps(result))
     return 0
+
+
+def _processor_seconds() -> float:
+    """Of this process and the children that it waited for. The machine may have other work."""
+    return sum(os.times()[:4])
 
 
 def _private_bytes() -> int:
@@ -84,19 +91,25 @@ def _too_slow(number: int, frame: Any) -> None:
     raise TooSlow
 
 
+def _limit_time(processor: float, clock: float) -> None:
+    """Raise TooSlow after so many seconds; 0 is never."""
+    signal.setitimer(signal.ITIMER_PROF, processor)
+    signal.setitimer(signal.ITIMER_REAL, clock)
+
+
 def _outcome(reader: Reader, content: bytes) -> str:
     """read, refused, or a description of the fault."""
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    _limit_time(SECONDS, WAIT)
     try:
         reader.read(content)
         return "read"
     except ValueError as error:
         message = str(error)
     except BaseException as error:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        _limit_time(0, 0)
         return described(error)
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        _limit_time(0, 0)
     if len(message.splitlines()) != 1:
         return f"a message of {len(message.splitlines())} lines: {message[:200]!r}"
     if not any(name in message for name in reader.names):
@@ -116,6 +129,13 @@ def _short(content: bytes) -> str:
     return text if len(text) <= 400 else f"{text[:200]} ... {text[-100:]} ({len(content)} bytes)"
 
 
+class Terminal(io.StringIO):
+    """What a command prints. It knows that a terminal gets it."""
+
+    def isatty(self) -> bool:
+        return True
+
+
 def command(*words: str) -> None:
     """A command line in this process. Its mistake becomes a ValueError with its message.
 
@@ -125,7 +145,7 @@ def command(*words: str) -> None:
     """
     from looped.cli import main
 
-    out, err = io.StringIO(), io.StringIO()
+    out, err = Terminal(), Terminal()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = main(words)
     message = err.getvalue()
@@ -155,7 +175,7 @@ READERS = {
         "config.json": "config", "metrics.jsonl": "metrics", "best.json": "best", "summary.json": "summary",
         "eval.jsonl": "evaluations", "in_context.jsonl": "in_context", "answers_by_loop.json": "answers",
         "environment.json": "environment", "calibration.json": "calibration", "table.json": "table",
-        "data.json": "data", "weights": "weights", "model.json": "saved_model",
+        "data.json": "data", "task files": "task_files", "weights": "weights", "model.json": "saved_model",
         "show": "show", "evaluate": "evaluate", "solve": "solve", "report": "report", "resume": "resume",
         "exit rules": "exit_rules", "overrides": "overrides", "recipes": "recipes", "words": "words",
     }.items()},

@@ -7,7 +7,7 @@ import lzma
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import zstandard
@@ -18,7 +18,7 @@ from looped.reading import read_text
 from looped.tasks.base import Task
 from looped.tasks.countdown import Countdown, CountdownConfig
 from looped.tasks.edit_distance import EditDistance, EditDistanceConfig
-from looped.tasks.in_context.table_files import load_table
+from looped.tasks.in_context.table_files import Choices, TargetType, load_table
 from looped.tasks.lcs import LCSConfig, LongestCommonSubsequence
 from looped.tasks.sudoku.board import generate
 from looped.tasks.sudoku.files import read_file
@@ -165,9 +165,9 @@ def _table(classes: bool) -> list[bytes]:
     return ["\n".join(lines).encode() for lines in (comma, quoted, arff)]
 
 
-def _loaded(target: Literal["class", "number"]) -> Callable[[bytes], object]:
+def _loaded(target_type: TargetType) -> Callable[[bytes], object]:
     def read(path: Path) -> None:
-        table = load_table(str(path), target)
+        table = load_table(str(path), Choices(target_type))
         with np.errstate(over="ignore"):
             if not all(np.isfinite(values.astype(np.float32)).all() for values in (table.x, table.y)):
                 raise WrongBehaviourError("the table is not finite in float32, the type of its use")
@@ -180,12 +180,7 @@ def class_table() -> Reader:
 
 
 def number_table() -> Reader:
-    return Reader(
-        valid=_table(False),
-        read=_in_file("in.csv", lambda p: load_table(str(p), "number")),
-        names=("in.csv",),
-        cases=700,
-    )
+    return Reader(valid=_table(False), read=_loaded("number"), names=("in.csv",), cases=700)
 
 
 def table_to_solve() -> Reader:
@@ -214,7 +209,7 @@ def _documents(name: str, **settings: Any) -> Callable[[bytes], object]:
 
     def read(path: Path) -> object:
         splits = {"validation_files": (str(others[0]),), "test_files": (str(others[1]),)}
-        return read_documents(TextConfig(train_files=(str(path),), **splits, **settings))
+        return list(read_documents(TextConfig(train_files=(str(path),), **splits, **settings)))
 
     return _in_file(name, read)
 

@@ -1,7 +1,7 @@
 """Readers of run folders, and of the words of a command line."""
 
 import dataclasses
-import io
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Sequence
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors.torch
 import torch
 from fuzz import Reader, command
 from kill_points import SMALL
@@ -21,10 +22,17 @@ from looped.models.transformer import LoopedTransformer
 from looped.models.weights import WEIGHTS, load_weights
 from looped.recipes import recipe
 from looped.report.reproduction import load_tables
-from looped.run_data import Data
+from looped.run_data import FILES, Data
 from looped.runs import recommended_setting
-from looped.training.checkpoint import STATE
+from looped.tasks.text.task import SAVED_TOKENIZER
+from looped.training.checkpoint import MOMENTS, PROGRESS
 
+SMALL_TEXT = (
+    "wikitext-looped --task.train-files corpus.txt --task.document line --task.cache prepared --task.tokenizer bpe "
+    "--task.bpe-size 300 --task.context 16 --model.d-model 16 --model.num-heads 2 --model.d-head None --model.d-ff 16 "
+    "--model.core-layers 1 --model.num-loops 2 --optim.warmup-steps 1 --train.steps 1 --train.batch-size 2 "
+    "--train.eval-examples 2 --train.device cpu --train.precision fp32 --train.compile False --train.workers 0"
+).split()
 RUN, GOOD = Path("run"), Path("good")
 STEP = f"{files.CHECKPOINTS}/step_000002"
 IN_CONTEXT = {
@@ -184,39 +192,60 @@ def report() -> Reader:
 
 
 def resume() -> Reader:
-    """The state of a training that goes on. Its values change, not the bytes of their encoding."""
+    """The state of a training that goes on. Half of the changes of tensors leave the encoding right."""
     trained(3)
     command("train", *SMALL, "--train.steps", "2", "--out", "short")
-    shutil.rmtree(RUN)
-    shutil.copytree(GOOD, RUN)
     for name in (GOOD / "summary.json", GOOD / "best.json"):
         name.unlink()
     shutil.rmtree(GOOD / files.CHECKPOINTS)
     shutil.copytree(Path("short") / files.CHECKPOINTS, GOOD / files.CHECKPOINTS)
-    values = [
-        *VALUES,
-        torch.zeros(3),
-        torch.zeros(3, dtype=torch.int64),
-        torch.full((16, 16), torch.nan),
-        torch.zeros(0),
-    ]
+    tensors = [torch.zeros(3), torch.zeros(3, dtype=torch.int64), torch.full((16, 16), torch.nan), torch.zeros(0)]
 
     def damage(content: bytes, valid: Sequence[bytes], rng: np.random.Generator) -> bytes:
-        if rng.random() < 0.1:
-            return content[: rng.integers(len(content))]
-        state = torch.load(io.BytesIO(content), weights_only=True)
-        buffer = io.BytesIO()
-        torch.save(changed(state, rng, values), buffer)
-        return buffer.getvalue()
+        name, _, inside = content.partition(b"\n")
+        if name == PROGRESS.encode():
+            return name + b"\n" + edited(inside, [inside], rng)
+        if rng.random() < 0.5:
+            return name + b"\n" + damaged(inside, [inside], rng)
+        state = changed(safetensors.torch.load(inside), rng, tensors)
+        state = state if isinstance(state, dict) else {}
+        return name + b"\n" + safetensors.torch.save({key: tensor.clone() for key, tensor in state.items()})
 
     def read(content: bytes) -> None:
+        name, _, inside = content.partition(b"\n")
         shutil.rmtree(RUN)
         shutil.copytree(GOOD, RUN)
-        (RUN / STEP / STATE).write_bytes(content)
+        (RUN / STEP / name.decode()).write_bytes(inside)
         command("train", *SMALL, "--train.steps", "3", "--out", str(RUN), "--resume")
 
-    valid = [(GOOD / STEP / STATE).read_bytes()]
+    valid = [name.encode() + b"\n" + (GOOD / STEP / name).read_bytes() for name in (PROGRESS, MOMENTS)]
     return Reader(valid=valid, read=read, names=(STEP, "metrics.jsonl"), cases=80, damage=damage)
+
+
+def task_files() -> Reader:
+    """data.json and the tokenizer of a text run, as `solve` reads them from the run folder alone."""
+    Path("corpus.txt").write_text("".join(f"A document number {i}.\n" for i in range(400)))
+    command("train", *SMALL_TEXT, "--out", str(RUN))
+    shutil.copytree(RUN, GOOD)
+    Path("in.txt").write_text("A document\n")
+    tokenizer = f"{FILES}/{SAVED_TOKENIZER}"
+
+    def damage(content: bytes, valid: Sequence[bytes], rng: np.random.Generator) -> bytes:
+        name, _, inside = content.partition(b"\n")
+        return name + b"\n" + edited(inside, [inside], rng)
+
+    def read(content: bytes) -> None:
+        shutil.copytree(GOOD, RUN, dirs_exist_ok=True)
+        name, _, inside = content.partition(b"\n")
+        (RUN / name.decode()).write_bytes(inside)
+        if name == tokenizer.encode():  # otherwise its sha256 is wrong, and nothing else is read
+            stored = json.loads((GOOD / Data.file).read_text())
+            stored["files"] = {SAVED_TOKENIZER: hashlib.sha256(inside).hexdigest()}
+            (RUN / Data.file).write_text(json.dumps(stored))
+        command("solve", str(RUN), "in.txt")
+
+    valid = [name.encode() + b"\n" + (RUN / name).read_bytes() for name in (Data.file, tokenizer)]
+    return Reader(valid=valid, read=read, names=("run/",), cases=60, damage=damage)
 
 
 # Words

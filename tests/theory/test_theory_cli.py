@@ -220,7 +220,9 @@ def test_a_jump_is_a_warning(folder: Path, capsys: pytest.CaptureFixture[str]):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_tells_the_options(command: str, capsys: pytest.CaptureFixture[str]):
     assert theory(f"{command} --help") == 0
-    told = set(re.findall(r"--(?!no-)([A-Za-z][a-z-]*)", capsys.readouterr().out)) - {"help"}
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    told = set(re.findall(r"--(?!no-)([A-Za-z][a-z-]*)", text)) - {"help"}
+    assert ("file.py:name" in text) == ("file is run as Python" in text)
     assert {name for name in told if name in OPTIONS[command]} == OPTIONS[command]
     assert set(OPTIONS) == set(COMMANDS)
     assert torch.get_default_dtype() == torch.float32

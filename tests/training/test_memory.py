@@ -19,13 +19,15 @@ from looped.training import train
 
 SIZES = {"batch_size": 1024, "model": {"d_model": 128, "num_heads": 4, "num_loops": 6}}
 MEASURE = """
-import resource, sys, tempfile, torch
+import re, sys, tempfile, torch
+from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from training_cases import tiny
 from test_memory import SIZES
 from looped.training import train
 torch.set_num_threads(1)
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+# Not ru_maxrss, which begins with the peak of the process that started this one.
+peak = lambda: 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 for sizes in ({}, SIZES):
     with tempfile.TemporaryDirectory() as folder:
         before = peak()

@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
+from looped import files
 from looped.config import ModelConfig, OptimConfig, RunConfig, ScheduleConfig, TrainConfig
 from looped.strict import from_dict
 from looped.tasks import TASKS
 from looped.tasks.edit_distance import EditDistanceConfig
-from looped.training import checkpoint, train
+from looped.training import train
 
 TIMING = {"seconds", "examples_per_s", "tokens_per_s", "matmul_share", "data_wait", "peak_memory"}
 
@@ -99,7 +100,7 @@ def hang_in_save(at_step: int) -> None:
             (path.parents[2] / "hangs").touch()
             time.sleep(600)
 
-    checkpoint.sync = sync
+    files.sync = sync
 
 
 if __name__ == "__main__":

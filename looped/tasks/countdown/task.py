@@ -174,6 +174,9 @@ class Countdown(Task):
 
         JSON is a list of objects, or one object a line: {"nums": [34, 19, 42, 7], "target": 28}. An object may state a
         "solution", ["34+42=76", ...] or "(34+42)/19*7", which must be right. Problems without a solution are accepted.
+
+        Raises:
+            ValueError: a bad row (on_bad_row=stop), named by `source`, line and reason; or no problem at all.
         """
         rows: list[tuple[tuple[int, ...], int]] = []
         skipped = 0

@@ -11,8 +11,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from looped.files import sha256
 from looped.reading import read_text
-from looped.strict import nearest
+from looped.strict import LARGEST, nearest
 from looped.tasks.in_context.prompts import Prompt
 from looped.tasks.in_context.table_text import Cell, Column, Grid, read_grid, shown
 
@@ -21,7 +22,6 @@ BUNDLED: dict[str, TargetType] = {
     "iris": "class", "wine": "class", "breast_cancer": "class", "digits": "class", "diabetes": "number",
 }  # fmt: skip
 NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
-LARGEST = float(np.finfo(np.float32).max)
 
 
 class Choices(NamedTuple):
@@ -83,11 +83,7 @@ def content_hash(name: str) -> str:
         table = _bundled(name)
         words = "\0".join((*table.names, "", *table.labels)).encode()
         return hashlib.sha256(words + table.x.astype("<f8").tobytes() + table.y.astype("<f8").tobytes()).hexdigest()
-    try:
-        with open(name, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise ValueError(f"{name}: {error.strerror or error}") from None
+    return sha256(Path(name))
 
 
 def _bundled(name: str) -> Table:
@@ -294,6 +290,7 @@ def prompts_to_solve(table: Table, source: str, dim: int, points: int, *, standa
 
 
 def check_width(count: int, source: str, least: int, most: int) -> None:
+    """Raise ValueError if a table has too few or too many features."""
     if not least <= count <= most:
         raise ValueError(f"{source}: {count} features; expected {least} to dim={most}")
 

@@ -94,7 +94,11 @@ def _csv_cells(delimiter: str) -> Callable[[str], Sequence[Cell]]:
     cell = re.compile(rf'{space}(?:"((?:[^"]|"")*+)"{space}|([^"{delimiter}]*+))({delimiter}|\Z)')
 
     def cells(text: str) -> Sequence[Cell]:
-        """The cells without the white space around them. A quoted cell may hold delimiters and doubled quotes."""
+        """The cells without the white space around them. A quoted cell may hold delimiters and doubled quotes.
+
+        Raises:
+            ValueError: an open quote, or a comment.
+        """
         if not re.search('["#%]', text):
             return [None if (bare := part.strip()) in ("", "?") else bare for part in text.split(delimiter)]
         found: list[Cell] = []

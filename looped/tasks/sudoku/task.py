@@ -1,6 +1,5 @@
 """Sudoku: fill a board so that every row, column and box holds each digit once."""
 
-import hashlib
 import math
 import sys
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from looped.files import sha256
 from looped.machine import machine_memory
 from looped.tasks.base import SPLITS, Batch, Split, Task, TaskSpec, split_of
 from looped.tasks.registry import register
@@ -84,10 +84,7 @@ class Sudoku(Task):
         Raises:
             ValueError: a file cannot be read.
         """
-        try:
-            return {file: hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in self.config.files}
-        except OSError as error:
-            raise ValueError(f"{error.filename}: {error.strerror}") from None
+        return {file: sha256(Path(file)) for file in self.config.files}
 
     def prepare(self) -> None:
         """Read or generate the pool. Call this before worker processes get copies of the task.
@@ -99,7 +96,7 @@ class Sudoku(Task):
 
     @cached_property
     def pool(self) -> Puzzles:
-        """All puzzles, of all splits."""
+        """All puzzles, of all splits. Raises as `prepare`."""
         config = self.config
         if not config.files:
             low, high = CLUES[config.box]

@@ -25,7 +25,7 @@ class TablesConfig(TaskConfig):
     target_type: Literal["class", "number"] = "class"
     """Type of the target. With class, each prompt has two of the classes."""
     categories: Literal["refuse", "onehot", "drop"] = "refuse"
-    """What happens to a column of categories. onehot: each one that occurs becomes a feature, which is 1 or 0."""
+    """The use of a column of categories. onehot: each one that occurs becomes a feature, which is 1 or 0."""
     missing: Literal["refuse", "mean"] = "refuse"
     """What happens to a missing feature. mean: it becomes the mean of the context rows, so standardised it is 0."""
     dim: int = 64

@@ -10,16 +10,14 @@ content decides its split is.
 
 import contextlib
 import json
-import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
-from uuid import uuid4
 
 import numpy as np
 from jaxtyping import UInt
 
-from looped.files import sync
+from looped.files import new_folder
 from looped.reading import read_text
 from looped.tasks.base import SPLITS, Split, Tokenizer
 from looped.tasks.text.config import TextConfig
@@ -29,7 +27,7 @@ from looped.tasks.text.sources import (
     named,
     read_documents,
     resolved,
-    sha256,
+    sha256_of,
     source_hashes,
     split_by_content,
 )
@@ -95,7 +93,7 @@ def open_corpus(config: TextConfig) -> Corpus:
         "document": config.document,
         "version": config.version,
     }
-    folder = Path(config.cache).expanduser() / f"text-{sha256(json.dumps(settings).encode())[:16]}"
+    folder = Path(config.cache).expanduser() / f"text-{sha256_of(json.dumps(settings))[:16]}"
     sources = source_hashes(config, prepared=folder.exists())
     if not folder.exists():
         _prepare(config, settings, sources, folder)
@@ -139,10 +137,8 @@ def _located(hashes: dict[str, str]) -> dict[str, str]:
 
 def _prepare(config: TextConfig, settings: dict[str, Any], sources: dict[str, dict[str, str]], folder: Path) -> None:
     """Write the prepared folder, whole or not at all."""
-    temporary = folder.with_name(f".{folder.name}.{uuid4().hex}.tmp")
-    try:
-        tokenizer, inner = _tokenizer(config, lambda: read_documents(config))
-        temporary.mkdir(parents=True)
+    tokenizer, inner = _tokenizer(config, lambda: read_documents(config))
+    with _unless_another_was_faster(folder), new_folder(folder) as temporary:
         with contextlib.ExitStack() as stack:
             files = {
                 split: stack.enter_context(TokenFile(temporary / f"{split}.npy", id_type(tokenizer)))
@@ -155,7 +151,7 @@ def _prepare(config: TextConfig, settings: dict[str, Any], sources: dict[str, di
         manifest = {
             "settings": settings,
             "sources": {part: _located(hashes) for part, hashes in sources.items()},
-            "tokenizer": inner and sha256(inner.encode()),
+            "tokenizer": inner and sha256_of(inner),
             "vocab_size": tokenizer.vocab_size,
             "splits": counts,
             "lost": lost,
@@ -163,13 +159,16 @@ def _prepare(config: TextConfig, settings: dict[str, Any], sources: dict[str, di
         if inner is not None:
             (temporary / TOKENIZER).write_text(inner, encoding="utf-8")
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-        for file in (*temporary.iterdir(), temporary):
-            sync(file)
-        with contextlib.suppress(OSError) if folder.exists() else contextlib.nullcontext():
-            temporary.replace(folder)  # unless another process was faster
-        sync(folder.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _unless_another_was_faster(folder: Path) -> Iterator[None]:
+    """Two processes may prepare the same text. The folder of the first is kept."""
+    try:
+        yield
+    except OSError:
+        if not folder.exists():
+            raise
 
 
 def _tokenizer(config: TextConfig, documents: Callable[[], Iterable[SplitPart]]) -> tuple[Tokenizer, str | None]:
@@ -251,7 +250,7 @@ def _load(config: TextConfig, sources: dict[str, dict[str, str]], folder: Path) 
     if digest is not None:
         path = folder / TOKENIZER
         inner = read_text(path)
-        if sha256(inner.encode()) != digest:
+        if sha256_of(inner) != digest:
             raise ValueError(f"{path}: not the tokenizer that made these tokens (another sha256); {again}")
         tokenizer = BPETokenizer(checked_json([inner], str(path)), config.end_token, str(path))
     if tokenizer.vocab_size != vocab_size:
@@ -266,8 +265,8 @@ def _load(config: TextConfig, sources: dict[str, dict[str, str]], folder: Path) 
 def _check_tokens(path: Path, length: int, vocab_size: int, again: str) -> None:
     """Raise ValueError unless a file holds so many tokens, all of them in the vocabulary."""
     try:
-        tokens = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, OverflowError, TypeError):
+        tokens = np.lib.format.open_memmap(path, mode="r")
+    except Exception:  # numpy's reader of the header has many, without a common base
         tokens = np.zeros(0)
     if tokens.shape != (length,) or tokens.dtype not in (np.uint16, np.uint32):
         raise ValueError(f"{path}: damaged or cut short; expected {length} tokens; {again}")

@@ -105,7 +105,7 @@ def pieces(parts: Iterable[SplitPart]) -> Iterator[SplitPart]:
 
 
 def _cut(text: str, start: int) -> int:
-    """Where to end the piece that begins at `start`; 0 if it is the rest of the text."""
+    """The end of the piece that begins at `start`; 0 if it is the rest of the text."""
     earliest, latest = start + PIECE, start + LONGEST
     if found := CUT_AT_SPACE.search(text, earliest, earliest + NEARBY) or CUT.search(text, earliest, latest):
         return found.start()

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from looped.files import sha256
 from looped.reading import stream_lines, stream_text
 from looped.tasks.base import SPLITS, Split, split_of_hash
 from looped.tasks.text.config import TextConfig
@@ -34,13 +35,8 @@ def resolved(names: Sequence[str]) -> list[str]:
     return [str(Path(name).expanduser().resolve()) for name in names]
 
 
-def sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-def _sha256_of(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
+def sha256_of(content: str) -> str:
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def _files(field: str, names: Sequence[str]) -> list[Path]:
@@ -79,7 +75,7 @@ def source_hashes(config: TextConfig, *, prepared: bool) -> dict[str, dict[str, 
     found: dict[str, dict[str, str]] = {}
     owner: dict[str, str] = {}
     for split, files in _split_files(config).items():
-        found[split] = {str(file): _sha256_of(file) for file in files}
+        found[split] = {str(file): sha256(file) for file in files}
         for path, digest in found[split].items():
             if owner.setdefault(digest, split) != split:
                 raise ValueError(f"task.{split}_files: {path} is also among the {owner[digest]} files")
@@ -90,7 +86,7 @@ def source_hashes(config: TextConfig, *, prepared: bool) -> dict[str, dict[str, 
             if not prepared:
                 raise
     if config.tokenizer not in ("bytes", "bpe"):
-        found["tokenizer"] = {str(file): _sha256_of(file) for file in tokenizer_files(config.tokenizer)}
+        found["tokenizer"] = {str(file): sha256(file) for file in tokenizer_files(config.tokenizer)}
     return found
 
 
@@ -141,7 +137,7 @@ def _lines(text: Iterable[str], keep_blank: bool) -> Iterator[Part]:
 
 
 def _paragraphs(text: Iterable[str]) -> Iterator[Part]:
-    """What blank lines separate, without line feeds around the whole text."""
+    """The parts between blank lines, without line feeds around the whole text."""
     white = ""  # white space after the last word, which may belong to a separator
     begun = False
     for part in text:
@@ -207,7 +203,8 @@ def split_by_content(parts: Iterable[Part]) -> Iterator[SplitPart]:
 
 
 def utf8(text: str) -> bytes:
-    """
+    """The text in UTF-8.
+
     Raises:
         ValueError: the text has half a surrogate pair, which no encoding of Unicode can express.
     """
@@ -258,8 +255,8 @@ def _dataset_hashes(name: str) -> dict[str, str]:
     """
     folder = Path(name.partition(":")[0]).expanduser()
     if folder.is_dir():
-        return {str(file): _sha256_of(file) for file in sorted(folder.rglob("*")) if file.is_file()}
-    return {f"{name} ({split})": sha256(rows._fingerprint.encode()) for split, rows in _load_dataset(name).items()}
+        return {str(file): sha256(file) for file in sorted(folder.rglob("*")) if file.is_file()}
+    return {f"{name} ({split})": sha256_of(rows._fingerprint) for split, rows in _load_dataset(name).items()}
 
 
 def _dataset_documents(name: str, config: TextConfig) -> dict[Split, Iterator[Part]]:

@@ -228,7 +228,11 @@ class Text(Task):
         return np.array(ids, np.int64)
 
     def read(self, lines: Sequence[str], source: str, on_bad_row: Literal["stop", "skip"]) -> tuple[list[Window], int]:
-        """Read one prompt a line; blank lines are ignored. The answer to a prompt is the next token."""
+        """Read one prompt a line; blank lines are ignored. The answer to a prompt is the next token.
+
+        Raises:
+            ValueError: a bad prompt (on_bad_row=stop), named by `source`, line and reason; or no prompt at all.
+        """
         prompts, bad = [], 0
         for number, line in enumerate(lines, start=1):
             if line.strip():

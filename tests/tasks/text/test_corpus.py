@@ -13,8 +13,9 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
+from looped import files
 from looped.tasks.base import SPLITS, Tokenizer, split_of
-from looped.tasks.text import TextConfig, corpus, encoding
+from looped.tasks.text import TextConfig, encoding
 from looped.tasks.text.corpus import open_corpus
 from looped.tasks.text.encoding import encode, pieces
 from looped.tasks.text.sources import SplitPart
@@ -161,14 +162,14 @@ def test_prepared_once(config: TextConfig):
 
 
 def test_a_failure_leaves_nothing(config: TextConfig, monkeypatch: pytest.MonkeyPatch):
-    real = corpus.sync
+    real = files.sync
 
     def full_disk(path: Path) -> None:
         if path.name == "manifest.json":
             raise OSError(28, "No space left on device", str(path))
         real(path)
 
-    monkeypatch.setattr(corpus, "sync", full_disk)
+    monkeypatch.setattr(files, "sync", full_disk)
     with pytest.raises(OSError, match="No space left"):
         open_corpus(config)
     assert not list(Path(config.cache).iterdir())
@@ -189,6 +190,13 @@ def damage(config: TextConfig, name: str) -> str:
     if name == "tokens emptied":
         train.write_bytes(b"")
         return r"train\.npy: damaged or cut short; expected \d+ tokens"
+    if name == "header damaged":
+        train.write_bytes(train.read_bytes().replace(b"(", b"\n", 1))
+        return r"train\.npy: damaged or cut short; expected \d+ tokens"
+    if name == "tokens zipped":
+        with train.open("wb") as file:
+            np.savez(file, np.zeros(3))
+        return r"train\.npy: damaged or cut short; expected \d+ tokens"
     if name == "ids out of range":
         np.save(train, np.full_like(np.load(train), 65_000))
         return r"train\.npy: token 65000 is out of range; expected ids below \d+"
@@ -202,8 +210,8 @@ def damage(config: TextConfig, name: str) -> str:
 @pytest.mark.parametrize(
     "name",
     [
-        "source changed", "tokens cut short", "tokens emptied", "ids out of range", "another tokenizer",
-        "manifest emptied", "manifest cut short",
+        "source changed", "tokens cut short", "tokens emptied", "header damaged", "tokens zipped", "ids out of range",
+        "another tokenizer", "manifest emptied", "manifest cut short",
     ],
 )  # fmt: skip
 def test_what_no_longer_fits_is_noticed(config: TextConfig, name: str):

@@ -21,6 +21,7 @@ from looped.tasks.text.tokenizer import (
     read_bpe,
     read_tokenizer,
     tokenizer_files,
+    write_tokenizer,
 )
 
 STORIES = [f"The cat {n} sat on the mat, and dog {n * n % 97} ran.\n" for n in range(200)]
@@ -295,6 +296,13 @@ def test_the_end_of_a_saved_tokenizer_is_checked(made: dict[str, str], tmp_path:
     (tmp_path / "tokenizer.json").write_text(json.dumps(content))
     with pytest.raises(ValueError, match=r"'</s>' has the id 1; expected 5"):
         read_tokenizer(tmp_path / "tokenizer.json")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_tokenizer_of_a_run_serves_another_run(kind: str, made: dict[str, str], tmp_path: Path):
+    write_tokenizer(tmp_path / "a", load(made[kind]))
+    write_tokenizer(tmp_path / "b", load(read_bpe([tmp_path / "a"])))
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
 @pytest.mark.parametrize("content", ["", "no JSON", "[" * 100_000, "{}", '{"model": 7}', "\0", '{"a": ' * 5000])
