@@ -69,7 +69,7 @@ def check_tokenizer(task: Task, folder: Path) -> None:
     with tempfile.TemporaryDirectory() as name:
         task.save(Path(name))
         found = _digests(Path(name))
-    advice = ", ".join(f"--task.tokenizer {folder / FILES / name}" for name in stored.files) or "its tokenizer"
+    advice = ", ".join(f"--task.tokenizer {folder / FILES / name}" for name in stored.files) or "--task.tokenizer bytes"
     _compare(stored.files, found, f"another tokenizer than that of {folder}; expected {advice}")
 
 

@@ -181,6 +181,9 @@ def evaluate_run(
     """
     rows = [] if rows is None else rows
     with _opened(folder, examples, split, checkpoint, device, allow_outside) as (run, model, task, step):
+        for group in groups or ():  # before hours of work on the others
+            if group not in task.groups:
+                raise ValueError(f"group={group!r}: expected one of {', '.join(task.groups)}")
         counts = checked_loops(model, loops or default_loops(run.model.num_loops, run.model.max_loops))
         setting = loop_setting(folder, run.model, step, None, "none" if loops and exit_rule is None else exit_rule)
         early = None if setting.exit_rule is None else (setting.num_loops, setting.exit_rule)

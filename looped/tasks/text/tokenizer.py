@@ -182,12 +182,16 @@ def tokenizer_files(name: str) -> list[Path]:
 
 
 def read_bpe(files: Sequence[Path]) -> str:
-    """The tokenizer in `tokenizer_files` as JSON.
+    """The tokenizer in `tokenizer_files` as JSON. A file may also be that of a run, which `write_tokenizer` wrote.
 
     Raises:
         ValueError: the files hold no tokenizer.
     """
-    return checked_json([read_text(file) for file in files], str(files[0]))
+    texts = [read_text(file) for file in files]
+    with contextlib.suppress(json.JSONDecodeError, RecursionError):  # damaged: the library says how
+        if len(texts) == 1 and isinstance(data := json.loads(texts[0]), dict) and data.keys() == {"end", "tokenizer"}:
+            texts = [json.dumps(data["tokenizer"])]
+    return checked_json(texts, str(files[0]))
 
 
 # The library may never return from a damaged file, or end the process. The limit on processor time is in seconds.

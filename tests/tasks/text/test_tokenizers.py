@@ -21,6 +21,7 @@ from looped.tasks.text.tokenizer import (
     read_bpe,
     read_tokenizer,
     tokenizer_files,
+    write_tokenizer,
 )
 
 STORIES = [f"The cat {n} sat on the mat, and dog {n * n % 97} ran.\n" for n in range(200)]
@@ -295,6 +296,17 @@ def test_the_end_of_a_saved_tokenizer_is_checked(made: dict[str, str], tmp_path:
     (tmp_path / "tokenizer.json").write_text(json.dumps(content))
     with pytest.raises(ValueError, match=r"'</s>' has the id 1; expected 5"):
         read_tokenizer(tmp_path / "tokenizer.json")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_tokenizer_of_a_run_is_one_for_other_runs(kind: str, made: dict[str, str], tmp_path: Path):
+    found = BPETokenizer(made[kind], "</s>", "here")
+    path = tmp_path / "tokenizer.json"
+    write_tokenizer(path, found)
+    again = BPETokenizer(read_bpe([path]), "</s>", str(path))
+    assert again.encode(STORIES) == found.encode(STORIES)
+    write_tokenizer(tmp_path / "again.json", again)
+    assert path.read_bytes() == (tmp_path / "again.json").read_bytes()
 
 
 @pytest.mark.parametrize("content", ["", "no JSON", "[" * 100_000, "{}", '{"model": 7}', "\0", '{"a": ' * 5000])
