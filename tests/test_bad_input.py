@@ -293,7 +293,7 @@ CASES = {
     "strings too long": Case("solve strings in.txt", ("line 1", "9 and 3", "6 letters"), lines("abcabcabc abc")),
     "wrong distance": Case("solve strings in.txt", ("line 1", "states 9", "is 3"), lines("a b c | a b d <sep> 9")),
     "sum of letters": Case("solve sums in.txt", ("in.txt, line 2", "'b'", "1 to 9"), lines("1 2 3 6", "1 b 3 6")),
-    "too few numbers": Case("solve sums in.txt", ("line 1", "3 numbers and a target", "not 3"), lines("1 2 6")),
+    "too few numbers": Case("solve sums in.txt", ("line 1", "3 values; expected 3", "on_bad_row=skip"), lines("1 2 6")),
     "number too large": Case("solve sums in.txt", ("line 1", "10", "1 to 9"), lines("1 2 10 6")),
     # Where to write
     "solve below a file": Case(

@@ -115,7 +115,7 @@ def test_the_last_column_is_filled_in(folder: Path, capsys: pytest.CaptureFixtur
     lines("a,b,kind", "1,5,red", "2,4,blue", "3,3,", "1,4,red", "9,9,", "x,1,red")()
     assert main(shlex.split("solve run in.txt --on-bad-row skip")) == 0
     out, err = capsys.readouterr()
-    assert err == "1 bad rows skipped\n"
+    assert err == "1 bad row skipped\n"
     rows = list(csv.DictReader(io.StringIO(out)))
     assert len(rows) == 2
     assert {row["answer"] for row in rows} <= {"red", "blue"}

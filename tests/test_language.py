@@ -188,6 +188,22 @@ def test_a_run_is_used_anywhere_without_its_text(tmp_path: Path, monkeypatch: py
     assert sorted(path.name for path in tmp_path.iterdir()) == ["prompts.txt", "run"]
 
 
+def test_a_run_is_tuned_on_another_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    tune = f"train language-looped --task.train-files text.txt --task.document line {SMALL} --from run --out "
+    assert main(shlex.split(f"{tune} {tmp_path}/other --task.tokenizer bytes")) == 2
+    advice = "--task.tokenizer run/task/tokenizer.json"
+    assert capsys.readouterr().err.endswith(f"another tokenizer than that of run; expected {advice}\n")
+    tuned = f"{tune} {tmp_path}/tuned {advice}"
+    assert main(shlex.split(tuned)) == main(shlex.split(f"{tuned} --resume")) == 0
+    assert (tmp_path / "tuned/task/tokenizer.json").read_bytes() == Path("run/task/tokenizer.json").read_bytes()
+
+    assert main(shlex.split(f"{tune} {tmp_path}/bytes --task.tokenizer bytes".replace("--from run ", ""))) == 0
+    tune = tune.replace("--from run", f"--from {tmp_path}/bytes")
+    capsys.readouterr()
+    assert main(shlex.split(f"{tune} {tmp_path}/other --task.bpe-size 300")) == 2
+    assert capsys.readouterr().err.endswith("/bytes; expected --task.tokenizer bytes\n")
+
+
 def test_another_text_does_not_change_the_tokens_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
     for name in ("run", "text.txt"):
         (shutil.copytree if name == "run" else shutil.copy)(name, tmp_path / name)

@@ -26,7 +26,8 @@ def solve(
 
     Args:
         run: the run folder.
-        file: one problem a line, or a table (some rows without the last value); plain, .xz or .gz; - is standard input.
+        file: one problem a line, also in JSON for countdown, Sudoku in the formats of training, or a table (some rows
+            without the last value, or that of task.target); plain, .xz or .gz; - is standard input.
         out: file for the answers; the default is standard output.
         format: format of the answers. In csv, a text that a spreadsheet would run as a formula gets an apostrophe.
         num_loops: the largest number of loops; the default is the recommendation of `looped calibrate`, or else the
@@ -40,7 +41,7 @@ def solve(
         rows, skipped = solve_file(run, file, num_loops=num_loops, exit_rule=exit_rule, on_bad_row=on_bad_row)
         write(csv_text(list(rows[0]), rows) if format == "csv" else "".join(json.dumps(row) + "\n" for row in rows))
     if skipped:
-        print(f"{skipped} bad rows skipped", file=sys.stderr)
+        print(f"{skipped} bad {'row' if skipped == 1 else 'rows'} skipped", file=sys.stderr)
 
 
 main = command(solve)

@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 from fuzz import Reader, command
 from kill_points import SMALL
-from mutations import VALUES, changed, damaged, edited, pick
+from mutations import changed, damaged, edited, pick
 
 from looped import run_folder as files
 from looped.commands.arguments import override_words, training_run
@@ -27,12 +27,49 @@ from looped.runs import recommended_setting
 from looped.tasks.text.task import SAVED_TOKENIZER
 from looped.training.checkpoint import MOMENTS, PROGRESS
 
-SMALL_TEXT = (
-    "wikitext-looped --task.train-files corpus.txt --task.document line --task.cache prepared --task.tokenizer bpe "
-    "--task.bpe-size 300 --task.context 16 --model.d-model 16 --model.num-heads 2 --model.d-head None --model.d-ff 16 "
-    "--model.core-layers 1 --model.num-loops 2 --optim.warmup-steps 1 --train.steps 1 --train.batch-size 2 "
-    "--train.eval-examples 2 --train.device cpu --train.precision fp32 --train.compile False --train.workers 0"
-).split()
+SMALL_TEXT = [
+    "wikitext-looped",
+    "--task.train-files",
+    "corpus.txt",
+    "--task.document",
+    "line",
+    "--task.cache",
+    "prepared",
+    "--task.tokenizer",
+    "bpe",
+    "--task.bpe-size",
+    "300",
+    "--task.context",
+    "16",
+    "--model.d-model",
+    "16",
+    "--model.num-heads",
+    "2",
+    "--model.d-head",
+    "None",
+    "--model.d-ff",
+    "16",
+    "--model.core-layers",
+    "1",
+    "--model.num-loops",
+    "2",
+    "--optim.warmup-steps",
+    "1",
+    "--train.steps",
+    "1",
+    "--train.batch-size",
+    "2",
+    "--train.eval-examples",
+    "2",
+    "--train.device",
+    "cpu",
+    "--train.precision",
+    "fp32",
+    "--train.compile",
+    "False",
+    "--train.workers",
+    "0",
+]
 RUN, GOOD = Path("run"), Path("good")
 STEP = f"{files.CHECKPOINTS}/step_000002"
 IN_CONTEXT = {

@@ -170,7 +170,7 @@ class Countdown(Task):
     # Reading
 
     def read(self, lines: Sequence[str], source: str, on_bad_row: Literal["stop", "skip"]) -> tuple[list[Problem], int]:
-        """Read lines `34 19 42 7 28` (numbers, then the target; or with commas), or JSON.
+        """Read lines `34 19 42 7 28` (numbers, then the target; or with commas; comments begin with #), or JSON.
 
         JSON is a list of objects, or one object a line: {"nums": [34, 19, 42, 7], "target": 28}. An object may state a
         "solution", ["34+42=76", ...] or "(34+42)/19*7", which must be right. Problems without a solution are accepted.
@@ -211,8 +211,8 @@ class Countdown(Task):
         config = self.config
         if len(values) != config.numbers + 1:
             raise ValueError(
-                f"expected {config.numbers} numbers and a target, not {len(values)} values; a model has slots for one "
-                f"count of numbers (numbers={config.numbers})"
+                f"{len(values)} values; expected {config.numbers} numbers and a target. A model has slots for one "
+                f"count of numbers (numbers={config.numbers}); on_bad_row=skip answers only such problems"
             )
         limits = [config.max_number] * config.numbers + [config.max_target]
         for value, limit in zip(values, limits, strict=True):
@@ -223,7 +223,9 @@ class Countdown(Task):
             try:
                 check_solution(numbers, target, stated)
             except ValueError as error:
-                raise ValueError(f"the stated solution {shown(stated)} does not reach {target}: {error}") from None
+                raise ValueError(
+                    f"the stated solution {shown(stated)}: {error}; expected steps or an expression that reach {target}"
+                ) from None
         return numbers, target
 
 
@@ -231,7 +233,8 @@ def _rows(lines: Sequence[str], source: str) -> Iterator[tuple[str, Any]]:
     """The place of each row, for messages, and the row: a line, or an item of a JSON list."""
     first = next((line.strip() for line in lines if line.strip()), "")
     if not first.startswith("["):
-        yield from ((f"line {k}", line.strip()) for k, line in enumerate(lines, start=1) if line.strip())
+        numbered = ((f"line {k}", line.strip()) for k, line in enumerate(lines, start=1))
+        yield from ((place, line) for place, line in numbered if line and not line.startswith("#"))
         return
     try:
         items = _json("\n".join(lines))

@@ -22,6 +22,7 @@ BUNDLED: dict[str, TargetType] = {
     "iris": "class", "wine": "class", "breast_cancer": "class", "digits": "class", "diabetes": "number",
 }  # fmt: skip
 NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+WITH_COMMA = re.compile(r"[+-]?[0-9]*(?:,[0-9]+)+")
 
 
 class Choices(NamedTuple):
@@ -121,7 +122,7 @@ def read_table(
     at = _target_column(grid.columns, choices.target, source)
     target = _typed_target(grid.columns[at], choices.target_type, source)
     columns = {
-        k: _typed(column, grid.missing, (cells[k] for cells in rows.values()))
+        k: _typed(column, grid.missing, (cells[k] for cells in rows.values()), source)
         for k, column in enumerate(grid.columns)
         if k != at
     }
@@ -189,11 +190,16 @@ def _typed_target(column: Column, target_type: TargetType, source: str) -> Colum
     return column
 
 
-def _typed(column: Column, missing: frozenset[str], cells: Iterable[Cell]) -> Column:
+def _typed(column: Column, missing: frozenset[str], cells: Iterable[Cell], source: str) -> Column:
     """The column with its kind. A CSV column is of categories if no cell of it is a number."""
     if column.kind != "undeclared":
         return column
     said = [cell for cell in cells if cell is not None and cell.lower() not in missing]
+    if said and all(map(WITH_COMMA.fullmatch, said)):
+        raise ValueError(
+            f"{source}, column {shown(column.name)}: {shown(said[0])}; expected numbers with a decimal point, and "
+            "without commas"
+        )
     return column._replace(kind="category" if said and not any(map(NUMBER.fullmatch, said)) else "number")
 
 

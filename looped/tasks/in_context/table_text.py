@@ -67,10 +67,10 @@ def _csv(numbered: list[tuple[int, str]], source: str) -> Grid:
     outside_quotes = re.sub(r'"[^"]*"', "", header)
     found = [d for d in DELIMITERS if d in outside_quotes]
     if len(found) != 1:
-        kinds = " and ".join(DELIMITERS[d] for d in found) or "none of them"
+        kinds = " and ".join(DELIMITERS[d] for d in found) or "no delimiter"
         raise ValueError(
-            f"{place}: {kinds} between the names; expected the names of the features and of the target, "
-            "separated by comma, semicolon or tab"
+            f"{place}: {shown(header)}: {kinds} between the names; expected the names of the features and of the "
+            "target in the first line, separated by comma, semicolon or tab"
         )
     cells = _csv_cells(found[0])
     try:
@@ -79,7 +79,8 @@ def _csv(numbered: list[tuple[int, str]], source: str) -> Grid:
         raise ValueError(f"{place}: {error}") from None
     for k, name in enumerate(names, start=1):
         if name is None or re.fullmatch(r"Unnamed: \d+", name):
-            raise ValueError(f"{place}: column {k} has no name; expected a name for every column. {INDEX}")
+            hint = f". {INDEX}" if k == 1 else ""
+            raise ValueError(f"{place}: column {k} has no name; expected a name for every column{hint}")
         if _is_a_float(name):
             raise ValueError(
                 f"{place}: the name of column {k} is {shown(name)}; expected the names of the features and of the "
@@ -192,8 +193,10 @@ def _declared(text: str) -> Column:
         return Column(name, "number")
     if word in TEXTS and len(kind) <= 1 + (word == "date"):
         return Column(name, "category")
+    words = " ".join(token.value or token.mark or "?" for token in kind)
     raise ValueError(
-        f"@attribute {shown(name)}: the type {shown(word)}; expected {', '.join(NUMBERS + TEXTS)} or {{A, B, ...}}"
+        f"@attribute {shown(name)}: the type {shown(words)}; expected {', '.join(NUMBERS + TEXTS)} or {{A, B, ...}}, "
+        "with nothing after it in the line"
     )
 
 

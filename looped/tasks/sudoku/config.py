@@ -16,7 +16,9 @@ class SudokuConfig(TaskConfig):
     box: int = 3
     """Side of a box: 3 for 9x9 boards, 2 for 4x4."""
     files: tuple[str, ...] = ()
-    """Puzzle files (see `looped tasks`). Without files, `pool` puzzles are generated from `pool_seed`."""
+    """Puzzle files, also compressed: a CSV with columns such as puzzle, solution and rating; pairs of puzzle and
+    solution; one puzzle a line, where . or 0 is blank; or grids. Comments begin with #. Without files, `pool` puzzles
+    are generated from `pool_seed`."""
     pool: int = 2000
     pool_seed: int = 0
     min_clues: int | None = None

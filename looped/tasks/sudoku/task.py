@@ -171,7 +171,8 @@ class Sudoku(Task):
         if not len(members):
             source = f"{split} split" if group is None else f"group {group!r} of the {split} split"
             raise ValueError(
-                f"no Sudoku puzzle in the {source}: there are only {len(self.pool.puzzles)} puzzles in all"
+                f"no Sudoku puzzle in the {source}: there are only {len(self.pool.puzzles)} puzzles in all, "
+                "and the content of each decides its split"
             )
         rows = rng.choice(members, size, replace=split == "train" or size > len(members))
         puzzles, solutions = self.pool.puzzles[rows], self.pool.solutions[rows]

@@ -26,8 +26,8 @@ class TextConfig(TaskConfig):
     """A data set instead of files: of the Hugging Face hub, as NAME or NAME:CONFIGURATION, or a folder that
     `save_to_disk` wrote."""
     tokenizer: str = "bytes"
-    """bytes; bpe, trained on the training text; a tokenizers JSON file; a folder with one, as `save_pretrained` writes
-    it; or a folder with encoder.json and vocab.bpe."""
+    """bytes; bpe, trained on the training text; a tokenizers JSON file, also that of a run (RUN/task/tokenizer.json); a
+    folder with one, as `save_pretrained` writes it; or a folder with encoder.json and vocab.bpe."""
     bpe_size: int = 4096
     """Number of tokens of a trained BPE, including the 256 bytes and the end of text (tokenizer=bpe)."""
     end_token: str = "<|endoftext|>"
