@@ -47,6 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf")
     try:
         _run(words)
+        if sys.stdout is not None:
+            sys.stdout.flush()
         return 0
     except SystemExit as end:  # --help
         return int(end.code or 0)
@@ -55,8 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except (ValueError, OSError) as error:
         text = str(error)
-        if isinstance(error, OSError) and error.filename and error.strerror:
-            text = f"{error.filename}: {error.strerror}"
+        if isinstance(error, OSError) and (place := error.filename or _unwritable_output()) and error.strerror:
+            text = f"{place}: {error.strerror}"
         return _failed(f"error: {text}", 2)
     except NonFiniteError as error:
         return _failed(str(error), 1)
@@ -86,6 +88,17 @@ def _run(words: list[str]) -> None:
         if name != "train":  # `train` ends by itself after the current step
             signal.signal(signal.SIGTERM, signal.default_int_handler)
         importlib.import_module(f"looped.commands.{name}").main(rest)
+
+
+def _unwritable_output() -> str:
+    """The name of standard output, if it cannot be written. Python would otherwise write it again at its end."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return ""
+    except OSError:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        return "standard output"
 
 
 def _failed(message: str, code: int) -> int:

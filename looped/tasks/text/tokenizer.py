@@ -182,12 +182,17 @@ def tokenizer_files(name: str) -> list[Path]:
 
 
 def read_bpe(files: Sequence[Path]) -> str:
-    """The tokenizer in `tokenizer_files` as JSON.
+    """The tokenizer in `tokenizer_files` as JSON. The file may be the one in a run folder (`write_tokenizer`).
 
     Raises:
         ValueError: the files hold no tokenizer.
     """
-    return checked_json([read_text(file) for file in files], str(files[0]))
+    texts = [read_text(file) for file in files]
+    with contextlib.suppress(ValueError, RecursionError):  # `checked_json` names what is damaged
+        data = json.loads(texts[0])
+        if isinstance(data, dict) and data.keys() == {"end", "tokenizer"}:
+            texts = [json.dumps(data["tokenizer"])]
+    return checked_json(texts, str(files[0]))
 
 
 # The library may never return from a damaged file, or end the process. The limit on processor time is in seconds.
