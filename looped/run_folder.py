@@ -152,7 +152,7 @@ class InContextRow(InFile):
 
     file: ClassVar[str] = "in_context.jsonl"
     measured: ClassVar[tuple[str, ...]] = ("value", "low", "high")
-    positive: ClassVar[tuple[str, ...]] = ("points", "n")
+    positive: ClassVar[tuple[str, ...]] = ("n",)
     group: str
     method: str
     """ "model" or the name of the baseline."""
