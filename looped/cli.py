@@ -46,6 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf")
     try:
         _run(words)
+        if sys.stdout is not None:
+            sys.stdout.flush()
         return 0
     except SystemExit as end:  # --help
         return end.code if isinstance(end.code, int) else _failed(f"error: {end.code}", 2) if end.code else 0
@@ -54,8 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except (ValueError, OSError) as error:
         text = str(error)
-        if isinstance(error, OSError) and error.filename and error.strerror:
-            text = f"{error.filename}: {error.strerror}"
+        if isinstance(error, OSError) and (place := error.filename or _unwritable_output()) and error.strerror:
+            text = f"{place}: {error.strerror}"
         return _failed(f"error: {text}", 2)
     except NonFiniteError as error:
         return _failed(str(error), 1)
@@ -91,6 +93,17 @@ def _run(words: list[str]) -> None:
 
 def _interrupt(number: int, frame: object) -> None:
     raise KeyboardInterrupt(number)
+
+
+def _unwritable_output() -> str:
+    """The name of standard output, if it cannot be written. Python would otherwise write it again at its end."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return ""
+    except OSError:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        return "standard output"
 
 
 def _failed(message: str, code: int) -> int:

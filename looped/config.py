@@ -11,6 +11,8 @@ from looped.strict import check, forbid_unused, fraction, frozen, ordered, posit
 from looped.tasks.registry import TaskConfig
 
 CachePolicy = Literal["all", "first", "last", "ring"]
+MAX_LAYERS = 10_000
+"""More layers are refused in each part of a model, because to build them would take minutes. One layer can loop."""
 
 
 @frozen
@@ -98,8 +100,10 @@ class ModelConfig:
             self, "vocab_size", "input_dim", "output_size", "max_seq_len", "d_model", "num_heads", "d_head",
             "d_ff", "core_layers", "num_loops", "max_loops", "initialisation_depth", "cache_loops",
         )  # fmt: skip
-        for name in ("prelude_layers", "coda_layers"):
-            check(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
+        for name in ("prelude_layers", "core_layers", "coda_layers"):
+            check(
+                0 <= getattr(self, name) <= MAX_LAYERS, name, getattr(self, name), f"at least 0, at most {MAX_LAYERS}"
+            )
         divides = self.d_head is not None or self.d_model % self.num_heads == 0
         check(divides, "num_heads", self.num_heads, f"a divisor of d_model={self.d_model}, or d_head beside it")
         even = self.positions == "sinusoidal" or self.modulation == "additive"

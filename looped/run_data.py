@@ -43,6 +43,7 @@ def check_data(task: Task, folder: Path) -> None:
         ValueError: its data changed, or a file that answering needs is another one; names it.
     """
     stored = _stored(folder)
+    _compare(stored.files, _digests(folder / FILES), f"is not the file with which {folder} was trained", folder / FILES)
     _compare(stored.sources, task.sources(), f"changed since {folder} was trained on it; restore it")
     _compare(stored.files, _saved(task), f"of the data now is not {folder / FILES}'s, which the run was trained with")
 

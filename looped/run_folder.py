@@ -314,7 +314,7 @@ def write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 
 def check_run_folder(folder: Path) -> None:
-    """Raise ValueError unless `folder` is a run folder without links that lead out of it."""
+    """Raise ValueError unless `folder` is a run folder of files and folders, without links that lead out of it."""
     if not (folder / CONFIG).is_file():
         raise ValueError(f"{folder}: not a run folder (no {CONFIG})")
     inside = folder.resolve()
@@ -322,6 +322,8 @@ def check_run_folder(folder: Path) -> None:
         for path in (Path(parent) / name for name in folders + files):
             if path.is_symlink() and not path.resolve().is_relative_to(inside):
                 raise ValueError(f"{path}: a link out of the run folder; expected a file or folder in its place")
+            if path.is_fifo() or path.is_socket() or path.is_char_device() or path.is_block_device():
+                raise ValueError(f"{path}: a pipe, socket or device; expected a file or folder in its place")
 
 
 def read_config(folder: Path) -> RunConfig:

@@ -211,7 +211,8 @@ def evaluate_run(
 def default_loops(trained: int, most: int | None = None) -> list[int]:
     """All loop counts up to 8, then some up to twice the trained number, but at most `most`."""
     end = max(2 * trained, 8)
-    counts = [*range(1, 9), *range(10, 17, 2), *range(20, 33, 4), *range(40, end + 1, 20), trained, end]
+    far = range(40, end + 1, max(20, end // 20))  # never more than 20 counts
+    counts = [*range(1, 9), *range(10, 17, 2), *range(20, 33, 4), *far, trained, end]
     return sorted({n for n in counts if n <= end and (most is None or n <= most)})
 
 

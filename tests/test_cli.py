@@ -367,3 +367,31 @@ def test_no_command_is_imported_before_it_is_chosen():
             "looped.commands.choice", "looped.launch.parent", "looped.printing", "looped.strict",
             "looped.training.errors", "looped.user_code",
         }  # fmt: skip
+
+
+@pytest.mark.parametrize("command", [["recipes"], ["--help"]])
+def test_output_to_a_full_disk_is_one_line(command):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-m", "looped.cli", *command], stdout=full, stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr.count(b"\n")) == (2, 1)
+    assert b"No space left on device" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["train", "demo-looped-2", "--train.eval-every", "5", "--train.eval_every=7"],
+        ["compare", "demo-looped-2", "--dry-run", "--learning-rates", "0.1", "--override", "optim.learning_rate=5"],
+    ],
+)
+def test_two_spellings_of_an_option_are_the_same_option(command, capsys):
+    assert main(command) == 2
+    assert "given 2 times; expected once" in capsys.readouterr().err
+
+
+def test_a_folder_with_control_characters_is_named_without_them(tmp_path, capsys):
+    small = ["--train.steps=1", "--optim.warmup-steps=0", "--train.batch-size=4", "--train.eval-examples=4"]
+    assert main(["train", "demo-looped-2", "--out", f"{tmp_path}/\x1b[31m", "--train.workers=0", *small]) == 0
+    out, err = capsys.readouterr()
+    assert "\x1b" not in out + err
+    assert r"\x1b[31m: steps after 1 steps" in out

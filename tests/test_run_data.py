@@ -1,6 +1,7 @@
 """A run holds what answering needs, and notices when its data is not what it was."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -78,6 +79,20 @@ def test_another_tokenizer_is_noticed(run: Path, capsys: pytest.CaptureFixture[s
     file.write_text(file.read_text() + " ")
     assert f"{file}: is not the file with which run was trained" in refused(capsys, "generate", "run", "--prompt", "a")
     assert file.name in refused(capsys, "evaluate", "run")
+
+
+def test_another_run_can_start_with_its_tokenizer(run: Path, capsys: pytest.CaptureFixture[str]):
+    tune = ["train", "language-looped", "--out", "tuned", "--from", "run", "--task.train-files", "corpus.txt"]
+    plain = [word for word in SMALL if "bpe-size" not in word]
+    message = refused(capsys, *tune, *plain, "--task.tokenizer", "bytes")
+    assert "another tokenizer than that of run; expected --task.tokenizer run/task/tokenizer.json" in message
+    assert main([*tune, *plain, "--task.tokenizer", "run/task/tokenizer.json"]) == 0
+    assert (run / "task/tokenizer.json").read_bytes() == Path("tuned/task/tokenizer.json").read_bytes()
+
+
+def test_a_pipe_in_a_run_folder_is_refused(run: Path, capsys: pytest.CaptureFixture[str]):
+    os.mkfifo(run / "task/more")
+    assert "run/task/more: a pipe" in refused(capsys, "generate", "run", "--prompt", "a")
 
 
 def test_paths_outside_the_working_folder_need_a_flag(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -61,7 +61,7 @@ def training_run(name: str, arguments: Sequence[str]) -> tuple[RunConfig, Path, 
     default = recipe(name)
     settings = type(default.task)
     for changed, fields in settings.resets.items():
-        if any(word.partition("=")[0] == f"--task.{changed.replace('_', '-')}" for word in arguments):
+        if f"--task.{changed.replace('_', '-')}" in map(_option, arguments):
             plain = {name: getattr(settings(), name) for name in fields}
             default = dataclasses.replace(default, task=dataclasses.replace(default.task, **plain))
     # Some recipes need files that only the options name. Their sizes are therefore completed after parsing.
@@ -72,6 +72,11 @@ def training_run(name: str, arguments: Sequence[str]) -> tuple[RunConfig, Path, 
         known = begun is not None and begun.run == str(options.source)  # its best weights may have changed since
         run = dataclasses.replace(run, start=begun if known else start_from(options.source))
     return run, options.out, options.resume
+
+
+def _option(word: str) -> str:
+    """The option that a word of a command line gives. tyro takes `_` in its name as `-`."""
+    return word.partition("=")[0].replace("_", "-")
 
 
 def check_settings(work: Work) -> None:
@@ -117,7 +122,7 @@ def parse(target: Any, arguments: Sequence[str], program: str, **options: Any) -
     Raises:
         ValueError: one line, for a mistake in the arguments.
     """
-    given = [word.partition("=")[0] for word in arguments if word.startswith("--")]
+    given = [_option(word) for word in arguments if word.startswith("--")]
     if twice := [word for word in given if given.count(word) > 1]:  # only the last one would count
         raise ValueError(f"{twice[0]}: given {given.count(twice[0])} times; expected once, followed by all its values")
     messages = io.StringIO()

@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Sequence
 
 from looped.commands.arguments import training_run
+from looped.printing import printable
 from looped.recipes import RECIPES
 from looped.run_folder import CONFIG
 from looped.training import train as train_run
@@ -25,10 +26,10 @@ def train(arguments: Sequence[str]) -> None:
     if int(os.environ.get("LOCAL_RANK", 0)) == 0:
         best = summary["best"]
         score = f", best validation {best['metric']} {best['value']:.4f} at step {best['step']}" if best else ""
-        print(f"{out}: {summary['finished']} after {summary['steps']} steps{score}")
+        print(f"{printable(str(out))}: {summary['finished']} after {summary['steps']} steps{score}")
         if summary["finished"] == "interrupted":
             again = ["looped", *import_words(), "train", *arguments, *([] if resume else ["--resume"])]
-            print(f"continue with: {shlex.join(again)}")
+            print(f"continue with: {printable(shlex.join(again))}")
     if summary["finished"] == "interrupted":
         raise Interrupted(summary["signal"])
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from looped.costs.count import exit_flops, forward_flops
 from looped.intervals import interval
+from looped.models.arguments import MAX_LOOPS
 from looped.models.exit_rules import ExitRule
 from looped.models.looped_model import LoopedModel
 from looped.models.memory import check_memory
@@ -130,8 +131,8 @@ def checked_loops(model: LoopedModel, loops: Sequence[int]) -> list[int]:
         ValueError: the model cannot run a loop count, a count is given twice, or there is none.
     """
     most, found = model.max_loops, sorted(loops)
-    if not found or len(set(found)) < len(found) or found[0] < 1 or (most and found[-1] > most):
-        limit = f"1 to {most}, the rows of the learned table" if most else "1 or more"
+    if not found or len(set(found)) < len(found) or found[0] < 1 or found[-1] > (most or MAX_LOOPS):
+        limit = f"1 to {most}, the rows of the learned table" if most else f"1 to {MAX_LOOPS:,}"
         raise ValueError(f"loops={found}: expected different loop counts, {limit}")
     return found
 

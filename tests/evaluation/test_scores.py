@@ -12,6 +12,7 @@ from looped.config import ModelConfig
 from looped.evaluation.scores import evaluate, loop_logits, solve, visualisations
 from looped.intervals import interval
 from looped.models import LoopedTransformer
+from looped.runs import default_loops
 from looped.tasks import TASKS
 from looped.tasks.edit_distance import EditDistanceConfig
 from looped.tasks.sudoku import SudokuConfig
@@ -69,13 +70,21 @@ def test_solutions_and_visualisations_are_the_models():
 
 
 @pytest.mark.parametrize(
-    ("loops", "message"), [([], "loops"), ([2, 2], "different loop counts"), ([0, 1], "1 or more")]
+    ("loops", "message"),
+    [([], "loops"), ([2, 2], "different loop counts"), ([0, 1], "1 to 1,000,000"), ([1, 10**9], "1 to 1,000,000")],
 )
 def test_bad_loops(loops, message):
     task, model = make(STRINGS)
     with pytest.raises(ValueError, match=message):
         evaluate(model, task, loops=loops, examples=4)
     assert evaluate(model, task, loops=[3, 1], examples=4) == evaluate(model, task, loops=[1, 3], examples=4)
+
+
+def test_the_default_loops_are_few():
+    for trained in (1, 8, 100, 10**6, 10**12):
+        counts = default_loops(trained)
+        assert len(counts) <= 40
+        assert {1, trained, max(2 * trained, 8)} <= set(counts)
 
 
 def test_loops_beyond_the_table():

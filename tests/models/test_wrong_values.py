@@ -167,12 +167,15 @@ def test_what_grows_with_the_loops_fits_into_memory(options, says, monkeypatch):
     refused(lambda: modulated(TOKENS, num_loops=100_000), "num_loops=100000: the modulation: needs 0.0 GB")
 
 
-@pytest.mark.parametrize(
-    "size", ["vocab_size", "output_size", "max_seq_len", "d_model", "core_layers", "d_ff", "d_head"]
-)
+@pytest.mark.parametrize("size", ["vocab_size", "output_size", "max_seq_len", "d_model", "d_ff", "d_head"])
 def test_a_model_that_no_machine_holds_is_refused_before_it_is_built(size):
     config = dataclasses.replace(TINY, **{size: 10**12})
     refused(lambda: LoopedTransformer(config), "GB; this machine has ")
+
+
+@pytest.mark.parametrize("part", ["prelude_layers", "core_layers", "coda_layers"])
+def test_more_layers_than_anybody_builds_are_refused_at_once(part):
+    refused(lambda: dataclasses.replace(TINY, **{part: 10_001}), f"{part}=10001: expected at least 0, at most 10000")
 
 
 def test_no_cache_with_gradient():

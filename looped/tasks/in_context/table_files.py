@@ -15,14 +15,15 @@ from looped.files import sha256
 from looped.reading import read_text
 from looped.strict import LARGEST, nearest
 from looped.tasks.in_context.prompts import Prompt
-from looped.tasks.in_context.table_text import Cell, Column, Grid, read_grid, shown
+from looped.tasks.in_context.table_text import INDEX, Cell, Column, Grid, read_grid, shown
 
 TargetType = Literal["class", "number"]
 BUNDLED: dict[str, TargetType] = {
     "iris": "class", "wine": "class", "breast_cancer": "class", "digits": "class", "diabetes": "number",
 }  # fmt: skip
 NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
-WITH_COMMA = re.compile(r"[+-]?[0-9]*(?:,[0-9]+)+")
+OTHER_NUMBER = re.compile(r"[+-]?[0-9]*[0-9.,_]*[0-9]\s*%?")  # decimal commas, separated thousands, per cent
+COUNTERS = ("index", "id", "row", "rownames", "row.names")  # names of a column of row numbers in a CSV
 
 
 class Choices(NamedTuple):
@@ -119,6 +120,10 @@ def read_table(
     rows, bad = _rows_of_cells(grid)
     if rows and all(any(cells[k] == c.name for cells in rows.values()) for k, c in enumerate(grid.columns)):
         raise ValueError(f"{source}: each name is also a value of its column; expected names in the first line")
+    first = grid.columns[0]
+    named = first.kind == "undeclared" and first.name.lower() in COUNTERS
+    if named and len(rows) > 1 and _counts([cells[0] for cells in rows.values()]):
+        raise ValueError(f"{source}, column {shown(first.name)}: counts the rows; expected features. {INDEX}")
     at = _target_column(grid.columns, choices.target, source)
     target = _typed_target(grid.columns[at], choices.target_type, source)
     columns = {
@@ -173,6 +178,11 @@ def _rows_of_cells(grid: Grid) -> tuple[dict[int, Sequence[Cell]], dict[int, str
     return rows, bad
 
 
+def _counts(cells: Sequence[Cell]) -> bool:
+    """Whether the cells are 0, 1, 2, ... or 1, 2, 3, ..."""
+    return any(cells == [str(k) for k in range(start, start + len(cells))] for start in (0, 1))
+
+
 def _target_column(columns: Sequence[Column], wanted: Sequence[str], source: str) -> int:
     """The index of the target, which is the last column unless names are `wanted`."""
     found = [k for k, column in enumerate(columns) if column.name in wanted] if wanted else [len(columns) - 1]
@@ -191,16 +201,22 @@ def _typed_target(column: Column, target_type: TargetType, source: str) -> Colum
 
 
 def _typed(column: Column, missing: frozenset[str], cells: Iterable[Cell], source: str) -> Column:
-    """The column with its kind. A CSV column is of categories if no cell of it is a number."""
+    """The column with its kind. A CSV column is of categories if no cell of it is a number.
+
+    Raises:
+        ValueError: its cells are numbers in a spelling that is not read, such as 1,5.
+    """
     if column.kind != "undeclared":
         return column
     said = [cell for cell in cells if cell is not None and cell.lower() not in missing]
-    if said and all(map(WITH_COMMA.fullmatch, said)):
+    if not said or any(map(NUMBER.fullmatch, said)):
+        return column._replace(kind="number")
+    if all(map(OTHER_NUMBER.fullmatch, said)):
         raise ValueError(
-            f"{source}, column {shown(column.name)}: {shown(said[0])}; expected numbers with a decimal point, and "
-            "without commas"
+            f"{source}, column {shown(column.name)}: {shown(said[0])}; expected categories, or numbers such as -1234.5 "
+            "(with a decimal point, and nothing else between or after the digits)"
         )
-    return column._replace(kind="category" if said and not any(map(NUMBER.fullmatch, said)) else "number")
+    return column._replace(kind="category")
 
 
 def _value(cell: Cell, column: Column, missing: frozenset[str], may_be_missing: bool) -> float | str | None:

@@ -324,3 +324,26 @@ def test_tables_that_are_no_use(rows, changes, message, tmp_path):
     with pytest.raises(ValueError, match=message) as caught:
         Tables(TablesConfig(tables=(file, "iris"), held_out=file, points=29, **changes))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "cells", [("1,5", "-0,25"), ("1.234,5", "2,0"), ("1,128.8", "2,019"), ("5%", "7.5 %"), ("1_2", "3_4")]
+)
+@pytest.mark.parametrize("categories", ["refuse", "onehot", "drop"])
+def test_numbers_in_another_spelling_are_no_categories(cells, categories):
+    with pytest.raises(ValueError, match=f"in, column 'b': '{re.escape(cells[0])}'; expected categories, or numbers"):
+        read_table(["a;b;k", f"1;{cells[0]};x", f"2;{cells[1]};y"], "in", Choices("class", categories=categories))
+
+
+def test_dates_and_ranges_are_categories():
+    lines = ["a,b,c,k", "1,2024-01-05,18-25,x", "2,2024-02-05,26-30,y"]
+    assert read_table(lines, "in", Choices("class", categories="onehot"))[0].x.shape == (2, 5)
+
+
+@pytest.mark.parametrize(("name", "start"), [("index", 0), ("id", 1), ("rownames", 1), ("Row.Names", 1)])
+def test_row_numbers_are_no_feature(name, start):
+    lines = [f"{name},a,k", *(f"{start + k},{k % 3},{'xy'[k % 2]}" for k in range(5))]
+    with pytest.raises(ValueError, match=f"in, column '{name}': counts the rows; expected features.*index=False"):
+        read_table(lines, "in", Choices("class"))
+    lines[1], lines[2] = lines[2], lines[1]  # in another order they are no row numbers
+    assert read_table(lines, "in", Choices("class"))[0].names == (name, "a")
