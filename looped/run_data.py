@@ -1,5 +1,6 @@
 """The task of a run: its data, which must not change, and the files in the run folder that answering needs."""
 
+import hashlib
 import shutil
 import tempfile
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any, ClassVar
 
 from looped.config import RunConfig, check_fits
 from looped.files import new_folder, sha256
-from looped.run_folder import CONFIG, InFile, read_file, write_file
+from looped.run_folder import CONFIG, InFile, config_text, read_file, write_file
 from looped.strict import frozen
 from looped.tasks import TASKS
 from looped.tasks.base import Task
@@ -18,22 +19,25 @@ FILES = "task"
 
 @frozen
 class Data(InFile):
-    """The sha256 of the data that a run is trained on, and of the files that its task needs to answer."""
+    """The sha256 of a run's settings, of the data that it is trained on, and of the files that answering needs."""
 
     file: ClassVar[str] = "data.json"
+    config: str
+    """Of config.json."""
     sources: dict[str, str]
     """By the name of a file or data set (`Task.sources`)."""
     files: dict[str, str]
     """By file name in the folder task/ (`Task.save`)."""
 
 
-def write_data(task: Task, folder: Path) -> None:
+def write_data(run: RunConfig, task: Task, folder: Path) -> None:
     """Write the files that answering needs into task/, and data.json. The folder of a run has both."""
     if (folder / FILES).exists():  # of a process that was killed before the folder became a run folder
         shutil.rmtree(folder / FILES)
     with new_folder(folder / FILES) as new:
         task.save(new)
-    write_file(folder, Data, {"sources": task.sources(), "files": _digests(folder / FILES)})
+    config = hashlib.sha256(config_text(run).encode()).hexdigest()
+    write_file(folder, Data, {"config": config, "sources": task.sources(), "files": _digests(folder / FILES)})
 
 
 def check_data(task: Task, folder: Path) -> None:
@@ -43,7 +47,6 @@ def check_data(task: Task, folder: Path) -> None:
         ValueError: its data changed, or a file that answering needs is another one; names it.
     """
     stored = _stored(folder)
-    _compare(stored.files, _digests(folder / FILES), f"is not the file with which {folder} was trained", folder / FILES)
     _compare(stored.sources, task.sources(), f"changed since {folder} was trained on it; restore it")
     _compare(stored.files, _saved(task), f"of the data now is not {folder / FILES}'s, which the run was trained with")
 
@@ -65,10 +68,10 @@ def answering_task(run: RunConfig, folder: Path) -> Task:
     """The task of a run folder for answering. It needs no other folder.
 
     Raises:
-        ValueError: the files in task/ are not those of the training, or the model is not for this task.
+        ValueError: config.json or a file in task/ is not that of the training, or the model is not for this task.
     """
-    _stored(folder)
-    return _fitting(run, TASKS[run.task.name].load(run.task, folder / FILES), folder)
+    stored = _stored(folder)
+    return _fitting(run, TASKS[run.task.name].load(run.task, folder / FILES), folder, stored)
 
 
 def task_with_data(run: RunConfig, folder: Path, *, allow_outside: bool = False) -> Task:
@@ -79,7 +82,8 @@ def task_with_data(run: RunConfig, folder: Path, *, allow_outside: bool = False)
             otherwise bring any file of this machine into a report.
 
     Raises:
-        ValueError: the data is missing, changed, or outside, or the model is not for this task.
+        ValueError: the data is missing, changed, or outside; config.json or a file in task/ changed; or the model is
+            not for this task.
     """
     outside = outside_paths(run.task)
     if outside and not allow_outside:
@@ -88,17 +92,19 @@ def task_with_data(run: RunConfig, folder: Path, *, allow_outside: bool = False)
             f"{folder / CONFIG}: task.{field}={path!r}: outside the working folder; with --allow-outside it is used; "
             "expected only for a run folder that you trust"
         )
-    task = _fitting(run, TASKS[run.task.name](run.task), folder)
+    task = _fitting(run, TASKS[run.task.name](run.task), folder, _stored(folder))
     check_data(task, folder)
     return task
 
 
-def _fitting(run: RunConfig, task: Task, folder: Path) -> Task:
-    """The task; ValueError if the run's model is not for it."""
+def _fitting(run: RunConfig, task: Task, folder: Path, stored: Data) -> Task:
+    """The task; ValueError if the run's model is not for it, or config.json is not that of the training."""
     try:
         check_fits(run.model, task)
     except ValueError as error:
         raise ValueError(f"{folder / CONFIG}: {error}") from None
+    if sha256(folder / CONFIG) != stored.config:
+        raise ValueError(f"{folder / CONFIG}: changed since the training began; restore it, or train again")
     return task
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
 from looped.config import RunConfig
-from looped.files import parse_object, read_lines, read_object, write_atomic, write_json
+from looped.files import parse_object, read_lines, read_object, write_atomic
 from looped.schemas.content import Content, InFile
 from looped.schemas.content import Environment as Environment
 from looped.schemas.visualisations import Visualisation
@@ -346,7 +346,12 @@ def write_config(run: RunConfig, folder: Path) -> None:
     """Make `folder` a run folder, unless it is one already."""
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / CONFIG).exists():
-        write_json(folder / CONFIG, {"looped": version("looped"), "run": to_dict(run)})
+        write_atomic(folder / CONFIG, config_text(run))
+
+
+def config_text(run: RunConfig) -> str:
+    """The content of config.json."""
+    return json.dumps({"looped": version("looped"), "run": to_dict(run)}, indent=2) + "\n"
 
 
 def open_run(run: RunConfig, folder: Path, resume: bool) -> Summary | None:

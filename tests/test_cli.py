@@ -119,7 +119,7 @@ def test_evaluate_scores_groups_below_and_beyond_the_trained_loops(strings: Path
         assert (row["metric"], row["n"], row["split"]) == ("accuracy", 40, "test")
         assert (row["trained_loops"], row["step"]) == (3, load_run(strings)[2])
     out = " ".join(capsys.readouterr().out.split())
-    for part in ("accuracy, test split", "1 loops", "5 loops", f"{rows[0]['value']:.3f}", "95% intervals"):
+    for part in ("accuracy, test split", "1 loops", "5 loops", f"{rows[0]['value']:.4g}", "95% intervals"):
         assert part in out
 
 

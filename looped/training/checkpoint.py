@@ -22,7 +22,7 @@ from looped.config import RunConfig, Start
 from looped.files import new_folder, read_object, sha256, temporary_name
 from looped.models.transformer import LoopedTransformer
 from looped.models.weights import WEIGHTS, load_weights
-from looped.run_folder import CHECKPOINTS, Best, read_config, read_file
+from looped.run_folder import CHECKPOINTS, Best, Summary, read_config, read_file
 from looped.strict import check, from_dict, to_dict
 from looped.training.optim import WeightAverage
 
@@ -213,8 +213,10 @@ def _chosen(folder: Path, checkpoint: Literal["best", "last"] | int) -> tuple[Ru
     if not steps:
         raise ValueError(f"{folder}: no checkpoint yet")
     step = steps[-1] if isinstance(checkpoint, str) else checkpoint
-    if checkpoint == "best" and (best := read_file(folder, Best)):
-        step = best.step
+    if checkpoint == "best":
+        end = read_file(folder, Summary)
+        if best := read_file(folder, Best) or (end and end.best):
+            step = best.step
     if step not in steps:
         raise ValueError(f"{folder}: no checkpoint of step {step}; there are {', '.join(map(str, steps))}")
     return run, step, _path(folder, step) / (AVERAGE if run.optim.ema_decay else WEIGHTS)

@@ -140,7 +140,7 @@ class Trainer:
             if (folder / CONFIG).exists():
                 check_data(self.task, folder)
             else:
-                write_data(self.task, folder)
+                write_data(run, self.task, folder)
                 write_config(run, folder)
             made_on = environment(precision, fabric.device) | {"matmul_peak": self.matmul_peak}
             write_file(folder, Environment, made_on)

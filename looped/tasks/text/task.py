@@ -1,6 +1,7 @@
 """Language modelling: predict every next token of a text."""
 
 import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -87,6 +88,7 @@ class Text(Task):
         super().__init__(config)
         self.corpus = corpus or open_corpus(config)
         self.tokenizer: Tokenizer = self.corpus.tokenizer  # pyright: ignore[reportIncompatibleVariableOverride]
+        self._told = False  # that the tokenizer loses a part of a prompt
         self.stride = config.stride or max(1, config.context // 2)
         size = self.tokenizer.vocab_size
         self.spec = TaskSpec(vocab_size=size, output_size=size, max_seq_len=config.context, causal=True)
@@ -225,6 +227,10 @@ class Text(Task):
                 f"a prompt of {len(ids)} tokens, the end of text before it included; expected at most "
                 f"task.context={self.config.context}"
             )
+        back = continuation(self.tokenizer, ids[:1], ids[1:])
+        if back != text and not self._told:
+            self._told = True
+            print(f"the tokenizer does not give the prompt back: {text[:40]!r} becomes {back[:40]!r}", file=sys.stderr)
         return np.array(ids, np.int64)
 
     def read(self, lines: Sequence[str], source: str, on_bad_row: Literal["stop", "skip"]) -> tuple[list[Window], int]:

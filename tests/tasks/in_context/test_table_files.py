@@ -239,14 +239,6 @@ def test_columns_without_use():
         read_table(["@attribute a numeric", "@data", "1"], "in", Choices("class"))
 
 
-@pytest.mark.parametrize("number", ["1,5", "-,5", "1,500", "1,500,000"])
-def test_numbers_with_commas_are_no_categories(number):
-    lines = ["a;b;k", f"2;{number};x", f"3;{number.replace('5', '7')};y", "4;;y"]
-    for choices in (Choices("class"), Choices("class", categories="onehot"), Choices("class", categories="drop")):
-        with pytest.raises(ValueError, match=f"^in, column 'b': '{number}'; expected numbers with a decimal point"):
-            read_table(lines, "in", choices._replace(missing="mean"))
-
-
 def test_a_first_line_of_categories_is_no_line_of_names():
     with pytest.raises(
         ValueError, match="in: each name is also a value of its column; expected names in the first line"
