@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from looped.commands.choice import choose
 from looped.launch.parent import end_with_parent
-from looped.printing import printable
+from looped.printing import one_line
 from looped.training.errors import Interrupted, NonFiniteError, TrainingError
 from looped.user_code import import_code
 
@@ -33,6 +33,9 @@ COMMANDS = {
 
 # Parts of the errors that torch raises when memory is short: on a CPU, on a GPU.
 MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
+
+
+LONGEST = 5000  # characters of a message; a wrong word or key may have millions
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -89,8 +92,10 @@ def _run(words: list[str]) -> None:
 
 
 def _failed(message: str, code: int) -> int:
-    """Print a message as one line on standard error. Returns the exit code."""
-    print(f"looped: {printable(' '.join(message.split()))}", file=sys.stderr)
+    """Print a message as one line on standard error, without its middle if it is long. Returns the exit code."""
+    text = one_line(message)
+    text = text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
+    print(f"looped: {text}", file=sys.stderr)
     return code
 
 
