@@ -20,7 +20,9 @@ from fork_server import ForkServer
 from kill_points import SMALL
 
 # metrics_bytes is a length of lines that contain times.
-TIMING = {"seconds", "examples_per_s", "tokens_per_s", "matmul_share", "data_wait", "peak_memory", "metrics_bytes"}
+TIMING = {
+    "seconds", "examples_per_s", "tokens_per_s", "matmul_share", "data_wait", "peak_memory", "metrics_bytes", "date",
+}  # fmt: skip
 STEPS = 5
 
 
