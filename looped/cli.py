@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from looped.commands.choice import choose
 from looped.launch.parent import end_with_parent
-from looped.printing import printable
+from looped.printing import one_line
 from looped.training.errors import Interrupted, NonFiniteError, TrainingError, lacks_memory
 from looped.user_code import import_code
 
@@ -32,6 +32,7 @@ COMMANDS = {
 }
 
 NOTE = "\n--import runs your Python code, with all your rights, and so makes its tasks and recipes known.\n"
+LONGEST = 5000  # characters of a message; a wrong word or key may have millions
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -107,8 +108,10 @@ def _unwritable_output() -> str:
 
 
 def _failed(message: str, code: int) -> int:
-    """Print a message as one line on standard error. Returns the exit code."""
-    print(f"looped: {printable(' '.join(message.split()))}", file=sys.stderr)
+    """Print a message as one line on standard error, without its middle if it is long. Returns the exit code."""
+    text = one_line(message)
+    text = text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
+    print(f"looped: {text}", file=sys.stderr)
     return code
 
 

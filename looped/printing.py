@@ -6,8 +6,8 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-# Controls, marks that turn the direction of text, and halves of characters.
-HIDDEN = {"Cc", "Cf", "Cs"}
+# Controls, marks that turn the direction of text, halves of characters, and the two separators of lines.
+HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
 
 def printable(text: str, keep: str = "") -> str:
@@ -19,6 +19,11 @@ def printable(text: str, keep: str = "") -> str:
     if text.isascii() and text.isprintable():
         return text
     return "".join(c if c in keep or unicodedata.category(c) not in HIDDEN else ascii(c)[1:-1] for c in text)
+
+
+def one_line(text: str) -> str:
+    """The text as one line for a terminal."""
+    return printable(" ".join(text.split()))
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:

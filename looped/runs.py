@@ -57,6 +57,7 @@ def recommended_setting(folder: Path, step: int) -> LoopSetting | None:
     Raises:
         ValueError: calibration.json is malformed.
     """
+    path = folder / Calibration.file
     try:
         stored = read_file(folder, Calibration)
         if stored is None:
@@ -64,8 +65,8 @@ def recommended_setting(folder: Path, step: int) -> LoopSetting | None:
         chosen = stored.recommendation
         rule = None if chosen.exit_rule is None else parse_rule(chosen.exit_rule)
     except ValueError as error:
-        raise ValueError(f"{error}; run `looped calibrate` again") from None
-    path = folder / Calibration.file
+        message = str(error) if str(path) in str(error) else f"{path}: recommendation: {error}"
+        raise ValueError(f"{message}; run `looped calibrate` again") from None
     if stored.step != step:
         print(f"{path}: of step {stored.step}, not {step}; not used", file=sys.stderr)
         return None

@@ -221,6 +221,11 @@ def test_what_calibrate_recommends_is_used_by_default(boards: Path, tmp_path: Pa
     again, err = capsys.readouterr()
     assert (again, "not used" in err) == (answers["--exit-rule none"], True)
 
+    found["recommendation"]["exit_rule"] = "unchnged:1"
+    (folder / "calibration.json").write_text(json.dumps(found))
+    with pytest.raises(ValueError, match=r"calibration\.json: recommendation: exit rule 'unchnged:1'.* again$"):
+        runs.recommended_setting(folder, found["step"])
+
 
 def test_solve_boards_from_standard_input_into_a_file(
     boards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -184,6 +184,7 @@ def test_noise_is_relative_to_the_input():
         ("strings --loops 6", ("loops=6", "1 to 5, the rows of the learned table")),
         ("boards --loops 0", ("loops=0: expected at least 1",)),
         ("strings --examples 0", ("examples=0: expected at least 1",)),
+        ("strings --examples 9999999999", ("examples=9999999999: expected at least 1, at most 100000",)),
         ("strings --group 9", ("group='9': expected one of 4",)),
         ("strings --split train", ("--split", "'train'")),
         ("strings --out text.txt", ("text.txt", "a file; expected a folder")),

@@ -24,6 +24,7 @@ from looped.models.looped_model import Loop
 from looped.models.transformer import LoopedTransformer
 from looped.tasks.base import Batch, Split, Task
 
+MOST_EXAMPLES = 100_000  # all of them are in memory
 FEW = 8  # examples whose Jacobians and principal components are computed
 PATHS = 6  # positions whose path is drawn
 SHOWN = 4  # loops, and heads or layers, in the figure of attention maps
@@ -93,7 +94,7 @@ def take_sample(
         group: None is the training distribution.
 
     Raises:
-        ValueError: the model cannot run so many loops, the group is unknown or empty, or `examples` is below 1.
+        ValueError: the model cannot run so many loops, the group is unknown or empty, or `examples` is out of range.
     """
     config = model.config
     if loops is None:
@@ -102,8 +103,8 @@ def take_sample(
     if loops < 1 or (config.max_loops and loops > config.max_loops):
         limit = f"1 to {config.max_loops}, the rows of the learned table" if config.max_loops else "at least 1"
         raise ValueError(f"loops={loops}: expected {limit}")
-    if examples < 1:
-        raise ValueError(f"examples={examples}: expected at least 1")
+    if not 1 <= examples <= MOST_EXAMPLES:
+        raise ValueError(f"examples={examples}: expected at least 1, at most {MOST_EXAMPLES}")
     if group is not None and group not in task.groups:
         raise ValueError(f"group={group!r}: expected one of {', '.join(task.groups)}")
     available = task.available(split, group)

@@ -59,7 +59,9 @@ class ForkServer:
 
 
 def serve() -> None:
-    for module in ("torch", "looped.cli", "kill_points", "fuzz"):
+    from looped.cli import COMMANDS
+
+    for module in ("torch", "kill_points", "fuzz", *(f"looped.commands.{name}" for name in COMMANDS)):
         importlib.import_module(module)
     for line in sys.stdin:
         request = json.loads(line)

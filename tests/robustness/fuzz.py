@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 from mutations import damaged, pick
 
+from looped.printing import one_line
+
 SECONDS, BYTES = 5, 500 << 20  # limits of one case: processor time, and memory over what the process had before
 WAIT = 30  # seconds by the clock, for a case that waits on something
 
@@ -110,8 +112,8 @@ def _outcome(reader: Reader, content: bytes) -> str:
         return described(error)
     finally:
         _limit_time(0, 0)
-    if len(message.splitlines()) != 1:
-        return f"a message of {len(message.splitlines())} lines: {message[:200]!r}"
+    if "\n" in message or len(one_line(message).splitlines()) != 1:
+        return f"a message that is not one line: {message[:200]!r}"
     if not any(name in message for name in reader.names):
         return f"a message without {' or '.join(reader.names)}: {message[:200]!r}"
     return "refused"

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import shlex
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,49 +28,12 @@ from looped.runs import recommended_setting
 from looped.tasks.text.task import SAVED_TOKENIZER
 from looped.training.checkpoint import MOMENTS, PROGRESS
 
-SMALL_TEXT = [
-    "wikitext-looped",
-    "--task.train-files",
-    "corpus.txt",
-    "--task.document",
-    "line",
-    "--task.cache",
-    "prepared",
-    "--task.tokenizer",
-    "bpe",
-    "--task.bpe-size",
-    "300",
-    "--task.context",
-    "16",
-    "--model.d-model",
-    "16",
-    "--model.num-heads",
-    "2",
-    "--model.d-head",
-    "None",
-    "--model.d-ff",
-    "16",
-    "--model.core-layers",
-    "1",
-    "--model.num-loops",
-    "2",
-    "--optim.warmup-steps",
-    "1",
-    "--train.steps",
-    "1",
-    "--train.batch-size",
-    "2",
-    "--train.eval-examples",
-    "2",
-    "--train.device",
-    "cpu",
-    "--train.precision",
-    "fp32",
-    "--train.compile",
-    "False",
-    "--train.workers",
-    "0",
-]
+SMALL_TEXT = shlex.split(
+    "wikitext-looped --task.train-files corpus.txt --task.document line --task.cache prepared --task.tokenizer bpe "
+    "--task.bpe-size 300 --task.context 16 --model.d-model 16 --model.num-heads 2 --model.d-head None --model.d-ff 16 "
+    "--model.core-layers 1 --model.num-loops 2 --optim.warmup-steps 1 --train.steps 1 --train.batch-size 2 "
+    "--train.eval-examples 2 --train.device cpu --train.precision fp32 --train.compile False --train.workers 0"
+)
 RUN, GOOD = Path("run"), Path("good")
 STEP = f"{files.CHECKPOINTS}/step_000002"
 IN_CONTEXT = {
@@ -215,7 +179,7 @@ def show() -> Reader:
 
 def evaluate() -> Reader:
     names = (files.CONFIG, "best.json", "calibration.json", f"{STEP}/{WEIGHTS}")
-    return _command(names, ["evaluate", str(RUN), "--examples", "8", "--loops", "1", "2"], 200)
+    return _command(names, ["evaluate", str(RUN), "--examples", "8", "--loops", "1", "2"], 120)
 
 
 def solve() -> Reader:
@@ -256,7 +220,7 @@ def resume() -> Reader:
         command("train", *SMALL, "--train.steps", "3", "--out", str(RUN), "--resume")
 
     valid = [name.encode() + b"\n" + (GOOD / STEP / name).read_bytes() for name in (PROGRESS, MOMENTS)]
-    return Reader(valid=valid, read=read, names=(STEP, "metrics.jsonl"), cases=80, damage=damage)
+    return Reader(valid=valid, read=read, names=(STEP, "metrics.jsonl"), cases=60, damage=damage)
 
 
 def task_files() -> Reader:
@@ -357,7 +321,7 @@ def words() -> Reader:
 
     valid = [line.replace(" ", "\n") for line in valid]
     names = ("'", "=", "--", "usage", "run", "No such file", "name too long")
-    return dataclasses.replace(_text(valid, read, names, 250), damage=_other_words)
+    return dataclasses.replace(_text(valid, read, names, 160), damage=_other_words)
 
 
 def _other_words(content: bytes, valid: Sequence[bytes], rng: np.random.Generator) -> bytes:

@@ -10,6 +10,7 @@ from typing import Any
 
 import looped.training.trainer
 from looped.cli import main
+from looped.locks import LOCK
 from looped.report.read import read_run
 from looped.run_folder import CHECKPOINTS, CONFIG
 from looped.training.checkpoint import load_run, saved_steps
@@ -30,7 +31,7 @@ def run(words: Sequence[str], stop_at: int = 0, count_to: str | None = None) -> 
     """Run a command line; returns its exit code.
 
     Args:
-        stop_at: the process stops (SIGSTOP) before this change to the disk since it got its first lock; 0 is never.
+        stop_at: the process stops (SIGSTOP) before this change to the disk, of those under its lock; 0 is never.
         count_to: file for the number of changes.
     """
     changes = 0
@@ -38,11 +39,14 @@ def run(words: Sequence[str], stop_at: int = 0, count_to: str | None = None) -> 
 
     def audit(event: str, arguments: tuple[Any, ...]) -> None:
         nonlocal changes, has_lock
-        has_lock = has_lock or event == "fcntl.flock"
         if has_lock and (event in CHANGES or (event == "open" and arguments[2] & WRITING)):
             changes += 1
             if changes == stop_at:
                 os.kill(os.getpid(), signal.SIGSTOP)
+        if event == "fcntl.flock":
+            has_lock = True
+        elif event == "os.remove" and Path(arguments[0]).name == LOCK:
+            has_lock = False  # the next writer may come
 
     sys.addaudithook(audit)
     code = main(words)

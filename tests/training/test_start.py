@@ -122,7 +122,7 @@ class Letters(Task):
 
 
 def test_text_needs_the_same_tokenizer(tmp_path):
-    write_data(Letters("abc"), tmp_path)
+    write_data(tiny(), Letters("abc"), tmp_path)
     check_tokenizer(Letters("abc"), tmp_path)
     with pytest.raises(ValueError, match=r"^letters\.txt: another tokenizer than that of ") as error:
         check_tokenizer(Letters("abd"), tmp_path)
