@@ -374,14 +374,6 @@ def test_no_command_is_imported_before_it_is_chosen():
         }  # fmt: skip
 
 
-@pytest.mark.parametrize("command", [["recipes"], ["--help"]])
-def test_output_to_a_full_disk_is_one_line(command):
-    with open("/dev/full", "w") as full:
-        done = subprocess.run([sys.executable, "-m", "looped.cli", *command], stdout=full, stderr=subprocess.PIPE)
-    assert (done.returncode, done.stderr.count(b"\n")) == (2, 1)
-    assert b"No space left on device" in done.stderr
-
-
 @pytest.mark.parametrize(
     "command",
     [

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from looped.cli import main
-from looped.run_data import answering_task, task_with_data
+from looped.run_data import task_with_data
 from looped.run_folder import read_config
 
 WORDS = ["the", "a", "cat", "dog", "sat", "on", "mat", "ran", "far", "and", "saw", "one", "two", "red", "blue"]
@@ -106,7 +106,6 @@ def test_paths_outside_the_working_folder_need_a_flag(run: Path, tmp_path: Path,
         assert not {"eval.jsonl", "inspect"} & {file.name for file in run.iterdir()}
         with pytest.raises(ValueError, match="outside"):
             task_with_data(read_config(run), run)
-        assert answering_task(read_config(run), run).tokenizer is not None
 
 
 @pytest.mark.parametrize("name", ["checkpoints", "task", "eval.jsonl", "checkpoints/extra"])
@@ -125,3 +124,18 @@ def test_links_out_of_the_run_folder_are_refused(
     (Path("copy") / name).unlink()
     (Path("copy") / name).symlink_to(Path("config.json") if "/" not in name else Path("../config.json"))
     read_config(Path("copy"))  # a link inside the folder is as good as a file
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "value"), [("model", "num_heads", 4), ("model", "causal", False), ("task", "end_token", "x")]
+)
+def test_settings_that_would_change_the_answers_are_noticed(
+    part: str, name: str, value: object, run: Path, capsys: pytest.CaptureFixture[str]
+):
+    """Also settings on which no shape of a weight depends."""
+    config = json.loads((run / "config.json").read_text())
+    assert config["run"][part][name] != value
+    config["run"][part][name] = value
+    (run / "config.json").write_text(json.dumps(config))
+    for command in (["evaluate", "run"], ["generate", "run", "--prompt", "a"], ["solve", "run", "corpus.txt"]):
+        assert "run/config.json" in refused(capsys, *command)

@@ -55,7 +55,7 @@ def test_the_estimate_is_below_what_a_training_takes_but_not_far():
         ({"model": {"num_loops": 10**9}}, "activations"),
         ({"model": {"num_loops": 10**9}, "recompute": "loop"}, "activations"),
         ({"model": {"d_model": 10**9}}, "weights"),
-        ({"model": {"core_layers": 10**12}}, "activations"),
+        ({"model": {"core_layers": 10**4, "d_model": 10**4, "num_heads": 1}}, "weights"),
         ({"eval_examples": 10**12}, "examples"),
         ({"batch_size": 10**12, "accumulation": 10**11}, "examples"),
         ({"batch_size": 10**9}, "activations"),

@@ -86,6 +86,7 @@ def test_pieces_do_not_depend_on_the_parts_of_a_document(text: str, piece: int, 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(encoding, "PIECE", piece)
         patch.setattr(encoding, "LONGEST", 5 * piece)
+        patch.setattr(encoding, "NEARBY", piece)
         found = list(pieces(parts))
         assert found == list(pieces([("train", text, True)]))
         counts, _ = encoding.encode(parts, ByteTokenizer(), lambda split, ids: None, "text")

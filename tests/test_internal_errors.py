@@ -1,5 +1,6 @@
 """Faults of the program or the machine: one line, exit code 3, and the traceback in a file."""
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -46,3 +47,11 @@ def test_an_exit_of_the_users_code_is_one_line(monkeypatch: pytest.MonkeyPatch, 
 def test_messages_hold_no_control_characters(capsys: pytest.CaptureFixture[str]):
     assert main(["show", "a\x1b[31mred\u202e\x00"]) == 2
     assert capsys.readouterr().err == "looped: error: a\\x1b[31mred\\u202e\\x00: not a run folder (no config.json)\n"
+
+
+@pytest.mark.parametrize("command", [["recipes"], ["--help"]])
+def test_output_to_a_full_disk_is_one_line(command):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-m", "looped.cli", *command], stdout=full, stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr.count(b"\n")) == (2, 1)
+    assert b"No space left on device" in done.stderr
