@@ -38,7 +38,8 @@ def locked(folder: Path, *parts: str) -> Iterator[None]:
     descriptor = _acquire(folder)
     _held.add(descriptor)
     try:
-        for leftover in (path for part in (".", *parts) for path in (folder / part).glob(".*.tmp")):
+        own = [folder, *(folder / part for part in parts if not (folder / part).is_symlink())]
+        for leftover in (path for place in own for path in place.glob(".*.tmp")):
             shutil.rmtree(leftover) if leftover.is_dir() and not leftover.is_symlink() else leftover.unlink()
         yield
     finally:

@@ -93,6 +93,19 @@ def test_a_link_in_place_of_the_lock_is_not_followed(tmp_path: Path):
     assert not (tmp_path / "outside").exists()
 
 
+def test_a_link_in_place_of_a_part_is_not_cleaned(tmp_path: Path):
+    """A temporary file of a killed writer is removed, also in the parts, but not in a folder that a link names."""
+    run, outside = tmp_path / "run", tmp_path / "outside"
+    for folder in (outside, run / "figures"):
+        folder.mkdir(parents=True)
+        (folder / ".mine.tmp").touch()
+    (run / "checkpoints").symlink_to(outside)
+    with locked(run, "checkpoints", "figures"):
+        pass
+    assert not (run / "figures/.mine.tmp").exists()
+    assert (outside / ".mine.tmp").exists()
+
+
 def test_a_file_in_place_of_the_folder(tmp_path: Path):
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match="a file; expected a folder"), locked(tmp_path / "file"):
