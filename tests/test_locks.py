@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -74,6 +75,17 @@ def test_a_forked_worker_does_not_keep_the_lock(tmp_path: Path):
 def test_the_same_process_is_not_admitted_twice(tmp_path: Path):
     with locked(tmp_path), pytest.raises(ValueError, match=f"process {os.getpid()} "), locked(tmp_path):
         pass
+
+
+def test_a_lock_holds_on_a_full_disk(tmp_path: Path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        with locked(tmp_path), pytest.raises(ValueError, match="another process writes into it"), locked(tmp_path):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(tmp_path.iterdir())
 
 
 def test_folders_that_stay_empty_are_removed(tmp_path: Path):
