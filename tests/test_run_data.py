@@ -131,7 +131,7 @@ def test_links_out_of_the_run_folder_are_refused(
     [
         ("model", "num_heads", 4),
         ("model", "causal", False),
-        ("task", "end_token", "x"),
+        ("task", "bpe_size", 301),
         ("task", "train_files", ["no-such-file.txt"]),
     ],
 )
