@@ -50,8 +50,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if sys.stdout is not None:
             sys.stdout.flush()
         return 0
-    except SystemExit as end:  # --help
-        return end.code if isinstance(end.code, int) else _failed(f"error: {end.code}", 2) if end.code else 0
+    except SystemExit as end:
+        if end.code is None or isinstance(end.code, int):  # --help
+            return end.code or 0
+        return _failed(f"error: {end.code}", 2)
     except BrokenPipeError:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  the reader has closed the pipe, so nothing can be written
         return 0

@@ -80,7 +80,7 @@ class ModelConfig:
     max_loops: int | None = None
     """Number of rows of the learned table (modulation=table)."""
     cache: Literal["all", "first"] = "all"
-    """Which loops have keys and values of their own. all: every loop. first: only the first `cache_loops` loops; later
+    """The loops with keys and values of their own. all: every loop. first: only the first `cache_loops` loops; later
     loops attend to the keys and values of the last of these, so the cache is smaller."""
     cache_loops: int | None = None
     """Number of loops with keys and values of their own (cache=first); None is 1."""
@@ -333,7 +333,7 @@ class RunConfig:
     recipe: str = "custom"
     """Name of the recipe that made this configuration."""
     note: str = ""
-    """What the recipe reproduces, and how it differs from the publication."""
+    """The publication that the recipe reproduces, and its differences from it."""
     model: ModelConfig = field(default_factory=ModelConfig)
     task: TaskConfig
     """The settings of any registered task (see `looped.tasks`)."""

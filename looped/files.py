@@ -36,7 +36,9 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
         sync(path.parent)
     except OSError as error:
-        error.filename, error.filename2 = str(path), None
+        if error.filename is None or str(error.filename) == str(temporary):  # otherwise another file is at fault
+            error.filename = str(path)
+            del error.filename2  # None would be printed
         raise
     finally:
         with contextlib.suppress(OSError):
@@ -131,10 +133,6 @@ def parse_object(text: str, path: Path, line: int | None = None) -> dict[str, An
     if not isinstance(data, dict):
         raise ValueError(f"{path}:{line or 1}: expected an object, not {type(data).__name__}")
     return data
-
-
-def write_json(path: Path, data: dict[str, Any]) -> None:
-    write_atomic(path, json.dumps(data, indent=2) + "\n")
 
 
 def sync(path: Path) -> None:

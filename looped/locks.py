@@ -38,7 +38,8 @@ def locked(folder: Path, *parts: str) -> Iterator[None]:
     descriptor = _acquire(folder)
     _held.add(descriptor)
     try:
-        for leftover in (path for part in (".", *parts) for path in (folder / part).glob(".*.tmp")):
+        own = [folder, *(folder / part for part in parts if not (folder / part).is_symlink())]
+        for leftover in (path for place in own for path in place.glob(".*.tmp")):
             shutil.rmtree(leftover) if leftover.is_dir() and not leftover.is_symlink() else leftover.unlink()
         yield
     finally:
@@ -65,11 +66,12 @@ def _acquire(folder: Path) -> int:
         if _is(descriptor, path):
             break
         os.close(descriptor)  # the last holder removed the file before this process locked it
-    os.truncate(descriptor, 0)
     started = datetime.now().astimezone().isoformat(timespec="seconds")
     command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])[:500]
     holder = {"process": os.getpid(), "host": socket.gethostname(), "start": started, "command": command}
-    os.write(descriptor, json.dumps(holder).encode())
+    with contextlib.suppress(OSError):  # on a full disk the lock holds without a description
+        os.truncate(descriptor, 0)
+        os.write(descriptor, json.dumps(holder).encode())
     return descriptor
 
 
@@ -84,7 +86,7 @@ def _described(content: bytes) -> str:
     try:
         holder = json.loads(content)
         return f"process {holder['process']} on {holder['host']} (since {holder['start']}: {holder['command']})"
-    except (ValueError, KeyError, TypeError):  # it is just being written
+    except (ValueError, KeyError, TypeError):  # it is just being written, or could not be
         return "another process"
 
 

@@ -23,7 +23,7 @@ class Data(InFile):
 
     file: ClassVar[str] = "data.json"
     config: str
-    """Of config.json."""
+    """The sha256 of config.json."""
     sources: dict[str, str]
     """By the name of a file or data set (`Task.sources`)."""
     files: dict[str, str]
@@ -44,7 +44,7 @@ def check_data(task: Task, folder: Path) -> None:
     """Check that the task is the one that the run was trained on.
 
     Raises:
-        ValueError: its data changed, or a file that answering needs is another one; names it.
+        ValueError: its data, config.json or a file that answering needs changed; names it.
     """
     stored = _stored(folder)
     _compare(stored.sources, task.sources(), f"changed since {folder} was trained on it; restore it")
@@ -55,7 +55,7 @@ def check_tokenizer(task: Task, folder: Path) -> None:
     """Check that a task for text has the tokenizer of another run, whose weights know only its tokens.
 
     Raises:
-        ValueError: it has another one.
+        ValueError: it has another one; or config.json or a file in task/ of the other run changed.
     """
     if task.tokenizer is None:
         return
@@ -70,8 +70,8 @@ def answering_task(run: RunConfig, folder: Path) -> Task:
     Raises:
         ValueError: config.json or a file in task/ is not that of the training, or the model is not for this task.
     """
-    stored = _stored(folder)
-    return _fitting(run, TASKS[run.task.name].load(run.task, folder / FILES), folder, stored)
+    _stored(folder)
+    return _fitting(run, TASKS[run.task.name].load(run.task, folder / FILES), folder)
 
 
 def task_with_data(run: RunConfig, folder: Path, *, allow_outside: bool = False) -> Task:
@@ -92,19 +92,18 @@ def task_with_data(run: RunConfig, folder: Path, *, allow_outside: bool = False)
             f"{folder / CONFIG}: task.{field}={path!r}: outside the working folder; with --allow-outside it is used; "
             "expected only for a run folder that you trust"
         )
-    task = _fitting(run, TASKS[run.task.name](run.task), folder, _stored(folder))
+    _stored(folder)  # before the task is made, because a text task first prepares its corpus
+    task = _fitting(run, TASKS[run.task.name](run.task), folder)
     check_data(task, folder)
     return task
 
 
-def _fitting(run: RunConfig, task: Task, folder: Path, stored: Data) -> Task:
-    """The task; ValueError if the run's model is not for it, or config.json is not that of the training."""
+def _fitting(run: RunConfig, task: Task, folder: Path) -> Task:
+    """The task; ValueError if the run's model is not for it."""
     try:
         check_fits(run.model, task)
     except ValueError as error:
         raise ValueError(f"{folder / CONFIG}: {error}") from None
-    if sha256(folder / CONFIG) != stored.config:
-        raise ValueError(f"{folder / CONFIG}: changed since the training began; restore it, or train again")
     return task
 
 
@@ -120,10 +119,12 @@ def outside_paths(config: TaskConfig) -> list[tuple[str, str]]:
 
 
 def _stored(folder: Path) -> Data:
-    """The content of data.json; ValueError if a file in task/ is another one."""
+    """The content of data.json; ValueError if config.json or a file in task/ is not that of the training."""
     stored = read_file(folder, Data)
     if stored is None:
         raise ValueError(f"{folder / Data.file}: no such file; expected the data of the run")
+    if sha256(folder / CONFIG) != stored.config:
+        raise ValueError(f"{folder / CONFIG}: changed since the training began; restore it, or train again")
     _compare(stored.files, _digests(folder / FILES), f"is not the file with which {folder} was trained", folder / FILES)
     return stored
 

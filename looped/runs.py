@@ -117,8 +117,7 @@ def calibrate_run(
     Raises:
         ValueError: as `evaluate_run`, and for a tolerance below 0.
     """
-    if not tolerance >= 0:
-        raise ValueError(f"tolerance={tolerance}: expected at least 0")
+    check(tolerance >= 0, "tolerance", tolerance, "at least 0")
     with _opened(folder, examples, split, checkpoint, device, allow_outside) as (run, model, task, step):
         trained = run.model.num_loops
         counts = sorted({*(loops or default_loops(trained, run.model.max_loops)), trained})
@@ -139,10 +138,8 @@ def _opened(
     allow_outside: bool,
 ) -> Iterator[tuple[RunConfig, LoopedTransformer, Task, int]]:
     """A trained model on a device, its task and its step. Nobody else writes into the folder meanwhile."""
-    if not 1 <= examples <= MOST_EXAMPLES:
-        raise ValueError(f"examples={examples}: expected at least 1, at most {MOST_EXAMPLES}")
-    if split not in SPLITS:
-        raise ValueError(f"split={split!r}: expected one of {', '.join(SPLITS)}")
+    check(1 <= examples <= MOST_EXAMPLES, "examples", examples, f"at least 1, at most {MOST_EXAMPLES}")
+    check(split in SPLITS, "split", split, f"one of {', '.join(SPLITS)}")
     check_run_folder(folder)
     with locked(folder):
         run, model, step = load_run(folder, checkpoint)
@@ -171,7 +168,7 @@ def evaluate_run(
         loops: loop counts; the default is a range from 1 to twice the trained number, or to 8.
         exit_rule: a rule to score in addition; None is the recommended one, or no rule if `loops` are given.
         examples: the largest number of examples in each group.
-        groups: None is all groups of the task.
+        groups: different groups of the task; None is all of them.
         allow_outside: see `run_data.task_with_data`.
         rows: a list that gets the rows of each group as soon as they are known, so they are not lost if something
             fails later.
@@ -182,8 +179,10 @@ def evaluate_run(
     """
     rows = [] if rows is None else rows
     with _opened(folder, examples, split, checkpoint, device, allow_outside) as (run, model, task, step):
-        for group in groups or ():
+        groups = groups or task.groups
+        for group in groups:
             check(group in task.groups, "group", group, f"one of {', '.join(task.groups)}")
+        check(len(set(groups)) == len(groups), "groups", list(groups), "different groups")
         counts = checked_loops(model, loops or default_loops(run.model.num_loops, run.model.max_loops))
         setting = loop_setting(folder, run.model, step, None, "none" if loops and exit_rule is None else exit_rule)
         early = None if setting.exit_rule is None else (setting.num_loops, setting.exit_rule)
@@ -192,15 +191,13 @@ def evaluate_run(
             "examples": visualisations(model, task, loops=min(counts[-1], max(run.model.num_loops, 4))),
         }
         check_content(folder, AnswersByLoop, answers)  # the user's own `visualise` may be wrong: say so before the work
-        for group in task.groups if groups is None else groups:
+        for group in groups:
             with _status(f"{folder}: {task.metric} for {group}, {counts[0]} to {counts[-1]} loops"):
                 found = evaluate(model, task, loops=counts, examples=examples, groups=[group], split=split, early=early)
                 rows += [row | {"step": step} for row in found]
         trained = run.model.num_loops
         some = [n for n in counts if n in (1, trained // 2, trained, 2 * trained)] or counts
-        extra = task.extra_evaluation(
-            predictor(model), loops=some, split=split, group=rows[0]["group"], seed=EVALUATION_SEED
-        )
+        extra = task.extra_evaluation(predictor(model), loops=some, split=split, group=groups[0], seed=EVALUATION_SEED)
         for name, found in extra.items():
             with _status(f"{folder}: {name}"):
                 write_lines(folder / name, [row | {"step": step} for row in found])

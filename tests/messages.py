@@ -1,4 +1,4 @@
-"""What a reader may do with any input: return a result, or raise ValueError with one short line."""
+"""A reader may do two things with any input: return a result, or raise ValueError with one short line."""
 
 from collections.abc import Callable
 from typing import Any

@@ -116,7 +116,7 @@ def test_files_are_short():
 
 
 def loops_over_core(source: str) -> list[str]:
-    """What the `for` loops over a `range` apply to a state again and again (`state = f(state, ...)`), or call as core.
+    """The functions that `for` loops over a `range` apply to a state again and again (`state = f(state, ...)`) or call.
 
     The core may go by any name, so that a loop is known by what it does: it gives a name the value of a call on it.
     """

@@ -246,6 +246,7 @@ CASES = {
     "evaluate beyond the table": Case("evaluate strings --loops 2 4", ("loops=[2, 4]", "1 to 3", "learned table")),
     "evaluate loops type": Case("evaluate boards --loops two", ("--loops", "'two'", "INT")),
     "unknown group": Case("evaluate strings --groups 40", ("group='40'", "4")),
+    "group twice": Case("evaluate strings --groups 4 4", ("groups=['4', '4']", "different groups")),
     "no examples": Case("evaluate strings --examples 0", ("examples=0", "at least 1")),
     "solve in no loops": Case("solve boards in.txt --num-loops 0", ("num_loops=0", "at least 1"), lines(GOOD_BOARD)),
     "solve beyond the table": Case("solve strings in.txt --num-loops 4", ("4", "3"), lines("abcd abda")),

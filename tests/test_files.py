@@ -37,3 +37,13 @@ def test_a_link_in_place_of_a_file_that_grows_is_not_followed(tmp_path: Path):
         file.write(b"line\n")
     with open_to_append(tmp_path / "outside") as file:
         assert file.tell() == 5
+
+
+def test_an_error_names_the_file_that_is_at_fault(tmp_path: Path):
+    (tmp_path / "folder").mkdir()
+    for name in ("folder", "no-such-folder/file"):
+        with pytest.raises(OSError, match=f"'{tmp_path / name}'$"):
+            write_atomic(tmp_path / name, "content")
+    with pytest.raises(IsADirectoryError, match=f"'{tmp_path / 'folder'}'$"), replacing(tmp_path / "file"):
+        (tmp_path / "folder").read_bytes()  # another file, which the content comes from
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]

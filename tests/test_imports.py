@@ -1,4 +1,4 @@
-"""What starting costs: the modules that `import looped` and the light commands load, in processes of their own."""
+"""The cost of starting: the modules that `import looped` and the light commands load, in processes of their own."""
 
 import subprocess
 import sys

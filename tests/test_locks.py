@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -76,6 +77,17 @@ def test_the_same_process_is_not_admitted_twice(tmp_path: Path):
         pass
 
 
+def test_a_lock_holds_on_a_full_disk(tmp_path: Path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        with locked(tmp_path), pytest.raises(ValueError, match="another process writes into it"), locked(tmp_path):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(tmp_path.iterdir())
+
+
 def test_folders_that_stay_empty_are_removed(tmp_path: Path):
     (tmp_path / "old").mkdir()
     with locked(tmp_path / "old"), locked(tmp_path / "new/deep"):
@@ -91,6 +103,19 @@ def test_a_link_in_place_of_the_lock_is_not_followed(tmp_path: Path):
     with pytest.raises(OSError, match="symbolic links"), locked(tmp_path):
         pass
     assert not (tmp_path / "outside").exists()
+
+
+def test_a_link_in_place_of_a_part_is_not_cleaned(tmp_path: Path):
+    """A temporary file of a killed writer is removed, also in the parts, but not in a folder that a link names."""
+    run, outside = tmp_path / "run", tmp_path / "outside"
+    for folder in (outside, run / "figures"):
+        folder.mkdir(parents=True)
+        (folder / ".mine.tmp").touch()
+    (run / "checkpoints").symlink_to(outside)
+    with locked(run, "checkpoints", "figures"):
+        pass
+    assert not (run / "figures/.mine.tmp").exists()
+    assert (outside / ".mine.tmp").exists()
 
 
 def test_a_file_in_place_of_the_folder(tmp_path: Path):

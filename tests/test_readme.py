@@ -1,4 +1,4 @@
-"""What the README shows is what happens."""
+"""Everything that the README shows happens."""
 
 import os
 import re

@@ -127,15 +127,21 @@ def test_links_out_of_the_run_folder_are_refused(
 
 
 @pytest.mark.parametrize(
-    ("part", "name", "value"), [("model", "num_heads", 4), ("model", "causal", False), ("task", "end_token", "x")]
+    ("part", "name", "value"),
+    [
+        ("model", "num_heads", 4),
+        ("model", "causal", False),
+        ("task", "bpe_size", 301),
+        ("task", "train_files", ["no-such-file.txt"]),
+    ],
 )
 def test_settings_that_would_change_the_answers_are_noticed(
     part: str, name: str, value: object, run: Path, capsys: pytest.CaptureFixture[str]
 ):
-    """Also settings on which no shape of a weight depends."""
+    """Also settings on which no shape of a weight depends, and before a task is made from them."""
     config = json.loads((run / "config.json").read_text())
     assert config["run"][part][name] != value
     config["run"][part][name] = value
     (run / "config.json").write_text(json.dumps(config))
     for command in (["evaluate", "run"], ["generate", "run", "--prompt", "a"], ["solve", "run", "corpus.txt"]):
-        assert "run/config.json" in refused(capsys, *command)
+        assert "run/config.json: changed since the training began" in refused(capsys, *command)

@@ -11,6 +11,7 @@ from looped.commands.output import Table, print_table
 from looped.run_folder import read_config
 from looped.runs import evaluate_run
 from looped.tasks import TASKS
+from looped.training.devices import Device
 
 
 def evaluate(
@@ -21,7 +22,7 @@ def evaluate(
     groups: tuple[str, ...] = (),
     split: Literal["validation", "test"] = "test",
     checkpoint: Literal["best", "last"] = "best",
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
+    device: Device = "auto",
     allow_outside: Annotated[bool, FlagCreatePairsOff] = False,
 ) -> None:
     """Score a run by group (length, difficulty) and loop count, below and beyond the trained number.
@@ -43,7 +44,7 @@ def evaluate(
     rows: list[dict[str, Any]] = []
     try:
         evaluate_run(
-            run, loops=loops, exit_rule=exit_rule, examples=examples, groups=groups or None, split=split,
+            run, loops=loops, exit_rule=exit_rule, examples=examples, groups=groups, split=split,
             checkpoint=checkpoint, device=device, allow_outside=allow_outside, rows=rows,
         )  # fmt: skip
     finally:  # after an error or an interrupt: the groups that are finished

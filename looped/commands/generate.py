@@ -16,6 +16,7 @@ from looped.models.generation import Sampling, stream
 from looped.run_data import answering_task
 from looped.run_folder import read_config
 from looped.runs import loop_setting
+from looped.strict import at_least
 from looped.tasks.base import Tokenizer, common_start, continuation
 from looped.training.checkpoint import load_run
 from looped.training.devices import Device, find_device
@@ -71,10 +72,8 @@ def generate(
             raise ValueError(f"--prompt, --stop: {text!a}: not UTF-8 text")
     if "" in stop:
         raise ValueError("--stop: an empty text; expected some text")
-    if tokens < 1:
-        raise ValueError(f"tokens={tokens}: expected at least 1")
-    if num_loops is not None and num_loops < 1:
-        raise ValueError(f"num_loops={num_loops}: expected at least 1")
+    at_least(1, tokens=tokens, num_loops=num_loops)
+    prompts = [torch.from_numpy(task.prompt(text)) for text in prompt]
     config, model, step = load_run(run, checkpoint)
     model.to(find_device(device))
     setting = loop_setting(run, config.model, step, num_loops, exit_rule)
@@ -82,12 +81,12 @@ def generate(
     texts = [Typed(tokenizer, text, stop) for text in prompt]
     for token in stream(
         model,
-        [torch.from_numpy(task.prompt(text)) for text in prompt],
+        prompts,
         max_new_tokens=tokens,
         sampling=Sampling(temperature=temperature, top_k=top_k, top_p=top_p),
         stop=lambda written: written[-1] == tokenizer.end or (bool(stop) and texts[0].has_stop(written)),
         seed=seed,
-        vocab_size=task.tokenizer.vocab_size,
+        vocab_size=tokenizer.vocab_size,
         num_loops=setting.num_loops,
         exit_rule=setting.exit_rule,
         cache_policy=cache,

@@ -11,6 +11,7 @@ from looped.commands.arguments import command
 from looped.commands.output import output
 from looped.printing import csv_text
 from looped.runs import solve_file
+from looped.strict import at_least
 
 
 def solve(
@@ -35,8 +36,7 @@ def solve(
         exit_rule: such as kl:0.01, change:0.1, entropy:0.1, unchanged:2 or none; the default is the recommendation.
         on_bad_row: stop at a bad row, or skip and count it.
     """
-    if num_loops is not None and num_loops < 1:
-        raise ValueError(f"num_loops={num_loops}: expected at least 1")
+    at_least(1, num_loops=num_loops)
     with output(out) as write:
         rows, skipped = solve_file(run, file, num_loops=num_loops, exit_rule=exit_rule, on_bad_row=on_bad_row)
         write(csv_text(list(rows[0]), rows) if format == "csv" else "".join(json.dumps(row) + "\n" for row in rows))

@@ -74,8 +74,9 @@ def _weights(config: ModelConfig) -> int:
 
 def _numbers_of_a_layer(config: ModelConfig) -> int:
     """The numbers that the backward pass of a layer needs at a position, without attention weights."""
-    inner, wide = config.num_heads * config.head_dim, 4 if config.activation == "swiglu" else 2
-    return 2 * config.d_model + (4 if config.cache == "all" else 2) * inner + wide * config.ff_dim
+    attention = (4 if config.cache == "all" else 2) * config.num_heads * config.head_dim
+    feedforward = (4 if config.activation == "swiglu" else 2) * config.ff_dim
+    return 2 * config.d_model + attention + feedforward
 
 
 def check_memory(run: RunConfig, example: Batch, device: torch.device, *, half: bool) -> None:
@@ -93,17 +94,13 @@ def check_memory(run: RunConfig, example: Batch, device: torch.device, *, half: 
             f"train.workers={run.train.workers}: expected at most {most}, {WORKERS_PER_CORE} for each core"
         )
     parts = training_memory(run, example, half=half, scores=device.type != "cuda")
+    examples = {"examples": parts.pop("examples")}
     if device.type == "cuda":
-        examples = {"examples": parts.pop("examples")}
         _compare(parts, memory_of(device), "the GPU")
         _compare(examples, machine_memory(), "this machine")
     else:
-        devices = run.train.devices
-        _compare(
-            {name: size * (1 if name == "examples" else devices) for name, size in parts.items()},
-            machine_memory(),
-            "this machine",
-        )
+        on_devices = {name: run.train.devices * size for name, size in parts.items()}
+        _compare(on_devices | examples, machine_memory(), "this machine")
 
 
 def _compare(parts: dict[str, int], memory: int, place: str) -> None:

@@ -11,7 +11,7 @@ from looped.models.exit_rules import ExitRule, Observation
 
 
 class Active:
-    """Which examples and tokens are still in the loop. Only `halt` removes any; everything else reads."""
+    """The examples and tokens that are still in the loop. Only `halt` removes any; everything else reads."""
 
     def __init__(self) -> None:
         self.clear()

@@ -100,7 +100,7 @@ class ExitRule(ABC):
 
     @abstractmethod
     def __call__(self, observation: Observation) -> tuple[Bool[Tensor, "active seq"], Any]:
-        """Which positions are done, and the carry: a tensor (active, seq, ...), a tuple of such, or None."""
+        """The positions that are done, and the carry: a tensor (active, seq, ...), a tuple of such, or None."""
 
     def output(self, state: Float[Tensor, "batch seq d_model"], carry: Any) -> Float[Tensor, "batch seq d_model"]:
         """The state that is decoded if the loop ends here: the state itself, unless a rule mixes states."""

@@ -1,4 +1,4 @@
-"""Which weights a truncated gradient does not reach."""
+"""The weights that a truncated gradient does not reach."""
 
 from looped.config import ModelConfig
 

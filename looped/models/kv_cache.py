@@ -23,7 +23,7 @@ NOT_COMPUTED = "context.kv.write: this loop has no keys and values of its own; c
 
 @dataclass(frozen=True, slots=True)
 class SlotPolicy:
-    """Which slot of a layer belongs to which loop.
+    """The slots of a layer that the loops write and read.
 
     all: one slot for each loop. first: the first `slots` loops have slots, and later loops read the last of these.
     last: the last `slots` loops have slots, and earlier loops use the first of these. ring: `slots` slots in turn.

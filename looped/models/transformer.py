@@ -1,12 +1,13 @@
 """Standard, looped and timestep-modulated transformers: a `LoopedModel` built from a configuration."""
 
+import json
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from looped.config import ModelConfig
-from looped.files import read_object, write_json
+from looped.files import read_object, write_atomic
 from looped.models.initialise import initialise
 from looped.models.looped_model import LoopedModel
 from looped.models.memory import check_memory
@@ -74,7 +75,7 @@ class LoopedTransformer(LoopedModel):
     def save(self, folder: Path | str) -> None:
         """Write configuration and weights into a folder: model.json and model.safetensors."""
         super().save(folder)
-        write_json(Path(folder) / CONFIG, to_dict(self.config))
+        write_atomic(Path(folder) / CONFIG, json.dumps(to_dict(self.config), indent=2) + "\n")
 
     @classmethod
     def load(cls, folder: Path | str) -> "LoopedTransformer":

@@ -29,7 +29,7 @@ LAYER_NAMES: dict[str, tuple[str, ...]] = {
     "table": SCALES_AND_GATES,
     "rezero": ("attention_gate", "feedforward_gate"),
 }
-"""What each core layer gets from a modulation; `additive` acts on the first core layer alone."""
+"""The parts of a modulation that each core layer gets; `additive` acts on the first core layer alone."""
 
 
 class TimestepEncoding(nn.Module):

@@ -13,4 +13,4 @@ def escape(text: str) -> str:
 
 def escape_markdown(text: str) -> str:
     """`text` on one line, with Markdown's special characters escaped."""
-    return re.sub(r"([\\`*_|<>\[\]#])", r"\\\1", printable(" ".join(text.split("\n"))))
+    return re.sub(r"([\\`*_|<>\[\]#])", r"\\\1", printable(text.replace("\n", " ")))

@@ -59,6 +59,7 @@ def prepared_batches(task: Task, config: TrainConfig, first: int) -> Iterator[It
                     process.kill()  # so that the thread does not wait for it
     finally:
         for reader, process in workers:
+            process.kill()  # if a later process could not be started, this one waits to send a batch
             process.join()
             reader.close()
 

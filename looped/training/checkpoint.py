@@ -90,9 +90,9 @@ def prune(folder: Path, keep_last: int, best: int | None) -> None:
     """Remove all checkpoints except the last `keep_last` and that of step `best`."""
     for step in saved_steps(folder)[:-keep_last]:
         if step != best:
-            doomed = temporary_name(_path(folder, step))
-            _path(folder, step).rename(doomed)  # a checkpoint is never half removed
-            shutil.rmtree(doomed)
+            removed = temporary_name(_path(folder, step))
+            _path(folder, step).rename(removed)  # a checkpoint is never half removed
+            shutil.rmtree(removed)
 
 
 def saved_steps(folder: Path) -> list[int]:

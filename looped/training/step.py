@@ -52,11 +52,8 @@ class ModelWithLoss(nn.Module):
 
     def halting_sums(self, batch: Batch, padded: bool, num_loops: int) -> tuple[Tensor, Tensor]:
         """The same sums for loss=halting."""
-        gate, mask, attention_mask = (
-            self.model.config.halting == "gate",
-            batch.mask,
-            batch.attention_mask if padded else None,
-        )
+        gate, mask = self.model.config.halting == "gate", batch.mask
+        attention_mask = batch.attention_mask if padded else None
         options: dict[str, Any] = {"loop_logits": "all", "loop_states": True, "recompute": self.config.recompute}
         output = self.model(
             batch.inputs, attention_mask=attention_mask, num_loops=num_loops, **(options if gate else {})

@@ -117,9 +117,8 @@ class Trainer:
         if run.start and not saved:
             check_tokenizer(self.task, Path(run.start.run))
             different = ", ".join(checkpoint.load_start(run.start, self.model))
-            started = f"starts from {run.start.run}, step {run.start.step}" + (
-                different and f"; differs in {different}"
-            )
+            started = f"starts from {run.start.run}, step {run.start.step}"
+            started += f"; differs in {different}" if different else ""
         if should_compile(run.train.compile, fabric.device):
             self.model.compile_core()
         self.scored = fabric.setup_module(ModelWithLoss(self.model, run.train))

@@ -90,6 +90,19 @@ def test_a_killed_child_is_named_by_its_signal(tmp_path: Path, monkeypatch: pyte
     assert run_commands([(tmp_path / "run", [["looped", "train"]])], 1) == {tmp_path / "run": "killed by SIGKILL"}
 
 
+def test_after_an_interrupt_no_further_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Here the first command ends well although it is interrupted, as a training in its last step does."""
+    program = tmp_path / "program"
+    first = 'trap "" TERM; kill -INT $LOOPED_PARENT; sleep 0.5'
+    program.write_text(f'#!/bin/sh\ncase "$*" in *first*) {first};; *) exec sleep 60;; esac\n')
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        run_commands([(tmp_path / "run", [["looped", "first"], ["looped", "second"]])], 1)
+    assert time.monotonic() - began < 30
+
+
 def test_the_log_is_no_link(tmp_path: Path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run/log.txt").symlink_to(tmp_path / "outside")

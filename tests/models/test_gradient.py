@@ -1,4 +1,4 @@
-"""Which weights a truncated gradient does not reach, against autograd, for every combination of the options."""
+"""The weights that a truncated gradient does not reach, against autograd, for every combination of the options."""
 
 import dataclasses
 import itertools

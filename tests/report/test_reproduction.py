@@ -1,4 +1,4 @@
-"""What may be said of a table of the paper, from run folders whose scores are known."""
+"""The statements on a table of the paper, from run folders whose scores are known."""
 
 import json
 import re

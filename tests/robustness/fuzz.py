@@ -25,7 +25,7 @@ WAIT = 30  # seconds by the clock, for a case that waits on something
 
 @dataclass(frozen=True, kw_only=True)
 class Reader:
-    """What reads an input, and valid inputs."""
+    """A function that reads an input, and valid inputs."""
 
     valid: Sequence[bytes]
     read: Callable[[bytes], object]
@@ -80,7 +80,7 @@ def fuzz(name: str, folder: str, first: int = 0, count: int | None = None) -> in
 
 
 def _processor_seconds() -> float:
-    """Of this process and the children that it waited for. The machine may have other work."""
+    """The time of this process and of the children that it waited for. The machine may have other work."""
     return sum(os.times()[:4])
 
 
@@ -132,7 +132,7 @@ def _short(content: bytes) -> str:
 
 
 class Terminal(io.StringIO):
-    """What a command prints. It knows that a terminal gets it."""
+    """The output of a command, as if on a terminal."""
 
     def isatty(self) -> bool:
         return True

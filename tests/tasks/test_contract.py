@@ -1,4 +1,4 @@
-"""What every task promises (see looped/tasks/base.py)."""
+"""The promises of every task (see looped/tasks/base.py)."""
 
 import dataclasses
 import json

@@ -20,7 +20,7 @@ from looped.tasks import TASKS, SequenceTask, TaskConfig, frozen, register, regi
 
 @pytest.fixture(autouse=True)
 def _forget(monkeypatch: pytest.MonkeyPatch):
-    """What a test registers is unknown to the next one."""
+    """The next test starts without the tasks and recipes that a test registers."""
     monkeypatch.setattr(TASKS, "_classes", dict(TASKS._classes))
     before = dict(RECIPES)
     yield

@@ -54,7 +54,7 @@ def test_stays_as_it_is_after_the_last_loop():
 
 
 def test_dropping_all_copies_at_once_would_merge_sequences():
-    """What the count of consumed copies is for: without it most IDs coincide."""
+    """Without the count of consumed copies most IDs coincide."""
     multisets = list(itertools.combinations_with_replacement(range(8), 4))
     assert (len(multisets), len({frozenset(m) for m in multisets})) == (330, 162)
 

@@ -1,6 +1,7 @@
 """Batches from other processes: their order, their errors, and their death."""
 
 import os
+import resource
 import signal
 import time
 from itertools import count
@@ -81,6 +82,19 @@ def test_the_tasks_own_error_arrives_with_its_traceback(workers):
 def test_an_early_end_leaves_no_process(workers):
     with prepared(Numbers(), workers, steps=10**9) as batches:
         assert int(next(batches)[0][0, 0]) == 3
+    assert not active_children()
+
+
+def test_a_process_that_cannot_be_started_leaves_none():
+    """Here a pipe cannot be made, after some processes have already begun to send."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    os.close(free := os.dup(0))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free + 20, limits[1]))
+    try:
+        with pytest.raises(OSError, match="Too many open files"), prepared(Numbers(), 40):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     assert not active_children()
 
 

@@ -13,6 +13,7 @@ from training_cases import assert_same_run, metrics, tiny, weights
 from looped.cli import main
 from looped.config import RunConfig
 from looped.run_data import check_tokenizer, write_data
+from looped.run_folder import write_config
 from looped.tasks.base import Task, TaskSpec
 from looped.training import checkpoint, train
 
@@ -123,6 +124,7 @@ class Letters(Task):
 
 def test_text_needs_the_same_tokenizer(tmp_path):
     write_data(tiny(), Letters("abc"), tmp_path)
+    write_config(tiny(), tmp_path)
     check_tokenizer(Letters("abc"), tmp_path)
     with pytest.raises(ValueError, match=r"^letters\.txt: another tokenizer than that of ") as error:
         check_tokenizer(Letters("abd"), tmp_path)

@@ -62,7 +62,7 @@ def _first_leaf(numbers: np.ndarray, targets: np.ndarray) -> np.ndarray:
 
 
 def _hits(numbers: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Which leaves equal the target: (batch, leaves), leaves in depth-first order."""
+    """Whether each leaf equals the target: (batch, leaves), leaves in depth-first order."""
     nodes = numbers.T[..., None]
     while len(nodes) > 2:
         nodes = _children(nodes)

@@ -102,8 +102,8 @@ class Countdown(Task):
     def _solved(self, numbers: np.ndarray, targets: np.ndarray) -> Iterator[Problem]:
         solutions = canonical_solutions(numbers, targets)
         for row, target, steps in zip(numbers.tolist(), targets.tolist(), solutions, strict=True):
-            sayable = steps is not None and max(step.result for step in steps) <= self.largest
-            yield Problem(tuple(row), target, steps if sayable else None)
+            expressible = steps is not None and max(step.result for step in steps) <= self.largest
+            yield Problem(tuple(row), target, steps if expressible else None)
 
     # Encoding
 

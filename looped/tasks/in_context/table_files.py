@@ -208,13 +208,13 @@ def _typed(column: Column, missing: frozenset[str], cells: Iterable[Cell], sourc
     """
     if column.kind != "undeclared":
         return column
-    said = [cell for cell in cells if cell is not None and cell.lower() not in missing]
-    if not said or any(map(NUMBER.fullmatch, said)):
+    present = [cell for cell in cells if cell is not None and cell.lower() not in missing]
+    if not present or any(map(NUMBER.fullmatch, present)):
         return column._replace(kind="number")
-    if all(map(OTHER_NUMBER.fullmatch, said)):
+    if all(map(OTHER_NUMBER.fullmatch, present)):
         raise ValueError(
-            f"{source}, column {shown(column.name)}: {shown(said[0])}; expected categories, or numbers such as -1234.5 "
-            "(with a decimal point, and nothing else between or after the digits)"
+            f"{source}, column {shown(column.name)}: {shown(present[0])}; expected categories, or numbers such as "
+            "-1234.5 (with a decimal point, and nothing else between or after the digits)"
         )
     return column._replace(kind="category")
 
@@ -275,8 +275,8 @@ def _classes(cells: Sequence[Cell], column: Column, source: str) -> tuple[tuple[
 
 def _in_order(cells: Iterable[Cell], column: Column) -> list[str]:
     """The categories that occur, in the order of their declaration, or else sorted."""
-    said = {cell for cell in cells if cell is not None}
-    return [value for value in column.values if value in said] if column.values else sorted(said)
+    present = {cell for cell in cells if cell is not None}
+    return [value for value in column.values if value in present] if column.values else sorted(present)
 
 
 def prompts_to_solve(table: Table, source: str, dim: int, points: int, *, standardised: bool = False) -> list[Prompt]:

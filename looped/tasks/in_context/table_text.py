@@ -242,7 +242,7 @@ def _fields(tokens: Sequence[Token]) -> list[list[Token]]:
     """The tokens between commas."""
     fields: list[list[Token]] = [[]] if tokens else []
     for token in tokens:
-        if token.mark in "{}" and token.mark:
+        if token.mark in ("{", "}"):
             raise ValueError(f"{token.mark} inside a row; quote it if it belongs to a value")
         if token.mark:
             fields.append([])

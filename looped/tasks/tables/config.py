@@ -27,7 +27,7 @@ class TablesConfig(TaskConfig):
     categories: Literal["refuse", "onehot", "drop"] = "refuse"
     """The use of a column of categories. onehot: each one that occurs becomes a feature, which is 1 or 0."""
     missing: Literal["refuse", "mean"] = "refuse"
-    """What happens to a missing feature: an empty cell or ?, in numbers of a CSV also NA, N/A, NaN, null or none. mean:
+    """The use of a missing feature: an empty cell or ?, in numbers of a CSV also NA, N/A, NaN, null or none. mean:
     it becomes the mean of the context rows, so standardised it is 0."""
     dim: int = 64
     """Width of an input row; rows with fewer features have zeros on their left."""

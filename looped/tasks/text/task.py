@@ -88,7 +88,7 @@ class Text(Task):
         super().__init__(config)
         self.corpus = corpus or open_corpus(config)
         self.tokenizer: Tokenizer = self.corpus.tokenizer  # pyright: ignore[reportIncompatibleVariableOverride]
-        self._told = False  # that the tokenizer loses a part of a prompt
+        self._warned = False  # that the tokenizer loses a part of a prompt
         self.stride = config.stride or max(1, config.context // 2)
         size = self.tokenizer.vocab_size
         self.spec = TaskSpec(vocab_size=size, output_size=size, max_seq_len=config.context, causal=True)
@@ -228,8 +228,8 @@ class Text(Task):
                 f"task.context={self.config.context}"
             )
         back = continuation(self.tokenizer, ids[:1], ids[1:])
-        if back != text and not self._told:
-            self._told = True
+        if back != text and not self._warned:
+            self._warned = True
             print(f"the tokenizer does not give the prompt back: {text[:40]!r} becomes {back[:40]!r}", file=sys.stderr)
         return np.array(ids, np.int64)
 

@@ -252,7 +252,7 @@ def write_tokenizer(path: Path, tokenizer: Tokenizer) -> None:
 
 
 def read_tokenizer(path: Path) -> BPETokenizer:
-    """What `write_tokenizer` wrote.
+    """The tokenizer that `write_tokenizer` wrote.
 
     Raises:
         ValueError: there is no such file, or it is damaged.

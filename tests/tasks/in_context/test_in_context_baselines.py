@@ -46,7 +46,7 @@ def model_for(task: PromptTask) -> LoopedTransformer:
 
 
 def rows_of(model: LoopedTransformer, task: PromptTask, loops: list[int]) -> list[dict[str, Any]]:
-    """What an evaluation writes, by way of the task's own hook."""
+    """The rows that an evaluation writes, by way of the task's own hook."""
     extra = task.extra_evaluation(predictor(model), loops=loops, split="test", group=task.groups[0], seed=0)
     return list(extra["in_context.jsonl"])
 
