@@ -67,7 +67,8 @@ def new_folder(path: Path) -> Iterator[Path]:
 def temporary_name(path: Path) -> Path:
     """A new name beside `path`. Another writer, or a symbolic link in a folder from elsewhere, cannot have it.
 
-    A process that is killed leaves such a file or folder. The next lock on the folder removes it (`locks.locked`).
+    A process that is killed leaves such a file or folder. In a locked folder the next writer removes it
+    (`locks.locked`).
     """
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
 

@@ -177,7 +177,12 @@ def load_run(
     """
     run, step, path = _chosen(folder, checkpoint)
     model = LoopedTransformer(run.model)
-    load_weights(model, path)
+    try:
+        load_weights(model, path)
+    except ValueError:
+        if isinstance(checkpoint, int) or step in saved_steps(folder):
+            raise
+        return load_run(folder, checkpoint)  # a training has just removed this checkpoint for a newer one
     return run, model.eval(), step
 
 

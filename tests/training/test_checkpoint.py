@@ -47,6 +47,27 @@ def test_load_run_of_best_and_of_a_step(trained):
     assert load_run(trained, 4)[2] == 4
 
 
+def test_a_checkpoint_that_a_training_removes_meanwhile(copy, monkeypatch):
+    """The new best one is read."""
+    last = checkpoint.saved_steps(copy)[-1]
+    choose, chosen = checkpoint._chosen, []
+
+    def choose_late(*arguments):
+        run, step, path = choose(*arguments)
+        chosen.append(step)
+        if len(chosen) == 1:
+            path.parent.rename(copy / "removed")
+            (copy / "best.json").write_text(json.dumps(best | {"step": last}))
+        return run, step, path
+
+    best = {"step": checkpoint.saved_steps(copy)[0], "metric": "accuracy", "value": 0.9}
+    (copy / "best.json").write_text(json.dumps(best))
+    monkeypatch.setattr(checkpoint, "_chosen", choose_late)
+    assert checkpoint.load_run(copy)[2] == last
+    assert len(chosen) == 2
+    assert chosen[0] != last
+
+
 def test_tied_weights_survive(tmp_path):
     run = tiny(model={"tie_embeddings": True, "vocab_size": 40, "output_size": 40}, steps=2, eval_every=2)
     train(run, tmp_path / "run")
