@@ -5,6 +5,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -35,6 +36,7 @@ def run_commands(work: Work, jobs: int) -> dict[Path, str]:
     threads = str(max(1, (os.cpu_count() or 1) // jobs))
     environment = os.environ | {"OMP_NUM_THREADS": threads, PARENT: str(os.getpid())}
     running: dict[Path, subprocess.Popen[bytes]] = {}
+    interrupted = threading.Event()
 
     def run(folder: Path, lines: list[list[str]]) -> str | None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -48,6 +50,8 @@ def run_commands(work: Work, jobs: int) -> dict[Path, str]:
                     [sys.executable, "-P", "-m", "looped.cli", *import_words(), *line[1:]],
                     stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment, start_new_session=True,
                 )  # fmt: skip
+            if interrupted.is_set():  # just before this command began
+                running[folder].terminate()
             code = running[folder].wait()
             process = running.pop(folder)
             assert process.stdin is not None
@@ -58,8 +62,8 @@ def run_commands(work: Work, jobs: int) -> dict[Path, str]:
 
     failed: dict[Path, str] = {}
     with ThreadPoolExecutor(jobs) as pool, console.status(f"0/{len(work)} runs done") as status:
-        futures = {pool.submit(run, *item): item[0] for item in work}
         try:
+            futures = {pool.submit(run, *item): item[0] for item in work}
             for done, future in enumerate(as_completed(futures), start=1):
                 failure, folder = future.result(), futures[future]
                 if failure:
@@ -68,6 +72,7 @@ def run_commands(work: Work, jobs: int) -> dict[Path, str]:
                 console.print(f"{done}/{len(work)} {folder.name}: {score}", markup=False)
                 status.update(f"{done}/{len(work)} runs done")
         except KeyboardInterrupt:
+            interrupted.set()
             pool.shutdown(wait=False, cancel_futures=True)
             for process in list(running.values()):
                 process.terminate()
