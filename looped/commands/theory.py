@@ -347,7 +347,7 @@ def load_function(target: str) -> Function:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:  # the user's file may raise anything
         raise ValueError(f"{file}: {type(error).__name__}: {error}") from None
-    function = getattr(module, name, None)
+    function: Any = getattr(module, name, None)
     if not callable(function):
         raise ValueError(f"{file}: expected a function named {name!r}")
     return lambda x: function(x.clone())  # it may change its input
