@@ -347,10 +347,14 @@ def load_function(target: str) -> Function:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:  # the user's file may raise anything
         raise ValueError(f"{file}: {type(error).__name__}: {error}") from None
-    function: Any = getattr(module, name, None)
+    function = getattr(module, name, None)
     if not callable(function):
         raise ValueError(f"{file}: expected a function named {name!r}")
-    return lambda x: function(x.clone())  # it may change its input
+
+    def of_copy(x: torch.Tensor) -> Any:
+        return function(x.clone())  # the function may change its input
+
+    return of_copy
 
 
 def _rate_table(rows: Sequence[rates.Row]) -> Table:
