@@ -1,5 +1,6 @@
 """The command line: `looped COMMAND`. A mistake of the user is one line on standard error and exit code 2."""
 
+import contextlib
 import importlib
 import os
 import signal
@@ -9,7 +10,7 @@ from collections.abc import Sequence
 
 from looped.commands.choice import choose
 from looped.launch.parent import end_with_parent
-from looped.printing import one_line
+from looped.printing import Messages, one_line
 from looped.training.errors import Interrupted, NonFiniteError, TrainingError, lacks_memory
 from looped.user_code import import_code
 
@@ -45,6 +46,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     # torch warns inside its compiler. The user can do nothing about these warnings.
     warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf")
+    with contextlib.redirect_stderr(Messages(sys.stderr)):
+        return _exit_code(words)
+
+
+def _exit_code(words: list[str]) -> int:
     try:
         _run(words)
         if sys.stdout is not None:
@@ -65,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except NonFiniteError as error:
         return _failed(str(error), 1)
     except TrainingError as error:
-        details = f"; the traceback is in {_traceback_file(words)}" if error.__cause__ else ""
+        details = _saved_traceback(words) if error.__cause__ else ""
         return _failed(f"error: {error}{details}", 3)
     except Interrupted as end:
         return 128 + end.signal
@@ -74,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get("LOOPED_DEBUG"):
             raise
-        return _failed(f"failed: {_named(error)}; the traceback is in {_traceback_file(words)}", 3)
+        return _failed(f"failed: {_named(error)}{_saved_traceback(words)}", 3)
 
 
 def _run(words: list[str]) -> None:
@@ -125,15 +131,18 @@ def _named(error: Exception) -> str:
     return f"{type(error).__name__}: {text}"
 
 
-def _traceback_file(words: Sequence[str]) -> str:
-    """Write the current traceback to a new file. Returns its name."""
+def _saved_traceback(words: Sequence[str]) -> str:
+    """Write the current traceback to a new file. Returns the part of the message that names it."""
     import shlex  # these three are seldom needed, and `looped --help` should not wait for them
     import tempfile
     import traceback
 
-    with tempfile.NamedTemporaryFile("w", prefix="looped-", suffix=".txt", delete=False, errors="replace") as file:
-        file.write(f"looped {shlex.join(words)}\n{traceback.format_exc()}")
-    return file.name
+    try:
+        with tempfile.NamedTemporaryFile("w", prefix="looped-", suffix=".txt", delete=False, errors="replace") as file:
+            file.write(f"looped {shlex.join(words)}\n{traceback.format_exc()}")
+    except OSError as error:
+        return f"; the traceback cannot be written ({error.strerror}); LOOPED_DEBUG=1 prints it"
+    return f"; the traceback is in {file.name}"
 
 
 if __name__ == "__main__":

@@ -1,13 +1,37 @@
 """Text from files and users, made harmless for terminals and spreadsheets."""
 
+import contextlib
 import csv
 import io
+import os
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 # Controls, marks that turn the direction of text, halves of characters, and the two separators of lines.
 HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+
+
+class Messages:
+    """Standard error (None if closed), for which no work ends: after a failed write, messages are dropped."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = open(os.devnull, "w") if stream is None else stream  # noqa: SIM115  open until the process ends
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        try:
+            self._stream.write(text)
+        except OSError:  # a full disk, or a pipe without a reader
+            with contextlib.suppress(OSError), open(os.devnull, "w") as nothing:
+                os.dup2(nothing.fileno(), self._stream.fileno())
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.flush()
 
 
 def printable(text: str, keep: str = "") -> str:

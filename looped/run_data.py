@@ -1,15 +1,16 @@
 """The task of a run: its data, which must not change, and the files in the run folder that answering needs."""
 
 import hashlib
+import json
 import shutil
 import tempfile
 from pathlib import Path
 from typing import Any, ClassVar
 
 from looped.config import RunConfig, check_fits
-from looped.files import new_folder, sha256
-from looped.run_folder import CONFIG, InFile, config_text, read_file, write_file
-from looped.strict import frozen
+from looped.files import new_folder, read_object, sha256
+from looped.run_folder import CONFIG, InFile, read_file, write_file
+from looped.strict import frozen, to_dict
 from looped.tasks import TASKS
 from looped.tasks.base import Task
 from looped.tasks.registry import TaskConfig
@@ -22,8 +23,8 @@ class Data(InFile):
     """The sha256 of a run's settings, of the data that it is trained on, and of the files that answering needs."""
 
     file: ClassVar[str] = "data.json"
-    config: str
-    """The sha256 of config.json."""
+    settings: str
+    """The sha256 of the settings in config.json, whatever their order and line ends."""
     sources: dict[str, str]
     """By the name of a file or data set (`Task.sources`)."""
     files: dict[str, str]
@@ -36,8 +37,8 @@ def write_data(run: RunConfig, task: Task, folder: Path) -> None:
         shutil.rmtree(folder / FILES)
     with new_folder(folder / FILES) as new:
         task.save(new)
-    config = hashlib.sha256(config_text(run).encode()).hexdigest()
-    write_file(folder, Data, {"config": config, "sources": task.sources(), "files": _digests(folder / FILES)})
+    content = {"settings": _hash(to_dict(run)), "sources": task.sources(), "files": _digests(folder / FILES)}
+    write_file(folder, Data, content)
 
 
 def check_data(task: Task, folder: Path) -> None:
@@ -123,10 +124,14 @@ def _stored(folder: Path) -> Data:
     stored = read_file(folder, Data)
     if stored is None:
         raise ValueError(f"{folder / Data.file}: no such file; expected the data of the run")
-    if sha256(folder / CONFIG) != stored.config:
+    if _hash(read_object(folder / CONFIG).get("run")) != stored.settings:
         raise ValueError(f"{folder / CONFIG}: changed since the training began; restore it, or train again")
     _compare(stored.files, _digests(folder / FILES), f"is not the file with which {folder} was trained", folder / FILES)
     return stored
+
+
+def _hash(settings: object) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 def _saved(task: Task) -> dict[str, str]:

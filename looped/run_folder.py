@@ -346,12 +346,8 @@ def write_config(run: RunConfig, folder: Path) -> None:
     """Make `folder` a run folder, unless it is one already."""
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / CONFIG).exists():
-        write_atomic(folder / CONFIG, config_text(run))
-
-
-def config_text(run: RunConfig) -> str:
-    """The content of config.json."""
-    return json.dumps({"looped": version("looped"), "run": to_dict(run)}, indent=2) + "\n"
+        content = {"looped": version("looped"), "run": to_dict(run)}
+        write_atomic(folder / CONFIG, json.dumps(content, indent=2) + "\n")
 
 
 def open_run(run: RunConfig, folder: Path, resume: bool) -> Summary | None:

@@ -1,5 +1,6 @@
 """Faults of the program or the machine: one line, exit code 3, and the traceback in a file."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -33,6 +34,9 @@ def test_a_fault_is_one_line_and_a_file(
     assert err.strip().endswith(str(file))
     text = file.read_text()
     assert text.startswith("looped recipes 'a word'\nTraceback")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
+    assert main(["recipes"]) == 3
+    assert capsys.readouterr().err.endswith("cannot be written (No such file or directory); LOOPED_DEBUG=1 prints it\n")
     monkeypatch.setenv("LOOPED_DEBUG", "1")
     with pytest.raises(type(error)):
         main(["recipes"])
@@ -55,3 +59,22 @@ def test_output_to_a_full_disk_is_one_line(command):
         done = subprocess.run([sys.executable, "-m", "looped.cli", *command], stdout=full, stderr=subprocess.PIPE)
     assert (done.returncode, done.stderr.count(b"\n")) == (2, 1)
     assert b"No space left on device" in done.stderr
+
+
+def test_no_message_ends_the_work(tmp_path: Path):
+    """Standard error may be on a full disk, a pipe without a reader, or closed."""
+    looped = [sys.executable, "-m", "looped.cli"]
+    train = [
+        *looped, "train", "demo-looped-2", "--task.length=4", "--model.d-model=16", "--model.num-heads=2",
+        "--optim.warmup-steps=0", "--train.steps=10", "--train.batch-size=8", "--train.workers=0",
+        "--train.eval-examples=8", "--train.compile=False", "--train.device=cpu", "--train.log-every=1",
+    ]  # fmt: skip
+    read, write = os.pipe()
+    os.close(read)
+    with open("/dev/full", "w") as full, open(write, "w") as pipe:
+        for name, stream in (("full", full), ("pipe", pipe)):
+            done = subprocess.run([*train, "--out", str(tmp_path / name)], stderr=stream, stdout=subprocess.PIPE)
+            assert (done.returncode, b"after 10 steps" in done.stdout) == (0, True)
+        assert subprocess.run([*looped, "show", "nowhere"], stderr=full).returncode == 2
+    closed = subprocess.run(["sh", "-c", '"$@" 2>&-', "sh", *looped, "show", "nowhere"], stdout=subprocess.PIPE)
+    assert (closed.returncode, closed.stdout) == (2, b"")

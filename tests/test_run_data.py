@@ -145,3 +145,11 @@ def test_settings_that_would_change_the_answers_are_noticed(
     (run / "config.json").write_text(json.dumps(config))
     for command in (["evaluate", "run"], ["generate", "run", "--prompt", "a"], ["solve", "run", "corpus.txt"]):
         assert "run/config.json: changed since the training began" in refused(capsys, *command)
+
+
+def test_line_ends_and_order_of_the_settings_do_not_matter(run: Path, capsys: pytest.CaptureFixture[str]):
+    text = generated(run, capsys)
+    config = json.loads((run / "config.json").read_text())
+    turned = json.dumps(dict(reversed(config.items())), indent=4).replace("\n", "\r\n")
+    (run / "config.json").write_bytes(turned.encode())
+    assert generated(run, capsys) == text

@@ -1,13 +1,14 @@
 """`looped theory`: tables on the screen; with --out also JSON and figures."""
 
+import functools
 import importlib.util
 import inspect
 import json
 import math
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,12 +17,13 @@ import torch
 import tyro
 from tyro.conf import Positional
 
-from looped.commands.arguments import call
+from looped.commands.arguments import call, different
 from looped.commands.choice import choose
 from looped.commands.output import Table, print_table
 from looped.files import write_atomic
+from looped.locks import locked
 from looped.report import theory_figures
-from looped.strict import at_least
+from looped.strict import at_least, check
 from looped.theory import continuity, memorization, rates
 from looped.theory.cells import Cells, Function, check_function, evaluate
 from looped.theory.construction import Budget, cells_for, construct, exact_on_all_sequences, life
@@ -135,7 +137,10 @@ def memorise(
         seed: seed of the normally distributed labels.
         out: folder for memorise.json and precision.svg.
     """
-    at_least(1, d=dim, bits=bits, digit=digit)
+    limits = {"count": (count, 2, 1000), "d": (dim, 1, 100), "bits": (bits, 1, 40), "digit": (digit, 1, 100)}
+    for name, (value, least, most) in limits.items():
+        check(least <= value <= most, name, value, f"{least} to {most}")
+    at_least(0, seed=seed)
     labels = np.random.default_rng(seed).normal(size=(count, dim))
     eps = float(np.abs(np.diff(labels, axis=0)).max(initial=0))
     spread = float(np.ptp(labels, axis=0).max(initial=0))
@@ -196,12 +201,15 @@ def moduli(
         num_loops: loops of the model; the default is the number in training.
         out: folder for moduli.json.
     """
-    at_least(1, d=dim, N=seq)
+    at_least(1, d=dim, N=seq, num_loops=num_loops)
+    check(bool(deltas), "deltas", deltas, "at least one")
     if Path(target).is_dir():
         run, model, _ = load_run(Path(target), "best")
         f = rates.function_of(model, num_loops)
         dim = (run.model.vocab_size if run.model.inputs == "tokens" else run.model.input_dim) or dim
     else:
+        check(num_loops is None, "num_loops", num_loops, "a run folder, because a function has no loops")
+        check(seq * dim <= continuity.MOST_COORDINATES, "N d", seq * dim, f"at most {continuity.MOST_COORDINATES}")
         f = load_function(target)
         with _print_warnings():
             check_function(f, dim, seq)
@@ -221,7 +229,7 @@ def moduli(
         table.add_row(f"{delta:g}", *cells)
     print_table(table)
     if out:
-        _write(out, "moduli.json", {"target": target, "dim": dim, "seq": seq, "p": p, "rows": rows})
+        _write(out, "moduli.json", {"target": target, "dim": dim, "seq": seq, "p": _json(p), "rows": rows})
 
 
 def rate(
@@ -247,15 +255,18 @@ def rate(
         out: folder for rate.json and error.svg.
     """
     at_least(1, samples=samples)
+    check(bool(cells), "n", cells, "at least one")
+    check(bool(kinds), "kinds", kinds, "at least one")
+    different(n=cells, kinds=kinds)
+    for n in cells:
+        for line in (cells_for(dim, seq, n, kind) for kind in kinds):
+            if line.count * dim > 2**24:
+                raise ValueError(f"n={n}: expected at most 2^24 labels, not {line.count:,} in {dim} dimensions")
     f = load_function(function)
     with _print_warnings():
         check_function(f, dim, seq)
     rows = []
     for n in cells:
-        construct_cells = [cells_for(dim, seq, n, kind) for kind in kinds]
-        for line in construct_cells:
-            if line.count * dim > 2**24:
-                raise ValueError(f"n={n}: expected at most 2^24 labels, not {line.count:,} in {dim} dimensions")
         rows += rates.measure(f, Cells(dim, seq, n), kinds=kinds, p=p, samples=samples)
     print_table(_rate_table(rows))
     slopes = {kind: rates.slope(rows, kind) for kind in kinds if len(cells) > 1}
@@ -264,7 +275,11 @@ def rate(
         print(f"{kind}: error falls as loops^{value:.3f} over the last sizes")
     print(f"exponents for smooth functions: {ours:.3f} for this construction, {theirs:.3f} in the theorem")
     if out:
-        _write(out, "rate.json", {"function": function, "dim": dim, "seq": seq, "p": p, "rows": rows, "slopes": slopes})
+        _write(
+            out,
+            "rate.json",
+            {"function": function, "dim": dim, "seq": seq, "p": _json(p), "rows": rows, "slopes": slopes},
+        )
         _write(out, "error.svg", theory_figures.error_by_loops(rows))
 
 
@@ -297,7 +312,18 @@ def main(arguments: Sequence[str]) -> None:
     summaries = {name: (inspect.getdoc(function) or "").partition("\n")[0] for name, function in COMMANDS.items()}
     if (chosen := choose(arguments, summaries, "looped theory")) is not None:
         name, words = chosen
-        call(COMMANDS[name], words, f"looped theory {name}")
+        call(_in_folder(COMMANDS[name]), words, f"looped theory {name}")
+
+
+def _in_folder(function: Callable[..., None]) -> Callable[..., None]:
+    """The command, with a lock on the folder `out`. It fails before its work if that folder cannot be written."""
+
+    @functools.wraps(function)
+    def command(*args: Any, out: Path | None = None, **options: Any) -> None:
+        with locked(out) if out else nullcontext():
+            function(*args, out=out, **options)
+
+    return command
 
 
 def load_function(target: str) -> Function:
@@ -319,11 +345,16 @@ def load_function(target: str) -> Function:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # the user's file may raise anything
+    except (Exception, SystemExit) as error:  # the user's file may raise anything
         raise ValueError(f"{file}: {type(error).__name__}: {error}") from None
-    if not callable(getattr(module, name, None)):
+    function = getattr(module, name, None)
+    if not callable(function):
         raise ValueError(f"{file}: expected a function named {name!r}")
-    return getattr(module, name)
+
+    def of_copy(x: torch.Tensor) -> Any:
+        return function(x.clone())  # the function may change its input
+
+    return of_copy
 
 
 def _rate_table(rows: Sequence[rates.Row]) -> Table:
@@ -349,8 +380,11 @@ def _print_warnings() -> Iterator[None]:
         print(f"looped: warning: {warning.message}", file=sys.stderr)
 
 
+def _json(p: float) -> float | str:
+    return p if math.isfinite(p) else "inf"
+
+
 def _write(folder: Path, name: str, content: dict[str, Any] | bytes) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     if isinstance(content, bytes):
         text = content.decode()
     else:

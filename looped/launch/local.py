@@ -62,8 +62,8 @@ def run_commands(work: Work, jobs: int) -> dict[Path, str]:
 
     failed: dict[Path, str] = {}
     with ThreadPoolExecutor(jobs) as pool, console.status(f"0/{len(work)} runs done") as status:
-        futures = {pool.submit(run, *item): item[0] for item in work}
         try:
+            futures = {pool.submit(run, *item): item[0] for item in work}
             for done, future in enumerate(as_completed(futures), start=1):
                 failure, folder = future.result(), futures[future]
                 if failure:

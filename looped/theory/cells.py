@@ -23,6 +23,7 @@ from looped.theory.contextual_mapping import sequence_id
 from looped.theory.quantization import cell_of
 
 Function = Callable[[torch.Tensor], torch.Tensor]
+LARGEST = 1e100  # the errors of larger values are not finite in float64
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Cells:
     """n cells on each axis for sequences of N tokens in d dimensions, and the numbering of contextual IDs.
 
     Raises:
-        ValueError: d or N is below 1, or n below 2.
+        ValueError: d or N is below 1, or n below 2, or there are more than 2^200 contextual IDs.
     """
 
     d: int
@@ -44,6 +45,8 @@ class Cells:
         for name, value, least in (("d", self.d, 1), ("N", self.seq, 1), ("n", self.n, 2)):
             if not isinstance(value, int) or value < least:
                 raise ValueError(f"{name}={value!r}: expected a whole number, at least {least}")
+        if (self.seq + 1) * self.d * math.log2(self.n) > 200:  # the exact number would take long to compute
+            raise ValueError(f"d={self.d}, N={self.seq}, n={self.n}: expected n^((N+1)d) to be at most 2^200")
 
     @property
     def tokens(self) -> int:
@@ -135,9 +138,11 @@ def evaluate(f: Function, x: Shaped[Array, "batch seq dim"]) -> Shaped[Array, "b
         ValueError: f raises an error, or its values have the wrong shape or are not finite.
     """
     try:
-        raw = f(torch.from_numpy(np.ascontiguousarray(x, dtype=float)))
-        value = torch.as_tensor(raw, dtype=torch.float64).detach().numpy()
-    except Exception as error:  # a user's function may raise anything
+        raw = torch.as_tensor(f(torch.tensor(x, dtype=torch.float64)))
+        if raw.is_complex():
+            raise TypeError("complex values")
+        value = raw.double().detach().numpy()
+    except (Exception, SystemExit) as error:  # a user's function may raise anything
         raise ValueError(f"f: {type(error).__name__} at an input of shape {x.shape}: {error}") from None
     if value.shape != x.shape:
         raise ValueError(f"f: expected values of shape {x.shape} (batch, N, d), got {value.shape}")
@@ -158,7 +163,8 @@ def check_function(f: Function, dim: int, seq: int, *, samples: int = 256, seed:
         seed: of the inputs.
 
     Raises:
-        ValueError: values have the wrong shape, are not finite, or are not permutation-equivariant; names the input.
+        ValueError: values have the wrong shape, are not finite, above 1e100, or are not permutation-equivariant; names
+            the input.
     Warns:
         UserWarning: f seems discontinuous, so no bound holds.
     """
@@ -166,6 +172,8 @@ def check_function(f: Function, dim: int, seq: int, *, samples: int = 256, seed:
     x = rng.random((samples, seq, dim))
     x[: samples // 4] = rng.integers(0, 2, (samples // 4, seq, dim))
     value = evaluate(f, x)
+    if (largest := np.abs(value).max()) > LARGEST:
+        raise ValueError(f"f: expected values up to {LARGEST:g}, got {largest:g}")
     order = np.stack([rng.permutation(seq) for _ in range(samples)])
     permuted = evaluate(f, np.take_along_axis(x, order[..., None], 1))
     difference = np.abs(permuted - np.take_along_axis(value, order[..., None], 1)).reshape(samples, -1).max(1)

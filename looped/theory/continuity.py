@@ -19,6 +19,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from looped.strict import at_least
+
 Function = Callable[[Tensor], Tensor]
 Change = Callable[[Tensor, Tensor], Tensor]
 Project = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -27,6 +29,8 @@ KINDS: tuple[Kind, ...] = ("sequence", "contextual", "token")
 Tokens = Float[Tensor, "batch seq dim"]
 ROUNDS = 20
 """The most repetitions of `search`."""
+MOST_COORDINATES = 2**14
+"""The most coordinates N d for `search`. Each of some tensors then takes half a gigabyte."""
 
 
 class Modulus(NamedTuple):
@@ -68,9 +72,11 @@ def search(
         seed: of the search.
 
     Raises:
-        ValueError: kind, delta or p is out of range.
+        ValueError: kind, delta or p is out of range, there are too many coordinates, or values of f are not finite.
     """
     _check(kind, delta, p)
+    if seq * dim > MOST_COORDINATES:
+        raise ValueError(f"N={seq}, d={dim}: expected at most {MOST_COORDINATES:,} coordinates, not {seq * dim:,}")
     generator = torch.Generator().manual_seed(seed)
     free = _free(kind, seq, dim, token)
     delta = min(delta, float(free.sum()) ** 0.5)  # the cube has no larger distance
@@ -97,6 +103,8 @@ def search(
         x, v = _wander(change, project, x, v, delta, steps, generator)
         with torch.no_grad():
             value, i = change(x, v).max(0)
+        if not value.isfinite():
+            raise ValueError(f"f: expected finite values, got others near {x[i].tolist()}")
         return Modulus(float(value), "lower bound", (x[i], (x + v)[i]))
 
     found = climb()
@@ -113,9 +121,11 @@ def on_grid(
     """The exact modulus among inputs whose coordinates are multiples of 1/grid: a lower bound of the true modulus.
 
     Raises:
-        ValueError: the grid has more than 2^24 points, or kind, delta or p is out of range.
+        ValueError: the grid has more than 2^24 points, kind, delta, p or grid is out of range, or values of f are not
+            finite.
     """
     _check(kind, delta, p)
+    at_least(1, grid=grid)
     axes = seq * dim
     if (grid + 1) ** axes > 2**24:
         raise ValueError(f"grid={grid}: expected at most 2^24 points, not {grid + 1}^{axes}")
@@ -123,6 +133,8 @@ def on_grid(
     points = torch.cartesian_prod(*[ticks] * axes).reshape(-1, seq, dim)
     with torch.no_grad():
         y = torch.cat([f(part) for part in points.split(2**16)])
+    if not y.isfinite().all():
+        raise ValueError(f"f: expected finite values on the grid, got others in {(~y.isfinite()).sum()} places")
     values = y.reshape(*[grid + 1] * axes, seq, -1).numpy()
     values = values if kind == "sequence" else values[..., token : token + 1, :]
     reach = int(min(delta, 1) * grid + 1e-9)
@@ -225,8 +237,8 @@ def _check(kind: str, delta: float, p: float) -> None:
         raise ValueError(f"kind={kind!r}: expected one of {KINDS}")
     if not 0 < delta < float("inf"):
         raise ValueError(f"delta={delta}: expected a positive number")
-    if not p >= 1:
-        raise ValueError(f"p={p}: expected at least 1")
+    if not (1 <= p <= 32 or p == float("inf")):  # a high power of a small change is 0 in float64
+        raise ValueError(f"p={p}: expected 1 to 32, or inf")
 
 
 def _free(kind: Kind, seq: int, dim: int, token: int) -> Tensor:

@@ -97,7 +97,12 @@ def our_bound(
 
 
 def lp_error(out: Shaped[Array, "batch seq dim"], wanted: Shaped[Array, "batch seq dim"], p: float = 2.0) -> float:
-    """(E sum |out - wanted|^p)^(1/p): the mean over the batch, the sum over tokens and coordinates."""
+    """(E sum |out - wanted|^p)^(1/p): the mean over the batch, the sum over tokens and coordinates.
+
+    For p=inf it is the largest difference.
+    """
+    if p == float("inf"):
+        return float(np.abs(out - wanted).max())
     return float((np.abs(out - wanted) ** p).sum((1, 2)).mean() ** (1 / p))
 
 

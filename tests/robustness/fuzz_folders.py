@@ -40,7 +40,7 @@ IN_CONTEXT = {
     "group": "all", "method": "model", "num_loops": 2, "points": 3, "metric": "squared_error", "value": 0.5, "low": 0.1,
     "high": 1.0, "n": 8, "split": "test", "step": 2,
 }  # fmt: skip
-DATA = {"config": "2" * 64, "sources": {"corpus.txt": "0" * 64}, "files": {"tokenizer.json": "1" * 64}}
+DATA = {"settings": "2" * 64, "sources": {"corpus.txt": "0" * 64}, "files": {"tokenizer.json": "1" * 64}}
 TABLE = {
     "title": "Table 2", "scale": "demo", "command": "looped reproduce 2",
     "rows": [{"task": "LCS", "model": "looped", "paper": 0.9, "published": [], "corrected": ["run"]}],

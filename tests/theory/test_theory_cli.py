@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -31,6 +32,11 @@ import torch
 def good(x): return x.mean(1, keepdim=True) * x
 def ordered(x): return x * torch.arange(1, x.shape[1] + 1)[:, None]
 def infinite(x): return 1 / (x - x)
+def imaginary(x): return 1j * x
+def leaves(x): raise SystemExit(7)
+def doubles(x): return x.mul_(2)
+def huge(x): return 1e300 * x
+def nearly(x): return torch.where((x > 0.4) & (x < 0.40001), torch.nan, x)
 def flat(x): return x.sum(-1)
 def jumps(x): return torch.floor(2 * x)
 number = 3
@@ -192,8 +198,26 @@ def test_rate_and_roughness(folder: Path, short_search, capsys: pytest.CaptureFi
         ("approximate rough --N 3", "two tokens"),
         ("approximate waves --samples 0", "samples=0"),
         ("approximate waves --n 17 --N 3 --kind modulated --all-sequences", "at most 4,096 sequences"),
-        ("memorise --count 1", "labels of shape (1, 1)"),
+        ("approximate f.py:imaginary", "complex values"),
+        ("approximate f.py:leaves", "f: SystemExit at an input"),
+        ("approximate f.py:huge", "values up to 1e+100"),
+        ("approximate waves --N 1000000000", "expected n^((N+1)d) to be at most 2^200"),
+        ("memorise --count 0", "count=0: expected 2 to 1000"),
+        ("memorise --count 1", "count=1"),
         ("memorise --bits 0", "bits=0"),
+        ("memorise --bits 100000", "bits=100000: expected 1 to 40"),
+        ("memorise --seed -1", "seed=-1: expected at least 0"),
+        ("moduli waves --deltas", "deltas=(): expected at least one"),
+        ("moduli waves --p 1e300", "p=1e+300: expected 1 to 32, or inf"),
+        ("moduli waves --grid 0 --deltas 0.1", "grid=0: expected at least 1"),
+        ("moduli waves --num-loops 3", "num_loops=3: expected a run folder"),
+        ("moduli waves --N 1000000000", "N d=1000000000: expected at most 16384"),
+        ("moduli f.py:nearly --deltas 0.1", "f: expected finite values, got others"),
+        ("moduli waves --out f.py", "f.py: a file; expected a folder"),
+        ("rate waves --n", "n=(): expected at least one"),
+        ("rate waves --n 2 2", "--n: 2 is given twice"),
+        ("rate waves --kinds", "kinds=(): expected at least one"),
+        ("rate waves --n 2 --N 1000000000", "expected n^((N+1)d) to be at most 2^200"),
         ("moduli waves --deltas 0", "delta=0"),
         ("moduli waves --p 0.5", "p=0.5"),
         ("moduli waves --grid 9999", "grid=9999"),
@@ -215,6 +239,18 @@ def test_mistakes_are_one_line(command: str, message: str, folder: Path, capsys:
 def test_a_jump_is_a_warning(folder: Path, capsys: pytest.CaptureFixture[str]):
     assert theory("approximate f.py:jumps --n 2 --samples 20") == 0
     assert re.fullmatch(r"looped: warning: f seems to jump by 1 near .*\n", capsys.readouterr().err)
+
+
+def test_a_function_may_change_its_input(folder: Path, capsys: pytest.CaptureFixture[str]):
+    assert theory("moduli f.py:doubles --deltas 0.1") == 0
+    assert "0.2 (lower bound)" in capsys.readouterr().out
+
+
+def test_the_largest_norm(folder: Path, capsys: pytest.CaptureFixture[str]):
+    assert theory("moduli waves --deltas 0.1 --p inf --out m") == 0
+    stored = json.loads((folder / "m/moduli.json").read_text(), parse_constant=pytest.fail)  # Infinity is no JSON
+    assert stored["p"] == "inf"
+    assert rates.lp_error(np.array([[[1.0], [3.0]]]), np.zeros((1, 2, 1)), float("inf")) == 3
 
 
 @pytest.mark.parametrize("command", COMMANDS)
