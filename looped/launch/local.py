@@ -6,9 +6,10 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
+from typing import TypeVar
 
 from rich.console import Console
 
@@ -17,6 +18,7 @@ from looped.launch.parent import PARENT
 from looped.run_folder import LOG, EvalRow, Summary, read_file, read_rows
 from looped.user_code import import_words
 
+T = TypeVar("T")
 Work = Sequence[tuple[Path, list[list[str]]]]
 """For each run: its folder, and the commands (lists of words) that fill it, in order."""
 
@@ -64,7 +66,7 @@ def run_commands(work: Work, jobs: int) -> dict[Path, str]:
     with ThreadPoolExecutor(jobs) as pool, console.status(f"0/{len(work)} runs done") as status:
         try:
             futures = {pool.submit(run, *item): item[0] for item in work}
-            for done, future in enumerate(as_completed(futures), start=1):
+            for done, future in enumerate(_completed(futures), start=1):
                 failure, folder = future.result(), futures[future]
                 if failure:
                     failed[folder] = failure
@@ -78,6 +80,17 @@ def run_commands(work: Work, jobs: int) -> dict[Path, str]:
                 process.terminate()
             raise
     return failed
+
+
+def _completed(futures: Iterable[Future[T]]) -> Iterator[Future[T]]:
+    """The futures as they complete. Python raises KeyboardInterrupt in the main thread only while that thread runs.
+
+    The system may give a signal to another thread. The main thread therefore wakes up twice a second.
+    """
+    pending = set(futures)
+    while pending:
+        ready, pending = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
+        yield from ready
 
 
 def raise_failures(failed: Mapping[Path, str], runs: int) -> None:
