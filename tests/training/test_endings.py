@@ -143,7 +143,7 @@ def test_an_error_of_the_task_loses_nothing(tmp_path: Path, workers: int):
 
 
 def test_too_little_memory_loses_nothing(tmp_path: Path):
-    """The limit is set while a batch is prepared, so that only a later allocation fails."""
+    """The limit is set while a batch is prepared. Only a later allocation then fails."""
     words = f"{SLOW} --out run --train.workers 0".replace("--train.batch-size 16", "--train.batch-size 4096")
     process = start(tmp_path, words, FAILS="memory 3", OMP_NUM_THREADS="1")
     code, _, err = end(process)
