@@ -35,6 +35,9 @@ class ModelConfig:
     num_heads: int = 4
     d_head: int | None = None
     """Width of an attention head; None is d_model / num_heads."""
+    graph_heads: tuple[str, ...] = ()
+    """Further heads in every layer. Each multiplies its values by the matrix of this name, which comes with the input
+    (graph heads: Back de Luca & Fountoulakis, 2024), such as the edges of a graph."""
     d_ff: int | None = None
     """Width of the feed-forward layer; None is 4 * d_model."""
     prelude_layers: int = 0
@@ -106,6 +109,8 @@ class ModelConfig:
             )
         divides = self.d_head is not None or self.d_model % self.num_heads == 0
         check(divides, "num_heads", self.num_heads, f"a divisor of d_model={self.d_model}, or d_head beside it")
+        names = self.graph_heads
+        check(all(names) and len({*names}) == len(names), "graph_heads", names, "different names")
         even = self.positions == "sinusoidal" or self.modulation == "additive"
         check(not even or self.d_model % 2 == 0, "d_model", self.d_model, "an even number for sinusoids")
         rotary = self.positions == "rotary"
@@ -183,6 +188,7 @@ def check_fits(model: ModelConfig, task: Any, *, complete: bool = True) -> None:
         else:
             fits = given >= needed if given is not None else not complete
             check(fits, f"model.{name}", given, f"at least {needed} for task {task.name}")
+    check(not model.graph_heads, "model.graph_heads", model.graph_heads, f"none for task {task.name}, without graphs")
 
 
 @frozen

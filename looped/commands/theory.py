@@ -80,10 +80,10 @@ def approximate(
     built = construct(
         f, line, loops, slope=slope, radix_bits=radix_bits, paper_size=paper_size, budget=Budget(loops=max_loops)
     )
-    circuit = built.program.circuit
+    circuit, cost = built.program.circuit, built.program.circuit.cost()
     print(
-        f"{function}: one block of dimension {len(circuit.registers)} and width {len(circuit.units)}, "
-        f"{circuit.non_zeros()} nonzero weights, 2 heads of size 1, {built.program.loops:,} loops, {loops}"
+        f"{function}: one block of dimension {cost.registers} and width {cost.units}, "
+        f"{cost.non_zeros} nonzero weights, 2 heads of size 1, {built.program.loops:,} loops, {loops}"
     )
     print(f"prediction for pure {built.predicted('float64')}")
     x = np.random.default_rng(0).random((samples, seq, dim))
@@ -91,7 +91,7 @@ def approximate(
     meant = built.semantics(x)
     facts: dict[str, Any] = {
         "function": function, "dim": dim, "seq": seq, "cells": cells, "kind": loops, "loops": built.program.loops,
-        "d_model": len(circuit.registers), "d_ff": len(circuit.units), "samples": samples,
+        "d_model": cost.registers, "d_ff": cost.units, "samples": samples,
         "predicted_float64": built.predicted("float64"), "l2_error": rates.lp_error(got, wanted),
         "largest_difference_to_semantics": float(np.abs(got - meant).max()),
         "right_in_float64_alone": float((np.abs(alone - meant) < 1e-9).mean()),
@@ -159,7 +159,8 @@ def memorise(
         predictions = [memory.predicted(dtype) for dtype in ("float64", "float32")]
         errors = {dtype: memory.error(dtype) for dtype in ("exact", "float64", "float32")}
         program = memory.program
-        size = (len(program.circuit.registers), len(program.circuit.units), program.loops)
+        cost = program.circuit.cost()
+        size = (cost.registers, cost.units, program.loops)
         table.add_row(
             name, *map(str, size), f"{bound:.3g}", *(f"{e:.3g}" for e in errors.values()), "\n".join(predictions)
         )

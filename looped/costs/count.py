@@ -82,6 +82,7 @@ def flops(config: ModelConfig, seq_len: int, num_loops: int | None = None, loop_
     d, ff = config.d_model, config.ff_dim
     inner = config.num_heads * config.head_dim
     layer = 4 * d * inner + (3 if config.activation == "swiglu" else 2) * d * ff + 2 * seq_len * inner
+    layer += len(config.graph_heads) * config.head_dim * (2 * d + seq_len)
     token = layer * effective_depth(config, loops) + d * outputs
     token += (loop_logits - 1) * (layer * config.coda_layers + d * outputs)
     token += inputs * d if config.inputs == "vectors" else 0

@@ -1,7 +1,7 @@
 """One forward pass of a looped model: everything that its loops share, one loop, and decoding."""
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -43,6 +43,7 @@ class Pass:
         num_loops: int,
         cache: Cache | None,
         rule: ExitRule | None,
+        graphs: Mapping[str, Tensor] | None = None,
     ) -> None:
         seq, device = inputs.shape[1], inputs.device
         start = 0 if cache is None else cache.used
@@ -63,7 +64,9 @@ class Pass:
             vectors = _looked_up("positions", model.positions, positions)
             x = x if model.injection.adds_positions else x + vectors
         x = model.embed_norm(x)
-        self.shared = Context(mask=mask, rotary=None if model.rotary is None else model.rotary(positions))
+        self.shared = Context(
+            mask=mask, rotary=None if model.rotary is None else model.rotary(positions), graphs=graphs or {}
+        )
         self.modulation: list[list[dict[str, Tensor]]] | None = None
         for layer, block in enumerate(model.prelude):
             x = block(x, self.context("prelude", layer, 0, self.shared))
@@ -133,7 +136,7 @@ class Pass:
     def context(self, section: Section, layer: int, t: int, shared: Context) -> Context:
         modulation = self.modulation[t][layer] if section == "core" and self.modulation else {}
         kv = None if self.store is None else self.store.slot(section, layer, t)
-        return Context(shared.mask, shared.rotary, modulation, kv, t, shared.embedded, shared.position_embedding)
+        return shared._replace(modulation=modulation, kv=kv, loop=t)
 
     def _active_rows(self) -> Context:
         """The context that all loops share, narrowed to the examples in the loop."""
@@ -148,6 +151,7 @@ class Pass:
         return shared._replace(
             mask=take(shared.mask), rotary=rotary, embedded=self.active.take(shared.embedded),
             position_embedding=take(shared.position_embedding),
+            graphs={name: graph[rows] for name, graph in shared.graphs.items()},
         )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ A forward pass flows like this:
 """
 
 import functools
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from looped.models.arguments import MAX_LOOPS, check_inputs, checked_mask, checked_state, loop_numbers
+from looped.models.arguments import MAX_LOOPS, check_inputs, checked_graphs, checked_mask, checked_state, loop_numbers
 from looped.models.exit_rules import ExitRule, learned_rule
 from looped.models.forward_pass import Pass
 from looped.models.iteration import Recompute
@@ -208,6 +208,7 @@ class LoopedModel(nn.Module):
         last_logits: int | None = None,
         loop_states: bool = False,
         recompute: Recompute = "none",
+        graphs: Mapping[str, Tensor] | None = None,
     ) -> LoopedOutput:
         """Apply the model.
 
@@ -229,6 +230,7 @@ class LoopedModel(nn.Module):
             last_logits: decode only this many positions at the end; None is all.
             loop_states: also return the state after each loop.
             recompute: see `iterate`.
+            graphs: matrices (batch, seq, seq) by name, for blocks with graph heads (`ModelConfig.graph_heads`).
 
         Raises:
             ValueError: for a sequence longer than max_seq_len or than the cache, loop numbers out of range, a cache
@@ -254,7 +256,8 @@ class LoopedModel(nn.Module):
         if cache is not None and cache.every_loop_logits and self.coda:
             chosen = every  # the keys of the coda after every loop belong into the cache
         wanted = sorted(set(chosen))
-        run = Pass(self, inputs, attention_mask, positions, loops, cache, exit_rule)
+        graphs = checked_graphs(self, inputs, graphs, cached=cache is not None)
+        run = Pass(self, inputs, attention_mask, positions, loops, cache, exit_rule, graphs)
         state = run.initial if initial_state is None else checked_state(initial_state, run.initial)
         keep = every if loop_states else wanted
         window = min(loops, num_grad_loops or loops)
@@ -284,7 +287,10 @@ class LoopedModel(nn.Module):
             ponder_cost=found.ponder_cost,
         )
 
-    def loop(self, inputs: Inputs, *, attention_mask: AttentionMask | None = None, num_loops: int) -> Loop:
+    def loop(
+        self, inputs: Inputs, *, attention_mask: AttentionMask | None = None, num_loops: int,
+        graphs: Mapping[str, Tensor] | None = None,
+    ) -> Loop:  # fmt: skip
         """Take the model apart on these inputs; arguments as in `forward`.
 
         Raises:
@@ -297,7 +303,8 @@ class LoopedModel(nn.Module):
         at_least(1, num_loops=num_loops)
         attention_mask = checked_mask(inputs, attention_mask)
         self._check(inputs, attention_mask, num_loops, None, [num_loops], None)
-        run = Pass(self, inputs, attention_mask, None, num_loops, None, None)
+        graphs = checked_graphs(self, inputs, graphs)
+        run = Pass(self, inputs, attention_mask, None, num_loops, None, None, graphs)
         return Loop(run.initial, run.step, lambda state: run.decode(state, num_loops - 1))
 
     def _check(

@@ -41,7 +41,8 @@ class LoopedTransformer(LoopedModel):
         assert inputs is not None
         assert c.output_size is not None
         assert c.max_seq_len is not None
-        inner, hidden = 4 * c.num_heads * c.head_dim, (3 if c.activation == "swiglu" else 2) * c.ff_dim
+        inner = (4 * c.num_heads + 2 * len(c.graph_heads)) * c.head_dim
+        hidden = (3 if c.activation == "swiglu" else 2) * c.ff_dim
         layers = c.prelude_layers + c.core_layers + c.coda_layers
         weights = d * (inputs + c.output_size + c.max_seq_len + layers * (inner + hidden) + (c.max_loops or 0))
         check_memory(f"a model of {weights:,} weights", 4 * weights, torch.get_default_device())

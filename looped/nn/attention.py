@@ -1,4 +1,4 @@
-"""Multi-head attention: softmax, hardmax or linear."""
+"""Multi-head attention: softmax, hardmax or linear; and graph heads, whose weights come with the input."""
 
 import torch
 from einops import rearrange
@@ -21,7 +21,11 @@ class Attention(nn.Module):
         self.num_heads, self.head_dim = config.num_heads, config.head_dim
         self.rotary = config.positions == "rotary"
         self.qkv = nn.Linear(d, 3 * inner, bias=config.bias)
-        self.project = nn.Linear(inner, d, bias=config.bias)
+        self.graph_heads = config.graph_heads
+        of_graphs = len(self.graph_heads) * config.head_dim
+        if of_graphs:
+            self.graph_values = nn.Linear(d, of_graphs, bias=config.bias)
+        self.project = nn.Linear(inner + of_graphs, d, bias=config.bias)
 
     def forward(
         self,
@@ -29,7 +33,7 @@ class Attention(nn.Module):
         value_input: Float[Tensor, "batch seq d_model"],
         context: Context,
     ) -> Float[Tensor, "batch seq d_model"]:
-        """The weighted mean of the values, projected.
+        """The weighted means of the values, projected. A graph head computes graph @ values instead of a mean.
 
         With rotary positions, `context.rotary` holds the angles; None counts positions from 0. `context.kv` holds keys
         and values of other tokens or loops; None attends to the current tokens alone.
@@ -53,6 +57,10 @@ class Attention(nn.Module):
             kv = (slot.write(torch.stack(kv) if self.rotary else parts[1:]) if own else slot.read()).unbind(0)
         k, v = kv
         mixed = dot_product_attention(q, k, v, context.mask, self.kind)
+        if self.graph_heads:
+            values = rearrange(self.graph_values(value_input), "b s (h d) -> b h s d", d=self.head_dim)
+            graphs = torch.stack([context.graphs[name] for name in self.graph_heads], dim=1)
+            mixed = torch.cat([mixed, graphs.to(values.dtype) @ values], dim=1)
         return self.project(rearrange(mixed, "b h s d -> b s (h d)"))
 
     def _weights_for(self, first: int) -> tuple[tuple[Tensor, Tensor | None], tuple[Tensor, Tensor | None]]:
@@ -78,7 +86,8 @@ def dot_product_attention(
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     # On CPUs the library's kernel is slower than two matrix products, most of all backward in bf16
     # (measured by benchmarks/training_step.py).
-    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+    # With hardmax a common factor changes nothing, but rounding could break ties.
+    scores = (q if kind == "hardmax" else q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
     if kind == "linear":
         return (scores if mask is None else scores * mask) @ v
     if mask is not None:

@@ -31,6 +31,7 @@ class TransformerBlock(nn.Module):
         self.feedforward_norm = make_norm(kind, config.d_model, gain=config.norm_gain, bias=config.bias)
         self.feedforward = FeedForward(config)
         self.values_from_state = config.values == "state"
+        self.graph_heads = config.graph_heads
         self.kv_shape = (config.num_heads, config.head_dim)
 
     def forward(

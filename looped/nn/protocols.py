@@ -58,18 +58,21 @@ class Context(NamedTuple):
     """Output of the prelude, which an injection may add to the state. None inside the prelude."""
     position_embedding: Float[Tensor, "*batch seq d_model"] | None = None
     """Vectors of the positions, if the model adds such."""
+    graphs: Mapping[str, Float[Tensor, "batch seq seq"]] = {}
+    """Matrices that came with the input, by name. Row i holds the factors of the tokens that token i sums."""
 
 
 @runtime_checkable
 class Block(Protocol):
     """One layer, called as `block(x, context)`; input and output are (batch, seq, d_model).
 
-    Two optional attributes say what else the block supports:
+    Three optional attributes say what else the block supports:
 
     - `modulation_names`: names of the modulation that it reads from `context.modulation`. A model refuses a
       modulation that a core block does not read.
     - `kv_shape`: (heads, head_dim) of the keys and values that it passes through `context.kv`. A block without this
       attribute cannot be cached. A block that looks at one token at a time has (0, 0); a convolution does not.
+    - `graph_heads`: names of the matrices that it reads from `context.graphs`.
     """
 
     def __call__(self, x: Tensor, context: Context, /) -> Tensor: ...
@@ -115,6 +118,11 @@ def modulation_names(block: Any) -> Sequence[str]:
     if isinstance(names, str):
         raise ValueError(f"{type(block).__name__}.modulation_names={names!r}: expected a tuple of names")
     return names
+
+
+def graph_heads(block: Any) -> Sequence[str]:
+    """The names of the graphs that a block reads from `context.graphs`."""
+    return getattr(block, "graph_heads", ())
 
 
 def kv_shape(block: Any) -> tuple[int, int] | None:

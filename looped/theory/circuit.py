@@ -1,24 +1,29 @@
-"""A weight-tied transformer block as named registers, heads and units, and its execution in any arithmetic.
+"""A looped transformer written as named registers, heads and hidden units, and its execution in exact arithmetic.
 
 The state of a token is a list of named registers. A linear form over registers is a dict:
-{"s": 2, "c": -1, ONE: -1} is 2 s - c - 1. A block is a list of attention heads and a list of ReLU units, each made
-of a few forms. The code of a construction therefore reads like its derivation. This module executes a block exactly
-or in a floating-point type; `looped.theory.construction` writes the same block into a `LoopedTransformer`.
+{"s": 2, "c": -1, ONE: -1} is 2 s - c - 1. A layer is a list of attention heads and a list of ReLU units, each made of
+a few forms. The code of a construction therefore reads like its derivation. This module executes a program in whole
+numbers or in a floating-point type; `looped.theory.weights` writes the same program into a `LoopedTransformer`.
 """
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Shaped
+from numpy.typing import DTypeLike
 
 ONE = "1"
 Number = int | float | Fraction
 Form = Mapping[str, Number]
 Array = np.ndarray
+Graphs = Mapping[str, Array]
+"""Matrices (batch, seq, seq) by name; row i holds the factors of the tokens that token i sums."""
+LIMITS = {"float32": 2**24, "float64": 2**53, "int64": 2**63}
+"""From here on, a type does not hold every whole number."""
 
 
 def form(*terms: tuple[Number, str | Form]) -> dict[str, Number]:
@@ -38,32 +43,77 @@ class Unit(NamedTuple):
 
 
 class Head(NamedTuple):
-    """One attention head of size 1; its output is added to one register."""
+    """One head: each value, mixed over the tokens, is added to the register of the same place in `writes`.
 
-    query: Form
-    key: Form
-    value: Form
-    writes: str
+    The score of token j for token i is the sum of query(i) * key(j) over the forms of both. Without forms all scores
+    are equal, and the head computes means over all tokens. A value form may have a factor that makes means whole.
+    """
+
+    value: tuple[Form, ...]
+    writes: tuple[str, ...]
+    query: tuple[Form, ...] = ()
+    key: tuple[Form, ...] = ()
+    graph: str | None = None
+    """The values are multiplied by this matrix, which comes with the input, instead of by weights from scores."""
+
+
+class Layer(NamedTuple):
+    """X += heads(X), then X += eta(t) * (units(X) + bias). Hardmax attention averages ties."""
+
+    units: tuple[Unit, ...] = ()
+    heads: tuple[Head, ...] = ()
+    bias: Form = {}  # noqa: RUF012
+    """The output bias of the feed-forward layer, added to registers in every loop."""
+
+    def non_zeros(self) -> int:
+        """The number of nonzero weights and biases."""
+        forms = [f for unit in self.units for f in unit]
+        forms += [f for head in self.heads for part in (head.query, head.key, head.value) for f in part]
+        written = sum(len(head.writes) for head in self.heads)
+        return sum(value != 0 for f in [*forms, self.bias] for value in f.values()) + written
+
+
+class Cost(NamedTuple):
+    """The size of a circuit, counted from its weights."""
+
+    registers: int
+    layers: int
+    heads: int
+    """Heads with scores, in all layers."""
+    graph_heads: int
+    head_size: int
+    """Of the largest head."""
+    units: int
+    """Hidden units of all layers."""
+    non_zeros: int
 
 
 @dataclass(frozen=True)
 class Circuit:
-    """One block: X += heads(X), then X += eta(t) * (units(X) + bias). Hardmax attention averages ties."""
+    """The layers that are looped, over the same registers."""
 
     registers: tuple[str, ...]
-    units: tuple[Unit, ...]
-    heads: tuple[Head, ...] = ()
-    bias: Form = field(default_factory=dict)
-    """The output bias of the feed-forward layer, added to registers in every loop."""
+    layers: tuple[Layer, ...]
 
-    def non_zeros(self) -> int:
-        """The number of nonzero weights and biases of the block."""
-        forms = [f for unit in self.units for f in unit] + [f for head in self.heads for f in head[:3]]
-        return sum(value != 0 for f in [*forms, self.bias] for value in f.values()) + len(self.heads)
+    def cost(self) -> Cost:
+        heads = [head for layer in self.layers for head in layer.heads]
+        graph_heads = sum(head.graph is not None for head in heads)
+        return Cost(
+            registers=len(self.registers), layers=len(self.layers), heads=len(heads) - graph_heads,
+            graph_heads=graph_heads, head_size=head_size(self.layers),
+            units=sum(len(layer.units) for layer in self.layers),
+            non_zeros=sum(layer.non_zeros() for layer in self.layers),
+        )  # fmt: skip
 
     def matrix(self, forms: Sequence[Form], names: Sequence[str] | None = None) -> tuple[Array, Array]:
-        """The forms as weights (forms, names) and constants (forms,). The default for `names` is all registers."""
+        """The forms as weights (forms, names) and constants (forms,). The default for `names` is all registers.
+
+        Raises:
+            ValueError: a form reads a name that is not in `names`.
+        """
         names = self.registers if names is None else names
+        if unknown := {name for f in forms for name in f} - {*names, ONE}:
+            raise ValueError(f"register {min(unknown)!r}: expected one of {', '.join(names)}")
         weight = [[f.get(name, 0) for name in names] for f in forms]
         return _array(weight, (len(forms), len(names))), _array([f.get(ONE, 0) for f in forms], (len(forms),))
 
@@ -74,86 +124,210 @@ class Circuit:
         *,
         bits: int = 0,
         eta: Shaped[Array, "loops registers"] | None = None,
+        graphs: Graphs | None = None,
     ) -> Iterator[Array]:
         """The state (batch, seq, registers) after each loop, in the arithmetic of `start`.
 
         Args:
-            start: (batch, seq, registers). A floating dtype is used for the computation. Dtype object holds Python
-                integers in units of 2^-bits, and the computation is exact.
-            loops: how often the block is applied.
-            bits: fractional bits (dtype object only).
-            eta: (loops, registers) factors on the feed-forward layer's output; None means 1.
+            start: (batch, seq, registers). Dtype object holds Python integers in units of 2^-bits, and the computation
+                is exact. Another dtype is used for the computation; int64 with bits=0 is exact too.
+            loops: how often the layers are applied.
+            bits: fractional bits of the program. 0 means whole numbers, whose size is then checked.
+            eta: (loops, registers) factors on the output of the feed-forward layers; None means 1.
+            graphs: the matrices of the heads that name one.
 
         Raises:
-            ValueError: a bias is not a multiple of 2^-bits.
+            ValueError: a bias is not a multiple of 2^-bits, a graph is missing, or whole numbers become too large for
+                the dtype to hold exactly.
         """
-        exact = start.dtype == object
-        up, up_bias = self.matrix([unit.reads for unit in self.units])
-        down = self.matrix([unit.writes for unit in self.units])[0].T
-        bias = _array([self.bias.get(name, 0) for name in self.registers], (len(self.registers),))
-        if exact:
-            up_bias, bias = fixed_point(up_bias, bits), fixed_point(bias, bits)
-        else:
-            up, up_bias, down, bias = (a.astype(start.dtype) for a in (up, up_bias, down, bias))
+        layers = [RunnableLayer(self, layer, start.dtype, bits) for layer in self.layers]
         state = start
-        for loop in range(1, loops + 1):
-            for head in self.heads:
-                state = self._attend(head, state, bits)
-            change = np.maximum(state @ up.T + up_bias, 0) @ down.T + bias
-            state = state + (change if eta is None else change * eta[loop - 1].astype(start.dtype))
+        for loop in range(loops):
+            factor = None if eta is None else eta[loop].astype(start.dtype)
+            for layer in layers:
+                state = layer(state, graphs or {}, factor)
             yield state
 
-    def _attend(self, head: Head, state: Array, bits: int) -> Array:
-        exact = state.dtype == object
-        weight, constant = self.matrix(head[:3])
-        assert not constant.any(), "attention has no bias"
-        query, key, value = np.moveaxis(state @ weight.T.astype(state.dtype), -1, 0)
-        scores = query[:, :, None] * key[:, None, :]
+
+class RunnableLayer:
+    """The weights of one layer in one arithmetic."""
+
+    def __init__(self, circuit: Circuit, layer: Layer, dtype: DTypeLike, bits: int) -> None:
+        self.dtype = np.dtype(dtype)
+        self.limit = LIMITS.get(self.dtype.name) if bits == 0 else None
+        self.largest = 0
+        """A bound on all numbers so far, if whole numbers are checked."""
+        self.up, self.up_bias = circuit.matrix([unit.reads for unit in layer.units])
+        self.down = circuit.matrix([unit.writes for unit in layer.units])[0]
+        self.bias = _array([layer.bias.get(name, 0) for name in circuit.registers], (len(circuit.registers),))
+        if self.dtype == object:
+            self.up_bias, self.bias = fixed_point(self.up_bias, bits), fixed_point(self.bias, bits)
+        else:
+            self.up, self.up_bias, self.down, self.bias = map(
+                self._convert, (self.up, self.up_bias, self.down, self.bias)
+            )
+        self.heads = [self._head(circuit, head) for head in layer.heads]
+
+    def __call__(self, state: Array, graphs: Graphs, factor: Array | None = None) -> Array:
+        new = state
+        for head, weights, columns in self.heads:
+            added = self._mix(head, weights, state, graphs)
+            new = new.copy() if new is state else new
+            for place, column in enumerate(columns):
+                new[..., column] += added[..., place]
+        self._check(new, self.up, self.up_bias)
+        hidden = np.maximum(new @ self.up.T + self.up_bias, 0)
+        self._check(hidden, self.down.T, self.bias)
+        change = hidden @ self.down + self.bias
+        return new + (change if factor is None else change * factor)
+
+    def _head(self, circuit: Circuit, head: Head) -> tuple[Head, list[Array], list[int]]:
+        if len(head.query) != len(head.key) or len(head.value) != len(head.writes):
+            raise ValueError("head: expected as many queries as keys, and as many values as written registers")
+        weights = []
+        for forms in (head.query, head.key, head.value):
+            weight, constant = circuit.matrix(forms)
+            if constant.any():
+                raise ValueError("head: has a constant, but attention has no bias; expected a register that is one")
+            weights.append(weight.T if self.dtype == object else self._convert(weight.T))
+        return head, weights, [circuit.registers.index(name) for name in head.writes]
+
+    def _mix(self, head: Head, weights: list[Array], state: Array, graphs: Graphs) -> Array:
+        query, key, value = weights
+        self._check(state, value.T)
+        values = state @ value
+        if head.graph is not None:
+            if head.graph not in graphs:
+                raise ValueError(f"graphs: {head.graph!r} is missing; expected a matrix (batch, seq, seq)")
+            graph = graphs[head.graph].astype(self.dtype)
+            self._check(graph, np.abs(values).max(axis=(0, 1))[:, None] * np.ones(graph.shape[-1], int))
+            return graph @ values
+        if not head.query:
+            total, count = values.sum(axis=1, keepdims=True), np.full((1, 1, 1), state.shape[1], dtype=self.dtype)
+            return self._mean(total, count) + np.zeros_like(values)
+        queries, keys = state @ query, state @ key
+        self._check(state, query.T)
+        self._check(state, key.T)
+        self._check(queries, np.abs(keys).max(axis=(0, 1))[None])
+        scores = queries @ keys.swapaxes(-1, -2)
         chosen = scores == scores.max(axis=-1, keepdims=True)
+        count = chosen.sum(axis=-1, keepdims=True)
+        if (count == 1).all():  # reading one token needs no arithmetic
+            return np.take_along_axis(values, chosen.argmax(axis=-1)[..., None], axis=1)
         # Dividing the sum by the count is exact for equal integers; a sum of value * (1 / count) is not.
-        total, count = (chosen * value[:, None, :]).sum(-1), chosen.sum(-1).astype(state.dtype)
-        assert not exact or not (total % count).any(), "tied values differ"
-        mean = total // count if exact else total / count
-        state = state.copy()
-        state[..., self.registers.index(head.writes)] += mean
-        return state
+        return self._mean(chosen.astype(self.dtype) @ values, count.astype(self.dtype))
+
+    def _mean(self, total: Array, count: Array) -> Array:
+        if self.dtype.kind == "f":
+            return total / count
+        if (total % count).any():
+            raise ValueError("head: a mean over tokens is not a whole number; expected tied values to be equal")
+        return total // count
+
+    def _convert(self, values: Array) -> Array:
+        converted = values.astype(self.dtype)
+        if self.dtype.kind != "f" and (converted != values).any():
+            raise ValueError("weights: expected whole numbers for whole arithmetic")
+        return converted
+
+    def _check(self, values: Array, weight: Array, bias: Array | int = 0) -> None:
+        """Raises ValueError if |values| . |weight| + |bias|, a bound on all sums, is not exact in the dtype."""
+        if self.limit is None or not weight.size:
+            return
+        # Bounds in float64: they are wrong by less than a millionth, so they are compared with a smaller limit.
+        most = np.abs(values.astype(np.float64)).max(axis=tuple(range(values.ndim - 1)))
+        bound = float((np.abs(weight.astype(np.float64)) @ most + np.abs(np.asarray(bias, np.float64))).max())
+        self.largest = max(self.largest, int(bound))
+        if not bound < self.limit * (1 - 1e-6):
+            raise ValueError(
+                f"numbers up to {bound:.3g}: expected below {self.limit:.3g}, from where on {self.dtype.name} does not "
+                "hold every whole number"
+            )
 
 
 @dataclass(frozen=True)
 class Program:
-    """A circuit with its affine input and output maps: output = L2 . block^loops . L1(input)."""
+    """A circuit with its affine input and output maps: output = L2 . core^loops . prelude . L1(input)."""
 
     circuit: Circuit
     inputs: tuple[str, ...]
-    """Names of the input's coordinates."""
+    """Names of the input's coordinates, or of the tokens (see `tokens`)."""
     input_map: Mapping[str, Form]
     """L1: registers as forms over the inputs. Registers not named start at zero."""
     output_map: tuple[Form, ...]
     """L2: each output as a form over the registers."""
     loops: int
     bits: int = 1
-    """Fractional bits that exact arithmetic needs."""
+    """Fractional bits that exact arithmetic needs. 0 says that all numbers are whole."""
     eta: Array | None = None
     """(loops, registers) factors on the feed-forward layer's output (Theorem 4.2). None is plain looping."""
+    prelude: tuple[Layer, ...] = ()
+    """Layers that are applied once, before the loop."""
+    tokens: bool = False
+    """Whether an input is the number of a token, which stands for its unit vector, instead of a vector."""
+    positions: Mapping[str, Callable[[int], int]] = field(default_factory=dict)
+    """Registers to which a function of the position 0, 1, ... is added."""
 
-    def start(self, inputs: Shaped[Array, "batch seq inputs"]) -> Shaped[Array, "batch seq registers"]:
-        """L1 of (batch, seq, inputs), in the same dtype; for dtype object, in units of 2^-bits."""
-        weight, constant = self.circuit.matrix([self.input_map.get(r, {}) for r in self.circuit.registers], self.inputs)
-        if inputs.dtype == object:
-            return fixed_point(inputs @ weight.T + constant, self.bits)
-        return inputs @ weight.T.astype(inputs.dtype) + constant.astype(inputs.dtype)
+    def start(self, inputs: Array, *, dtype: DTypeLike | None = None) -> Shaped[Array, "batch seq registers"]:
+        """The state before the prelude: L1 and positions; for dtype object, in units of 2^-bits.
 
-    def states(self, inputs: Shaped[Array, "batch seq inputs"]) -> Iterator[Array]:
-        """The state (batch, seq, registers) after each loop, in the arithmetic of `inputs`."""
-        yield from self.circuit.states(self.start(inputs), self.loops, bits=self.bits, eta=self.eta)
+        Args:
+            inputs: (batch, seq, inputs), or token numbers (batch, seq).
+            dtype: the arithmetic; None is that of the inputs.
+        """
+        dtype = np.dtype(dtype or inputs.dtype)
+        weight, constant = self.input_weights()
+        table = self.position_table(inputs.shape[1])
+        if dtype.kind == "O":
+            state = (weight.T[inputs] if self.tokens else inputs @ weight.T) + constant + table
+            return fixed_point(state, self.bits)
+        weight, constant, table = (a.astype(dtype) for a in (weight.T, constant, table))
+        return (weight[inputs] if self.tokens else inputs @ weight) + constant + table
 
-    def run(self, inputs: Shaped[Array, "batch seq inputs"]) -> Shaped[Array, "batch seq outputs"]:
-        """The output (batch, seq, outputs), in the dtype of the inputs; fractions for dtype object."""
-        (state,) = deque(self.states(inputs), maxlen=1) or (self.start(inputs),)
+    def input_weights(self) -> tuple[Array, Array]:
+        """L1 as weights (registers, inputs) and constants (registers,)."""
+        forms = [self.input_map.get(register, {}) for register in self.circuit.registers]
+        return self.circuit.matrix(forms, self.inputs)
+
+    def position_table(self, seq: int) -> Shaped[Array, "seq registers"]:
+        """(seq, registers) what is added to the registers at each position."""
+        zero = [0] * seq
+        columns = [
+            list(map(self.positions[name], range(seq))) if name in self.positions else zero
+            for name in self.circuit.registers
+        ]
+        return _array(np.array(columns, dtype=object).T, (seq, len(columns)))
+
+    def states(
+        self, inputs: Array, *, loops: int | None = None, dtype: DTypeLike | None = None, graphs: Graphs | None = None
+    ) -> Iterator[Array]:
+        """The state (batch, seq, registers) after each loop; arguments as in `start` and `Circuit.states`."""
+        state = self.start(inputs, dtype=dtype)
+        for layer in self.prelude:
+            state = RunnableLayer(self.circuit, layer, state.dtype, self.bits)(state, graphs or {})
+        loops = self.loops if loops is None else loops
+        yield from self.circuit.states(state, loops, bits=self.bits, eta=self.eta, graphs=graphs)
+
+    def run(
+        self, inputs: Array, *, loops: int | None = None, dtype: DTypeLike | None = None, graphs: Graphs | None = None
+    ) -> Shaped[Array, "batch seq outputs"]:
+        """The output (batch, seq, outputs); for dtype object fractions. Arguments as in `states`."""
+        (state,) = deque(self.states(inputs, loops=loops, dtype=dtype, graphs=graphs), maxlen=1) or (
+            self.start(inputs, dtype=dtype),
+        )
+        return self.output(state)
+
+    def output(self, state: Shaped[Array, "batch seq registers"]) -> Shaped[Array, "batch seq outputs"]:
+        """L2 of a state; for dtype object fractions."""
         weight, constant = self.circuit.matrix(self.output_map)
-        if inputs.dtype == object:
+        if state.dtype == object:
             return state @ weight.T * Fraction(1, 2**self.bits) + constant
-        return state @ weight.T.astype(inputs.dtype) + constant.astype(inputs.dtype)
+        return state @ weight.T.astype(state.dtype) + constant.astype(state.dtype)
+
+
+def head_size(layers: Sequence[Layer]) -> int:
+    """The size of the largest head: its number of queries or of values."""
+    return max((max(len(h.query), len(h.value)) for layer in layers for h in layer.heads), default=1)
 
 
 def fixed_point(values: Shaped[Array, "*shape"], bits: int) -> Shaped[Array, "*shape"]:

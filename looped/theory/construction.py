@@ -25,12 +25,10 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from looped.config import ModelConfig
 from looped.models.iteration import Iterated, iterate
 from looped.models.transformer import LoopedTransformer
-from looped.nn.block import TransformerBlock
 from looped.theory.cells import Cells, Function, multisets
-from looped.theory.circuit import ONE, Array, Circuit, Form, Program, Unit, exact, form
+from looped.theory.circuit import ONE, Array, Circuit, Form, Layer, Program, Unit, exact, form
 from looped.theory.contextual_mapping import REGISTERS, contextual_parts
 from looped.theory.memorization import (
     Code,
@@ -47,6 +45,7 @@ from looped.theory.memorization import (
     tuned,
 )
 from looped.theory.quantization import quantization_units
+from looped.theory.weights import write
 
 KINDS = ("plain", "tuned", "radix", "modulated")
 
@@ -204,7 +203,7 @@ def construct(
         columns = [names.index(f"y{i}") for i in range(d)]
         eta[:recall_start, columns] = 0
         eta[recall_start:, columns] = np.diff(exact(labels), axis=0)
-    circuit = Circuit(tuple(names), tuple(units), heads, bias)
+    circuit = Circuit(tuple(names), (Layer(tuple(units), heads, bias),))
     program = Program(circuit, tuple(f"x{i}" for i in range(d)), input_map, output_map, loops, bits + 2, eta)
     return Construction(cells, kind, program, answers, codes)
 
@@ -267,44 +266,6 @@ def _excess(cells: Cells, kind: str, radix_bits: int, slope: int, budget: Budget
     return None
 
 
-@torch.no_grad()
-def write(program: Program, seq: int, *, inverse_temperature: float | None = None) -> LoopedTransformer:
-    """The program as a float64 `LoopedTransformer` for sequences of at most `seq` tokens.
-
-    L1, the block and L2 become its weights, and eta(t) the table of feed-forward gates. With an inverse temperature,
-    attention is softmax instead of hardmax, and all scores are multiplied by it.
-    """
-    circuit = program.circuit
-    names, heads = circuit.registers, max(len(circuit.heads), 1)
-    config = ModelConfig(
-        inputs="vectors", input_dim=len(program.inputs), output_size=len(program.output_map), max_seq_len=seq,
-        d_model=len(names), num_heads=heads, d_head=1, d_ff=len(circuit.units), num_loops=program.loops,
-        attention="hardmax" if inverse_temperature is None else "softmax", activation="relu", norm="none",
-        positions="none", bias=True, modulation="none" if program.eta is None else "table",
-        max_loops=None if program.eta is None else program.loops,
-    )  # fmt: skip
-    model = LoopedTransformer(config).double()
-    for parameter in model.parameters():
-        parameter.zero_()
-    block = model.core[0]
-    assert isinstance(block, TransformerBlock)
-    _assign(model.embed, *circuit.matrix([program.input_map.get(name, {}) for name in names], program.inputs))
-    _assign(model.head, *circuit.matrix(program.output_map))
-    _assign(block.feedforward.up, *circuit.matrix([unit.reads for unit in circuit.units]))
-    down = circuit.matrix([unit.writes for unit in circuit.units])[0].T
-    _assign(block.feedforward.down, down, np.array([circuit.bias.get(name, 0) for name in names], dtype=object))
-    for i, head in enumerate(circuit.heads):
-        rows = [i, heads + i, 2 * heads + i]
-        block.attention.qkv.weight[rows] = _tensor(circuit.matrix(head[:3])[0])
-        block.attention.qkv.weight[i] *= inverse_temperature or 1.0
-        block.attention.project.weight[names.index(head.writes), i] = 1
-    if program.eta is not None:
-        # A layer's modulation: attention scale and feed-forward scale (as 1 + s), attention gate, feed-forward gate.
-        model.modulation.table[:, 2] = 1
-        model.modulation.table[:, 3] = _tensor(program.eta)
-    return model
-
-
 def life(construction: Construction, x: Shaped[Array, "seq dim"], token: int = 0) -> Shaped[Array, "states registers"]:
     """(loops + 1, registers) the registers of one token of a sequence x (seq, d), after L1 and after every loop."""
     result = construction.simulate(x[None], every_state=True)
@@ -320,13 +281,3 @@ def exact_on_all_sequences(construction: Construction) -> dict[str, int]:
     x = (exact(beta) * 2 + 1) / (2 * n)
     right = np.abs(construction.exact(x) - construction.semantics(x)).max((1, 2)) < 1e-12
     return {"exact_sequences": len(x), "exact_right": int(right.sum())}
-
-
-def _assign(linear: torch.nn.Module, weight: Array, bias: Array) -> None:
-    assert isinstance(linear, torch.nn.Linear)
-    linear.weight.copy_(_tensor(weight))
-    linear.bias.copy_(_tensor(bias))
-
-
-def _tensor(values: Array) -> Tensor:
-    return torch.from_numpy(values.astype(np.float64))

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Shaped
 
-from looped.theory.circuit import ONE, Array, Circuit, Head, Number, Program, Unit, form
+from looped.theory.circuit import ONE, Array, Circuit, Head, Layer, Number, Program, Unit, form
 
 REGISTERS = ("vh", "mask", "J", "D", "acc", "w", "cnt", "one")
 
@@ -44,8 +44,8 @@ def contextual_parts(
     big, acc_limit = vocabulary + seq + 4, vocabulary ** (seq + 1)
     e = form((1, "cnt"), (-1, "J"))
     heads = (
-        Head({"one": 1}, form((1, z), (-big, "mask")), z, "w"),
-        Head({}, {}, {"mask": seq}, "cnt"),
+        Head((z,), ("w",), ({"one": 1},), (form((1, z), (-big, "mask")),)),
+        Head(({"mask": seq},), ("cnt",)),
     )
     units = [
         Unit(form((vocabulary, ONE), (-1, "vh"), (-1, "w"), (-big, e)), {"vh": 1, "acc": 1}),  # v becomes w
@@ -69,6 +69,6 @@ def contextual_map(vocabulary: int, seq: int) -> Program:
         if value < 1:
             raise ValueError(f"{name}={value}: expected at least 1")
     units, heads, bias = contextual_parts({"z": 1}, vocabulary, seq)
-    circuit = Circuit(("z", *REGISTERS), tuple(units), heads, bias)
+    circuit = Circuit(("z", *REGISTERS), (Layer(tuple(units), heads, bias),))
     output = {"acc": -1, ONE: complement(vocabulary, seq)}
     return Program(circuit, ("z",), {"z": {"z": 1}, "one": {ONE: 1}}, (output,), seq)

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from looped.strict import at_least
-from looped.theory.circuit import ONE, Array, Circuit, Form, Number, Program, Unit, exact, form
+from looped.theory.circuit import ONE, Array, Circuit, Form, Layer, Number, Program, Unit, exact, form
 
 S = {"s": 1}
 SIGNIFICAND = {"float32": 24, "float64": 53}
@@ -79,11 +79,12 @@ class Memory:
 def code_rows(program: Program, d: int) -> Program:
     """The program of the registers theta_i and c_i alone. Their units read nothing else, so it needs no input."""
     names = tuple(f"{name}{i}" for name in ("theta", "c") for i in range(d))
-    units = tuple(u for u in program.circuit.units if u.reads and set(u.reads) <= {*names, ONE})
-    bias = {name: value for name, value in program.circuit.bias.items() if name in names}
+    (layer,) = program.circuit.layers
+    units = tuple(u for u in layer.units if u.reads and set(u.reads) <= {*names, ONE})
+    bias = {name: value for name, value in layer.bias.items() if name in names}
     input_map = {name: program.input_map.get(name, {}) for name in names}
     output_map = tuple({name: 1} for name in names)
-    return Program(Circuit(names, units, bias=bias), (), input_map, output_map, program.loops, program.bits)
+    return Program(Circuit(names, (Layer(units, bias=bias),)), (), input_map, output_map, program.loops, program.bits)
 
 
 def predict(program: Program, codes: Sequence[Code], dtype: str) -> str:
@@ -259,7 +260,7 @@ def plain(labels: Array, *, interpolate: int = 1, digit: int = 1, tune: bool = F
     for i in range(d):
         input_map |= {f"theta{i}": {ONE: codes[i].value}, f"c{i}": {ONE: digits[i][0]}}
     program = Program(
-        Circuit(names, tuple(units), bias={"s": -1, **bias}),
+        Circuit(names, (Layer(tuple(units), bias={"s": -1, **bias}),)),
         ("k",), input_map, _affine(path.origin, path.step), len(fine) - 1, bits=codes[0].bits + 2,
     )  # fmt: skip
     return Memory(program, labels, path.values[::interpolate], codes)
@@ -280,7 +281,7 @@ def radix(labels: Array, bits: int) -> Memory:
     codes = tuple(encode(bits_of(column, bits), 4) for column in level.path.T)
     names = ("s", "g", *(f"{name}{i}" for name in ("theta", "c", "a") for i in range(d)))
     input_map: dict[str, Form] = {"s": {"k": bits}, **{f"theta{i}": {ONE: codes[i].value} for i in range(d)}}
-    circuit = Circuit(names, tuple(radix_units(S, d, bits)), bias={"s": -1})
+    circuit = Circuit(names, (Layer(tuple(radix_units(S, d, bits)), bias={"s": -1}),))
     output_map = _affine(level.origin, level.step)
     return Memory(
         Program(circuit, ("k",), input_map, output_map, bits * count + 1, codes[0].bits + 1),
@@ -318,7 +319,7 @@ def modulated(labels: Array, variant: str = "selecting") -> Memory:
     else:
         raise ValueError(f"variant={variant!r}: expected telescoping or selecting")
     eta = np.concatenate([exact(np.ones((count - 1, 1))), factors], axis=1)
-    circuit = Circuit(names, tuple(units), bias={"s": -1})
+    circuit = Circuit(names, (Layer(tuple(units), bias={"s": -1}),))
     bits = max(f.denominator.bit_length() - 1 for f in exact(labels).ravel())
     return Memory(Program(circuit, ("k",), input_map, output_map, count - 1, bits, eta), labels, labels)
 

@@ -10,7 +10,7 @@ from fractions import Fraction
 import numpy as np
 from jaxtyping import Shaped
 
-from looped.theory.circuit import ONE, Array, Circuit, Form, Number, Program, Unit
+from looped.theory.circuit import ONE, Array, Circuit, Form, Layer, Number, Program, Unit
 
 
 def cell_of(x: Shaped[Array, "*shape"], n: int) -> Shaped[Array, "*shape"]:
@@ -54,7 +54,7 @@ def quantizer(d: int, n: int, slope: int) -> Program:
     inputs = tuple(f"x{i}" for i in range(d))
     input_map: dict[str, Form] = {f"u{i}": {f"x{i}": n} for i in range(d)}
     output_map = tuple({f"beta{i}": 1} for i in range(d))
-    return Program(Circuit(names, tuple(units), bias=bias), inputs, input_map, output_map, n - 1)
+    return Program(Circuit(names, (Layer(tuple(units), bias=bias),)), inputs, input_map, output_map, n - 1)
 
 
 def trifling(x: Shaped[Array, "*shape"], n: int, slope: int) -> Shaped[Array, "*shape"]:

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from theory_cases import KINDS, NOT_SUPPORTED, SIZES, all_cells, centres, waves
 
 from looped.theory.cells import Cells, check_function, evaluate
-from looped.theory.construction import Budget, cells_for, construct, life, loops_of, write
+from looped.theory.construction import Budget, cells_for, construct, life, loops_of
 from looped.theory.continuity import on_grid
 from looped.theory.quantization import trifling
+from looped.theory.weights import write
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from looped.theory.circuit import exact
-from looped.theory.construction import write
 from looped.theory.contextual_mapping import contextual_map, sequence_id
+from looped.theory.weights import write
 
 
 def by_counting(tokens, vocabulary):
@@ -23,7 +23,7 @@ def test_all_sequences(vocabulary, seq):
     tokens = np.array(list(itertools.product(range(vocabulary), repeat=seq)))
     expected = np.array([by_counting(row.tolist(), vocabulary) for row in tokens])[:, None].repeat(seq, 1)
     program = contextual_map(vocabulary, seq)
-    assert (len(program.circuit.units), len(program.circuit.heads), program.loops) == (7, 2, seq)
+    assert (program.circuit.cost().units, program.circuit.cost().heads, program.loops) == (7, 2, seq)
     assert (program.run(exact(tokens[..., None]))[..., 0] == expected).all()
     assert (program.run(tokens[..., None].astype(float))[..., 0] == expected).all()
     assert (sequence_id(tokens, vocabulary) == expected[:, 0]).all()

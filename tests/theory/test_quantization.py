@@ -18,7 +18,7 @@ from looped.theory.quantization import cell_of, quantizer, trifling, trifling_me
 def test_wrong_only_on_the_trifling_set(d, n, slope):
     x = np.random.default_rng(0).random((20_000, 1, d))
     program = quantizer(d, n, slope)
-    assert (len(program.circuit.registers), len(program.circuit.units), program.loops) == (2 * d, 2 * d, n - 1)
+    assert (len(program.circuit.registers), program.circuit.cost().units, program.loops) == (2 * d, 2 * d, n - 1)
     off = trifling(x, n, slope)
     got, cells = program.run(x), cell_of(x, n)
     assert len(np.unique(cells)) == n
