@@ -29,7 +29,7 @@ COMMANDS = {
     "show": "Print the content of a run folder: settings, progress, checkpoints, scores.",
     "recipes": "List the recipes: what each trains, and for how long.",
     "tasks": "List the tasks, with an example of each.",
-    "theory": "Run the theory: approximate a function, memorise labels, measure moduli and rates.",
+    "theory": "Run the theory: approximate functions, memorise labels, execute algorithms written as weights.",
 }
 
 NOTE = "\n--import runs your Python code, with all your rights, and so makes its tasks and recipes known.\n"

@@ -1,14 +1,11 @@
-"""`looped theory`: tables on the screen; with --out also JSON and figures."""
+"""Approximation and memorisation: the theory of Xu & Sato, measured (docs/theory.md)."""
 
-import functools
 import importlib.util
-import inspect
-import json
 import math
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,11 +14,9 @@ import torch
 import tyro
 from tyro.conf import Positional
 
-from looped.commands.arguments import call, different
-from looped.commands.choice import choose
+from looped.commands.arguments import different
 from looped.commands.output import Table, print_table
-from looped.files import write_atomic
-from looped.locks import locked
+from looped.commands.theory.results import write_result
 from looped.report import theory_figures
 from looped.strict import at_least, check
 from looped.theory import continuity, memorization, rates
@@ -29,7 +24,6 @@ from looped.theory.cells import Cells, Function, check_function, evaluate
 from looped.theory.construction import Budget, cells_for, construct, exact_on_all_sequences, life
 from looped.theory.functions import FUNCTIONS
 from looped.training import load_run
-from looped.training.logger import environment
 
 Kind = Literal["plain", "tuned", "radix", "modulated"]
 # Options with the names of the paper: d, N, and n for the number of cells.
@@ -119,9 +113,11 @@ def approximate(
     table.caption = f"quantised by loop {cells - 1}, contextual ID complete by loop {wait}, then the label is recalled"
     print_table(table)
     if out:
-        _write(out, "approximate.json", {**facts, "rows": rows})
-        _write(out, "error.svg", theory_figures.error_by_loops(rows))
-        _write(out, "life.svg", theory_figures.life([names[i] for i in shown], states[:, shown], (cells - 1, wait)))
+        write_result(out, "approximate.json", {**facts, "rows": rows})
+        write_result(out, "error.svg", theory_figures.error_by_loops(rows))
+        write_result(
+            out, "life.svg", theory_figures.life([names[i] for i in shown], states[:, shown], (cells - 1, wait))
+        )
 
 
 def memorise(
@@ -174,10 +170,10 @@ def memorise(
         table.add_row(str(row["count"]), *(f"{row[dtype]:.2f}" for dtype in ("exact", "float64", "float32")))
     print_table(table)
     if out:
-        _write(
+        write_result(
             out, "memorise.json", {"count": count, "dim": dim, "seed": seed, "eps": eps, "rows": rows, "curve": curve}
         )
-        _write(out, "precision.svg", theory_figures.precision(curve))
+        write_result(out, "precision.svg", theory_figures.precision(curve))
 
 
 def moduli(
@@ -230,7 +226,7 @@ def moduli(
         table.add_row(f"{delta:g}", *cells)
     print_table(table)
     if out:
-        _write(out, "moduli.json", {"target": target, "dim": dim, "seq": seq, "p": _json(p), "rows": rows})
+        write_result(out, "moduli.json", {"target": target, "dim": dim, "seq": seq, "p": _json(p), "rows": rows})
 
 
 def rate(
@@ -276,12 +272,12 @@ def rate(
         print(f"{kind}: error falls as loops^{value:.3f} over the last sizes")
     print(f"exponents for smooth functions: {ours:.3f} for this construction, {theirs:.3f} in the theorem")
     if out:
-        _write(
+        write_result(
             out,
             "rate.json",
             {"function": function, "dim": dim, "seq": seq, "p": _json(p), "rows": rows, "slopes": slopes},
         )
-        _write(out, "error.svg", theory_figures.error_by_loops(rows))
+        write_result(out, "error.svg", theory_figures.error_by_loops(rows))
 
 
 def roughness(cells: CellCount = 8, samples: int = 1000, out: Path | None = None) -> None:
@@ -301,30 +297,8 @@ def roughness(cells: CellCount = 8, samples: int = 1000, out: Path | None = None
         table.add_row(*(f"{row[name]:.4g}" for name in names))
     print_table(table)
     if out:
-        _write(out, "roughness.json", {"cells": cells, "samples": samples, "rows": rows})
-        _write(out, "stall.svg", theory_figures.stall(rows))
-
-
-COMMANDS = {function.__name__: function for function in (approximate, memorise, moduli, rate, roughness)}
-
-
-def main(arguments: Sequence[str]) -> None:
-    """Run the theory: approximate a function, memorise labels, measure moduli and rates."""
-    summaries = {name: (inspect.getdoc(function) or "").partition("\n")[0] for name, function in COMMANDS.items()}
-    if (chosen := choose(arguments, summaries, "looped theory")) is not None:
-        name, words = chosen
-        call(_in_folder(COMMANDS[name]), words, f"looped theory {name}")
-
-
-def _in_folder(function: Callable[..., None]) -> Callable[..., None]:
-    """The command, with a lock on the folder `out`. It fails before its work if that folder cannot be written."""
-
-    @functools.wraps(function)
-    def command(*args: Any, out: Path | None = None, **options: Any) -> None:
-        with locked(out) if out else nullcontext():
-            function(*args, out=out, **options)
-
-    return command
+        write_result(out, "roughness.json", {"cells": cells, "samples": samples, "rows": rows})
+        write_result(out, "stall.svg", theory_figures.stall(rows))
 
 
 def load_function(target: str) -> Function:
@@ -383,13 +357,3 @@ def _print_warnings() -> Iterator[None]:
 
 def _json(p: float) -> float | str:
     return p if math.isfinite(p) else "inf"
-
-
-def _write(folder: Path, name: str, content: dict[str, Any] | bytes) -> None:
-    if isinstance(content, bytes):
-        text = content.decode()
-    else:
-        made = environment("float64", torch.device("cpu"))
-        text = json.dumps({**content, "environment": made}, indent=1) + "\n"
-    write_atomic(folder / name, text)
-    print(folder / name)
