@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from looped.strict import nearest
-from looped.theory.macros import MACROS
 from looped.theory.machine import FOUR, SHORT_WORD, SUBLEQ, WORD, Instruction, Machine, self_modifying, separate
+from looped.theory.macros import MACROS
 
 NAME = re.compile(r"[A-Za-z_]\w*")
 DECLARATIONS = ("cell", "input", "output", "picture")
@@ -150,7 +150,9 @@ class _Assembler:
         code = [self._instruction(part, i, len(instructions)) for i, part in enumerate(instructions)]
         last = code[-1]
         if last.operation not in ("sub", "compare") or last.a != last.b or not self._has_target(instructions[-1]):
-            raise instructions[-1].line.error("the program can run off its end; expected a jump or halt as the last line")
+            raise instructions[-1].line.error(
+                "the program can run off its end; expected a jump or halt as the last line"
+            )
         if self.one_memory:
             words = [word for i in code for word in (i.a, i.b, 3 * i.target)]
             self.memory[: len(words)] = words
@@ -252,7 +254,9 @@ class _Assembler:
 
     def _instruction(self, part: Statement, at: int, count: int) -> Instruction:
         (operation, *operands), line = part.words, part.line
-        sizes = sorted({n for name, n in self.macros if name == operation} | ({2, 3} if operation in self.operations else set()))
+        sizes = sorted(
+            {n for name, n in self.macros if name == operation} | ({2, 3} if operation in self.operations else set())
+        )
         if not sizes:
             known = {name for name, _ in self.macros} | set(self.operations)
             raise line.error(f"unknown instruction {operation!r}{nearest(operation, known)}")

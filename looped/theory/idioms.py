@@ -108,7 +108,7 @@ def off_unless(boolean: Form, size: Number) -> Form:
 
 
 def merged(units: Sequence[Unit]) -> list[Unit]:
-    """The same function with fewer units: those that read the same form become one, which writes what they all write."""
+    """The same function with fewer units: those that read the same form become one, which writes all they write."""
     writes: dict[frozenset[tuple[str, Number]], dict[str, Number]] = {}
     for unit in units:
         reads = frozenset((name, value) for name, value in unit.reads.items() if value)

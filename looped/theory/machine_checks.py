@@ -36,8 +36,7 @@ def in_model(machine: Machine, batch: Batch, *, inverse_temperature: float | Non
     loops = len(batch.memory) * machine.loops
     total = Wrong(0, 0.0)
     for first in range(0, len(batch.inputs), AT_ONCE):
-        some = slice(first, first + AT_ONCE)
-        part = Batch(batch.inputs[some], batch.memory[:, some], batch.counter[:, some], 0)
+        part = batch.part(first, AT_ONCE)
         output = model(torch.from_numpy(part.inputs).double(), num_loops=loops, loop_states=True)
         assert output.loop_states is not None
         found = _compare(machine, part, (state.numpy() for state in output.loop_states))

@@ -21,6 +21,11 @@ class Batch(NamedTuple):
     drawn: int
     """Programs that were drawn; those with a number beyond the word size were left out."""
 
+    def part(self, first: int, count: int) -> "Batch":
+        """So many of the programs, from `first` on."""
+        some = slice(first, first + count)
+        return Batch(self.inputs[some], self.memory[:, some], self.counter[:, some], self.drawn)
+
 
 def random_programs(
     machine: Machine, programs: int, instructions: int, *, seed: int = 0, bound: int | None = None

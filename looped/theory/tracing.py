@@ -22,6 +22,11 @@ class Event(NamedTuple):
     counter: int
     """The counter after it."""
 
+    @property
+    def halts(self) -> bool:
+        """Whether it changed nothing, so that it is executed for ever."""
+        return (self.at, self.before) == (self.counter, self.after)
+
 
 def follow(image: Image, machine: Machine, instructions: int) -> list[Event]:
     """What the interpreter does until the program halts (an instruction that changes nothing), or so many instructions.
@@ -47,7 +52,7 @@ def follow(image: Image, machine: Machine, instructions: int) -> list[Event]:
         if not image.code and not 0 <= counter <= len(cells) - 3:
             raise line.error(f"target {counter}: expected 0 to {len(cells) - 3}; the program runs off its end")
         events.append(Event(at, cell, before, after, counter))
-        if (counter, after) == (at, before):
+        if events[-1].halts:
             break
     return events
 

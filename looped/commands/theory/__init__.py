@@ -10,7 +10,7 @@ from typing import Any
 from looped.commands.arguments import call
 from looped.commands.choice import choose
 from looped.commands.theory.approximation import approximate, memorise, moduli, rate, roughness
-from looped.commands.theory.machine import run
+from looped.commands.theory.machine import machines, pointers, run
 from looped.locks import locked
 
 COMMANDS = {
@@ -22,6 +22,8 @@ COMMANDS = {
         rate,
         roughness,
         run,
+        machines,
+        pointers,
     )
 }
 

@@ -1,5 +1,6 @@
 """Computers as one looped layer: programs, and the checks of the machines (docs/constructions.md)."""
 
+import itertools
 import re
 import time
 from collections.abc import Sequence
@@ -16,12 +17,19 @@ from looped.strict import at_least, check, nearest
 from looped.theory.assembler import Image, assemble
 from looped.theory.computer import execute
 from looped.theory.expressions import compile_expression
+from looped.theory.machine import FOUR, self_modifying, separate
+from looped.theory.machine_checks import in_model, in_whole_numbers
+from looped.theory.pointers import ENCODINGS, FORMATS, largest_right, measure
+from looped.theory.programs import PROGRAMS
+from looped.theory.random_programs import random_programs
 from looped.theory.tracing import Event, expected_states, follow
 
-PROGRAMS = {path.stem: path for path in sorted((Path(assemble.__code__.co_filename).parent / "programs").glob("*.asm"))}
 MOST_LOOPS = 100_000
 MOST_TOKENS = 4096
 SHOWN = 30
+MOST_COLUMNS = 1500
+"""Of the picture of a memory; longer runs show every second instruction, every third, and so on."""
+MACHINES = {"subleq": separate, "four": lambda size: separate(size, FOUR), "self-modifying": self_modifying}
 
 
 def run(
@@ -51,15 +59,15 @@ def run(
     built = image.machine()
     check(built.size <= MOST_TOKENS, f"{name}: cells or instructions", built.size, f"at most {MOST_TOKENS:,}")
     most = MOST_LOOPS if loops is None else loops
-    events = follow(image, built, most // built.loops)
-    halts = bool(events) and (events[-1].at, events[-1].before) == (events[-1].counter, events[-1].after)
+    events = follow(image, built, -(-most // built.loops))
+    halts = events[-1].halts and len(events) * built.loops <= most
     if loops is None and not halts:
-        raise ValueError(f"{name}: does not halt within {most:,} loops; expected --loops N, to see the first N")
+        raise ValueError(f"{name}: does not halt within {most:,} loops; expected --loops N with the most loops to run")
     cost = built.program.circuit.cost()
     print(
-        f"{name}: {len(image.lines)} instructions on the machine {image.kind!r}: one layer, {cost.registers} registers, "
-        f"{cost.heads} heads of size {cost.head_size}, {cost.units} units, {cost.non_zeros} nonzero weights, "
-        f"{built.size} tokens"
+        f"{name}: {len(image.lines)} instructions, {built.size} tokens. Machine {image.kind!r}: one layer, "
+        f"{cost.registers} registers, {cost.heads} heads of size {cost.head_size}, {cost.units} units, "
+        f"{cost.non_zeros} nonzero weights"
     )
     facts = _execute(image, events, most)
     done = facts["loops"] // built.loops
@@ -73,12 +81,18 @@ def run(
     if out:
         content = {"program": name, "inputs": list(input), "machine": image.kind, "tokens": built.size, "halted": halts,
                    "program_instructions": len(image.lines), **cost._asdict(), **facts}  # fmt: skip
-        trace = {"counter": [e.at for e in events], "cell": [e.cell for e in events], "value": [e.after for e in events]}
+        trace = {
+            "counter": [e.at for e in events],
+            "cell": [e.cell for e in events],
+            "value": [e.after for e in events],
+        }
         write_result(out, "run.json", {**content, "trace": trace})
-        memory = np.array([cells for cells, _ in expected_states(image, built, events)][:: built.loops])
+        every = built.loops * -(-len(events) // MOST_COLUMNS)
+        states = itertools.islice(expected_states(image, built, events), built.loops - 1, None, every)
         names = [image.name(address) for address in range(len(image.memory))]
+        memory = np.array([cells[: len(names)] for cells, _ in states])
         counters = [event.at for event in events]
-        write_result(out, "memory.svg", machine_figures.memory(memory[:, : len(names)], names, counters, built.loops))
+        write_result(out, "memory.svg", machine_figures.memory(memory, names, counters, built.loops))
     if not halts:
         raise ValueError(f"{name}: has not halted after --loops {loops}")
 
@@ -90,10 +104,12 @@ def _source(program: str) -> tuple[str, str]:
         path = PROGRAMS[program]
     if path.is_file():
         return path.read_text(errors="replace"), path.name
-    if re.fullmatch(r"[\d\s()*+-]+", program):
+    if re.fullmatch(r"[\d\s()*+/%^.<>=-]+", program):
         return compile_expression(program), "expression"
-    known = ", ".join(PROGRAMS)
-    raise ValueError(f"{program}: no such file or example{nearest(program, PROGRAMS)}; expected one of {known}")
+    raise ValueError(
+        f"program {program!r}: no such file{nearest(program, PROGRAMS)}; expected a file, an expression on whole "
+        f"numbers, or one of {', '.join(PROGRAMS)}"
+    )
 
 
 def _execute(image: Image, events: Sequence[Event], loops: int) -> dict[str, Any]:
@@ -120,7 +136,7 @@ def _execute(image: Image, events: Sequence[Event], loops: int) -> dict[str, Any
             for kind, found in (("model", state[:, columns]), ("circuit in whole numbers", exact[:, columns])):
                 if (found[:, 0] != memory).any() or (found[:, 1] != counter).any():
                     raise RuntimeError(f"the {kind} differs from the interpreter after loop {done}")
-    if done < len(events) * machine.loops:
+    if done < min(loops, len(events) * machine.loops):
         raise RuntimeError(f"the model stopped after {done} loops, before the interpreter")
     result = {name: [int(memory[cell]) for cell in image.names[name]] for name in image.results}
     return {"loops": done, "model_seconds": seconds[0], "whole_seconds": seconds[1], "result": result}
@@ -128,7 +144,9 @@ def _execute(image: Image, events: Sequence[Event], loops: int) -> dict[str, Any
 
 def _steps(image: Image, events: Sequence[Event], loops: int) -> Table:
     """The first and last instructions of a run."""
-    table = Table("loop", "line", "instruction", "changes", "continues at line", title="counter and changed cells by loop")
+    table = Table(
+        "loop", "line", "instruction", "changes", "continues at line", title="counter and changed cells by loop"
+    )
     shown = range(len(events))
     skipped = len(events) - SHOWN
     for i in shown:
@@ -155,3 +173,91 @@ def _print_results(image: Image, result: dict[str, list[int]]) -> None:
             table.add_row(name, " ".join(map(str, values)))
     if table.row_count:
         print_table(table)
+
+
+def machines(
+    programs: int = 1000, model_programs: int = 300, softmax_programs: int = 40, seed: int = 0, out: Path | None = None
+) -> None:
+    """Compare random programs on each machine with an interpreter after every loop, and count the example programs.
+
+    Args:
+        programs: random programs of 60 instructions for each machine and size, in whole numbers.
+        model_programs: how many of them also run in the model, in float64.
+        softmax_programs: random programs of 50 instructions for each machine, size and inverse temperature.
+        seed: of the random programs.
+        out: folder for machines.json.
+    """
+    at_least(1, programs=programs, model_programs=model_programs, softmax_programs=softmax_programs)
+    at_least(0, seed=seed)
+    sizes = [{"machine": kind, **build(8).program.circuit.cost()._asdict(), "loops_per_instruction": build(8).loops}
+             for kind, build in MACHINES.items()]  # fmt: skip
+    _print_rows("the machines", sizes)
+    random = []
+    for kind, build in MACHINES.items():
+        for size in (8, 24, 60):
+            machine = build(size)
+            batch = random_programs(machine, programs, 60, seed=seed)
+            some = batch.part(0, model_programs)
+            random.append({
+                "machine": kind, "tokens": size, "drawn": batch.drawn, "programs": len(batch.inputs),
+                "wrong": in_whole_numbers(machine, batch).programs, "programs_in_model": len(some.inputs),
+                "wrong_in_model": in_model(machine, some).programs,
+            })  # fmt: skip
+    _print_rows("random programs, 60 instructions, memory and all counters compared after every loop", random)
+    softmax = []
+    for kind, build in MACHINES.items():
+        for size in (16, 64, 256):
+            machine = build(size)
+            batch = random_programs(machine, softmax_programs, 50, seed=seed, bound=machine.bound // 16)
+            for temperature in (4, 8, 12, 16, 24, 32, 40):
+                wrong = in_model(machine, batch, inverse_temperature=temperature)
+                softmax.append({
+                    "machine": kind, "tokens": size, "inverse_temperature": temperature,
+                    "programs": softmax_programs, "wrong": wrong.programs, "error": wrong.error,
+                })  # fmt: skip
+    _print_rows("softmax: wrong programs by inverse temperature", softmax)
+    examples = [_example(name, path) for name, path in PROGRAMS.items()]
+    _print_rows("example programs: instructions in the program, and executed until it halts", examples)
+    if out:
+        write_result(out, "machines.json", {"seed": seed, "sizes": sizes, "random": random, "softmax": softmax,
+                                            "examples": examples})  # fmt: skip
+
+
+def pointers(out: Path | None = None) -> None:
+    """Compare four encodings of a pointer: head size, gap of scores, inverse temperature, and the largest exact size.
+
+    Args:
+        out: folder for pointers.json and pointers.svg.
+    """
+    rows = [measure(name, 2**k) for name in ENCODINGS for k in range(2, 12)]
+    chosen = [row._asdict() for row in rows if row.n in (16, 256, 2048)]
+    _print_rows("inverse temperature for an error of 1e-6", chosen)
+    limits = [{"encoding": name, **{kind: largest_right(name, dtype) for kind, dtype in FORMATS.items()}}
+              for name in ENCODINGS]  # fmt: skip
+    _print_rows("largest number of positions, of powers of two up to 4,096, with every read right", limits)
+    if out:
+        content = [row._asdict() for row in rows]
+        write_result(out, "pointers.json", {"error": 1e-6, "temperatures": content, "largest": limits})
+        write_result(out, "pointers.svg", machine_figures.pointers(content, limits))
+
+
+def _example(name: str, path: Path) -> dict[str, Any]:
+    """The instructions of an example program on both machines, with the program's own inputs."""
+    row: dict[str, Any] = {"program": name}
+    for kind in ("subleq", "four", "self-modifying"):
+        text = path.read_text()
+        if kind != "self-modifying" and "machine self-modifying" in text:
+            continue
+        image = assemble(text, path.name, kind)
+        row |= {f"{kind}_instructions": len(image.lines), f"{kind}_tokens": image.machine().size,
+                f"{kind}_executed": len(follow(image, image.machine(), MOST_LOOPS))}  # fmt: skip
+    return row
+
+
+def _print_rows(title: str, rows: Sequence[dict[str, Any]]) -> None:
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    table = Table(*(name.replace("_", " ") for name in names), title=title)
+    for row in rows:
+        values = [row.get(name, "") for name in names]
+        table.add_row(*(f"{value:,.4g}" if isinstance(value, float) else str(value) for value in values))
+    print_table(table)
