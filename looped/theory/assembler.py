@@ -14,6 +14,7 @@ from looped.theory.macros import MACROS
 
 NAME = re.compile(r"[A-Za-z_]\w*")
 DECLARATIONS = ("cell", "input", "output", "picture")
+BOUNDS = {"subleq": WORD, "four": WORD, "self-modifying": SHORT_WORD}
 MOST_CELLS = 1_000_000
 """Of one name."""
 
@@ -70,6 +71,11 @@ class Image(NamedTuple):
     results: dict[str, int]
     """The names to show at the end, with the width of a picture, or 0."""
 
+    @property
+    def bound(self) -> int:
+        """The word size of its machine."""
+        return BOUNDS[self.kind]
+
     def machine(self) -> Machine:
         """The machine of exactly the size of this program."""
         size = max(len(self.memory), len(self.code))
@@ -116,7 +122,7 @@ class _Assembler:
         self.file, self.kind = file, kind
         self.one_memory = kind == "self-modifying"
         self.operations = tuple(FOUR) if kind == "four" else tuple(SUBLEQ)
-        self.bound = SHORT_WORD if self.one_memory else WORD
+        self.bound = BOUNDS[kind]
         self.macros: dict[tuple[str, int], Macro] = {}
         self.declared: dict[str, Declaration] = {}
         self.calls = 0

@@ -28,17 +28,17 @@ class Halted(ExitRule):
         return same & (len(states) == self.loops), states
 
 
-@torch.no_grad()
 def execute(
-    machine: Machine, inputs: Int64[np.ndarray, "size inputs"], loops: int
+    machine: Machine, inputs: Int64[np.ndarray, "size inputs"], loops: int, *, chunk: int = CHUNK
 ) -> Iterator[Float64[np.ndarray, "chunk size registers"]]:
-    """The states after each loop of the model, in chunks, until the program halts; at most `loops`."""
+    """The states after each loop of the model, an even number in each chunk, until the program halts or `loops`."""
     model = write(machine.program, machine.size)
     rows, state = torch.from_numpy(inputs)[None].double(), None
-    for first in range(0, loops, CHUNK):
-        asked = min(CHUNK, loops - first)
+    for first in range(0, loops, chunk):
+        asked = min(chunk, loops - first)
         rule = Halted(loops=machine.loops)
-        output = model(rows, num_loops=asked, initial_state=state, exit_rule=rule, loop_states=True)
+        with torch.no_grad():
+            output = model(rows, num_loops=asked, initial_state=state, exit_rule=rule, loop_states=True)
         assert output.loop_states is not None
         state, states = output.state, output.loop_states[:, 0].numpy()
         yield states

@@ -184,8 +184,9 @@ def largest_sum(layer: Layer, largest: dict[str, int]) -> int:
         return sum(abs(value) * largest[name] for name, value in f.items())
 
     scores = [sum(size(q) * size(k) for q, k in zip(h.query, h.key, strict=True)) for h in layer.heads]
-    writes = [
-        largest[name] + sum(abs(unit.writes.get(name, 0)) * size(unit.reads) for unit in layer.units)
-        for name in largest
-    ]
-    return max(*scores, *writes)
+    written = dict(largest)
+    for unit in layer.units:
+        hidden = size(unit.reads)
+        for name, factor in unit.writes.items():
+            written[name] += abs(factor) * hidden
+    return max(*scores, *written.values())

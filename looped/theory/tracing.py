@@ -28,31 +28,31 @@ class Event(NamedTuple):
         return (self.at, self.before) == (self.counter, self.after)
 
 
-def follow(image: Image, machine: Machine, instructions: int) -> list[Event]:
+def follow(image: Image, instructions: int) -> list[Event]:
     """What the interpreter does until the program halts (an instruction that changes nothing), or so many instructions.
 
     Raises:
         ValueError: a number leaves the word size, or, with one memory, an address leaves the memory.
     """
     steps = interpret(image.memory, image.code) if image.code else interpret_image(image.memory)
-    cells, counter, events = image.memory, 0, []
+    cells, counter, events, bound = image.memory, 0, [], image.bound
     while len(events) < instructions:
         at = counter
-        line = image.line(at)
         for address in () if image.code else cells[at : at + 2]:
             if not 0 <= address < len(cells):
-                raise line.error(f"address {address}: expected 0 to {len(cells) - 1}")
+                raise image.line(at).error(f"address {address}: expected 0 to {len(cells) - 1}")
         cell = image.code[at].b if image.code else cells[at + 1]
         before = cells[cell]
         counter, cells = next(steps)
         after = cells[cell]
-        if abs(after) > machine.bound:
-            name = image.name(cell)
-            raise line.error(f"{name} becomes {after}; expected at most {machine.bound:,} in size, the word size")
+        if abs(after) > bound:
+            found = f"{image.name(cell)} becomes {after}"
+            raise image.line(at).error(f"{found}; expected at most {bound:,} in size, the word size")
         if not image.code and not 0 <= counter <= len(cells) - 3:
-            raise line.error(f"target {counter}: expected 0 to {len(cells) - 3}; the program runs off its end")
+            ends = f"target {counter}: expected 0 to {len(cells) - 3}"
+            raise image.line(at).error(f"{ends}; the program runs off its end")
         events.append(Event(at, cell, before, after, counter))
-        if events[-1].halts:
+        if (counter, after) == (at, before):
             break
     return events
 

@@ -26,6 +26,9 @@ OPTIONS = {
     "moduli": {"d", "N", "deltas", "p", "grid", "num-loops", "out"},
     "rate": {"d", "N", "n", "kinds", "p", "samples", "out"},
     "roughness": {"n", "samples", "out"},
+    "run": {"input", "machine", "loops", "out"},
+    "machines": {"programs", "model-programs", "softmax-programs", "seed", "out"},
+    "pointers": {"out"},
 }  # fmt: skip
 FILE = """
 import torch

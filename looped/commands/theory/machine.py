@@ -59,7 +59,7 @@ def run(
     built = image.machine()
     check(built.size <= MOST_TOKENS, f"{name}: cells or instructions", built.size, f"at most {MOST_TOKENS:,}")
     most = MOST_LOOPS if loops is None else loops
-    events = follow(image, built, -(-most // built.loops))
+    events = follow(image, -(-most // built.loops))
     halts = events[-1].halts and len(events) * built.loops <= most
     if loops is None and not halts:
         raise ValueError(f"{name}: does not halt within {most:,} loops; expected --loops N with the most loops to run")
@@ -183,12 +183,12 @@ def machines(
     Args:
         programs: random programs of 60 instructions for each machine and size, in whole numbers.
         model_programs: how many of them also run in the model, in float64.
-        softmax_programs: random programs of 50 instructions for each machine, size and inverse temperature.
+        softmax_programs: random programs of 50 instructions for each machine, size and inverse temperature; 0 is none.
         seed: of the random programs.
         out: folder for machines.json.
     """
-    at_least(1, programs=programs, model_programs=model_programs, softmax_programs=softmax_programs)
-    at_least(0, seed=seed)
+    at_least(1, programs=programs, model_programs=model_programs)
+    at_least(0, softmax_programs=softmax_programs, seed=seed)
     sizes = [{"machine": kind, **build(8).program.circuit.cost()._asdict(), "loops_per_instruction": build(8).loops}
              for kind, build in MACHINES.items()]  # fmt: skip
     _print_rows("the machines", sizes)
@@ -205,17 +205,18 @@ def machines(
             })  # fmt: skip
     _print_rows("random programs, 60 instructions, memory and all counters compared after every loop", random)
     softmax = []
-    for kind, build in MACHINES.items():
+    for kind, build in MACHINES.items() if softmax_programs else ():
         for size in (16, 64, 256):
             machine = build(size)
             batch = random_programs(machine, softmax_programs, 50, seed=seed, bound=machine.bound // 16)
-            for temperature in (4, 8, 12, 16, 24, 32, 40):
+            for temperature in (4.0, 8.0, 12.0, 16.0, 24.0, 32.0, 40.0):
                 wrong = in_model(machine, batch, inverse_temperature=temperature)
                 softmax.append({
                     "machine": kind, "tokens": size, "inverse_temperature": temperature,
                     "programs": softmax_programs, "wrong": wrong.programs, "error": wrong.error,
                 })  # fmt: skip
-    _print_rows("softmax: wrong programs by inverse temperature", softmax)
+    if softmax:
+        _print_rows("softmax: wrong programs by inverse temperature", softmax)
     examples = [_example(name, path) for name, path in PROGRAMS.items()]
     _print_rows("example programs: instructions in the program, and executed until it halts", examples)
     if out:
@@ -250,7 +251,7 @@ def _example(name: str, path: Path) -> dict[str, Any]:
             continue
         image = assemble(text, path.name, kind)
         row |= {f"{kind}_instructions": len(image.lines), f"{kind}_tokens": image.machine().size,
-                f"{kind}_executed": len(follow(image, image.machine(), MOST_LOOPS))}  # fmt: skip
+                f"{kind}_executed": len(follow(image, MOST_LOOPS))}  # fmt: skip
     return row
 
 
