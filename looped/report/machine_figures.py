@@ -54,10 +54,11 @@ def pointers(rows: Sequence[Mapping[str, Any]], limits: Sequence[Mapping[str, An
             (limit,) = (row for row in limits if row["encoding"] == name)
             right.plot(formats, [limit[kind] for kind in formats], color=color, marker=marker, ls=dash)
         left.set(xscale="log", yscale="log", xlabel="positions", ylabel="inverse temperature needed")
-        right.set(yscale="log", ylabel="largest number of positions")
+        right.set(yscale="log", ylabel="largest number of positions (of 4,096)")
         right.margins(x=0.15)
-        for axis, steps in ((left.xaxis, (1,)), (left.yaxis, (1,)), (right.yaxis, (1,))):
-            axis.set_major_locator(LogLocator(subs=steps))
+        powers = FixedLocator([4**k for k in range(1, 7)])
+        for axis, locator in ((left.xaxis, powers), (left.yaxis, LogLocator()), (right.yaxis, powers)):
+            axis.set_major_locator(locator)
             axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
             axis.set_minor_locator(NullLocator())
         figure.legend(loc="outside lower left", ncols=4)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from looped.strict import nearest
-from looped.theory.machine import FOUR, SHORT_WORD, SUBLEQ, WORD, Instruction, Machine, self_modifying, separate
+from looped.theory.machine import FOUR, MACHINES, SHORT_WORD, SUBLEQ, WORD, Instruction, Machine
 from looped.theory.macros import MACROS
 
 NAME = re.compile(r"[A-Za-z_]\w*")
@@ -78,10 +78,7 @@ class Image(NamedTuple):
 
     def machine(self) -> Machine:
         """The machine of exactly the size of this program."""
-        size = max(len(self.memory), len(self.code))
-        if self.kind == "self-modifying":
-            return self_modifying(size)
-        return separate(size, FOUR if self.kind == "four" else SUBLEQ)
+        return MACHINES[self.kind](max(len(self.memory), len(self.code)))
 
     def line(self, counter: int) -> Line:
         """The line of the instruction at this counter."""

@@ -8,7 +8,7 @@ address, and nothing has to be broadcast. Both possible next instructions are fe
 because one layer of units can test one integer condition only. These two rules make one layer enough.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -128,6 +128,11 @@ def separate(size: int, operations: dict[str, Operation] = SUBLEQ, bound: int = 
     return _machine(registers, heads, units, {}, ("m", *stored, *now), size, bound, largest, tuple(operations))
 
 
+def four(size: int, bound: int = WORD) -> Machine:
+    """The machine of four operations, which is `separate` with them."""
+    return separate(size, FOUR, bound)
+
+
 def self_modifying(size: int, bound: int = SHORT_WORD) -> Machine:
     """SUBLEQ with instructions in the same cells as data: one layer, two loops an instruction (fetch, execute).
 
@@ -190,3 +195,7 @@ def largest_sum(layer: Layer, largest: dict[str, int]) -> int:
         for name, factor in unit.writes.items():
             written[name] += abs(factor) * hidden
     return max(*scores, *written.values())
+
+
+MACHINES: dict[str, Callable[[int], Machine]] = {"subleq": separate, "four": four, "self-modifying": self_modifying}
+"""By kind: a machine with a number of tokens, and with the default word size."""

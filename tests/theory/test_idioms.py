@@ -36,6 +36,16 @@ def test_clear_and_add():
         assert after(idioms.add({"x": 1}, {"r": 1}), {"x": x})["r"] == max(x, 0)
 
 
+def test_merged():
+    """Two conditional sums that share the second half of their condition need three units instead of four."""
+    above = [*idioms.if_at_least({"e": 1}, {"x": 1}, B, {"r": 1}), *idioms.if_at_least({"e": 1}, {"y": 1}, B, {"r": 2})]
+    units = idioms.merged(above)
+    assert (len(above), len(units)) == (4, 3)
+    for (e, x), y in itertools.product(pairs(), (-3, 0, 2)):
+        given = {"e": e, "x": x, "y": y}
+        assert after(units, given)["r"] == after(above, given)["r"] == (x + 2 * y) * (e >= 0)
+
+
 @pytest.mark.parametrize("b", [0, 1])
 def test_conditions_with_a_boolean(b):
     gate = idioms.off_unless({"b": 1}, 4 * B * (B + 2))

@@ -8,12 +8,10 @@ import pytest
 import torch
 
 from looped.theory.circuit import Cost
-from looped.theory.machine import FOUR, WORD, Instruction, self_modifying, separate
+from looped.theory.machine import MACHINES, WORD, Instruction, separate
 from looped.theory.machine_checks import Wrong, in_model, in_whole_numbers
 from looped.theory.pointers import largest_right, measure
 from looped.theory.random_programs import random_programs
-
-BUILD = {"subleq": separate, "four": lambda size: separate(size, FOUR), "self-modifying": self_modifying}
 
 
 @pytest.mark.parametrize(
@@ -24,15 +22,15 @@ BUILD = {"subleq": separate, "four": lambda size: separate(size, FOUR), "self-mo
     }.items(),
 )  # fmt: skip
 def test_sizes(kind: str, cost: Cost):
-    assert BUILD[kind](5).program.circuit.cost() == BUILD[kind](60).program.circuit.cost() == cost
-    assert BUILD[kind](5).loops == (2 if kind == "self-modifying" else 1)
+    assert MACHINES[kind](5).program.circuit.cost() == MACHINES[kind](60).program.circuit.cost() == cost
+    assert MACHINES[kind](5).loops == (2 if kind == "self-modifying" else 1)
 
 
-@pytest.mark.parametrize("kind", BUILD)
+@pytest.mark.parametrize("kind", MACHINES)
 def test_random_programs(kind: str):
     """200 programs and more on each machine, compared after every loop."""
     for size, programs in ((1, 5), (2, 15), (8, 150), (24, 30)):
-        machine = BUILD[kind](size)
+        machine = MACHINES[kind](size)
         batch = random_programs(machine, programs, 20, seed=size)
         assert in_whole_numbers(machine, batch) == Wrong(0, 0.0)
         assert in_model(machine, batch.part(0, 10)) == Wrong(0, 0.0)
@@ -78,7 +76,7 @@ def test_numbers_out_of_range():
         machine.inputs([0, -WORD - 1], [halt])
     with pytest.raises(ValueError, match=r"4 cells, 1 instructions: expected at most 3"):
         machine.inputs([0] * 4, [halt])
-    for build in BUILD.values():
+    for build in MACHINES.values():
         with pytest.raises(ValueError, match=r"machine of 1,000,000,000 tokens .* expected below 9.01e\+15"):
             build(10**9)
     large = separate(3, bound=2**47)

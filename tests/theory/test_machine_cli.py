@@ -46,6 +46,8 @@ def test_run(folder: Path, capsys: pytest.CaptureFixture[str]):
 
 
 def test_other_machines_and_pictures(folder: Path, capsys: pytest.CaptureFixture[str]):
+    assert theory("run", "3 + 4 * 5") == 0
+    assert "37 loops" in capsys.readouterr().out
     assert theory("run", "3 + 2 * -2", "--machine", "four") == 0
     assert "result │ -1" in capsys.readouterr().out
     text = "machine self-modifying\npicture p 3 1 0 0 2*0 1\ncell x\nput: sub -1 p+1\nsub -3 put+1\nsub x x put\nhalt\n"

@@ -17,7 +17,7 @@ from looped.strict import at_least, check, nearest
 from looped.theory.assembler import Image, assemble
 from looped.theory.computer import execute
 from looped.theory.expressions import compile_expression
-from looped.theory.machine import FOUR, self_modifying, separate
+from looped.theory.machine import MACHINES
 from looped.theory.machine_checks import in_model, in_whole_numbers
 from looped.theory.pointers import ENCODINGS, FORMATS, largest_right, measure
 from looped.theory.programs import PROGRAMS
@@ -29,7 +29,6 @@ MOST_TOKENS = 4096
 SHOWN = 30
 MOST_COLUMNS = 1500
 """Of the picture of a memory; longer runs show every second instruction, every third, and so on."""
-MACHINES = {"subleq": separate, "four": lambda size: separate(size, FOUR), "self-modifying": self_modifying}
 
 
 def run(
