@@ -15,8 +15,8 @@ from looped.theory.macros import MACROS
 NAME = re.compile(r"[A-Za-z_]\w*")
 DECLARATIONS = ("cell", "input", "output", "picture")
 BOUNDS = {"subleq": WORD, "four": WORD, "self-modifying": SHORT_WORD}
-MOST_CELLS = 1_000_000
-"""Of one name."""
+MOST_CELLS, MOST_CALLS = 1_000_000, 20_000
+"""Cells of one name, and calls of macros in a program."""
 
 
 class Line(NamedTuple):
@@ -247,6 +247,8 @@ class _Assembler:
         if depth == 50:
             raise line.error(f"macro {words[0]!r} calls itself")
         self.calls += 1
+        if self.calls > MOST_CALLS:
+            raise line.error(f"more than {MOST_CALLS:,} calls of macros")
         renamed = {part.label: f"{part.label}%{self.calls}" for part in macro.body if part.label}
         renamed |= dict(zip(macro.parameters, words[1:], strict=True))
         for part in macro.body:

@@ -116,6 +116,7 @@ ERRORS = {
     "end": "f.asm:1: end: expected a line 'macro' before it",
     "macro a\n a\nend\na\nhalt": "f.asm:2: macro 'a' calls itself (in the macro that line 4 calls)",
     "cell x\nmacro two a b\nadd 1 a\nadd 1 b\nend\ntwo x y\nhalt": "f.asm:4: 'y': unknown cell (in the macro that",
+    "".join(f"macro m{i + 1}\nm{i}\nm{i}\nend\n" for i in range(40)) + "m40": "f.asm:18: more than 20,000 calls of",
     "macro a\ncell x\nend": "f.asm:2: cell: expected outside of a macro",
     "picture a x 1\nhalt": "f.asm:1: picture: expected a name, the number of cells in a row, and values",
     "cell a x*1\nhalt": "f.asm:1: 'x*1': expected COUNT*NUMBER",
