@@ -6,7 +6,6 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -26,27 +25,27 @@ def loops_by_class(rows: Sequence[Mapping[str, Any]]) -> bytes:
             axes.plot(row["loops"], y + spread, "o", ms=2.5, mew=0, alpha=0.6, color=SERIES[0][0])
             axes.plot([row["median"]] * 2, [y - 0.4, y + 0.4], color=SERIES[1][0], lw=2)
         axes.set(xscale="log", xlabel="loops; the bar is the median", ylim=(len(rows) - 0.4, -0.6))
-        axes.set_yticks(range(len(rows)), [f"{row['file'].partition('.')[0]} {row['class']}" for row in rows])
+        axes.set_yticks(range(len(rows)), list(map(_name, rows)))
         axes.grid(visible=False, axis="y")
         _plain_numbers(axes.xaxis, (1, 3))
         return _bytes(figure)
 
 
 def candidates(lines: Sequence[Mapping[str, Any]]) -> bytes:
-    """Candidates in all cells after each loop, a line for each puzzle, coloured by its class."""
+    """Candidates in all cells after each loop, a line for each puzzle; the more loops it takes, the brighter."""
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(6.5, 3.8))
+        figure = Figure(figsize=(6.5, 3.6 + 0.06 * len(lines)))
         axes = figure.add_subplot()
-        kinds = list(dict.fromkeys(line["class"] for line in lines))
-        colors = matplotlib.colormaps["viridis"](np.linspace(0, 0.9, len(kinds)))
-        for line in lines:
-            color = colors[kinds.index(line["class"])]
-            axes.step(np.arange(len(line["left"])), line["left"], where="post", color=color, lw=0.9)
-        for kind, color in zip(kinds, colors, strict=True):
-            axes.plot([], [], color=color, label=kind)
-        _loop_axis(axes, max(len(line["left"]) for line in lines))
-        axes.set(ylabel="candidates in all cells")
-        figure.legend(loc="outside right upper", fontsize=8)
+        colors = matplotlib.colormaps["viridis"](np.linspace(0, 0.9, len(lines)))
+        for line, color in zip(sorted(lines, key=lambda line: len(line["left"])), colors, strict=True):
+            axes.step(np.arange(len(line["left"])), line["left"], where="post", color=color, lw=1.2, label=_name(line))
+        axes.set_xscale("symlog", linthresh=10)
+        loops = max(len(line["left"]) for line in lines)
+        axes.set(xlabel="loop", ylabel="candidates in all cells", xlim=(0, loops))
+        axes.set_xticks([n for n in (0, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000) if n < loops])
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        axes.minorticks_off()
+        figure.legend(loc="outside lower left", ncols=3, fontsize=7.5, columnspacing=1.2)
         return _bytes(figure)
 
 
@@ -115,10 +114,5 @@ def grid(possible: np.ndarray, given: np.ndarray) -> bytes:
         return _bytes(figure)
 
 
-def _loop_axis(axes: Axes, loops: int) -> None:
-    """Loops on a scale that is linear up to 10."""
-    axes.set_xscale("symlog", linthresh=10)
-    axes.set(xlabel="loop", xlim=(0, loops))
-    axes.set_xticks([n for n in (0, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if n < loops])
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    axes.minorticks_off()
+def _name(row: Mapping[str, Any]) -> str:
+    return f"{row['file'].partition('.')[0]} {row['class']}"

@@ -27,7 +27,6 @@ from looped.theory.weights import write
 
 BATCH = 64  # puzzles that the model solves together
 SHOWN = 40  # with more puzzles, the table of single puzzles is left out
-DRAWN, LONGEST = 2, 1000  # puzzles of each class that are drawn, and their most loops
 # The states are whole numbers, and much smaller than 10^9: a smaller relative change is none.
 UNCHANGED = StateChange(threshold=1e-9)
 
@@ -105,7 +104,7 @@ def sudoku(
     classes = _classes(items, results)
     _print(program, items, results, classes)
     if len(items) == 1 and not singles_only:
-        print(task.describe(items[0].problem, torch.from_numpy(program.output(results[0].state))))
+        print(task.describe(items[0].problem, torch.from_numpy(program.output(results[0].state[None])[0])))
     right = sum(result.right for result in results)
     oracle = "candidates that an independent program leaves" if singles_only else "solution of an independent solver"
     print(f"{right} of {len(items)} have the {oracle}; {seconds:.1f} s")
@@ -242,21 +241,19 @@ def _print(
 def _write(
     out: Path, facts: dict[str, Any], program: Program, items: Sequence[Item], results: Sequence[Result]
 ) -> None:
-    """The numbers and the figures. Puzzles that are drawn run once more, in whole numbers (int64)."""
-    drawn: dict[tuple[str, str], list[int]] = {(row["file"], row["class"]): [] for row in facts["classes"]}
-    for i, (item, result) in enumerate(zip(items, results, strict=True)):
-        if len(drawn[item.source, item.kind]) < DRAWN and result.loops <= LONGEST:
-            drawn[item.source, item.kind].append(i)
+    """The numbers and the figures. The middle puzzle of each class runs once more, in whole numbers (int64)."""
     lines, equal = [], 0
-    for (_, kind), numbers in drawn.items():
-        for i in numbers:
-            states = _states(program, items[i].problem.given, results[i].loops)
-            equal += bool((states[-1] == results[i].state).all())
-            lines.append({"class": kind, "left": circuit.candidates(program, states).sum((1, 2)).tolist()})
-            if len(items) == 1:
-                grid = circuit.candidates(program, states)
-                write_result(out, "grid.svg", sudoku_figures.grid(grid, items[i].problem.given))
-                write_result(out, "levels.svg", sudoku_figures.levels(circuit.level(program, states)))
+    for row in facts["classes"]:
+        members = [i for i, item in enumerate(items) if (item.source, item.kind) == (row["file"], row["class"])]
+        middle = sorted(members, key=lambda i: results[i].loops)[len(members) // 2]
+        given = items[middle].problem.given
+        states = _states(program, given, results[middle].loops)
+        equal += bool((states[-1] == results[middle].state).all())
+        possible = circuit.candidates(program, states)
+        lines.append({"file": row["file"], "class": row["class"], "left": possible.sum((1, 2)).tolist()})
+        if len(items) == 1:
+            write_result(out, "grid.svg", sudoku_figures.grid(possible, given))
+            write_result(out, "levels.svg", sudoku_figures.levels(circuit.level(program, states)))
     if len(items) > 1:
         write_result(out, "loops.svg", sudoku_figures.loops_by_class(facts["classes"]))
         write_result(out, "candidates.svg", sudoku_figures.candidates(lines))
