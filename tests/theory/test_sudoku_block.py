@@ -1,6 +1,7 @@
 """The block that solves Sudoku, against programs that share nothing with it: sets, plain search, the rules."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -203,3 +204,30 @@ def test_mistakes(words: str, message: str, tmp_path: Path, monkeypatch: pytest.
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert message in error
+
+
+def test_the_chapter_tells_the_stored_numbers():
+    root = Path(__file__).resolve().parents[2]
+    chapter = " ".join((root / "docs/constructions.md").read_text().split())
+    results = root / "results/constructions/sudoku"
+    stored = {path.parent.name: json.loads(path.read_text()) for path in results.glob("*/sudoku.json")}
+    assert set(stored) == set(re.findall(r"--out results/constructions/sudoku/(\w+)", chapter))
+    assert all(content["right"] == content["puzzles"] for content in stored.values())
+    assert all(content["whole_numbers"]["equal"] == len(content["classes"]) for content in stored.values())
+    singles, search = stored["singles"], stored["search"]
+    assert f"In all {singles['puzzles']} runs" in chapter
+    assert f"All {search['puzzles']} solutions" in chapter
+    assert f"took {singles['seconds']:.0f} and {search['seconds']:.0f} seconds" in chapter
+    loops = sum(sum(row["loops"]) for row in search["classes"])
+    assert f"about {1000 * search['seconds'] / loops:.0f} ms for each loop of a puzzle" in chapter
+    of_singles = {(row["file"], row["class"]): row for row in singles["classes"]}
+    for row in search["classes"]:
+        only = of_singles[row["file"], row["class"]]
+        name = f"{row['file'].partition('.')[0]} | {row['class']} | {row['puzzles']}"
+        cells = [f"{of['solved']} | {of['median']:g}, {of['most']}" for of in (only, row)]
+        assert f"| {name} | {' | '.join(cells)} |" in chapter
+    assert f"in at most {max(row['most'] for row in stored['generated']['classes'])} loops" in chapter
+    assert f"after {stored['one']['classes'][0]['most']} loops" in chapter
+    for size in (sudoku.program(3).circuit.cost(), sudoku.program(2).circuit.cost()):
+        assert all(f"{number:,}" in chapter for number in (size.registers, size.units, size.non_zeros))
+    assert search["circuit"] == sudoku.program().circuit.cost()._asdict()
