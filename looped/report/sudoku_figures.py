@@ -6,6 +6,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -99,7 +100,7 @@ def grid(possible: np.ndarray, given: np.ndarray) -> bytes:
     shown = sorted({0, *times} & set(range(last + 1)))
     # 0 is excluded, 1 a candidate, 2 the only candidate, 3 a clue.
     state = possible * (1 + (possible.sum(-1, keepdims=True) == 1)) + possible * (given > 0)[:, None]
-    colors = matplotlib.colors.ListedColormap(["#ffffff", "#9fc9e6", "#0b79bf", "#4a545c"])
+    colors = ListedColormap(["#ffffff", "#9fc9e6", "#0b79bf", "#4a545c"])
     with matplotlib.rc_context({**STYLE, "axes.grid": False}):
         figure = Figure(figsize=(6.5, 4.6))
         for axes, loop in zip(figure.subplots(2, PANELS // 2).ravel(), shown, strict=False):

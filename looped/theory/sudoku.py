@@ -19,8 +19,24 @@ from looped.theory.idioms import add, at_least, clear, is_zero, off_unless
 
 LINES = ("row", "col", "box")
 """The registers with the number of the cell's row, column and box. Their squares are in "row^2" and so on."""
-SCALARS = ("lev", "dl", "con", "CON", "any", "PROG", "multi", "MULT", "ch", "back", "dec", "pick")
-FAMILIES = ("e", "c", "s", "f", "hid", "S", "Hrow", "Hcol", "Hbox", "x", "d")
+SCALARS = {
+    "lev": "the present level; the same in every cell",
+    "dl": "the level at which this cell was decided, or 0",
+    "con": "contradictions here", "CON": "in all cells",
+    "any": "digits to eliminate here", "PROG": "in all cells",
+    "multi": "whether the cell has several candidates", "MULT": "the number of such cells",
+    "ch": "the number of the cell to decide", "pick": "whether it is this one",
+    "back": "whether to go back", "dec": "whether to decide",
+}  # fmt: skip
+DIGITS = {
+    "e": "0 for a candidate, or L + 1",
+    "c": "candidate", "s": "only candidate", "f": "first candidate",
+    "S": "cells solved with the digit, over row, column and box",
+    "Hrow": "cells of the row that may be the digit", "Hcol": "of the column", "Hbox": "of the box",
+    "hid": "in how many of the three this cell is the only one",
+    "x": "to eliminate in this loop",
+    "d": "the digit that was decided",
+}  # fmt: skip
 """Registers that there are for each digit, such as "e1"."""
 
 
@@ -40,7 +56,7 @@ def program(box: int = 3, *, search: bool = True, loops: int = 256) -> Program:
     check(box in (2, 3), "box", box, "2 or 3")
     side = box**2
     digits = range(1, side + 1)
-    own = [f"{family}{k}" for family, k in product(FAMILIES, digits)]
+    own = [f"{family}{k}" for family, k in product(DIGITS, digits)]
     lines: dict[str, Callable[[int], int]] = {
         "row": lambda i: i // side,
         "col": lambda i: i % side,
@@ -62,9 +78,7 @@ def program(box: int = 3, *, search: bool = True, loops: int = 256) -> Program:
 
 def _layers(side: int, *, search: bool) -> Iterator[Layer]:
     cells, digits = side**2, range(1, side + 1)
-    most = cells + 2
-    """A bound of all levels and marks: there are at most as many levels as cells."""
-
+    most = cells + 2  # no level or mark is larger, because each level decides a cell
     count = {f"c{k}": 1 for k in digits}
 
     # 1. The candidates of a cell.
@@ -118,7 +132,7 @@ def _layers(side: int, *, search: bool) -> Iterator[Layer]:
         units += add({e: 1}, {e: -1}, gate=off_unless(newest, most))
         units += add({"lev": 1}, {e: 1}, gate=off_unless(form((1, undone), (1, d), (-1, ONE)), most))
         units += add({d: 1}, {d: -1}, gate=off_unless(undone, 1))
-    scratch = [f"{family}{k}" for family, k in product(FAMILIES, digits) if family not in ("e", "d")]
+    scratch = [f"{family}{k}" for family, k in product(DIGITS, digits) if family not in ("e", "d")]
     units += clear(*scratch, *(name for name in SCALARS if name not in ("lev", "dl", "dec", "back")))
     yield Layer(tuple(units))
 
@@ -128,8 +142,10 @@ def _sum(reads: Mapping[str, str], count: int, line: str | None = None) -> Head:
 
     A head computes means over ties. The values have the factor `count`, because a mean must be a whole number.
     """
-    same = {} if line is None else {"query": ({line: 2}, {"one": 1}), "key": ({line: 1}, {f"{line}^2": -1})}
-    return Head(value=tuple({name: count} for name in reads), writes=tuple(reads.values()), **same)
+    value, writes = tuple({name: count} for name in reads), tuple(reads.values())
+    if line is None:
+        return Head(value, writes)
+    return Head(value, writes, query=({line: 2}, {"one": 1}), key=({line: 1}, {f"{line}^2": -1}))
 
 
 def candidates(program: Program, state: Shaped[Array, "*batch cells registers"]) -> Bool[Array, "*batch cells digits"]:
