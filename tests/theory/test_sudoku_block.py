@@ -103,6 +103,8 @@ def test_search_goes_back():
     for state in states:
         lev, dl = (state[:, :, registers.index(name)] for name in ("lev", "dl"))
         marks = state[:, :, [registers.index(f"e{k}") for k in range(1, 10)]]
+        decisions = state[:, :, [registers.index(f"d{k}") for k in range(1, 10)]]
+        assert (decisions.sum(-1) == (dl > 0)).all()  # each has one digit
         assert (lev == lev[:, :1]).all()  # every cell has the same copy
         assert marks.min() >= 0
         assert (marks.max((1, 2)) <= lev[:, 0] + 1).all()
@@ -161,13 +163,25 @@ def test_command_on_generated_and_typed_puzzles(tmp_path: Path, capsys: pytest.C
 def test_command_on_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     task = Sudoku(SudokuConfig(pool=10, min_clues=30, max_clues=40))
     rows = ["puzzle,level", *("".join(map(str, p)) + f",{'ab'[i % 2]}" for i, p in enumerate(task.pool.puzzles))]
-    (tmp_path / "rated.csv").write_text("\n".join(rows))
+    (tmp_path / "rated.csv").write_text("\n".join([*rows, "11" + 79 * "." + ",b"]))
     scores = [{"group": "a", "num_loops": n, "metric": "board", "value": 0.5, "low": 0, "high": 1, "n": 9,
                "split": "test", "trained_loops": 8, "step": 1, "flops_per_example": 1} for n in (1, 4)]  # fmt: skip
     (tmp_path / "eval.jsonl").write_text("".join(json.dumps(row) + "\n" for row in scores))
-    words = ["--singles-only", "--sample", "3", "--beside", str(tmp_path), "--out", f"{tmp_path}/out"]
+    words = [
+        "--singles-only",
+        "--sample",
+        "3",
+        "--beside",
+        str(tmp_path),
+        "--on-bad-row",
+        "skip",
+        "--out",
+        f"{tmp_path}/out",
+    ]
     assert run(f"{tmp_path}/rated.csv", *words) == 0
-    assert "6 of 6 have the candidates that an independent program leaves" in capsys.readouterr().out
+    out, error = capsys.readouterr()
+    assert "6 of 6 have the candidates that an independent program leaves" in out
+    assert error == f"{tmp_path}/rated.csv: skipped the bad rows in lines 12\n"
     content = json.loads((tmp_path / "out/sudoku.json").read_text())
     assert sorted((row["file"], row["class"], row["puzzles"]) for row in content["classes"]) == [
         ("rated.csv", "a", 3), ("rated.csv", "b", 3),

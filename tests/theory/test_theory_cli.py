@@ -26,7 +26,7 @@ OPTIONS = {
     "moduli": {"d", "N", "deltas", "p", "grid", "num-loops", "out"},
     "rate": {"d", "N", "n", "kinds", "p", "samples", "out"},
     "roughness": {"n", "samples", "out"},
-    "sudoku": {"singles-only", "box", "sample", "loops", "seed", "beside", "out"},
+    "sudoku": {"singles-only", "box", "sample", "loops", "seed", "on-bad-row", "beside", "out"},
 }  # fmt: skip
 FILE = """
 import torch

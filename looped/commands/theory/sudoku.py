@@ -62,6 +62,7 @@ def sudoku(
     sample: int | None = None,
     loops: int = 20_000,
     seed: int = 0,
+    on_bad_row: Literal["stop", "skip"] = "stop",
     beside: Path | None = None,
     out: Path | None = None,
 ) -> None:
@@ -76,6 +77,7 @@ def sudoku(
             default is all, or 20 generated ones.
         loops: the most loops for a puzzle.
         seed: seed of the random puzzles.
+        on_bad_row: stop at a row that is not a puzzle with exactly one solution, or skip and name it.
         beside: run folder of a trained model with scores on the same classes, for the figure trained.svg.
         out: folder for sudoku.json and figures: loops.svg and candidates.svg, or of a single puzzle grid.svg and
             levels.svg.
@@ -87,7 +89,7 @@ def sudoku(
     trained = _trained(beside)
     settings: Any = TASKS["sudoku"].Config
     task = TASKS["sudoku"](settings(box=box, pool=sample or 20, pool_seed=seed))
-    items = list(_items(task, puzzles, sample, np.random.default_rng(seed)))
+    items = list(_items(task, puzzles, sample, np.random.default_rng(seed), on_bad_row))
     program = circuit.program(box, search=not singles_only)
     cost = program.circuit.cost()
     print(
@@ -133,7 +135,13 @@ def _trained(run: Path | None) -> dict[str, list[tuple[int, float]]]:
     return shares
 
 
-def _items(task: Task, names: Sequence[str], sample: int | None, rng: np.random.Generator) -> Iterator[Item]:
+def _items(
+    task: Task,
+    names: Sequence[str],
+    sample: int | None,
+    rng: np.random.Generator,
+    on_bad_row: Literal["stop", "skip"],
+) -> Iterator[Item]:
     """The puzzles that the user named, or generated ones.
 
     Raises:
@@ -149,7 +157,7 @@ def _items(task: Task, names: Sequence[str], sample: int | None, rng: np.random.
         texts["generated"] = ["".join(map(str, cells)) for cells in pool.pool.puzzles.tolist()]
     for source, lines in texts.items():
         of_class: dict[str, list[Any]] = {}
-        for problem in task.read(lines, source, "stop")[0]:
+        for problem in task.read(lines, source, on_bad_row)[0]:
             of_class.setdefault(_class(problem.rating, problem.given), []).append(problem)
         for kind, members in sorted(of_class.items()):
             chosen = range(len(members))
