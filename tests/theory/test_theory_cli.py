@@ -29,6 +29,7 @@ OPTIONS = {
     "run": {"input", "machine", "loops", "out"},
     "machines": {"programs", "model-programs", "softmax-programs", "seed", "out"},
     "pointers": {"out"},
+    "sudoku": {"singles-only", "box", "sample", "loops", "seed", "on-bad-row", "beside", "out"},
 }  # fmt: skip
 FILE = """
 import torch

@@ -11,6 +11,7 @@ from looped.commands.arguments import call
 from looped.commands.choice import choose
 from looped.commands.theory.approximation import approximate, memorise, moduli, rate, roughness
 from looped.commands.theory.machine import machines, pointers, run
+from looped.commands.theory.sudoku import sudoku
 from looped.locks import locked
 
 COMMANDS = {
@@ -24,6 +25,7 @@ COMMANDS = {
         run,
         machines,
         pointers,
+        sudoku,
     )
 }
 
