@@ -109,6 +109,9 @@ def separate(size: int, operations: dict[str, Operation] = SUBLEQ, bound: int = 
         pointer({"pc": 1, "one": 1}, dict(zip(stored, following, strict=True))),
         pointer({"c": 1}, dict(zip(stored, jump, strict=True))),
     )
+    # A gate multiplies the error of its boolean by a number larger than all cells. The signed form of a condition has
+    # room for that error; without a gate, the other form has fewer constants. With hardmax both are exact.
+    signed = bool(several)
     units: list[Unit] = []
     for name, operation in operations.items():
         gate = off_unless({name: 1}, 4 * bound * (size + 2)) if several else None
@@ -117,8 +120,8 @@ def separate(size: int, operations: dict[str, Operation] = SUBLEQ, bound: int = 
             *zip(now, following, jump, strict=True),
             ("pc", form((1, "pc"), (1, ONE)), "c"),
         ]:
-            units += if_at_least(positive, form((1, if_positive)), size, {to: 1}, signed=False, gate=gate)
-            units += if_at_least(others, form((1, if_not)), size, {to: 1}, signed=False, gate=gate)
+            units += if_at_least(positive, form((1, if_positive)), size, {to: 1}, signed=signed, gate=gate)
+            units += if_at_least(others, form((1, if_not)), size, {to: 1}, signed=signed, gate=gate)
         if operation.change:
             most = bound * len(operation.change)
             units += if_zero({"p": 1, "b": -1}, operation.change, most, {"m": 1}, gate=gate)

@@ -42,8 +42,8 @@ def test_merged():
     units = idioms.merged(above)
     assert (len(above), len(units)) == (4, 3)
     for (e, x), y in itertools.product(pairs(), (-3, 0, 2)):
-        given = {"e": e, "x": x, "y": y}
-        assert after(units, given)["r"] == after(above, given)["r"] == (x + 2 * y) * (e >= 0)
+        wanted = (x + 2 * y) * (e >= 0)
+        assert after(units, {"e": e, "x": x, "y": y})["r"] == after(above, {"e": e, "x": x, "y": y})["r"] == wanted
 
 
 @pytest.mark.parametrize("b", [0, 1])

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from looped.theory.circuit import Cost
-from looped.theory.machine import MACHINES, WORD, Instruction, separate
+from looped.theory.machine import MACHINES, WORD, Instruction, four, separate
 from looped.theory.machine_checks import Wrong, in_model, in_whole_numbers
 from looped.theory.pointers import largest_right, measure
 from looped.theory.random_programs import random_programs
@@ -49,6 +49,10 @@ def test_softmax():
         assert in_model(machine, batch, inverse_temperature=12.0).programs == 0
         error = in_model(machine, batch, inverse_temperature=16.0).error
         assert 0 < error < 0.01
+    machine = four(6, bound=2**16)
+    batch = random_programs(machine, 10, 20)
+    assert in_model(machine, batch, inverse_temperature=math.log(8 * 2**16) - 3).programs > 0
+    assert in_model(machine, batch, inverse_temperature=math.log(8 * 2**16) + 3).programs == 0
 
 
 def test_pointers():

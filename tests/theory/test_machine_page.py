@@ -81,12 +81,9 @@ def test_everything_was_right():
     facts = stored("machines/machines.json")
     assert all(row["wrong"] == row["wrong_in_model"] == 0 for row in facts["random"])
     assert sum(row["programs"] for row in facts["random"]) == 9000
-    four = [row for row in facts["softmax"] if row["machine"] == "four" and row["inverse_temperature"] == 40]
-    found = f"Even at 40, {sum(r['wrong'] for r in four)} of its {sum(r['programs'] for r in four)} programs is wrong."
-    assert found in " ".join(PAGE.split())
-    one = [row for row in facts["softmax"] if row["machine"] != "four" and row["inverse_temperature"] >= 12]
-    assert len(one) == 30
-    assert all(row["wrong"] == 0 for row in one)
+    for row in facts["softmax"]:
+        enough = 28 if row["machine"] == "four" else 12
+        assert (row["wrong"] == 0) == (row["inverse_temperature"] >= enough)
 
 
 def test_runs_and_commands():
