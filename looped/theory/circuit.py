@@ -225,7 +225,7 @@ class RunnableLayer:
         return total // count
 
     def _convert(self, values: Array) -> Array:
-        converted = values.astype(self.dtype)
+        converted = _as(self.dtype, values)
         if self.dtype.kind != "f" and (converted != values).any():
             raise ValueError("weights: expected whole numbers for whole arithmetic")
         return converted
@@ -281,7 +281,7 @@ class Program:
         if dtype.kind == "O":
             state = (weight.T[inputs] if self.tokens else inputs @ weight.T) + constant + table
             return fixed_point(state, self.bits)
-        weight, constant, table = (a.astype(dtype) for a in (weight.T, constant, table))
+        weight, constant, table = (_as(dtype, a) for a in (weight.T, constant, table))
         return (weight[inputs] if self.tokens else inputs @ weight) + constant + table
 
     def input_weights(self) -> tuple[Array, Array]:
@@ -350,6 +350,13 @@ def exact(values: Any) -> Array:
     """Numbers as an array of fractions, the input for exact arithmetic."""
     values = np.asarray(values, dtype=object)
     return _array([Fraction(v) for v in values.ravel()], values.shape)
+
+
+def _as(dtype: np.dtype[Any], values: Array) -> Array:
+    try:
+        return values.astype(dtype)
+    except OverflowError:
+        raise ValueError(f"numbers: one is beyond the range of {dtype.name}") from None
 
 
 def _array(values: Any, shape: tuple[int, ...]) -> Array:
