@@ -34,10 +34,10 @@ def error_by_loops(rows: Sequence[Row]) -> bytes:
             points = [(row["loops"], row["error"]) for row in rows if row["kind"] == kind]
             axes.plot(*zip(*points, strict=True), **STYLES[kind], label=kind)
         axes.set(xscale="log", yscale="log", xlabel="loops", ylabel="error")
-        _plain_numbers(axes.xaxis, (1,))
-        _plain_numbers(axes.yaxis)
+        plain_numbers(axes.xaxis, (1,))
+        plain_numbers(axes.yaxis)
 
-    return _svg(draw, columns=2)
+    return svg(draw, columns=2)
 
 
 def precision(rows: Sequence[Row]) -> bytes:
@@ -48,9 +48,9 @@ def precision(rows: Sequence[Row]) -> bytes:
             points = [(row["count"], row[dtype]) for row in rows]
             axes.plot(*zip(*points, strict=True), **STYLES[dtype], label=dtype)
         axes.set(xscale="log", xlabel="labels in the code", ylabel="labels recalled correctly", ylim=(-0.03, 1.03))
-        _plain_numbers(axes.xaxis)
+        plain_numbers(axes.xaxis)
 
-    return _svg(draw, columns=3)
+    return svg(draw, columns=3)
 
 
 def stall(rows: Sequence[Row]) -> bytes:
@@ -60,9 +60,9 @@ def stall(rows: Sequence[Row]) -> bytes:
         for kind in ("plain", "tuned", "radix", "modulated"):
             axes.plot([r["roughness"] for r in rows], [r[kind] for r in rows], **STYLES[kind], label=kind)
         axes.set(yscale="log", xlabel="roughness of the function", ylabel="error")
-        _plain_numbers(axes.yaxis)
+        plain_numbers(axes.yaxis)
 
-    return _svg(draw, columns=2)
+    return svg(draw, columns=2)
 
 
 def life(names: Sequence[str], states: np.ndarray, borders: Sequence[int]) -> bytes:
@@ -92,7 +92,8 @@ def life(names: Sequence[str], states: np.ndarray, borders: Sequence[int]) -> by
         return _bytes(figure)
 
 
-def _svg(draw: Callable[[Axes], None], *, columns: int) -> bytes:
+def svg(draw: Callable[[Axes], None], *, columns: int) -> bytes:
+    """A figure with one panel and its legend below, in so many columns."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(5.2, 3.6))
         axes = figure.add_subplot()
@@ -101,7 +102,7 @@ def _svg(draw: Callable[[Axes], None], *, columns: int) -> bytes:
         return _bytes(figure)
 
 
-def _plain_numbers(axis: Axis, steps: Sequence[int] = (1, 2, 5)) -> None:
+def plain_numbers(axis: Axis, steps: Sequence[int] = (1, 2, 5)) -> None:
     """Ticks of a logarithmic axis as plain numbers instead of powers."""
     axis.set_major_locator(LogLocator(subs=steps))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))

@@ -213,7 +213,7 @@ def measure(kind: str, labels: Labels, bits: int, *, groups: int = 1) -> Size:
     labels, each 0 or 2^B - 1, and their weights are compared.
     """
     others = np.random.default_rng(0).integers(0, 2, (12, *labels.shape))
-    others[0] = 1
+    others[0], others[1] = 1, np.arange(len(labels))[:, None] % 2  # the largest codes and bends of a line
     program = memory(kind, labels, bits, groups=groups)
     sets = [labels, *((2**bits - 1) * others)]
     values = [weights(memory(kind, other, bits, groups=groups)) for other in sets]

@@ -5,6 +5,8 @@ The source is Theorem 3.6 of Xu & Sato (ICML 2025). Errors are L^p errors over u
 """
 
 import dataclasses
+import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -14,12 +16,14 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from looped.models import LoopedTransformer
+from looped.strict import check
 from looped.tasks import Task
 from looped.theory import continuity
 from looped.theory.cells import Cells, Function, evaluate
 from looped.theory.circuit import Array
 from looped.theory.construction import cells_for, construct, loops_of, memorised
 from looped.theory.functions import plateaus
+from looped.theory.memorization import Lattice, quantise_labels
 
 Row = dict[str, Any]
 
@@ -135,6 +139,55 @@ def measure(
                 row["adjacency"] = row["eps"] / max(at.token + at.contextual_others, 1e-300)
         rows.append(row)
     return rows
+
+
+class Resolution(NamedTuple):
+    """Cells and bits of a label with which the error is at most a given one."""
+
+    cells: Cells
+    labels: Lattice
+    bits: int
+    error: float
+
+
+def resolution(
+    f: Function, eps: float, *, dim: int, seq: int, most: int, samples: int = 20_000, seed: int = 0
+) -> Resolution:
+    """The cells (without gaps) and the bits B of a label that reach an L2 error of eps with the fewest bits, K B.
+
+    Args:
+        f: (batch, seq, dim) to the same shape.
+        eps: the error, measured on random sequences.
+        dim: d.
+        seq: N.
+        most: the largest K B allowed.
+        samples: number of sequences.
+        seed: of the sequences.
+
+    Raises:
+        ValueError: K B would be larger; names the smallest error within it.
+    """
+    check(eps > 0, "eps", eps, "a positive number")
+    x = np.random.default_rng(seed).random((samples, seq, dim))
+    wanted, found, least, budget = evaluate(f, x), None, math.inf, most
+    for n in itertools.count(2):
+        cells = Cells(dim, seq, n, gap=False)
+        if cells.count > most:
+            break
+        labels, ids = cells.labels(f), cells.lookup(x)
+        for bits in range(1, min(most // cells.count, 24) + 1):
+            level = quantise_labels(labels, bits)
+            error = lp_error(level.values[ids], wanted)
+            least = min(least, error)
+            if error <= eps:
+                found, most = Resolution(cells, level, bits, error), cells.count * bits - 1
+                break
+    if found is None:
+        raise ValueError(
+            f"eps={eps:g}: needs more than {budget:,} loops, the budget; the smallest error within it is {least:.3g} "
+            f"(d={dim}, N={seq})"
+        )
+    return found
 
 
 def slope(rows: Sequence[Row], kind: str = "plain", last: int = 3) -> float:

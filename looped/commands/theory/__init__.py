@@ -10,12 +10,15 @@ from typing import Any
 from looped.commands.arguments import call
 from looped.commands.choice import choose
 from looped.commands.theory.approximation import approximate, memorise, moduli, rate, roughness
+from looped.commands.theory.memory import compare, memories
 from looped.locks import locked
 
 COMMANDS = {
     function.__name__: function
     for function in (
         approximate,
+        compare,
+        memories,
         memorise,
         moduli,
         rate,
