@@ -1,8 +1,8 @@
 """Every idiom, on every small whole number."""
 
 import itertools
-from collections.abc import Iterator
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,18 +14,15 @@ B = 6
 VALUES = range(-B, B + 1)
 
 
-def after(units: list[Unit], inputs: dict[str, Fraction | int], bias: Form | None = None) -> dict[str, Fraction]:
-    """The registers after one application of the units, in exact arithmetic; r starts at 0."""
+def after(units: list[Unit], inputs: dict[str, Any], bias: Form | None = None) -> dict[str, np.ndarray]:
+    """The registers after one application of the units to numbers or arrays, exactly; r starts at 0."""
     names = tuple(dict.fromkeys([*inputs, "r"]))
     circuit = Circuit(names, (Layer(tuple(units), bias=bias or {}),))
     program = Program(
         circuit, tuple(inputs), {n: {n: 1} for n in inputs}, tuple({n: 1} for n in names), 1, bits=8
     )  # fmt: skip
-    return dict(zip(names, program.run(exact(list(inputs.values()))[None, None])[0, 0], strict=True))
-
-
-def pairs() -> Iterator[tuple[int, int]]:
-    return itertools.product(VALUES, VALUES)
+    columns = np.stack(np.broadcast_arrays(*inputs.values()), axis=-1).reshape(-1, 1, len(inputs))
+    return dict(zip(names, program.run(exact(columns))[:, 0].T, strict=True))
 
 
 def test_clear_and_add():
@@ -39,20 +36,18 @@ def test_clear_and_add():
 @pytest.mark.parametrize("b", [0, 1])
 def test_conditions_with_a_boolean(b):
     gate = idioms.off_unless({"b": 1}, 4 * B * (B + 2))
-    for e, x in pairs():
-        given = {"e": e, "x": x, "b": b}
-        read, written = {"x": 1}, {"r": 3}
-        assert after(idioms.if_at_least({"e": 1}, read, B, written, gate=gate), given)["r"] == 3 * x * b * (e >= 0)
-        assert after(idioms.if_zero({"e": 1}, read, B, written, gate=gate), given)["r"] == 3 * x * b * (e == 0)
-        if x >= 0:
-            units = idioms.if_at_least({"e": 1}, read, B, written, signed=False, gate=gate)
-            assert after(units, given)["r"] == 3 * x * b * (e >= 0)
-            units = idioms.if_zero({"e": 1}, read, B, written, signed=False, gate=gate)
-            assert after(units, given)["r"] == 3 * x * b * (e == 0)
-    for e in VALUES:
-        given = {"e": e, "b": b}
-        assert after(idioms.at_least({"e": 1}, {"r": 1}, gate=gate), given)["r"] == b * (e >= 0)
-        assert after(idioms.is_zero({"e": 1}, {"r": 1}, gate=gate), given)["r"] == b * (e == 0)
+    e, x = np.array(list(itertools.product(VALUES, VALUES))).T
+    given, at, read, writes = {"e": e, "x": x, "b": b}, {"e": 1}, {"x": 1}, {"r": 3}
+    assert (after(idioms.if_at_least(at, read, B, writes, gate=gate), given)["r"] == 3 * x * b * (e >= 0)).all()
+    assert (after(idioms.if_zero(at, read, B, writes, gate=gate), given)["r"] == 3 * x * b * (e == 0)).all()
+    assert (after(idioms.at_least(at, {"r": 1}, gate=gate), given)["r"] == b * (e >= 0)).all()
+    assert (after(idioms.is_zero(at, {"r": 1}, gate=gate), given)["r"] == b * (e == 0)).all()
+    e, x = e[x >= 0], x[x >= 0]
+    given = {"e": e, "x": x, "b": b}
+    units = idioms.if_at_least(at, read, B, writes, signed=False, gate=gate)
+    assert (after(units, given)["r"] == 3 * x * b * (e >= 0)).all()
+    units = idioms.if_zero(at, read, B, writes, signed=False, gate=gate)
+    assert (after(units, given)["r"] == 3 * x * b * (e == 0)).all()
 
 
 @pytest.mark.parametrize("plateau", [False, True])

@@ -28,8 +28,8 @@ FORMULAS = {
     "grouped": "G d numbers of B K/G bits, B K/G + 1 loops",
 }
 LEGEND = (
-    "weights: all that are not zero; numbers: those that depend on the labels. No exact memory has fewer than K B d bits "
-    "in its numbers, or else two sets of labels would have the same weights."
+    "weights: all that are not zero; numbers: those that depend on the labels. The numbers of an exact memory have at "
+    "least K B d bits, or else two sets of labels would have the same weights."
 )
 COLUMNS = ("memory", "G", "layers", "loops", "width", "weights", "numbers", "bits", "numbers x bits", "wrong, exact",
            "wrong, float64", "by derivation")  # fmt: skip
@@ -91,8 +91,10 @@ def compare(
     rows, x = [], np.random.default_rng(1).random((100, seq, dim))
     for wanted, (cells, level, bits, error) in zip(eps, found, strict=True):
         total = cells.count * bits
-        table = Table(*COLUMNS, title=f"{function}, d={dim}, N={seq}: L2 error {error:.4f} <= {wanted:g} with n={cells.n} "
-                      f"cells, K={cells.count:,} labels of B={bits} bits")  # fmt: skip
+        reached = (
+            f"L2 error {error:.4f} <= {wanted:g} with n={cells.n} cells, K={cells.count:,} labels of B={bits} bits"
+        )
+        table = Table(*COLUMNS, title=f"{function}, d={dim}, N={seq}: {reached}")
         facts = {"eps": wanted, "cells": cells.n, "labels": cells.count, "label_bits": bits, "error": error}
         for kind in KINDS:
             row = facts | _row(kind, level.path, bits, round(total**0.5))
