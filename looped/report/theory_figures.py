@@ -92,7 +92,7 @@ def life(names: Sequence[str], states: np.ndarray, borders: Sequence[int]) -> by
         for panel in panels[len(names) :]:
             panel.set_axis_off()
         figure.supxlabel("loop", fontsize=8)
-        return _bytes(figure)
+        return svg_of(figure)
 
 
 def svg(draw: Callable[[Axes], None], *, columns: int) -> bytes:
@@ -102,7 +102,7 @@ def svg(draw: Callable[[Axes], None], *, columns: int) -> bytes:
         axes = figure.add_subplot()
         draw(axes)
         figure.legend(loc="outside lower left", ncols=columns, columnspacing=1.2)
-        return _bytes(figure)
+        return svg_of(figure)
 
 
 def plain_numbers(axis: Axis, steps: Sequence[int] = (1, 2, 5)) -> None:
@@ -112,7 +112,8 @@ def plain_numbers(axis: Axis, steps: Sequence[int] = (1, 2, 5)) -> None:
     axis.set_minor_locator(NullLocator())
 
 
-def _bytes(figure: Figure) -> bytes:
+def svg_of(figure: Figure) -> bytes:
+    """A figure as a file without date or version, the same for the same content."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", facecolor="white", metadata={"Date": None, "Creator": None})
     return buffer.getvalue().replace(INK.encode(), b"#1b2127")

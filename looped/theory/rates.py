@@ -183,10 +183,8 @@ def resolution(
                 found, most = Resolution(cells, level, bits, error), cells.count * bits - 1
                 break
     if found is None:
-        raise ValueError(
-            f"eps={eps:g}: needs more than {budget:,} loops, the budget; the smallest error within it is {least:.3g} "
-            f"(d={dim}, N={seq})"
-        )
+        within = f"the smallest error within it is {least:.3g}" if least < math.inf else "no n is within it"
+        raise ValueError(f"eps={eps:g}: needs more than {budget:,} loops, the budget; {within} (d={dim}, N={seq})")
     return found
 
 

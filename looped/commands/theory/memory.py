@@ -14,6 +14,7 @@ from looped.commands.theory.approximation import Dimension, Tokens, load_checked
 from looped.commands.theory.results import write_result
 from looped.report import memory_figures
 from looped.strict import at_least, check
+from looped.theory.cells import Cells, multisets
 from looped.theory.circuit import Array, Program, exact
 from looped.theory.memories import KINDS, formula, measure, memory, stages, weights
 from looped.theory.rates import resolution
@@ -31,6 +32,8 @@ LEGEND = (
     "weights: all that are not zero; numbers: those that depend on the labels. The numbers of an exact memory have at "
     "least K B d bits, or else two sets of labels would have the same weights."
 )
+MOST_BITS = 200_000  # more takes many minutes, and gigabytes for the deep memory as a model
+STATED = "stated in the papers' abstracts, up to constants and logarithms"
 COLUMNS = ("memory", "G", "layers", "loops", "width", "weights", "numbers", "bits", "numbers x bits", "wrong, exact",
            "wrong, float64", "by derivation")  # fmt: skip
 
@@ -48,10 +51,11 @@ def memories(count: int = 256, dim: Dimension = 1, bits: int = 4, seed: int = 0,
     for name, value, least, most in (("count", count, 3, 4096), ("d", dim, 1, 100), ("bits", bits, 1, 16)):
         check(least <= value <= most, name, value, f"{least} to {most}")
     at_least(0, seed=seed)
+    total = count * bits * dim
+    check(total <= MOST_BITS, "count bits d", total, f"at most {MOST_BITS}")
     labels = np.random.default_rng(seed).integers(0, 2**bits, (count, dim))
     k = np.arange(count).reshape(-1, 1, 1)
     grouped = [("grouped", 2**i) for i in range(1, count.bit_length())]
-    total = count * bits * dim
     rows = []
     table = Table(*COLUMNS, title=f"{count} labels of {bits} bits in {dim} dimensions: {total:,} bits")
     for kind, groups in [*((kind, 1) for kind in KINDS[:-1]), *grouped]:
@@ -60,6 +64,7 @@ def memories(count: int = 256, dim: Dimension = 1, bits: int = 4, seed: int = 0,
         table.add_row(*_cells(rows[-1]))
     table.caption = LEGEND
     print_table(table)
+    print(f"{STATED}: Vardi et al. (2021) {count**0.5:.0f} parameters, sqrt(K), or K / L at depth L")
     if out:
         write_result(out, "memories.json", {"count": count, "dim": dim, "bits": bits, "seed": seed, "rows": rows})
         write_result(out, "trade.svg", memory_figures.trade(rows, total))
@@ -85,27 +90,31 @@ def compare(
     """
     check(bool(eps), "eps", eps, "at least one")
     different(eps=eps)
-    check(2 <= max_loops <= 1_000_000, "max_loops", max_loops, "2 to 1000000")
+    check(2 <= max_loops <= MOST_BITS, "max_loops", max_loops, f"2 to {MOST_BITS}")
+    Cells(dim, seq, 2)  # refuses impossible sizes before the function is called
     f = load_checked(function, dim, seq)
     found = [resolution(f, e, dim=dim, seq=seq, most=max_loops - 1) for e in eps]
     rows, x = [], np.random.default_rng(1).random((100, seq, dim))
     for wanted, (cells, level, bits, error) in zip(eps, found, strict=True):
-        total = cells.count * bits
+        groups = min(cells.count, round((cells.count * bits) ** 0.5))
         reached = (
             f"L2 error {error:.4f} <= {wanted:g} with n={cells.n} cells, K={cells.count:,} labels of B={bits} bits"
         )
         table = Table(*COLUMNS, title=f"{function}, d={dim}, N={seq}: {reached}")
         facts = {"eps": wanted, "cells": cells.n, "labels": cells.count, "label_bits": bits, "error": error}
         for kind in KINDS:
-            row = facts | _row(kind, level.path, bits, round(total**0.5))
+            row = facts | _row(kind, level.path, bits, groups)
             program = memory(kind, level.path, bits, groups=row["groups"], front=stages(cells))
             rows.append(row | _wrong(program, x, level.path[cells.lookup(x)], row))
             table.add_row(*_cells(rows[-1]))
-        table.caption = LEGEND if wanted == eps[-1] else ""
+        table.caption = LEGEND
         print_table(table)
+        size = dim + seq + (seq * multisets(cells)) ** 0.5
+        print(f"{STATED}: Vardi et al. (2021) {cells.count**0.5:.0f} parameters, sqrt(K), or K / L at depth L;")
+        print(f"  Kim et al. (2023) {size:.0f}, d + N + sqrt(N M) for M = {multisets(cells):,} sequences\n")
     if out:
         write_result(out, "compare.json", {"function": function, "dim": dim, "seq": seq, "rows": rows})
-        write_result(out, "error.svg", memory_figures.error_by_depth(rows))
+        write_result(out, "error.svg", memory_figures.error_by_cost(rows))
 
 
 def _row(kind: str, labels: Array, bits: int, groups: int) -> Row:
