@@ -6,7 +6,6 @@ The source is Theorem 3.6 of Xu & Sato (ICML 2025). Errors are L^p errors over u
 
 import dataclasses
 import itertools
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -169,7 +168,7 @@ def resolution(
     """
     check(eps > 0, "eps", eps, "a positive number")
     x = np.random.default_rng(seed).random((samples, seq, dim))
-    wanted, found, least, budget = evaluate(f, x), None, math.inf, most
+    wanted, found, errors, budget = evaluate(f, x), None, [], most
     for n in itertools.count(2):
         cells = Cells(dim, seq, n, gap=False)
         if cells.count > most:
@@ -177,13 +176,12 @@ def resolution(
         labels, ids = cells.labels(f), cells.lookup(x)
         for bits in range(1, min(most // cells.count, 24) + 1):
             level = quantise_labels(labels, bits)
-            error = lp_error(level.values[ids], wanted)
-            least = min(least, error)
-            if error <= eps:
-                found, most = Resolution(cells, level, bits, error), cells.count * bits - 1
+            errors.append(lp_error(level.values[ids], wanted))
+            if errors[-1] <= eps:
+                found, most = Resolution(cells, level, bits, errors[-1]), cells.count * bits - 1
                 break
     if found is None:
-        within = f"the smallest error within it is {least:.3g}" if least < math.inf else "no n is within it"
+        within = f"the smallest error within it is {min(errors):.3g}" if errors else "no n is within it"
         raise ValueError(f"eps={eps:g}: needs more than {budget:,} loops, the budget; {within} (d={dim}, N={seq})")
     return found
 

@@ -61,6 +61,30 @@ def test_resolution_reaches_the_error_with_the_fewest_bits():
     assert resolution(waves, 0.2, dim=1, seq=2, most=total).cells == found.cells
 
 
+def test_the_numbers_of_the_chapter():
+    page = (ROOT / "docs/constructions.md").read_text()
+    folder = ROOT / "results/constructions/memories"
+    random = json.loads((folder / "memories.json").read_text())
+    waves = json.loads((folder / "compare.json").read_text())
+    sizes = ("layers", "loops", "weights", "numbers", "bits")
+    for row in random["rows"]:
+        grouped = row["kind"] == "grouped"
+        columns = (row["layers"], row["loops"], row["width"], *(row[name] for name in sizes[2:]))
+        line = f"| {row['kind']} | {row['groups'] if grouped else ''} | ".replace("|  |", "| |")
+        line += " | ".join(f"{v:,}" for v in (*columns, row["numbers"] * row["bits"]))
+        assert line in page or (grouped and row["groups"] not in (4, 32, 256))
+    for row in waves["rows"]:
+        name = f"grouped, G={row['groups']}" if row["kind"] == "grouped" else row["kind"]
+        line = f"| {name} | " + " | ".join(f"{row[size]:,}" for size in sizes) + " |"
+        assert line in page
+        assert f"| {row['error']:.4f} | {row['cells']} | {row['labels']:,} | {row['label_bits']} |" in page
+    for kind in ("modulated", "grouped"):
+        first, last = [row for row in waves["rows"] if row["kind"] == kind][-2:]
+        exponent = np.log(last["error"] / first["error"]) / np.log(last["depth"] / first["depth"])
+        assert f"{exponent:.3f}" in page
+    assert not any(row["exact_wrong"] or row.get("model_wrong") for row in random["rows"] + waves["rows"])
+
+
 @pytest.mark.parametrize(
     ("command", "message"),
     [
