@@ -1,6 +1,7 @@
 """Figures of the memories. Each function returns the content of an SVG file."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -10,7 +11,7 @@ from matplotlib.figure import Figure
 from looped.report.figures import INK, SERIES, STYLE
 from looped.report.theory_figures import Row, plain_numbers, svg, svg_of
 
-STYLES = {
+STYLES: dict[str, dict[str, Any]] = {
     kind: dict(zip(("color", "marker", "ls"), style, strict=True))
     for kind, style in zip(("wide", "deep", "modulated", "digits", "grouped"), SERIES, strict=False)
 }

@@ -74,8 +74,9 @@ def life(names: Sequence[str], states: np.ndarray, borders: Sequence[int]) -> by
     columns = 3
     rows = -(-len(names) // columns)
     height = 1.0 * rows + 0.4
-    small = {"font.size": 8, "axes.titlesize": 8, "lines.linewidth": 1.1}
-    with matplotlib.rc_context({**STYLE, **small, "figure.constrained_layout.use": False}):  # slow with many panels
+    style: dict[Any, Any] = {**STYLE, "font.size": 8, "axes.titlesize": 8, "lines.linewidth": 1.1}
+    style["figure.constrained_layout.use"] = False  # slow with many panels
+    with matplotlib.rc_context(style):
         figure = Figure(figsize=(6.5, height))
         figure.subplots_adjust(0.06, 0.5 / height, 0.98, 1 - 0.2 / height, wspace=0.25, hspace=0.5)
         panels = figure.subplots(rows, columns, sharex=True, squeeze=False).ravel()

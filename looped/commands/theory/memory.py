@@ -121,16 +121,17 @@ def compare(
 def _row(kind: str, labels: Array, bits: int, groups: int) -> Row:
     """What a memory takes, counted, which must be what the derivation says; and whether float64 holds its numbers."""
     size = measure(kind, labels, bits, groups=groups)
-    assert size == formula(kind, *labels.shape, bits, groups=groups)
+    count, d = labels.shape
+    assert size == formula(kind, count, d, bits, groups=groups)
     program = memory(kind, labels, bits, groups=groups)
+    every = -(-count // groups) if kind == "grouped" else count - 1  # a label of each code; otherwise the ends
     try:
-        program.run(np.array([[[0.0]], [[len(labels) - 1.0]]]))
+        program.run(np.arange(0.0, count, every)[:, None, None])
         held = True
     except ValueError:
         held = False
     non_zeros = sum(v != 0 for v in weights(program))
-    groups = size.numbers // labels.shape[1]
-    return {"kind": kind, "groups": groups, **size._asdict(), "weights": non_zeros, "float64": held}
+    return {"kind": kind, "groups": size.numbers // d, **size._asdict(), "weights": non_zeros, "float64": held}
 
 
 def _wrong(program: Program, inputs: Array, right: Array, row: Row) -> Row:
