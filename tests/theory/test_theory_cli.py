@@ -22,10 +22,12 @@ from looped.training import load_run
 OPTIONS = {
     "approximate": {"d", "N", "n", "kind", "samples", "slope", "radix-bits", "paper-size", "max-loops",
                     "all-sequences", "out"},
+    "automaton": {"length", "examples", "seed", "out"},
     "memorise": {"count", "d", "bits", "digit", "seed", "out"},
     "moduli": {"d", "N", "deltas", "p", "grid", "num-loops", "out"},
     "rate": {"d", "N", "n", "kinds", "p", "samples", "out"},
     "roughness": {"n", "samples", "out"},
+    "serial": {"sizes", "examples", "seed", "out"},
 }  # fmt: skip
 FILE = """
 import torch

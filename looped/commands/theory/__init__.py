@@ -10,16 +10,19 @@ from typing import Any
 from looped.commands.arguments import call
 from looped.commands.choice import choose
 from looped.commands.theory.approximation import approximate, memorise, moduli, rate, roughness
+from looped.commands.theory.serial import automaton, serial
 from looped.locks import locked
 
 COMMANDS = {
     function.__name__: function
     for function in (
         approximate,
+        automaton,
         memorise,
         moduli,
         rate,
         roughness,
+        serial,
     )
 }
 
