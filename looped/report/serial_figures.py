@@ -56,3 +56,45 @@ def loops(rows: Sequence[Mapping[str, Any]]) -> bytes:
         )
         figure.legend(*left.get_legend_handles_labels(), loc="outside lower left", ncols=2, columnspacing=1.2)
         return _bytes(figure)
+
+
+def squares(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """The largest error of x^2 against loops, and against the nonzero weights of the tied and the untied network."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(6.5, 3.2))
+        left, right = figure.subplots(1, 2, sharey=True)
+        for (color, marker, dash), key in zip(SERIES, ("exact", "float64", "float32"), strict=False):
+            points = [(row["loops"], row[key]) for row in rows]
+            left.plot(*zip(*points, strict=True), color=color, marker=marker, ls=dash, label=key)
+        for (color, marker, dash), key in zip(SERIES[3:], ("tied", "untied"), strict=False):
+            points = [(row[key], row["exact"]) for row in rows]
+            right.plot(*zip(*points, strict=True), color=color, marker=marker, ls=dash, label=f"exact, {key}")
+        left.set(yscale="log", xlabel="loops", ylabel="largest error of x^2")
+        left.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        left.yaxis.set_minor_locator(NullLocator())
+        right.set(xlabel="nonzero weights")
+        figure.legend(loc="outside lower left", ncols=3, columnspacing=1.2)
+        return _bytes(figure)
+
+
+def lipschitz(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """The largest error against loops, and against the numbers that store the labels, for d = 1 and d = 2."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(6.5, 3.2))
+        left, right = figure.subplots(1, 2, sharey=True)
+        kinds = list(dict.fromkeys(row["kind"] for row in rows))
+        for i, kind in enumerate(kinds):
+            mine = [row for row in rows if row["kind"] == kind]
+            errors = [row["error"] for row in mine]
+            digits, table = (dict(zip(("color", "marker", "ls"), SERIES[j], strict=True)) for j in (i, i + len(kinds)))
+            left.plot([row["loops"] for row in mine], errors, **digits, label=f"digits, {kind}")
+            right.plot([1] * len(mine), errors, **digits)
+            numbers = [row["table_numbers"] for row in mine]
+            right.plot(numbers, [row["table_error"] for row in mine], **table, label=f"table, {kind}")
+        left.set(xscale="log", yscale="log", xlabel="loops", ylabel="largest error")
+        right.set(xscale="log", xlabel="numbers that store labels")
+        for axis in (left.xaxis, right.xaxis):
+            _plain_numbers(axis, (1,))
+        _plain_numbers(left.yaxis)
+        figure.legend(loc="outside lower left", ncols=2, columnspacing=1.2)
+        return _bytes(figure)

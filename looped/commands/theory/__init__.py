@@ -11,6 +11,7 @@ from looped.commands.arguments import call
 from looped.commands.choice import choose
 from looped.commands.theory.approximation import approximate, memorise, moduli, rate, roughness
 from looped.commands.theory.serial import automaton, serial
+from looped.commands.theory.smooth import lipschitz, square
 from looped.locks import locked
 
 COMMANDS = {
@@ -18,11 +19,13 @@ COMMANDS = {
     for function in (
         approximate,
         automaton,
+        lipschitz,
         memorise,
         moduli,
         rate,
         roughness,
         serial,
+        square,
     )
 }
 
