@@ -14,6 +14,7 @@ from tyro.conf import Positional
 from looped.commands.arguments import different
 from looped.commands.output import Table, print_table, say
 from looped.commands.theory.results import write_result
+from looped.models import LoopedTransformer
 from looped.reading import read_text
 from looped.report import serial_figures
 from looped.strict import check
@@ -25,6 +26,9 @@ from looped.theory.weights import write
 MOST_LENGTH = 2048
 SERIAL_LENGTH = 128
 """The serial circuit is run on words of at most this length, because n loops over n^2 scores take long."""
+
+
+TEMPERATURES = (4, 6, 8, 10, 12, 16)
 
 
 class Examples(NamedTuple):
@@ -197,8 +201,16 @@ def serial(
         table.add_row(row["problem"], row["formula"], str(row["n"]), str(row["needed"]),
                       *(f"{by[k - 1]:.1%}" if k else "" for k in (row["loops"] - 1, row["loops"] // 2)))  # fmt: skip
     print_table(table)
+    formats = check_formats(seed)
+    names = [f"softmax * {key}" if key.isdigit() else key for key in list(formats[0])[1:]]
+    table = Table("n", *names,
+                  title="S5, doubling: prefixes right with softmax of multiplied scores, or in fewer bits")  # fmt: skip
+    for row in formats:
+        n, *shares = row.values()
+        table.add_row(str(n), *(f"{share:.1%}" for share in shares))
+    print_table(table)
     if out:
-        write_result(out, "serial.json", {"checks": checks, "rows": rows})
+        write_result(out, "serial.json", {"checks": checks, "rows": rows, "formats": formats})
         write_result(out, "loops.svg", serial_figures.loops(rows))
 
 
@@ -243,6 +255,23 @@ def check_automata(seed: int) -> list[dict[str, Any]]:
     return found
 
 
+def check_formats(seed: int) -> list[dict[str, Any]]:
+    """The share of right prefixes of S5 with softmax at several inverse temperatures, and in shorter formats."""
+    found = []
+    for n in (16, 64, 256):
+        words = np.random.default_rng([seed, n]).integers(0, len(S5.letters), (16, n))
+        maps, tokens = S5.maps(words), S5.tokens(words)
+        program = automata.doubling(S5, n)
+        row: dict[str, Any] = {"n": n}
+        for key in (*TEMPERATURES, "float32", "bfloat16"):
+            model = write(program, n + 1, inverse_temperature=key if isinstance(key, int) else None)
+            if isinstance(key, str):
+                model = model.to(getattr(torch, key))
+            row[str(key)] = float((_logits(model, tokens).round() == maps).all(axis=-1).mean())
+        found.append(row)
+    return found
+
+
 def _run(program: Program, inputs: Array, loops: int) -> Array:
     return np.concatenate([program.run(inputs[part], loops=loops, dtype=np.int64) for part in _parts(inputs)])
 
@@ -279,11 +308,15 @@ def outputs_by_loop(program: Program, inputs: Array, loops: int, graphs: Graphs 
     return np.concatenate(parts, axis=1)
 
 
-@torch.no_grad()
 def model_outputs(program: Program, inputs: Array) -> Array:
     """(batch, seq, outputs) the outputs of the program's `LoopedTransformer` in float64."""
-    model = write(program, inputs.shape[1])
-    return np.concatenate([model(torch.from_numpy(inputs[part])).logits.numpy() for part in _parts(inputs)])
+    return _logits(write(program, inputs.shape[1]), inputs)
+
+
+@torch.no_grad()
+def _logits(model: LoopedTransformer, inputs: Array) -> Array:
+    parts = [model(torch.from_numpy(inputs[part])).logits.double().numpy() for part in _parts(inputs)]
+    return np.concatenate(parts)
 
 
 def _parts(inputs: Array) -> list[slice]:
