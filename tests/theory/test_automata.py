@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from looped.cli import main
-from looped.commands.theory.serial import PROBLEMS, load_automaton, measure, share_equal
+from looped.commands.theory.serial_steps import PROBLEMS, load_automaton, measure, share_equal
 from looped.theory import automata
 from looped.theory.automata import Automaton
 from looped.theory.circuit import Circuit, Layer

@@ -10,7 +10,7 @@ from typing import Any
 from looped.commands.arguments import call
 from looped.commands.choice import choose
 from looped.commands.theory.approximation import approximate, memorise, moduli, rate, roughness
-from looped.commands.theory.serial import automaton, serial
+from looped.commands.theory.serial_steps import automaton, serial
 from looped.commands.theory.smooth import lipschitz, square
 from looped.locks import locked
 
