@@ -61,3 +61,10 @@ def test_squaring():
     slopes = content["slopes"]
     text = " ".join(CHAPTER.split())
     assert f"exponents {slopes['d=1']:.3f} for d = 1 and {slopes['d=2']:.3f} for d = 2" in text
+
+
+def test_cups():
+    content = json.loads((ROOT / "results/constructions/serial-cups/cups.json").read_text())
+    assert f"for {content['steps']:,} steps" in CHAPTER
+    for name, values in content["accuracy"].items():
+        assert row(name.replace(" 1 loops", " 1 loop"), *(f"{value:.3f}" for value in values)) in CHAPTER
