@@ -159,7 +159,8 @@ def test_mistakes_in_a_file(text: str, message: str, tmp_path: Path, capsys: pyt
     [
         ("automaton none.txt", "automaton 'none.txt': expected a text file or one of s5, parity"),
         ("automaton s5 --length 0", "length=0: expected 1 to 2048"),
-        ("automaton s5 --examples 0", "examples=0"),
+        ("automaton s5 --examples 0", "examples=0: expected 1 to 1024 for 5 states, 64 letters"),
+        ("automaton s5 --examples 999 --length 2048", "examples=999: expected 1 to 193 for 5 states, 2048 letters"),
         ("automaton s5 --seed -1", "seed=-1"),
         ("serial --sizes", "sizes=(): expected numbers from 2 to 256"),
         ("serial --sizes 4 4", "--sizes: 4 is given twice"),

@@ -108,9 +108,11 @@ def automaton(
         out: folder for automaton.json and prefixes.svg.
     """
     check(1 <= length <= MOST_LENGTH, "length", length, f"1 to {MOST_LENGTH}")
-    check(1 <= examples <= 4096, "examples", examples, "1 to 4096")
     check(seed >= 0, "seed", seed, "at least 0")
     machine = load_automaton(target)
+    most = most_examples(len(machine.states), length)
+    expected = f"1 to {most} for {len(machine.states)} states, {length} letters"
+    check(1 <= examples <= most, "examples", examples, expected)
     words = np.random.default_rng(seed).integers(0, len(machine.letters), (examples, length))
     maps, tokens = machine.maps(words), machine.tokens(words)
     program = automata.doubling(machine, length)
@@ -155,6 +157,12 @@ def automaton(
         write_result(out, "automaton.json", facts)
         panels = {"doubling": right.mean(axis=1), "serial": serial_right.mean(axis=1)}
         write_result(out, "prefixes.svg", serial_figures.prefixes(panels))
+
+
+def most_examples(states: int, length: int) -> int:
+    """The most words in a run of about two minutes. A token costs about ten operations a score, and all weights."""
+    operations = length * length.bit_length() * (10 * length + 4 * states**3)
+    return min(1024, max(1, 10**11 // operations))
 
 
 def load_automaton(target: str) -> Automaton:
