@@ -34,10 +34,10 @@ def error_by_loops(rows: Sequence[Row]) -> bytes:
             points = [(row["loops"], row["error"]) for row in rows if row["kind"] == kind]
             axes.plot(*zip(*points, strict=True), **STYLES[kind], label=kind)
         axes.set(xscale="log", yscale="log", xlabel="loops", ylabel="error")
-        plain_numbers(axes.xaxis, (1,))
-        plain_numbers(axes.yaxis)
+        _plain_numbers(axes.xaxis, (1,))
+        _plain_numbers(axes.yaxis)
 
-    return svg(draw, columns=2)
+    return _svg(draw, columns=2)
 
 
 def precision(rows: Sequence[Row]) -> bytes:
@@ -48,9 +48,9 @@ def precision(rows: Sequence[Row]) -> bytes:
             points = [(row["count"], row[dtype]) for row in rows]
             axes.plot(*zip(*points, strict=True), **STYLES[dtype], label=dtype)
         axes.set(xscale="log", xlabel="labels in the code", ylabel="labels recalled correctly", ylim=(-0.03, 1.03))
-        plain_numbers(axes.xaxis)
+        _plain_numbers(axes.xaxis)
 
-    return svg(draw, columns=3)
+    return _svg(draw, columns=3)
 
 
 def stall(rows: Sequence[Row]) -> bytes:
@@ -60,9 +60,9 @@ def stall(rows: Sequence[Row]) -> bytes:
         for kind in ("plain", "tuned", "radix", "modulated"):
             axes.plot([r["roughness"] for r in rows], [r[kind] for r in rows], **STYLES[kind], label=kind)
         axes.set(yscale="log", xlabel="roughness of the function", ylabel="error")
-        plain_numbers(axes.yaxis)
+        _plain_numbers(axes.yaxis)
 
-    return svg(draw, columns=2)
+    return _svg(draw, columns=2)
 
 
 def life(names: Sequence[str], states: np.ndarray, borders: Sequence[int]) -> bytes:
@@ -93,27 +93,27 @@ def life(names: Sequence[str], states: np.ndarray, borders: Sequence[int]) -> by
         for panel in panels[len(names) :]:
             panel.set_axis_off()
         figure.supxlabel("loop", fontsize=8)
-        return svg_of(figure)
+        return _bytes(figure)
 
 
-def svg(draw: Callable[[Axes], None], *, columns: int) -> bytes:
+def _svg(draw: Callable[[Axes], None], *, columns: int) -> bytes:
     """A figure with one panel and its legend below, in so many columns."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(5.2, 3.6))
         axes = figure.add_subplot()
         draw(axes)
         figure.legend(loc="outside lower left", ncols=columns, columnspacing=1.2)
-        return svg_of(figure)
+        return _bytes(figure)
 
 
-def plain_numbers(axis: Axis, steps: Sequence[int] = (1, 2, 5)) -> None:
+def _plain_numbers(axis: Axis, steps: Sequence[int] = (1, 2, 5)) -> None:
     """Ticks of a logarithmic axis as plain numbers instead of powers."""
     axis.set_major_locator(LogLocator(subs=steps))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
     axis.set_minor_locator(NullLocator())
 
 
-def svg_of(figure: Figure) -> bytes:
+def _bytes(figure: Figure) -> bytes:
     """A figure as a file without date or version, the same for the same content."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", facecolor="white", metadata={"Date": None, "Creator": None})

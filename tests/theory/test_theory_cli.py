@@ -24,10 +24,15 @@ OPTIONS = {
     "memories": {"count", "d", "bits", "seed", "out"},
     "approximate": {"d", "N", "n", "kind", "samples", "slope", "radix-bits", "paper-size", "max-loops",
                     "all-sequences", "out"},
+    "automaton": {"length", "examples", "seed", "out"},
+    "lipschitz": {"n", "samples", "out"},
     "memorise": {"count", "d", "bits", "digit", "seed", "out"},
     "moduli": {"d", "N", "deltas", "p", "grid", "num-loops", "out"},
     "rate": {"d", "N", "n", "kinds", "p", "samples", "out"},
     "roughness": {"n", "samples", "out"},
+    "sudoku": {"singles-only", "box", "sample", "loops", "seed", "on-bad-row", "beside", "out"},
+    "serial": {"sizes", "examples", "seed", "out"},
+    "square": {"loops", "out"},
 }  # fmt: skip
 FILE = """
 import torch

@@ -11,18 +11,26 @@ from looped.commands.arguments import call
 from looped.commands.choice import choose
 from looped.commands.theory.approximation import approximate, memorise, moduli, rate, roughness
 from looped.commands.theory.memory import compare, memories
+from looped.commands.theory.serial_steps import automaton, serial
+from looped.commands.theory.smooth import lipschitz, square
+from looped.commands.theory.sudoku import sudoku
 from looped.locks import locked
 
 COMMANDS = {
     function.__name__: function
     for function in (
         approximate,
+        automaton,
         compare,
+        lipschitz,
         memories,
         memorise,
         moduli,
         rate,
         roughness,
+        sudoku,
+        serial,
+        square,
     )
 }
 
