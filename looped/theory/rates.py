@@ -159,26 +159,26 @@ def resolution(
         eps: the error, measured on random sequences.
         dim: d.
         seq: N.
-        most: the largest K B allowed.
+        most: the most loops of the memory with one code, K B + 1.
         samples: number of sequences.
         seed: of the sequences.
 
     Raises:
-        ValueError: K B would be larger; names the smallest error within it.
+        ValueError: eps is out of range, or needs more loops; names the smallest error within them.
     """
     check(eps > 0, "eps", eps, "a positive number")
     x = np.random.default_rng(seed).random((samples, seq, dim))
     wanted, found, errors, budget = evaluate(f, x), None, [], most
     for n in itertools.count(2):
         cells = Cells(dim, seq, n, gap=False)
-        if cells.count > most:
+        if cells.count >= most:
             break
         labels, ids = cells.labels(f), cells.lookup(x)
-        for bits in range(1, min(most // cells.count, 24) + 1):
+        for bits in range(1, min((most - 1) // cells.count, 24) + 1):
             level = quantise_labels(labels, bits)
             errors.append(lp_error(level.values[ids], wanted))
             if errors[-1] <= eps:
-                found, most = Resolution(cells, level, bits, errors[-1]), cells.count * bits - 1
+                found, most = Resolution(cells, level, bits, errors[-1]), cells.count * bits
                 break
     if found is None:
         within = f"the smallest error within it is {min(errors):.3g}" if errors else "no n is within it"

@@ -55,10 +55,10 @@ def test_resolution_reaches_the_error_with_the_fewest_bits():
     found = resolution(waves, 0.2, dim=1, seq=2, most=10_000)
     x = np.random.default_rng(5).random((20_000, 2, 1))
     assert lp_error(found.labels.values[found.cells.lookup(x)], evaluate(waves, x)) == pytest.approx(0.2, rel=0.05)
-    total = found.cells.count * found.bits
-    with pytest.raises(ValueError, match=f"eps=0.2: needs more than {total - 1:,} loops"):
-        resolution(waves, 0.2, dim=1, seq=2, most=total - 1)
-    assert resolution(waves, 0.2, dim=1, seq=2, most=total).cells == found.cells
+    loops = found.cells.count * found.bits + 1
+    with pytest.raises(ValueError, match=f"eps=0.2: needs more than {loops - 1:,} loops"):
+        resolution(waves, 0.2, dim=1, seq=2, most=loops - 1)
+    assert resolution(waves, 0.2, dim=1, seq=2, most=loops).cells == found.cells
 
 
 def test_the_numbers_of_the_chapter():
@@ -78,11 +78,19 @@ def test_the_numbers_of_the_chapter():
         line = f"| {name} | " + " | ".join(f"{row[size]:,}" for size in sizes) + " |"
         assert line in page
         assert f"| {row['error']:.4f} | {row['cells']} | {row['labels']:,} | {row['label_bits']} |" in page
+    tokens = json.loads((ROOT / "results/constructions/memories-tokens/compare.json").read_text())
+    digits, grouped = tokens["rows"][-2:]
+    assert (
+        f"n = {grouped['cells']} and B = {grouped['label_bits']}: {digits['loops']:,} loops with one number, or" in page
+    )
+    assert f"{grouped['numbers']} numbers of {grouped['bits']} bits and {grouped['loops']} loops" in page
     for kind in ("modulated", "grouped"):
         first, last = [row for row in waves["rows"] if row["kind"] == kind][-2:]
         exponent = np.log(last["error"] / first["error"]) / np.log(last["depth"] / first["depth"])
         assert f"{exponent:.3f}" in page
-    assert not any(row["exact_wrong"] or row.get("model_wrong") for row in random["rows"] + waves["rows"])
+    assert not any(
+        row["exact_wrong"] or row.get("model_wrong") for row in random["rows"] + waves["rows"] + tokens["rows"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -96,11 +104,11 @@ def test_the_numbers_of_the_chapter():
         ("compare waves --eps 0.3 0.3", "--eps: 0.3 is given twice"),
         ("compare waves --eps 0", "eps=0.0: expected a positive number"),
         ("compare waves --eps nan", "eps"),
-        ("compare waves --eps 0.3 0.01 --max-loops 500", "eps=0.01: needs more than 499 loops, the budget; the small"),
+        ("compare waves --eps 0.3 0.01 --max-loops 500", "eps=0.01: needs more than 500 loops, the budget; the small"),
         ("compare waves --max-loops 1", "max_loops=1: expected 2 to 200000"),
         ("compare waves --N 0", "N=0"),
         ("compare waves --N 1000000000", "expected n^((N+1)d) to be at most 2^200"),
-        ("compare waves --N 100", "needs more than 99,999 loops, the budget; no n is within it"),
+        ("compare waves --N 100", "needs more than 100,000 loops, the budget; no n is within it"),
         ("compare mixed --d 1", "f: "),
         ("compare other", "expected file.py:name or one of waves"),
     ],

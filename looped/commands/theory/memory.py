@@ -94,7 +94,7 @@ def compare(
     check(2 <= max_loops <= MOST_BITS, "max_loops", max_loops, f"2 to {MOST_BITS}")
     Cells(dim, seq, 2)  # refuses impossible sizes before the function is called
     f = load_checked(function, dim, seq)
-    found = [resolution(f, e, dim=dim, seq=seq, most=max_loops - 1) for e in eps]
+    found = [resolution(f, e, dim=dim, seq=seq, most=max_loops) for e in eps]
     rows, x = [], np.random.default_rng(1).random((100, seq, dim))
     for wanted, (cells, level, bits, error) in zip(eps, found, strict=True):
         groups = min(cells.count, round((cells.count * bits) ** 0.5))
