@@ -10,15 +10,18 @@ from typing import Any
 from looped.commands.arguments import call
 from looped.commands.choice import choose
 from looped.commands.theory.approximation import approximate, memorise, moduli, rate, roughness
+from looped.commands.theory.learning import learners, regression
 from looped.locks import locked
 
 COMMANDS = {
     function.__name__: function
     for function in (
         approximate,
+        learners,
         memorise,
         moduli,
         rate,
+        regression,
         roughness,
     )
 }
