@@ -38,8 +38,11 @@ def eigenvalues(rows: Sequence[Row]) -> bytes:
             axes.set(title=f"n = {n}", xlabel="real part")
         panels[0].set_ylabel("imaginary part")
         for count, colour in colours.items():
-            panels[-1].plot([], [], "o", ms=5, color=colour, label=str(count))
-        figure.legend(loc="outside right upper", title="loops")
+            panels[-1].plot([], [], "o", ms=5, color=colour, label=f"{count} loop{'s' * (count > 1)}")
+        panels[-1].plot([], [], "o", ms=9, mfc="none", mec=INK, label="best, exactly")
+        if any("trained" in row for row in rows):
+            panels[-1].plot([], [], "o", ms=4, color=INK, label="trained")
+        figure.legend(loc="outside right upper")
         return _bytes(figure)
 
 
@@ -59,6 +62,8 @@ def descent(rows: Sequence[Row]) -> bytes:
         axes.xaxis.set_major_locator(FixedLocator(loops))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f}"))
         axes.xaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_locator(NullLocator())
         figure.legend(loc="outside lower left", ncols=2, columnspacing=1.2)
         return _bytes(figure)
 

@@ -51,10 +51,10 @@ def learners_against_references(n: int, d: int, seed: int) -> list[dict[str, Any
         ("momentum 0.5", descent(d, n, 30, step=a, momentum=0.5), plain, "numpy, 30 steps",
          queries @ _descend(x, y, a, 0.5, 30)),
         ("preconditioned", descent(d, n, 1, step=with_ridge), pseudo, "scikit-learn, ridge", ridge),
-        ("ridge by d pseudo-examples", descent(d, n, 1000, step=step), pseudo, "scikit-learn, ridge", ridge),
-        ("logistic, gradient descent", logistic(d, n, 1000, step=1.0, ridge=RIDGE), binary,
+        ("ridge by d pseudo-examples", descent(d, n, 400, step=step), pseudo, "scikit-learn, ridge", ridge),
+        ("logistic, gradient descent", logistic(d, n, 400, step=1.0, ridge=RIDGE), binary,
          "scikit-learn, logistic", logits),
-        ("the same, knots 1/64", logistic(d, n, 1000, step=1.0, ridge=RIDGE, width=1 / 64), binary,
+        ("the same, knots 1/64", logistic(d, n, 400, step=1.0, ridge=RIDGE, width=1 / 64), binary,
          "scikit-learn, logistic", logits),
         ("logistic, Newton, knots 1/64",
          newton_logistic(d, n, 8, ridge=RIDGE, largest=largest / 4 + RIDGE, width=1 / 64),
@@ -68,7 +68,7 @@ def learners_against_references(n: int, d: int, seed: int) -> list[dict[str, Any
     return rows
 
 
-def conditioning(condition: float, seed: int, *, d: int = 20, n: int = 40, loops: int = 64) -> list[dict[str, float]]:
+def conditioning(condition: float, seed: int, *, d: int = 20, n: int = 40, loops: int = 64) -> list[dict[str, Any]]:
     """Relative errors |w - w*| / |w*| for plain descent, momentum and Chebyshev steps after 1, 2, 4, ... loops.
 
     The eigenvalues of X'X / n are geometrically spaced from 1 / condition to 1, and w* has the same size along each
@@ -89,7 +89,7 @@ def conditioning(condition: float, seed: int, *, d: int = 20, n: int = 40, loops
     momentum = errors(descent(d, n, loops, step=4 / (1 + math.sqrt(low)) ** 2, momentum=((root - 1) / (root + 1)) ** 2))
     rows = []
     for t in (2**i for i in range(loops.bit_length())):
-        chebyshev = errors(descent(d, n, t, schedule=chebyshev_steps(low, 1, t)))[-1]
+        chebyshev = errors(descent(d, n, t, schedule=chebyshev_steps(low, 1.0, t)))[-1]
         rows.append({
             "loops": t, "tied": float(tied[t - 1]), "momentum": float(momentum[t - 1]), "Chebyshev": float(chebyshev),
             "tied_bound": ((condition - 1) / (condition + 1)) ** t,

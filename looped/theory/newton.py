@@ -64,7 +64,7 @@ def newton_logistic(
         ),
         units=(*start, *add({"w": 1}, {"g": -ridge}, signed=True), *clear(*u, signed=True)),
     )  # fmt: skip
-    invert = Layer(heads=(Head(each(p, -1), p, query=every, key=each(h)), Head(every, p, query=one_hot, key=one_hot)))
+    invert = Layer(heads=(Head(each(p, -1.0), p, query=every, key=each(h)), Head(every, p, query=one_hot, key=one_hot)))
     step = Layer(
         heads=(Head(({"g": 1},), ("w",), query=every, key=one_hot),),
         units=tuple(clear(*h, *p, "g", "z", "e", signed=True)),

@@ -10,8 +10,9 @@ This is the population loss of linear attention with the matrix A, see `looped.t
 """
 
 import functools
+import itertools
 import math
-from collections import Counter
+from collections import defaultdict
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -124,16 +125,16 @@ def normal_loss(eigenvalues: Shaped[np.ndarray, "dim 2"], n: int, loops: int) ->
 @functools.cache
 def _loss_terms(n: int, loops: int) -> tuple[np.ndarray, list[Letter], np.ndarray]:
     """E |(I - A'S)^L|^2 = sum of factors * products of traces: factors, letters, places of each product's letters."""
-    terms: Counter[tuple[Letter, ...]] = Counter({((0, 0),): Fraction(1)})  # type: ignore[dict-item]
-    for p in range(loops + 1):
-        for q in range(loops + 1 if p else 0) if p else range(1, loops + 1):
-            factor = Fraction((-1) ** (p + q) * math.comb(loops, p) * math.comb(loops, q), n ** (p + q))
-            # tr (A'W)^p (W A)^q
-            both = ((1, 1), *((0, 1),) * (p - 1), (0, 0), *((1, 0),) * (q - 1))
-            word = both if p and q else ((1, 0),) * (p + q)
-            for letters, value in expectation(n, (canonical(word),)).items():
-                terms[letters] += factor * value  # type: ignore[assignment]
-    letters = sorted({letter for product in terms for letter in product})
+    terms: dict[tuple[Letter, ...], Fraction] = defaultdict(Fraction)
+    for p, q in itertools.product(range(loops + 1), repeat=2):
+        factor = Fraction((-1) ** (p + q) * math.comb(loops, p) * math.comb(loops, q), n ** (p + q))
+        # tr (A'W)^p (W A)^q
+        both = ((1, 1), *((0, 1),) * (p - 1), (0, 0), *((1, 0),) * (q - 1))
+        word = both if p and q else ((1, 0),) * (p + q)
+        found = expectation(n, (canonical(word),)) if word else {((0, 0),): 1}
+        for letters, value in found.items():
+            terms[letters] += factor * value
+    letters = sorted({letter for term in terms for letter in term})
     longest = max(map(len, terms))
     one = len(letters)  # the place of a factor 1
     places = [[letters.index(x) for x in term] + [one] * (longest - len(term)) for term in terms]
