@@ -73,7 +73,9 @@ def test_mistakes_are_one_line(command, message, capsys):
 
 
 def test_the_section_names_its_results():
-    folders = {Path(folder).name for _, folder in re.findall(r"looped theory (\w+)[^`]*?--out (results/\S+)", SECTION)}
+    folders = {
+        Path(folder).name for _, folder in re.findall(r"looped theory (\w+)[^`]*?--out (results/[\w/-]+)", SECTION)
+    }
     assert folders == {"learners", "regression", "regression-4", "regression-10"}
     assert all("machine" in stored(f"{name}/{name.partition('-')[0]}.json")["environment"] for name in folders)
 

@@ -1,5 +1,6 @@
 """Learners in context: the best step matrix of looped gradient descent, and learners as weights."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -190,5 +191,6 @@ def _with_error(found: dict[str, float]) -> str:
 
 
 def _complex(eigenvalues: Sequence[Sequence[float]]) -> str:
-    """Real ones, and one of each pair."""
-    return ", ".join(f"{re:.3f}" + (f" +- {im:.3f}i" if im > 5e-4 else "") for re, im in eigenvalues if im > -5e-4)
+    """Real ones, and one of each pair; equal ones once, with their number."""
+    shown = Counter(f"{re:.3f}" + (f" +- {im:.3f}i" if im > 5e-4 else "") for re, im in eigenvalues if im > -5e-4)
+    return ", ".join(value + (f" (x{count})" if count > 1 else "") for value, count in shown.items())
