@@ -98,6 +98,9 @@ def test_the_numbers_of_the_section_are_those_of_the_results():
         assert symmetric["gain"]["mean"] < 3 * symmetric["gain"]["error"]
     turned = next(r for r in stored("regression-4/regression.json")["rows"] if (r["n"], r["loops"]) == (40, 4))
     assert turned["rotation"]["gain"]["mean"] > 10 * turned["rotation"]["gain"]["error"]
+    turned = next(r for r in stored("regression-4/regression.json")["rows"] if (r["n"], r["loops"]) == (20, 3))
+    assert turned["curvature"]["skew"] > 0
+    assert f"from {turned['loss']:.5f} to {turned['best_normal']['loss']:.5f}" in " ".join(SECTION.split())
     for row in stored("regression-4/regression.json")["rows"]:
         gain = row["rotation"]["gain"]
         assert f"| {row['n']} | {row['loops']} | {row['loss']:.5f} | {row['rotation']['b']:.2f} | " in SECTION

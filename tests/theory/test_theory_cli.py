@@ -22,9 +22,11 @@ from looped.training import load_run
 OPTIONS = {
     "approximate": {"d", "N", "n", "kind", "samples", "slope", "radix-bits", "paper-size", "max-loops",
                     "all-sequences", "out"},
+    "learners": {"n", "d", "condition", "seed", "out"},
     "memorise": {"count", "d", "bits", "digit", "seed", "out"},
     "moduli": {"d", "N", "deltas", "p", "grid", "num-loops", "out"},
     "rate": {"d", "N", "n", "kinds", "p", "samples", "out"},
+    "regression": {"n", "d", "loops", "samples", "training-steps", "seed", "out"},
     "roughness": {"n", "samples", "out"},
 }  # fmt: skip
 FILE = """
