@@ -35,8 +35,9 @@ def learners_against_references(n: int, d: int, seed: int) -> list[dict[str, Any
     noisy = y + 0.3 * random.normal(size=n)
     labels = (random.random(n) < 1 / (1 + np.exp(-y))).astype(float)
     labels[:2] = 0, 1  # both classes occur
-    largest = float(np.linalg.eigvalsh(x.T @ x / n)[-1])
+    smallest, largest = np.linalg.eigvalsh(x.T @ x / n)[[0, -1]].tolist()
     step = 1 / (largest + RIDGE)
+    enough = math.ceil(37 / step / (smallest + RIDGE))  # then the error is exp(-37) = 1e-16
     with_ridge = np.linalg.inv(x.T @ x / n + RIDGE * np.eye(d))
     ridge = Ridge(alpha=RIDGE * n, fit_intercept=False, solver="cholesky").fit(x, noisy).predict(queries)
     classes = LogisticRegression(C=1 / (RIDGE * n), fit_intercept=False, tol=1e-12, max_iter=10_000).fit(x, labels)
@@ -51,7 +52,7 @@ def learners_against_references(n: int, d: int, seed: int) -> list[dict[str, Any
         ("momentum 0.5", descent(d, n, 30, step=a, momentum=0.5), plain, "numpy, 30 steps",
          queries @ _descend(x, y, a, 0.5, 30)),
         ("preconditioned", descent(d, n, 1, step=with_ridge), pseudo, "scikit-learn, ridge", ridge),
-        ("ridge by d pseudo-examples", descent(d, n, 400, step=step), pseudo, "scikit-learn, ridge", ridge),
+        ("ridge by d pseudo-examples", descent(d, n, enough, step=step), pseudo, "scikit-learn, ridge", ridge),
         ("logistic, gradient descent", logistic(d, n, 400, step=1.0, ridge=RIDGE), binary,
          "scikit-learn, logistic", logits),
         ("the same, knots 1/64", logistic(d, n, 400, step=1.0, ridge=RIDGE, width=1 / 64), binary,

@@ -28,6 +28,7 @@ OPTIONS = {
     "rate": {"d", "N", "n", "kinds", "p", "samples", "out"},
     "regression": {"n", "d", "loops", "samples", "training-steps", "seed", "out"},
     "roughness": {"n", "samples", "out"},
+    "sudoku": {"singles-only", "box", "sample", "loops", "seed", "on-bad-row", "beside", "out"},
 }  # fmt: skip
 FILE = """
 import torch

@@ -11,6 +11,7 @@ from looped.commands.arguments import call
 from looped.commands.choice import choose
 from looped.commands.theory.approximation import approximate, memorise, moduli, rate, roughness
 from looped.commands.theory.learning import learners, regression
+from looped.commands.theory.sudoku import sudoku
 from looped.locks import locked
 
 COMMANDS = {
@@ -23,6 +24,7 @@ COMMANDS = {
         rate,
         regression,
         roughness,
+        sudoku,
     )
 }
 
