@@ -10,6 +10,7 @@ from typing import Any
 from looped.commands.arguments import call
 from looped.commands.choice import choose
 from looped.commands.theory.approximation import approximate, memorise, moduli, rate, roughness
+from looped.commands.theory.learning import learners, regression
 from looped.commands.theory.serial_steps import automaton, serial
 from looped.commands.theory.smooth import lipschitz, square
 from looped.commands.theory.sudoku import sudoku
@@ -21,9 +22,11 @@ COMMANDS = {
         approximate,
         automaton,
         lipschitz,
+        learners,
         memorise,
         moduli,
         rate,
+        regression,
         roughness,
         sudoku,
         serial,
