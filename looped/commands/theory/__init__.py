@@ -10,6 +10,7 @@ from typing import Any
 from looped.commands.arguments import call
 from looped.commands.choice import choose
 from looped.commands.theory.approximation import approximate, memorise, moduli, rate, roughness
+from looped.commands.theory.learning import learners, regression
 from looped.commands.theory.memory import compare, memories
 from looped.commands.theory.serial_steps import automaton, serial
 from looped.commands.theory.smooth import lipschitz, square
@@ -24,9 +25,11 @@ COMMANDS = {
         compare,
         lipschitz,
         memories,
+        learners,
         memorise,
         moduli,
         rate,
+        regression,
         roughness,
         sudoku,
         serial,
