@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from looped.theory import idioms
-from looped.theory.circuit import ONE, Circuit, Form, Layer, Program, Unit, exact, form
+from looped.theory.circuit import ONE, Circuit, Form, Head, Layer, Program, Unit, exact, form
 
 B = 6
 VALUES = range(-B, B + 1)
@@ -93,7 +93,23 @@ def test_whole_numbers_are_refused_before_they_are_wrong():
     assert last[0, 0, 0] == 2**200
 
 
+def test_whole_arithmetic_refuses_fractions():
+    circuit = Circuit(("x", "y"), (Layer(heads=(Head(({"x": 1},), ("y",), graph="g"),)),))
+    program = Program(circuit, ("x",), {"x": {"x": 1}}, ({"y": 1},), 1, bits=0)
+    inputs, graph = np.array([[[1], [2]]]), np.array([[[0, 1], [1, 0]]])
+    assert program.run(inputs, graphs={"g": graph}).ravel().tolist() == [2, 1]
+    assert program.run(inputs, loops=0, graphs={"g": graph}).ravel().tolist() == [0, 0]
+    with pytest.raises(ValueError, match="expected whole ones"):
+        program.run(inputs, graphs={"g": graph / 2})
+    with pytest.raises(ValueError, match="expected whole ones"):
+        program.run(inputs / 2, dtype=np.int64, graphs={"g": graph})
+    with pytest.raises(ValueError, match="expected whole ones"):
+        list(Circuit(("x",), (Layer(bias={"x": 0.5}),)).states(inputs, 1))
+
+
 def test_forms_and_heads_are_checked():
+    with pytest.raises(ValueError, match="name '1': expected another one"):
+        list(Circuit((ONE,), (Layer(),)).states(np.ones((1, 1, 1)), 1))
     with pytest.raises(ValueError, match="register 'y': expected one of x"):
         list(Circuit(("x",), (Layer((Unit({"y": 1}, {"x": 1}),)),)).states(np.ones((1, 1, 1)), 1))
     head = idioms.pointer({ONE: 1}, {"x": "x"}, position="x", square="x", one="x")
