@@ -73,8 +73,12 @@ def life(names: Sequence[str], states: np.ndarray, borders: Sequence[int]) -> by
     """
     columns = 3
     rows = -(-len(names) // columns)
-    with matplotlib.rc_context({**STYLE, "font.size": 8, "axes.titlesize": 8, "lines.linewidth": 1.1}):
-        figure = Figure(figsize=(6.5, 1.0 * rows + 0.4))
+    height = 1.0 * rows + 0.4
+    style: dict[Any, Any] = {**STYLE, "font.size": 8, "axes.titlesize": 8, "lines.linewidth": 1.1}
+    style["figure.constrained_layout.use"] = False  # slow with many panels
+    with matplotlib.rc_context(style):
+        figure = Figure(figsize=(6.5, height))
+        figure.subplots_adjust(0.06, 0.5 / height, 0.98, 1 - 0.2 / height, wspace=0.25, hspace=0.5)
         panels = figure.subplots(rows, columns, sharex=True, squeeze=False).ravel()
         for panel, name, values in zip(panels, names, states.T, strict=False):
             panel.step(np.arange(len(values)), values, where="post", color=SERIES[0][0])
@@ -93,6 +97,7 @@ def life(names: Sequence[str], states: np.ndarray, borders: Sequence[int]) -> by
 
 
 def _svg(draw: Callable[[Axes], None], *, columns: int) -> bytes:
+    """A figure with one panel and its legend below, in so many columns."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(5.2, 3.6))
         axes = figure.add_subplot()
@@ -109,6 +114,7 @@ def _plain_numbers(axis: Axis, steps: Sequence[int] = (1, 2, 5)) -> None:
 
 
 def _bytes(figure: Figure) -> bytes:
+    """A figure as a file without date or version, the same for the same content."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", facecolor="white", metadata={"Date": None, "Creator": None})
     return buffer.getvalue().replace(INK.encode(), b"#1b2127")

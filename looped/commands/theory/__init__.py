@@ -10,7 +10,11 @@ from typing import Any
 from looped.commands.arguments import call
 from looped.commands.choice import choose
 from looped.commands.theory.approximation import approximate, memorise, moduli, rate, roughness
+from looped.commands.theory.learning import learners, regression
 from looped.commands.theory.machine import machines, pointers, run
+from looped.commands.theory.memory import compare, memories
+from looped.commands.theory.serial_steps import automaton, serial
+from looped.commands.theory.smooth import lipschitz, square
 from looped.commands.theory.sudoku import sudoku
 from looped.locks import locked
 
@@ -18,14 +22,22 @@ COMMANDS = {
     function.__name__: function
     for function in (
         approximate,
+        automaton,
+        compare,
+        lipschitz,
+        memories,
+        learners,
         memorise,
         moduli,
         rate,
+        regression,
         roughness,
         run,
         machines,
         pointers,
         sudoku,
+        serial,
+        square,
     )
 }
 
