@@ -89,7 +89,7 @@ def life(names: Sequence[str], states: np.ndarray, borders: Sequence[int]) -> by
         for panel in panels[len(names) :]:
             panel.set_axis_off()
         figure.supxlabel("loop", fontsize=8)
-        return _bytes(figure)
+        return figure_bytes(figure)
 
 
 def _svg(draw: Callable[[Axes], None], *, columns: int) -> bytes:
@@ -98,7 +98,7 @@ def _svg(draw: Callable[[Axes], None], *, columns: int) -> bytes:
         axes = figure.add_subplot()
         draw(axes)
         figure.legend(loc="outside lower left", ncols=columns, columnspacing=1.2)
-        return _bytes(figure)
+        return figure_bytes(figure)
 
 
 def _plain_numbers(axis: Axis, steps: Sequence[int] = (1, 2, 5)) -> None:
@@ -108,7 +108,8 @@ def _plain_numbers(axis: Axis, steps: Sequence[int] = (1, 2, 5)) -> None:
     axis.set_minor_locator(NullLocator())
 
 
-def _bytes(figure: Figure) -> bytes:
+def figure_bytes(figure: Figure) -> bytes:
+    """The figure as an SVG file."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", facecolor="white", metadata={"Date": None, "Creator": None})
     return buffer.getvalue().replace(INK.encode(), b"#1b2127")

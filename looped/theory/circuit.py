@@ -282,7 +282,7 @@ class Program:
             state = (weight.T[inputs] if self.tokens else inputs @ weight.T) + constant + table
             return fixed_point(state, self.bits)
         weight, constant, table = (a.astype(dtype) for a in (weight.T, constant, table))
-        return (weight[inputs] if self.tokens else inputs @ weight) + constant + table
+        return (weight[inputs] if self.tokens else inputs.astype(dtype) @ weight) + constant + table
 
     def input_weights(self) -> tuple[Array, Array]:
         """L1 as weights (registers, inputs) and constants (registers,)."""
