@@ -26,6 +26,8 @@ OPTIONS = {
     "moduli": {"d", "N", "deltas", "p", "grid", "num-loops", "out"},
     "rate": {"d", "N", "n", "kinds", "p", "samples", "out"},
     "roughness": {"n", "samples", "out"},
+    "graph": {"source", "undirected", "out"},
+    "graphs": {"count", "seed", "out"},
 }  # fmt: skip
 FILE = """
 import torch

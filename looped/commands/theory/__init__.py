@@ -10,6 +10,7 @@ from typing import Any
 from looped.commands.arguments import call
 from looped.commands.choice import choose
 from looped.commands.theory.approximation import approximate, memorise, moduli, rate, roughness
+from looped.commands.theory.graph_checks import graphs
 from looped.commands.theory.graphs import graph
 from looped.locks import locked
 
@@ -22,6 +23,7 @@ COMMANDS = {
         rate,
         roughness,
         graph,
+        graphs,
     )
 }
 

@@ -1,6 +1,7 @@
 """Graphs from files of users: edge lists and GraphML."""
 
 import re
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -63,7 +64,7 @@ def _edge_list(path: Path, undirected: bool) -> Iterator[Row]:
         if words:
             row = (words[0],) if len(words) == 1 else (words[0], words[1], words[2] if len(words) == 3 else 1)
             yield f"{path}:{line}", row
-            if undirected and len(row) == 3:
+            if undirected and len(row) == 3 and row[0] != row[1]:
                 yield f"{path}:{line}", (row[1], row[0], row[2])
 
 
@@ -72,7 +73,8 @@ def _graphml(path: Path) -> Iterator[Row]:
     if "<!ENTITY" in text:
         raise ValueError(f"{path}: defines entities of XML; expected GraphML without them")
     try:
-        graph = networkx.parse_graphml(text)
+        with warnings.catch_warnings(action="ignore"):
+            graph = networkx.parse_graphml(text)
     except ParseError as error:
         raise ValueError(f"{path}:{error.position[0]}: not XML ({error})") from None
     except Exception as error:  # the parser raises anything for XML that is no GraphML
@@ -82,7 +84,7 @@ def _graphml(path: Path) -> Iterator[Row]:
     for start, end, weight in graph.edges(data="weight", default=1):
         place = f"{path}: edge from {start} to {end}"
         yield place, (start, end, weight)
-        if not graph.is_directed():
+        if not graph.is_directed() and start != end:
             yield place, (end, start, weight)
 
 

@@ -55,6 +55,15 @@ def graph(
     search = search_for(algorithm, named.graph)
     _check_size(file, search)
     wanted = oracle(algorithm, named.graph, start, named.names)
+    cost, edges = search.program.circuit.cost(), len(named.graph.edges)
+    say(
+        f"one layer: registers {cost.registers}, heads {cost.heads} + {cost.graph_heads} of a graph, head size "
+        f"{cost.head_size}, units {cost.units}, nonzero weights {cost.non_zeros}"
+    )
+    say(
+        f"nodes {named.graph.nodes:,}, edges {edges:,} ({named.parallel:,} parallel ones left out), "
+        f"loops {search.program.loops:,}, numbers up to {search.largest_number():,}"
+    )
     inputs, matrices = inputs_for(algorithm, named.graph, start, search)
     small = named.graph.nodes <= SHOWN
     began = time.perf_counter()
@@ -63,15 +72,7 @@ def graph(
     rows = answers(algorithm, named.graph.nodes, output[0], search)
     right = sum(agrees(algorithm, named.graph, rows, wanted, node) for node in range(named.graph.nodes))
     _print(named, algorithm, rows, None if start is None else named.names[start])
-    cost = search.program.circuit.cost()
-    say(
-        f"one layer: registers {cost.registers}, heads {cost.heads} + {cost.graph_heads} of a graph, head size "
-        f"{cost.head_size}, units {cost.units}, nonzero weights {cost.non_zeros}"
-    )
-    edges = len(named.graph.edges)
-    say(f"{named.graph.nodes:,} nodes, {edges:,} edges ({named.parallel:,} parallel ones left out)")
-    say(f"{search.program.loops:,} loops in float64, {seconds:.2f} s; numbers up to {search.largest_number():,}")
-    say(f"networkx gives the same for {right:,} of {named.graph.nodes:,} nodes")
+    say(f"{seconds:.2f} s in float64; networkx gives the same for {right:,} of {named.graph.nodes:,} nodes")
     if out:
         facts = {
             "algorithm": algorithm, "file": file.name, "source": None if start is None else named.names[start],
