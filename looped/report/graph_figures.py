@@ -91,17 +91,11 @@ def _draw(
     axes.scatter(*places.T, s=95, c=[COLORS[stage] for stage in stages.astype(int)], ec=INK, lw=0.4)
     for place, name, stage in zip(places, names, stages.astype(int), strict=True):
         inside = max(map(len, names)) < 3
-        style = {"color": "white" if stage else INK, "va": "center_baseline"} if inside else {"va": "bottom"}
-        offset = (0, 0 if inside else 5)
         axes.annotate(
-            _short(name),
-            place,
-            offset,
-            textcoords="offset points",
-            ha="center",
-            fontsize=6.5 if inside else 5.5,
-            **style,
-        )
+            _short(name), place, (0, 0 if inside else 5), textcoords="offset points", ha="center",
+            va="center_baseline" if inside else "bottom", fontsize=6.5 if inside else 5.5,
+            color="white" if inside and stage else INK,
+        )  # fmt: skip
     axes.margins(0.12)
 
 

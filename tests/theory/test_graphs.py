@@ -199,6 +199,7 @@ def test_components_after_every_visit():
         n = graph.nodes
         assert len(loops) == 4 * n
         first = walk(neighbours(graph), list(range(n)))
+        finished: list[int] = []
         for state, (stack, finished, _) in zip(loops[: 2 * n + 1 : 2], first, strict=True):
             check_stack(state, stack, finished)
         roots = finished[::-1]

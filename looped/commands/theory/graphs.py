@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import networkx
 import numpy as np
@@ -14,6 +14,7 @@ from tyro.conf import Positional
 from looped.commands.output import Table, print_table, say
 from looped.commands.theory.graph_files import NamedGraph, Weights, read_graph
 from looped.commands.theory.results import write_result
+from looped.models import StateChange
 from looped.models.memory import check_memory
 from looped.report import graph_figures
 from looped.strict import nearest
@@ -62,29 +63,32 @@ def graph(
     )
     say(
         f"nodes {named.graph.nodes:,}, edges {edges:,} ({named.parallel:,} parallel ones left out), "
-        f"loops {search.program.loops:,}, numbers up to {search.largest_number():,}"
+        f"loops at most {search.program.loops:,}, numbers up to {search.largest_number():,}"
     )
     inputs, matrices = inputs_for(algorithm, named.graph, start, search)
     small = named.graph.nodes <= SHOWN
     began = time.perf_counter()
-    output, states = run_model(search, inputs, matrices, loop_states=small and out is not None)
+    run = run_model(search, inputs, matrices, loop_states=small and out is not None)
     seconds = time.perf_counter() - began
-    rows = answers(algorithm, named.graph.nodes, output[0], search)
+    rows = answers(algorithm, named.graph.nodes, run.output[0], search)
     right = sum(agrees(algorithm, named.graph, rows, wanted, node) for node in range(named.graph.nodes))
     _print(named, algorithm, rows, None if start is None else named.names[start])
-    say(f"{seconds:.2f} s in float64; networkx gives the same for {right:,} of {named.graph.nodes:,} nodes")
+    say(
+        f"{run.loops:,} loops, {seconds:.2f} s in float64; "
+        f"networkx gives the same for {right:,} of {named.graph.nodes:,} nodes"
+    )
     if out:
         facts = {
             "algorithm": algorithm, "file": file.name, "source": None if start is None else named.names[start],
             "nodes": named.graph.nodes, "edges": edges, "parallel": named.parallel, "right": right,
-            "loops": search.program.loops, "seconds": round(seconds, 3), "largest_number": search.largest_number(),
-            "cost": cost._asdict(),
+            "loops": run.loops, "most_loops": search.program.loops, "seconds": round(seconds, 3),
+            "largest_number": search.largest_number(), "cost": cost._asdict(),
             "rows": [{"node": name, **dict(zip(COLUMNS[algorithm], _named(algorithm, row, named.names), strict=True))}
                      for name, row in zip(named.names, rows, strict=True)],
         }  # fmt: skip
         write_result(out, "graph.json", facts)
-        if small:
-            stages = stages_of(algorithm, search, states[:, 0, : named.graph.nodes], start)
+        if run.states is not None:
+            stages = stages_of(algorithm, search, run.states[:, 0, : named.graph.nodes])
             labels = graph_figures.STAGES[algorithm]
             write_result(out, "timeline.svg", graph_figures.timeline(named.names, stages, labels))
             drawn = networkx.kamada_kawai_layout(networkx.Graph(_networkx(named.graph).edges))
@@ -126,14 +130,27 @@ def inputs_for(algorithm: str, graph: Graph, source: int | None, search: Search)
             return depth_first.components_input(graph)
 
 
+class ModelRun(NamedTuple):
+    """What the program's `LoopedTransformer` computed in float64."""
+
+    output: Array
+    """(1, tokens, outputs)"""
+    loops: int
+    """The loops until nothing changed any more, or all."""
+    states: Array | None
+    """(loops, 1, tokens, registers)"""
+
+
 @torch.no_grad()
-def run_model(search: Search, inputs: Array, matrices: Graphs, *, loop_states: bool = False) -> tuple[Array, Array]:
-    """The output (batch, tokens, outputs) of the program's `LoopedTransformer` in float64, and its states by loop."""
+def run_model(search: Search, inputs: Array, matrices: Graphs, *, loop_states: bool = False) -> ModelRun:
+    """Run the model until a loop changes nothing: the state holds everything, so later loops would change nothing."""
     model = write(search.program, inputs.shape[1])
-    given = {name: torch.from_numpy(np.ascontiguousarray(matrix)).double() for name, matrix in matrices.items()}
-    result = model(torch.from_numpy(inputs).double(), graphs=given or None, loop_states=loop_states)
-    states = result.loop_states.numpy() if result.loop_states is not None else np.empty(0)
-    return result.logits.numpy(), states
+    given = {name: torch.from_numpy(matrix).double() for name, matrix in matrices.items()}
+    stop = StateChange(threshold=1e-30)
+    result = model(torch.from_numpy(inputs).double(), graphs=given, exit_rule=stop, loop_states=loop_states)
+    taken = int(result.loops_taken.max())
+    states = None if result.loop_states is None else result.loop_states[:taken].numpy()
+    return ModelRun(result.logits.numpy(), taken, states)
 
 
 Answer = tuple[int | None, ...]
@@ -155,18 +172,18 @@ def oracle(algorithm: str, graph: Graph, source: int | None, names: Sequence[str
         ValueError: a cycle of negative weight can be reached from the source.
     """
     known = _networkx(graph, source)
-    match algorithm:
-        case "bfs":
+    match algorithm, source:
+        case "bfs", int():
             return dict(networkx.single_source_shortest_path_length(known, source))
-        case "dijkstra":
+        case "dijkstra", int():
             return dict(networkx.single_source_dijkstra_path_length(known, source))
-        case "bellman-ford":
+        case "bellman-ford", int():
             try:
                 return dict(networkx.single_source_bellman_ford_path_length(known, source))
             except networkx.NetworkXUnbounded:
-                cycle = " ".join(names[node] for node in networkx.find_negative_cycle(known, source)[:10])
+                cycle = " ".join(names[node] for node in list(networkx.find_negative_cycle(known, source))[:10])
                 raise ValueError(f"cycle {cycle}: has a negative weight; expected no such cycle") from None
-        case "dfs":
+        case "dfs", _:
             walked = [(u, v) for u, v, kind in networkx.dfs_labeled_edges(known) if kind == "forward"]
             parents = {v: None if u == v else u for u, v in walked}
             post = enumerate(networkx.dfs_postorder_nodes(known), 1)
@@ -188,7 +205,7 @@ def agrees(algorithm: str, graph: Graph, rows: Sequence[Answer], wanted: dict[in
     return before is None or wanted[before] + graph.edges[before, node] == wanted[node]
 
 
-def stages_of(algorithm: str, search: Search, states: Array, source: int | None) -> Array:
+def stages_of(algorithm: str, search: Search, states: Array) -> Array:
     """(nodes, loops) the stage of each node after each loop, a place in `graph_figures.STAGES`."""
     names = search.program.circuit.registers
     value = {name: states[..., column].T for column, name in enumerate(names)}
