@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
 from looped.printing import printable
 from looped.report.figures import INK, SERIES, STYLE
@@ -76,9 +76,11 @@ def limits(rows: Sequence[Mapping[str, Any]]) -> bytes:
             nodes, weights = zip(*[point for point in points if point[1]], strict=True)
             axes.plot(nodes, weights, color=color, marker=marker, ls=dash, label=f"{algorithm}, {dtype}")
         axes.set(xscale="log", yscale="log", xlabel="nodes", ylabel="largest exact weight")
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.yaxis.set_major_locator(LogLocator(numticks=8))
-        axes.yaxis.set_minor_locator(NullLocator())
+        shown = sorted({row["nodes"] for row in rows})[::3]
+        axes.xaxis.set(major_locator=FixedLocator(shown), major_formatter=FuncFormatter(lambda x, _: f"{x:,.0f}"))
+        powers = FuncFormatter(lambda y, _: f"10^{np.log10(y):.0f}")
+        axes.yaxis.set(major_locator=FixedLocator([10.0**k for k in range(0, 16, 3)]), major_formatter=powers)
+        axes.minorticks_off()
         figure.legend(loc="outside lower left", ncols=2, columnspacing=1.2)
         return figure_bytes(figure)
 

@@ -213,6 +213,22 @@ def test_components_after_every_visit():
         assert parts == set(map(frozenset, networkx.strongly_connected_components(known(graph))))
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_program_for_more_nodes_is_right_too(name):
+    for graph in GRAPHS[:20]:
+        n = graph.nodes
+        isolated = Graph(n + 3, graph.edges | {(n, n): 100})  # the sizes come from a larger graph
+        built, inputs, matrices = batched(name, [graph])
+        larger = batched(name, [isolated])[0]
+        found = built.program.run(inputs, graphs=matrices)[0, :n]
+        if name == "dijkstra":
+            inputs, matrices = graphs.dijkstra_input(graph, 0, larger.infinity)
+        again = larger.program.run(inputs, graphs=matrices)[0, :n]
+        if built.infinity:
+            found, again = np.where(found < built.infinity, found, -2), np.where(again < larger.infinity, again, -2)
+        assert (found == again).all()
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("name", NAMES)
 def test_the_model_has_the_same_state_after_every_loop_and_more_loops_change_nothing(name):
