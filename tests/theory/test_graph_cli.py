@@ -9,11 +9,12 @@ import pytest
 
 from looped.cli import main
 
-ROOT = Path(__file__).resolve().parents[2]
 FILES = {
     "small.txt": "# roads\nnorth south 4\nsouth east 1  # short\nnorth east 9\nnorth east 7\n\nisland\neast east 0\n",
     "debts.txt": "a b 5\nb c -3\na c 4\n",
     "cycle.txt": "a b 1\nb c -3\nc a 1\n",
+    "itself.txt": "a b 1\nb b -1\n",
+    "far.txt": "a b 1\nc d 1\nd c -2\nd b 1\n",
     "half.txt": "a b 1\nb c 0.5\n",
     "words.txt": "a b 1 2\n",
     "comment.txt": "# nothing\n",
@@ -26,13 +27,19 @@ FILES = {
 }
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("graphs")
     for name, text in FILES.items():
-        (tmp_path / name).write_text(text)
-    (tmp_path / "small.txt.gz").write_bytes(gzip.compress(FILES["small.txt"].encode()))
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+        (folder / name).write_text(text)
+    (folder / "small.txt.gz").write_bytes(gzip.compress(FILES["small.txt"].encode()))
+    return folder
+
+
+@pytest.fixture
+def folder(files: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(files)
+    return files
 
 
 def printed(command: str, capsys: pytest.CaptureFixture[str]) -> dict[str, list[str]]:
@@ -71,6 +78,8 @@ def test_weights(folder: Path, capsys: pytest.CaptureFixture[str]):
     found = printed("bellman-ford debts.txt", capsys)
     assert found["say"][-1].startswith("3 loops, ")
     assert [found[node] for node in "abc"] == [["0"], ["5"], ["2"]]
+    found = printed("bellman-ford far.txt", capsys)  # the cycle of negative weight is not reached
+    assert [found[node] for node in "abcd"] == [["0"], ["1"], ["-"], ["-"]]
     assert printed("bfs half.txt", capsys)["c"] == ["2"]  # weights do not count
 
 
@@ -85,23 +94,25 @@ def test_graphml(folder: Path, directed: bool, capsys: pytest.CaptureFixture[str
 
 
 @pytest.mark.parametrize(("algorithm", "stage"), [("scc", "knows its component"), ("bellman-ford", "distance final")])
-def test_files_of_an_example(folder: Path, algorithm: str, stage: str):
-    file = ROOT / "examples/graphs/site.txt"
-    assert main(["theory", "graph", algorithm, str(file), "--out", "out"]) == 0
+def test_files_and_figures(folder: Path, algorithm: str, stage: str, capsys: pytest.CaptureFixture[str]):
+    (folder / "cities.txt").write_text("東京 大阪 5\n大阪 京都 1\n京都 大阪 1\n東京 京都 9\n")
+    assert main(["theory", "graph", algorithm, "cities.txt", "--out", "out"]) == 0
+    assert capsys.readouterr().err == ""
     facts = json.loads((folder / "out/graph.json").read_text())
-    assert facts["right"] == facts["nodes"] == len(facts["rows"]) > 10
+    assert facts["right"] == facts["nodes"] == len(facts["rows"]) == 3
     for figure in ("timeline.svg", "loops.svg"):
         text = (folder / "out" / figure).read_text()
         assert f">{stage}</text>" in text
-        assert ">archive</text>" in text
+        assert ">東京</text>" in text
 
 
 @pytest.mark.parametrize(
     ("command", "message"),
     [
         ("dijkstra debts.txt", "debts.txt:2: weight -3: expected at least 0; bellman-ford takes negative weights"),
-        ("bellman-ford cycle.txt", "has a negative weight; expected no such cycle"),
-        ("bellman-ford debts.txt --undirected", "has a negative weight"),
+        ("bellman-ford cycle.txt", "cycle.txt: has a cycle of negative weight that the source reaches; expected none"),
+        ("bellman-ford itself.txt", "itself.txt: has a cycle of negative weight"),
+        ("bellman-ford debts.txt --undirected", "debts.txt: has a cycle of negative weight"),
         ("dijkstra half.txt", "half.txt:2: weight '0.5': expected a whole number"),
         ("dijkstra words.txt", "words.txt:1: 4 words; expected 'a b weight'"),
         ("bfs comment.txt", "comment.txt: no node"),

@@ -82,7 +82,7 @@ def check(algorithm: str, count: int, seed: int) -> dict[str, Any]:
         model = run_model(search, inputs, matrices)
         seconds = [seconds[0] + between - began, seconds[1] + time.process_time() - between]
         rows = answers(algorithm, graph.nodes, whole[0], search)
-        wanted = oracle(algorithm, graph, source, list(map(str, range(graph.nodes))))
+        wanted = oracle(algorithm, graph, source)
         right = all(agrees(algorithm, graph, rows, wanted, node) for node in range(graph.nodes))
         wrong += not (right and (model.output == whole).all())
         loops.append(search.program.loops)
