@@ -28,6 +28,7 @@ OPTIONS = {
     "roughness": {"n", "samples", "out"},
     "graph": {"source", "undirected", "out"},
     "graphs": {"count", "seed", "out"},
+    "sudoku": {"singles-only", "box", "sample", "loops", "seed", "on-bad-row", "beside", "out"},
 }  # fmt: skip
 FILE = """
 import torch

@@ -12,6 +12,7 @@ from looped.commands.choice import choose
 from looped.commands.theory.approximation import approximate, memorise, moduli, rate, roughness
 from looped.commands.theory.graph_checks import graphs
 from looped.commands.theory.graphs import graph
+from looped.commands.theory.sudoku import sudoku
 from looped.locks import locked
 
 COMMANDS = {
@@ -24,6 +25,7 @@ COMMANDS = {
         roughness,
         graph,
         graphs,
+        sudoku,
     )
 }
 
