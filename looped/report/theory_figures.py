@@ -90,7 +90,7 @@ def life(names: Sequence[str], states: np.ndarray, borders: Sequence[int]) -> by
         for panel in panels[len(names) :]:
             panel.set_axis_off()
         figure.supxlabel("loop", fontsize=8)
-        return figure_bytes(figure)
+        return _bytes(figure)
 
 
 def _svg(draw: Callable[[Axes], None], *, columns: int) -> bytes:
@@ -99,7 +99,7 @@ def _svg(draw: Callable[[Axes], None], *, columns: int) -> bytes:
         axes = figure.add_subplot()
         draw(axes)
         figure.legend(loc="outside lower left", ncols=columns, columnspacing=1.2)
-        return figure_bytes(figure)
+        return _bytes(figure)
 
 
 def _plain_numbers(axis: Axis, steps: Sequence[int] = (1, 2, 5)) -> None:
@@ -109,7 +109,7 @@ def _plain_numbers(axis: Axis, steps: Sequence[int] = (1, 2, 5)) -> None:
     axis.set_minor_locator(NullLocator())
 
 
-def figure_bytes(figure: Figure) -> bytes:
+def _bytes(figure: Figure) -> bytes:
     """The figure as an SVG file."""
     buffer = io.BytesIO()
     with warnings.catch_warnings():
