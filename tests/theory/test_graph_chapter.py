@@ -46,6 +46,8 @@ def test_random_graphs():
     for n in (8, 64, 512, 4096):
         weights = (f"{row['weight']:,}" if row["weight"] else "-" for row in facts["weights"] if row["nodes"] == n)
         assert f"| {n:,} | {' | '.join(weights)} |" in CHAPTER
+    for row in facts["softmax"]:
+        assert f"| {row['algorithm']} | {' | '.join(map(str, row['right']))} |" in CHAPTER
     sizes = {(row["algorithm"], row["dtype"]): f"{row['nodes']:,}" for row in facts["sizes"]}
     assert f"up to {sizes['dfs', 'float32']} nodes in float32" in " ".join(CHAPTER.split())
     assert f"up to {sizes['dfs', 'float64']} in float64" in " ".join(CHAPTER.split())

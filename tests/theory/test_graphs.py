@@ -246,6 +246,19 @@ def test_the_model_has_the_same_state_after_every_loop_and_more_loops_change_not
         assert (np.minimum(early, most) == np.minimum(late, most)).all()
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("name", NAMES[1:])
+def test_sharp_softmax_gives_the_same(name):
+    group = [graph for graph in GRAPHS if graph.nodes == 8][:4]
+    built, inputs, matrices = batched(name, group)
+    given = {key: torch.from_numpy(matrix) for key, matrix in matrices.items()}
+    exact = built.program.run(inputs, graphs=matrices)
+    for inverse_temperature in (48.0, 0.01):
+        model = write(built.program, inputs.shape[1], inverse_temperature=inverse_temperature)
+        output = model(torch.from_numpy(inputs).double(), graphs=given).logits.numpy()
+        assert (np.rint(output) == exact).all() == (inverse_temperature > 1)
+
+
 def test_sizes():
     """The counts of docs/constructions.md: registers, layers, heads, graph heads, head size, units, nonzero weights."""
     found = {name: tuple(batched(name, SPECIAL[3:4])[0].program.circuit.cost()) for name in NAMES}

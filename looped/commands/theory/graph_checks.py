@@ -14,9 +14,9 @@ from looped.commands.theory.graphs import agrees, answers, inputs_for, oracle, r
 from looped.commands.theory.results import write_result
 from looped.report import graph_figures
 from looped.strict import at_least
-from looped.theory.circuit import LIMITS
+from looped.theory.circuit import LIMITS, Array
 from looped.theory.depth_first import components, depth_first
-from looped.theory.graphs import Graph, bellman_ford, breadth_first, dijkstra
+from looped.theory.graphs import Graph, Search, bellman_ford, breadth_first, dijkstra
 
 NODES = (2, 3, 5, 8, 16, 32, 64)
 DENSITIES = (0.05, 0.15, 0.4)
@@ -29,6 +29,8 @@ CASES: dict[str, tuple[tuple[int, ...], tuple[float | str, ...]]] = {
 }
 """Numbers of nodes and densities of the random graphs. Bellman-Ford has a token for each edge."""
 LARGEST_WEIGHT = 100
+INVERSE_TEMPERATURES = (8, 12, 16, 24, 48)
+SOFT_GRAPHS = 20
 
 
 def graphs(count: int = 36, seed: int = 0, out: Path | None = None) -> None:
@@ -57,13 +59,18 @@ def graphs(count: int = 36, seed: int = 0, out: Path | None = None) -> None:
     for n in dict.fromkeys(row["nodes"] for row in weights):
         table.add_row(f"{n:,}", *(f"{row['weight']:,}" for row in weights if row["nodes"] == n))
     print_table(table)
+    soft = [at_softmax(algorithm, seed) for algorithm in CASES if algorithm != "bfs"]
+    title = f"softmax: graphs of 32 nodes that are right, of {SOFT_GRAPHS}, by inverse temperature"
+    table = Table("algorithm", *map(str, INVERSE_TEMPERATURES), title=title)
+    for row in soft:
+        table.add_row(row["algorithm"], *map(str, row["right"]))
+    print_table(table)
     sizes = largest_sizes()
     for row in sizes:
         print(f"{row['algorithm']} is certainly exact in {row['dtype']} up to {row['nodes']:,} nodes")
     if out:
-        write_result(
-            out, "graphs.json", {"count": count, "seed": seed, "rows": rows, "weights": weights, "sizes": sizes}
-        )
+        facts = {"count": count, "seed": seed, "rows": rows, "weights": weights, "sizes": sizes, "softmax": soft}
+        write_result(out, "graphs.json", facts)
         write_result(out, "limits.svg", graph_figures.limits(weights))
 
 
@@ -81,10 +88,7 @@ def check(algorithm: str, count: int, seed: int) -> dict[str, Any]:
         between = time.process_time()
         model = run_model(search, inputs, matrices)
         seconds = [seconds[0] + between - began, seconds[1] + time.process_time() - between]
-        rows = answers(algorithm, graph.nodes, whole[0], search)
-        wanted = oracle(algorithm, graph, source)
-        right = all(agrees(algorithm, graph, rows, wanted, node) for node in range(graph.nodes))
-        wrong += not (right and (model.output == whole).all())
+        wrong += not (is_right(algorithm, graph, source, search, whole) and (model.output == whole).all())
         loops.append(search.program.loops)
         taken.append(model.loops)
     return {
@@ -92,6 +96,30 @@ def check(algorithm: str, count: int, seed: int) -> dict[str, Any]:
         "densities": list(densities), "wrong": wrong, "loops": f"{min(loops)} to {max(loops)}",
         "mean_loops": round(float(np.mean(loops)), 1), "mean_loops_taken": round(float(np.mean(taken)), 1),
         "seconds_int64": round(seconds[0], 1), "seconds_model": round(seconds[1], 1),
+    }  # fmt: skip
+
+
+def is_right(algorithm: str, graph: Graph, source: int | None, search: Search, output: Array) -> bool:
+    """Whether the output (1, tokens, outputs) is what networkx computes."""
+    rows, wanted = answers(algorithm, graph.nodes, output[0], search), oracle(algorithm, graph, source)
+    return all(agrees(algorithm, graph, rows, wanted, node) for node in range(graph.nodes))
+
+
+def at_softmax(algorithm: str, seed: int) -> dict[str, Any]:
+    """How many graphs of 32 nodes are right with softmax instead of hardmax, if the outputs are rounded at the end."""
+    right = []
+    for inverse_temperature in INVERSE_TEMPERATURES:
+        cases = product((32,), (0.15,), range(SOFT_GRAPHS))
+        found = 0
+        for graph in random_graphs(np.random.default_rng(seed), cases, negative=algorithm == "bellman-ford"):
+            source, search = None if algorithm == "scc" else 0, search_for(algorithm, graph)
+            given = inputs_for(algorithm, graph, source, search)
+            output = run_model(search, *given, inverse_temperature=float(inverse_temperature)).output
+            found += bool(np.isfinite(output).all()) and is_right(algorithm, graph, source, search, np.rint(output))
+        right.append(found)
+    return {
+        "algorithm": algorithm, "nodes": 32, "graphs": SOFT_GRAPHS, "inverse_temperatures": list(INVERSE_TEMPERATURES),
+        "right": right,
     }  # fmt: skip
 
 

@@ -145,9 +145,19 @@ class ModelRun(NamedTuple):
 
 
 @torch.no_grad()
-def run_model(search: Search, inputs: Array, matrices: Graphs, *, loop_states: bool = False) -> ModelRun:
-    """Run the model until a loop changes nothing: the state holds everything, so later loops would change nothing."""
-    model = write(search.program, inputs.shape[1])
+def run_model(
+    search: Search,
+    inputs: Array,
+    matrices: Graphs,
+    *,
+    loop_states: bool = False,
+    inverse_temperature: float | None = None,
+) -> ModelRun:
+    """Run the model until a loop changes nothing: the state holds everything, so later loops would change nothing.
+
+    inverse_temperature: softmax with this factor instead of hardmax.
+    """
+    model = write(search.program, inputs.shape[1], inverse_temperature=inverse_temperature)
     given = {name: torch.from_numpy(matrix).double() for name, matrix in matrices.items()}
     stop = StateChange(threshold=1e-30)
     result = model(torch.from_numpy(inputs).double(), graphs=given, exit_rule=stop, loop_states=loop_states)
@@ -198,10 +208,16 @@ def agrees(algorithm: str, graph: Graph, rows: Sequence[Answer], wanted: dict[in
         return row == wanted[node]
     if algorithm == "scc":
         return {other for other, (root,) in enumerate(rows) if root == row[0]} == wanted[node]
-    if row[0] != wanted.get(node):
+    distance, *before_it = row
+    if distance != wanted.get(node):
         return False
-    before = row[1] if len(row) > 1 else None
-    return before is None or wanted[before] + graph.edges[before, node] == wanted[node]
+    if not before_it:
+        return True
+    (before,) = before_it
+    if before is None:
+        return distance in (None, 0)
+    edge = graph.edges.get((before, node))
+    return before in wanted and edge is not None and wanted[before] + edge == wanted[node]
 
 
 def stages_of(algorithm: str, search: Search, states: Array) -> Array:
