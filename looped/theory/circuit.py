@@ -94,6 +94,8 @@ class Circuit:
 
     registers: tuple[str, ...]
     layers: tuple[Layer, ...]
+    linear: bool = False
+    """Whether heads multiply values by the scores themselves, instead of by hardmax weights."""
 
     def cost(self) -> Cost:
         heads = [head for layer in self.layers for head in layer.heads]
@@ -155,6 +157,9 @@ class RunnableLayer:
     def __init__(self, circuit: Circuit, layer: Layer, dtype: DTypeLike, bits: int) -> None:
         self.dtype = np.dtype(dtype)
         self.limit = LIMITS.get(self.dtype.name) if bits == 0 else None
+        self.linear = circuit.linear
+        if self.linear and layer.heads and self.dtype == object:
+            raise ValueError("linear attention: expected a floating-point type, because it multiplies numbers")
         self.largest = 0
         """A bound on all numbers so far, if whole numbers are checked."""
         self.up, self.up_bias = circuit.matrix([unit.reads for unit in layer.units])
@@ -210,6 +215,8 @@ class RunnableLayer:
         self._check(state, key.T)
         self._check(queries, np.abs(keys).max(axis=(0, 1))[None])
         scores = queries @ keys.swapaxes(-1, -2)
+        if self.linear:
+            return scores @ values
         chosen = scores == scores.max(axis=-1, keepdims=True)
         count = chosen.sum(axis=-1, keepdims=True)
         if (count == 1).all():  # reading one token needs no arithmetic

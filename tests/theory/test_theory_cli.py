@@ -22,13 +22,19 @@ from looped.training import load_run
 OPTIONS = {
     "approximate": {"d", "N", "n", "kind", "samples", "slope", "radix-bits", "paper-size", "max-loops",
                     "all-sequences", "out"},
+    "automaton": {"length", "examples", "seed", "out"},
+    "lipschitz": {"n", "samples", "out"},
+    "learners": {"n", "d", "condition", "seed", "out"},
     "memorise": {"count", "d", "bits", "digit", "seed", "out"},
     "moduli": {"d", "N", "deltas", "p", "grid", "num-loops", "out"},
     "rate": {"d", "N", "n", "kinds", "p", "samples", "out"},
+    "regression": {"n", "d", "loops", "samples", "training-steps", "seed", "out"},
     "roughness": {"n", "samples", "out"},
     "graph": {"source", "undirected", "out"},
     "graphs": {"count", "seed", "out"},
     "sudoku": {"singles-only", "box", "sample", "loops", "seed", "on-bad-row", "beside", "out"},
+    "serial": {"sizes", "examples", "seed", "out"},
+    "square": {"loops", "out"},
 }  # fmt: skip
 FILE = """
 import torch

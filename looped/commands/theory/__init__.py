@@ -12,6 +12,9 @@ from looped.commands.choice import choose
 from looped.commands.theory.approximation import approximate, memorise, moduli, rate, roughness
 from looped.commands.theory.graph_checks import graphs
 from looped.commands.theory.graphs import graph
+from looped.commands.theory.learning import learners, regression
+from looped.commands.theory.serial_steps import automaton, serial
+from looped.commands.theory.smooth import lipschitz, square
 from looped.commands.theory.sudoku import sudoku
 from looped.locks import locked
 
@@ -19,13 +22,19 @@ COMMANDS = {
     function.__name__: function
     for function in (
         approximate,
+        automaton,
+        lipschitz,
+        learners,
         memorise,
         moduli,
         rate,
+        regression,
         roughness,
         graph,
         graphs,
         sudoku,
+        serial,
+        square,
     )
 }
 
