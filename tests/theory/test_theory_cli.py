@@ -32,6 +32,8 @@ OPTIONS = {
     "rate": {"d", "N", "n", "kinds", "p", "samples", "out"},
     "regression": {"n", "d", "loops", "samples", "training-steps", "seed", "out"},
     "roughness": {"n", "samples", "out"},
+    "graph": {"source", "undirected", "out"},
+    "graphs": {"count", "seed", "out"},
     "sudoku": {"singles-only", "box", "sample", "loops", "seed", "on-bad-row", "beside", "out"},
     "serial": {"sizes", "examples", "seed", "out"},
     "square": {"loops", "out"},

@@ -10,6 +10,8 @@ from typing import Any
 from looped.commands.arguments import call
 from looped.commands.choice import choose
 from looped.commands.theory.approximation import approximate, memorise, moduli, rate, roughness
+from looped.commands.theory.graph_checks import graphs
+from looped.commands.theory.graphs import graph
 from looped.commands.theory.learning import learners, regression
 from looped.commands.theory.memory import compare, memories
 from looped.commands.theory.serial_steps import automaton, serial
@@ -31,6 +33,8 @@ COMMANDS = {
         rate,
         regression,
         roughness,
+        graph,
+        graphs,
         sudoku,
         serial,
         square,
