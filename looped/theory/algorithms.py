@@ -1,4 +1,4 @@
-"""Three iterative algorithms as looped transformers with constructed weights.
+"""Two iterative algorithms as looped transformers with constructed weights.
 
 Each function returns a `LoopedTransformer` in which one loop is one step of the algorithm. Attention is linear: the
 scores are used without a softmax. The model's `attention_mask` selects the tokens that each token attends to.
@@ -59,36 +59,6 @@ def newton_schulz(dim: int, loops: int) -> LoopedTransformer:
     return model
 
 
-def breadth_first(nodes: int, loops: int) -> LoopedTransformer:
-    """Breadth-first search, one level per loop (graph heads: Back de Luca & Fountoulakis, 2024).
-
-    A token is a node with three registers (reached, distance, tmp); the input sets reached to 1 for the start nodes.
-    A node attends only to its predecessors: `attention_mask[i, j]` is True for an edge from j to i. The head sums
-    `reached` over them into tmp. Four hidden units suffice for any number of nodes.
-
-    Returns:
-        A float64 model from (batch, nodes, 1) to (batch, nodes, 2). The outputs are reached (0 or 1) and the number
-        of loops before the node was reached: max(level - 1, 0), or `loops` if it never was.
-    """
-    model = _linear(3, heads=1, d_head=1, seq=nodes, units=4, loops=loops, outputs=2, bias=True, inputs=1)
-    reached, distance, tmp = torch.eye(3, dtype=torch.float64)
-    with torch.no_grad():
-        # Queries and keys are the constant 1: every edge has the score 1.
-        attention = _block(model).attention
-        attention.qkv.bias[:2] = 1
-        attention.qkv.weight[2] = reached
-        attention.project.weight[:, 0] = tmp
-        feedforward = _block(model).feedforward
-        feedforward.up.weight[:] = torch.stack([reached + tmp, reached + tmp, tmp, reached])
-        feedforward.up.bias[1] = -1
-        # reached <- min(reached + tmp, 1); the distance grows until then; tmp <- 0.
-        feedforward.down.weight[:] = torch.stack([reached - distance, distance - reached, -tmp, -reached], dim=1)
-        feedforward.down.bias[:] = distance
-        _linear_map(model.embed)[:, 0] = reached
-        _linear_map(model.head)[:] = torch.stack([reached, distance])
-    return model
-
-
 def query_mask(batch: int, examples: int) -> Bool[Tensor, "batch seq"]:
     """The attention mask of `gradient_descent`, (batch, examples + 1): no token attends to the query."""
     mask = torch.ones(batch, examples + 1, dtype=torch.bool)
@@ -103,21 +73,19 @@ def newton_tokens(s: Float[Tensor, "dim dim"]) -> Float[Tensor, "1 dim registers
 
 
 def _linear(
-    width: int, *, heads: int, d_head: int, seq: int, units: int, loops: int, outputs: int, bias: bool = False,
-    inputs: int | None = None,
-) -> LoopedTransformer:  # fmt: skip
-    """A float64 model with linear attention and zero weights; without `inputs`, the embedding is the identity."""
+    width: int, *, heads: int, d_head: int, seq: int, units: int, loops: int, outputs: int
+) -> LoopedTransformer:
+    """A float64 model with linear attention and zero weights, whose embedding is the identity."""
     config = ModelConfig(
-        inputs="vectors", input_dim=inputs or width, output_size=outputs, max_seq_len=seq, d_model=width,
-        num_heads=heads, d_head=d_head, d_ff=units, num_loops=loops, attention="linear", activation="relu",
-        norm="none", positions="none", bias=bias,
+        inputs="vectors", input_dim=width, output_size=outputs, max_seq_len=seq, d_model=width, num_heads=heads,
+        d_head=d_head, d_ff=units, num_loops=loops, attention="linear", activation="relu", norm="none",
+        positions="none", bias=False,
     )  # fmt: skip
     model = LoopedTransformer(config).double()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.zero_()
-        if inputs is None:
-            _linear_map(model.embed).copy_(torch.eye(width))
+        _linear_map(model.embed).copy_(torch.eye(width))
     return model
 
 

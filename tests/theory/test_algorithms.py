@@ -1,10 +1,9 @@
-"""The constructed models against the plain algorithms, loop by loop, and networkx."""
+"""The constructed models against the plain algorithms, loop by loop."""
 
-import networkx
 import pytest
 import torch
 
-from looped.theory.algorithms import breadth_first, gradient_descent, newton_schulz, newton_tokens, query_mask
+from looped.theory.algorithms import gradient_descent, newton_schulz, newton_tokens, query_mask
 
 
 @pytest.mark.parametrize("preconditioned", [False, True])
@@ -44,25 +43,3 @@ def test_newton_schulz_inverts():
         torch.testing.assert_close(result[t], x, atol=1e-12, rtol=1e-12)
     assert (result[3] - torch.linalg.inv(s)).abs().max() > 1e-2
     torch.testing.assert_close(result[-1], torch.linalg.inv(s), atol=1e-12, rtol=1e-12)
-
-
-def test_breadth_first_search_equals_networkx():
-    loops, unreachable, levels = 12, 0, set()
-    models = {n: breadth_first(n, loops) for n in range(2, 13)}
-    assert len({sum(p.numel() for p in m.parameters()) for m in models.values()}) == 1
-    for seed in range(60):
-        nodes = 2 + seed % 11
-        graph = networkx.gnp_random_graph(nodes, 1.3 / nodes, seed=seed, directed=True)
-        seen = torch.zeros(1, nodes, nodes, dtype=torch.bool)
-        for source, target in graph.edges:
-            seen[0, target, source] = True
-        start = torch.zeros(1, nodes, 1, dtype=torch.float64)
-        start[0, 0] = 1
-        reached, distance = models[nodes](start, attention_mask=seen).logits[0].detach().unbind(-1)
-        lengths = networkx.single_source_shortest_path_length(graph, 0)
-        assert reached.tolist() == [float(i in lengths) for i in range(nodes)]
-        assert distance.tolist() == [max(lengths[i] - 1, 0) if i in lengths else loops for i in range(nodes)]
-        unreachable += nodes - len(lengths)
-        levels |= set(lengths.values())
-    assert unreachable > 20
-    assert max(levels) >= 4

@@ -35,6 +35,8 @@ OPTIONS = {
     "run": {"input", "machine", "loops", "out"},
     "machines": {"programs", "model-programs", "softmax-programs", "seed", "out"},
     "pointers": {"out"},
+    "graph": {"source", "undirected", "out"},
+    "graphs": {"count", "seed", "out"},
     "sudoku": {"singles-only", "box", "sample", "loops", "seed", "on-bad-row", "beside", "out"},
     "serial": {"sizes", "examples", "seed", "out"},
     "square": {"loops", "out"},

@@ -10,6 +10,8 @@ from typing import Any
 from looped.commands.arguments import call
 from looped.commands.choice import choose
 from looped.commands.theory.approximation import approximate, memorise, moduli, rate, roughness
+from looped.commands.theory.graph_checks import graphs
+from looped.commands.theory.graphs import graph
 from looped.commands.theory.learning import learners, regression
 from looped.commands.theory.machine import machines, pointers, run
 from looped.commands.theory.memory import compare, memories
@@ -35,6 +37,8 @@ COMMANDS = {
         run,
         machines,
         pointers,
+        graph,
+        graphs,
         sudoku,
         serial,
         square,
