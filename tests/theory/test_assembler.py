@@ -7,13 +7,13 @@ import re
 import numpy as np
 import pytest
 
-from looped.theory.assembler import assemble
-from looped.theory.expressions import compile_expression
-from looped.theory.interpreter import interpret, interpret_image
-from looped.theory.machine import FOUR
-from looped.theory.macros import MACROS
-from looped.theory.programs import PROGRAMS
-from looped.theory.tracing import follow
+from looped.theory.computer.assembler import assemble
+from looped.theory.computer.expressions import compile_expression
+from looped.theory.computer.interpreter import interpret, interpret_image
+from looped.theory.computer.machine import FOUR
+from looped.theory.computer.macros import MACROS
+from looped.theory.computer.programs import PROGRAMS
+from looped.theory.computer.tracing import follow
 
 APART = ("subleq", "four")
 

@@ -4,9 +4,10 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
-from looped.theory.learner_runs import conditioning, predictions
-from looped.theory.learners import (
+from looped.theory.learning.comparisons import conditioning, predictions
+from looped.theory.learning.learners import (
     chebyshev_steps,
     descent,
     interpolated,
@@ -16,7 +17,7 @@ from looped.theory.learners import (
     tokens,
     with_pseudo_examples,
 )
-from looped.theory.newton import newton_logistic, newton_tokens
+from looped.theory.learning.newton import newton_logistic, newton_schulz, newton_schulz_tokens, newton_tokens
 from looped.theory.weights import write
 
 RANDOM = np.random.default_rng(0)
@@ -73,6 +74,22 @@ def test_error_of_the_table():
         error = np.abs(interpolated(sigmoid, z, width, bound) - 1 / (1 + np.exp(-z)))
         assert error.max() <= max(width**2 / (48 * math.sqrt(3)), math.exp(-bound))
         assert error.max() > 0.9 * width**2 / (48 * math.sqrt(3))
+
+
+def test_newton_schulz_inverts():
+    root = RANDOM.normal(size=(6, 6))
+    s = root @ root.T + np.eye(6)
+    program = newton_schulz(6, 25)
+    assert program.circuit.cost()[1:3] == (1, 2)
+    model, inputs = write(program, 6), newton_schulz_tokens(s)
+    with torch.no_grad():
+        result = model(torch.from_numpy(inputs), loop_logits="all").loop_logits[:, 0].mT.numpy()
+    x = s / (np.abs(s).sum(0).max() * np.abs(s).sum(1).max())
+    for found in result:
+        x = 2 * x - x @ s @ x
+        assert found == pytest.approx(x, abs=1e-12)
+    assert np.abs(result[3] - np.linalg.inv(s)).max() > 1e-2
+    assert result[-1] == pytest.approx(np.linalg.inv(s), abs=1e-12)
 
 
 def test_newton_steps_as_a_block():

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from looped.cli import main
-from looped.theory.regression import scaled_loss
+from looped.theory.learning.regression import scaled_loss
 
 ROOT = Path(__file__).resolve().parents[2]
 CHAPTER = (ROOT / "docs/constructions.md").read_text()

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from looped.theory.circuit import Cost
-from looped.theory.machine import MACHINES, WORD, Instruction, four, separate
-from looped.theory.machine_checks import Wrong, in_model, in_whole_numbers
+from looped.theory.computer.checks import Wrong, in_model, in_whole_numbers
+from looped.theory.computer.machine import MACHINES, WORD, Instruction, four, separate
+from looped.theory.computer.random_programs import random_programs
 from looped.theory.pointers import largest_right, measure
-from looped.theory.random_programs import random_programs
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,10 @@ import pytest
 
 from looped.cli import main
 from looped.commands.theory.machine import run
-from looped.theory.assembler import assemble
-from looped.theory.computer import execute
-from looped.theory.programs import PROGRAMS
-from looped.theory.tracing import expected_states, follow
+from looped.theory.computer.assembler import assemble
+from looped.theory.computer.execution import execute
+from looped.theory.computer.programs import PROGRAMS
+from looped.theory.computer.tracing import expected_states, follow
 
 
 def theory(*words: str) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from looped.commands.theory import COMMANDS
-from looped.theory.programs import PROGRAMS
+from looped.theory.computer.programs import PROGRAMS
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs/constructions.md").read_text()

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from looped.theory import regression
-from looped.theory.wishart import expectation, product
+from looped.theory.learning import regression
+from looped.theory.learning.wishart import expectation, product
 
 TURN = regression.rotation(4)
 ONE = torch.eye(4, dtype=torch.float64)

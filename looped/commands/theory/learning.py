@@ -14,8 +14,8 @@ from looped.commands.output import Table, print_table
 from looped.commands.theory.results import write_result
 from looped.report import learning_figures
 from looped.strict import at_least, check
-from looped.theory import regression as theory
-from looped.theory.learner_runs import conditioning, learners_against_references
+from looped.theory.learning import regression as theory
+from looped.theory.learning.comparisons import conditioning, learners_against_references
 
 EXACT_LOOPS = 4  # from here on, the exact loss of a rotation takes more than a second
 

@@ -14,15 +14,15 @@ from looped.commands.output import Table, print_table, print_text
 from looped.commands.theory.results import write_result
 from looped.report import machine_figures
 from looped.strict import at_least, check, nearest
-from looped.theory.assembler import Image, assemble
-from looped.theory.computer import execute
-from looped.theory.expressions import compile_expression
-from looped.theory.machine import MACHINES
-from looped.theory.machine_checks import in_model, in_whole_numbers
+from looped.theory.computer.assembler import Image, assemble
+from looped.theory.computer.checks import in_model, in_whole_numbers
+from looped.theory.computer.execution import execute
+from looped.theory.computer.expressions import compile_expression
+from looped.theory.computer.machine import MACHINES
+from looped.theory.computer.programs import PROGRAMS
+from looped.theory.computer.random_programs import random_programs
+from looped.theory.computer.tracing import Event, expected_states, follow
 from looped.theory.pointers import ENCODINGS, FORMATS, largest_right, measure
-from looped.theory.programs import PROGRAMS
-from looped.theory.random_programs import random_programs
-from looped.theory.tracing import Event, expected_states, follow
 
 MOST_LOOPS = 100_000
 MOST_TOKENS = 4096

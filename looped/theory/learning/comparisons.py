@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float
 
 from looped.theory.circuit import Array, Program
-from looped.theory.learners import chebyshev_steps, descent, logistic, tokens, with_pseudo_examples
-from looped.theory.newton import newton_logistic, newton_tokens
-from looped.theory.regression import best_step
+from looped.theory.learning.learners import chebyshev_steps, descent, logistic, tokens, with_pseudo_examples
+from looped.theory.learning.newton import newton_logistic, newton_tokens
+from looped.theory.learning.regression import best_step
 from looped.theory.weights import write
 
 RIDGE = 0.05

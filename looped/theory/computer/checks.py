@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from looped.theory.machine import Machine
-from looped.theory.random_programs import Batch
+from looped.theory.computer.machine import Machine
+from looped.theory.computer.random_programs import Batch
 from looped.theory.weights import write
 
 AT_ONCE = 100

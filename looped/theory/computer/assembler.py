@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from looped.strict import nearest
-from looped.theory.machine import FOUR, MACHINES, SHORT_WORD, SUBLEQ, WORD, Instruction, Machine
-from looped.theory.macros import MACROS
+from looped.theory.computer.machine import FOUR, MACHINES, SHORT_WORD, SUBLEQ, WORD, Instruction, Machine
+from looped.theory.computer.macros import MACROS
 
 NAME = re.compile(r"[A-Za-z_]\w*")
 DECLARATIONS = ("cell", "input", "output", "picture")

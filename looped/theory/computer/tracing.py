@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from looped.theory.assembler import Image
-from looped.theory.interpreter import interpret, interpret_image
-from looped.theory.machine import Machine
+from looped.theory.computer.assembler import Image
+from looped.theory.computer.interpreter import interpret, interpret_image
+from looped.theory.computer.machine import Machine
 
 
 class Event(NamedTuple):

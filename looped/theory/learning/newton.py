@@ -1,6 +1,6 @@
-"""Newton's method for logistic regression in context, as one block of a few layers with linear attention.
+"""Newton-Schulz inversion, and with it Newton's method for logistic regression in context, with linear attention.
 
-A step is w <- w + H^-1 g with g = X'(y - sigmoid(Xw)) / n - ridge w and H = X' D X / n + ridge I, where D is diagonal
+A step of Newton's method is w <- w + H^-1 g with g = X'(y - sigmoid(Xw)) / n - ridge w and H = X' D X / n + ridge I, where D is diagonal
 with sigmoid'(Xw). The inverse is computed by Newton-Schulz steps P <- 2P - P H P. Beside examples and queries there are
 d coordinate tokens: token i holds w_i, g_i and the columns i of H and P.
 """
@@ -10,7 +10,29 @@ from jaxtyping import Float
 
 from looped.theory.circuit import ONE, Array, Circuit, Form, Head, Layer, Program, Unit, form
 from looped.theory.idioms import add, clear
-from looped.theory.learners import each, interpolation, names, sigmoid, sigmoid_slope
+from looped.theory.learning.learners import each, interpolation, names, sigmoid, sigmoid_slope
+
+
+def newton_schulz(dim: int, loops: int) -> Program:
+    """The inverse of a symmetric S (dim, dim) by the steps X <- X + (X - X S X), in one layer with two heads.
+
+    Token j holds X e_j, S e_j and e_j (see `newton_schulz_tokens`). Head 1 adds -X (S'X), head 2 adds X (I I).
+    Source: Giannou et al. (2024).
+
+    Returns:
+        A program from (batch, dim, 3 dim) to (batch, dim, dim); token j's output is column j of X.
+    """
+    x, s, one = (names(letter, dim) for letter in "xso")
+    heads = (Head(each(x, -1.0), x, query=each(x), key=each(s)), Head(each(x), x, query=each(one), key=each(one)))
+    inputs = (*x, *s, *one)
+    circuit = Circuit(inputs, (Layer(heads=heads),), linear=True)
+    return Program(circuit, inputs, {name: {name: 1} for name in inputs}, each(x), loops)
+
+
+def newton_schulz_tokens(s: Float[Array, "dim dim"]) -> Float[Array, "1 dim inputs"]:
+    """The input (1, dim, 3 dim) of `newton_schulz` for a symmetric S. X starts as S / (|S|_1 |S|_inf)."""
+    start = s / (np.linalg.norm(s, 1) * np.linalg.norm(s, np.inf))
+    return np.concatenate([start, s, np.eye(len(s))]).T[None]
 
 
 def newton_tokens(

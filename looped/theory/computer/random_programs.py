@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int64
 
-from looped.theory.interpreter import Step, interpret, interpret_image
-from looped.theory.machine import Instruction, Machine
+from looped.theory.computer.interpreter import Step, interpret, interpret_image
+from looped.theory.computer.machine import Instruction, Machine
 
 
 class Batch(NamedTuple):

@@ -9,7 +9,7 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from looped.models.exit_rules import ExitRule, Observation
-from looped.theory.machine import Machine
+from looped.theory.computer.machine import Machine
 from looped.theory.weights import write
 
 CHUNK = 500

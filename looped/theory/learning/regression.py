@@ -6,7 +6,7 @@ prediction, divided by that of predicting 0, is therefore
 
     loss(A) = E |(I - A'S)^L|^2 / d        (Frobenius norm).
 
-This is the population loss of linear attention with the matrix A, see `looped.theory.algorithms.gradient_descent`.
+This is the population loss of linear attention with the matrix A, see `looped.theory.learning.learners.descent`.
 """
 
 import functools
@@ -22,7 +22,7 @@ from jaxtyping import Float, Shaped
 from scipy.optimize import minimize
 from torch import Tensor
 
-from looped.theory.wishart import Letter, canonical, expectation, product
+from looped.theory.learning.wishart import Letter, canonical, expectation, product
 
 Matrix = Float[Tensor, "dim dim"]
 Samples = Float[Tensor, "samples dim dim"]
