@@ -14,6 +14,10 @@ rule for ever, and no unit has to know where the table begins.
 
 import itertools
 import string
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from jaxtyping import Int, Shaped
 
 from looped.strict import check
 from looped.theory.circuit import ONE, Circuit, Form, Head, Layer, Program, Unit, form
@@ -57,6 +61,29 @@ def lcs(answers: int, loops: int, *, plateau: bool = False) -> Program:
 def loops_for(letters: int) -> int:
     """The loops that two strings need that have so many letters together."""
     return letters + 2
+
+
+def encode(pairs: Sequence[tuple[str, str]]) -> tuple[Int[np.ndarray, "pairs seq"], Int[np.ndarray, " pairs"]]:
+    """The tokens of pairs of strings of a-z, padded on the right, and the position of <sep> in each."""
+    texts = [[*first, "|", *second, "<sep>"] for first, second in pairs]
+    seq, number = max(map(len, texts)), {name: k for k, name in enumerate(TOKENS)}
+    tokens = [[number[name] for name in text] + [number["pad"]] * (seq - len(text)) for text in texts]
+    return np.array(tokens), np.array([len(text) - 1 for text in texts])
+
+
+def cells(
+    states: Shaped[np.ndarray, "loops seq registers"], first: str, second: str
+) -> Iterator[tuple[int, int, int, float]]:
+    """The cells of D as (loop, i, j, value), read from the states of the tokens of one pair after each loop.
+
+    The pointer of a token says which row its register D holds.
+    """
+    state = dict(zip(REGISTERS, np.moveaxis(states, -1, 0), strict=True))
+    for loop, column in np.ndindex(len(states), len(second) + 1):
+        token = len(first) + column
+        row = round(state["ptr"][loop, token]) - 2
+        if 0 <= row <= len(first):
+            yield loop + 1, row, column, float(state["D"][loop, token])
 
 
 def largest_number(seq: int, loops: int) -> int:

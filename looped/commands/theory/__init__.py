@@ -10,6 +10,7 @@ from typing import Any
 from looped.commands.arguments import call
 from looped.commands.choice import choose
 from looped.commands.theory.approximation import approximate, memorise, moduli, rate, roughness
+from looped.commands.theory.strings import strings, wavefront
 from looped.locks import locked
 
 COMMANDS = {
@@ -20,6 +21,8 @@ COMMANDS = {
         moduli,
         rate,
         roughness,
+        strings,
+        wavefront,
     )
 }
 
