@@ -1,6 +1,5 @@
 """`looped construct`."""
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from looped.commands.arguments import parse
 from looped.commands.choice import choose
 from looped.commands.output import say
 from looped.config import RunConfig, TrainConfig
+from looped.models.arguments import MAX_LOOPS
 from looped.strict import check
 from looped.tasks import TASKS
 from looped.tasks.registry import TaskConfig
@@ -28,7 +28,9 @@ class Construction(NamedTuple):
 
 CONSTRUCTIONS = {
     "edit-distance": Construction(
-        "The weighted edit distance of two strings of any lengths, exactly.", "edit_distance", edit_distance.edit_distance
+        "The weighted edit distance of two strings of any lengths, exactly.",
+        "edit_distance",
+        edit_distance.edit_distance,
     ),
     "lcs": Construction(
         "The longest common subsequence of two strings of any lengths, exactly.", "lcs", edit_distance.lcs
@@ -55,36 +57,35 @@ class Options:
 def construct(arguments: Sequence[str]) -> None:
     """Write an algorithm's weights into a run folder, without training: looped construct edit-distance."""
     summaries = {name: construction.summary for name, construction in CONSTRUCTIONS.items()}
-    if (chosen := choose(arguments, summaries, "looped construct")) is None:
-        return
-    name, words = chosen
-    construction = CONSTRUCTIONS[name]
-    default = Options(task=TASKS[construction.task].Config(), out=Path("runs") / f"{name}-constructed")
-    options: Options = parse(Options, words, f"looped construct {name}", default=default)
-    task = TASKS[construction.task](options.task)
+    if (chosen := choose(arguments, summaries, "looped construct")) is not None:
+        name, words = chosen
+        default = Options(task=TASKS[CONSTRUCTIONS[name].task].Config(), out=Path("runs") / f"{name}-constructed")
+        _construct(name, parse(Options, words, f"looped construct {name}", default=default))
+
+
+def _construct(name: str, options: Options) -> None:
+    task, temperature = TASKS[options.task.name](options.task), options.inverse_temperature
     assert isinstance(task, StringTask)
     check(task.version == "corrected", "task.version", task.version, "corrected")
-    enough = edit_distance.loops_for(2 * task.longest + 2)
-    loops = enough if options.num_loops is None else options.num_loops
-    for option, value in (("num_loops", loops), ("examples", options.examples)):
-        check(value >= 1, option, value, "at least 1")
-    temperature = options.inverse_temperature
+    check(options.examples >= 1, "examples", options.examples, "at least 1")
     check(temperature is None or temperature > 0, "inverse_temperature", temperature, "above 0")
-    seq = task.spec.max_seq_len
+    loops = edit_distance.loops_for(2 * task.longest + 2) if options.num_loops is None else options.num_loops
+    check(1 <= loops <= MAX_LOOPS, "num_loops", loops, f"1 to {MAX_LOOPS:,}")
+    outputs, seq = task.spec.output_size, task.spec.max_seq_len
+    assert outputs is not None
     assert seq is not None
     largest = edit_distance.largest_number(seq, loops) * (temperature or 1)
     if largest >= LIMITS["float32"]:
         raise ValueError(
-            f"task.length={task.longest}, num_loops={loops}: numbers up to {largest:.3g}; expected below 2^24, from "
-            "where on float32 does not hold every whole number"
+            f"length={task.longest}, num_loops={loops}, inverse_temperature={temperature}: numbers up to "
+            f"{largest:.3g}; expected below 2^24, from where on float32 does not hold every whole number"
         )
-    program = construction.program(task.spec.output_size, loops, plateau=temperature is not None)
+    program = CONSTRUCTIONS[name].program(outputs, loops, plateau=temperature is not None)
     model = write(program, seq, inverse_temperature=temperature).float()
-    cost = program.circuit.cost()
-    weights = cost.non_zeros + sum(layer.non_zeros() for layer in program.prelude)
+    cost, before = program.circuit.cost(), sum(layer.non_zeros() for layer in program.prelude)
     note = (
-        f"Not trained: `looped construct {name}` wrote an algorithm into {weights} nonzero weights beside the tables of "
-        "tokens, positions and answers."
+        f"Not trained: `looped construct {name}` wrote {cost.non_zeros} nonzero weights into the layer that is looped, "
+        f"{before} into a layer before it, and the tables of tokens, positions and answers."
     )
     train = TrainConfig(steps=0, eval_examples=options.examples, device="cpu", precision="fp32")
     run = RunConfig(recipe=f"{name}-constructed", note=note, model=model.config, task=options.task, train=train)

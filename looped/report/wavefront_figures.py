@@ -14,7 +14,7 @@ COLORS = ListedColormap(["#ffffff", "#dbe9f4", SERIES[0][0]])  # empty, computed
 
 
 def wavefront(first: str, second: str, cells: Sequence[tuple[int, int, int, float]], loops: Sequence[int]) -> bytes:
-    """A panel for each of `loops` with the cells (loop, i, j, value) that are known by then; those of the loop in blue."""
+    """A panel for each of `loops` with the cells (loop, i, j, value) known by then. Those of the loop are dark."""
     rows, columns = len(first) + 1, len(second) + 1
     across = min(3, len(loops))
     down = -(-len(loops) // across)

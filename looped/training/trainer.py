@@ -70,8 +70,9 @@ def train(run: RunConfig, folder: Path, *, resume: bool = False) -> dict[str, An
         The content of summary.json.
 
     Raises:
-        ValueError: no step to train; no such device; another process writes into the folder; resume=False and the folder already holds a
-            run; resume=True and the folder holds no run, another one, or a damaged checkpoint; the data changed.
+        ValueError: no step to train; no such device; another process writes into the folder; resume=False and the
+            folder already holds a run; resume=True and the folder holds no run, another one, or a damaged checkpoint;
+            the data changed.
         OSError: a file cannot be written; earlier files are intact.
         NonFiniteError: a loss or gradient is not finite; a checkpoint of the last good weights is written first.
         TrainingError: a process that prepares batches was killed, the task cannot make a batch, or there is too little
