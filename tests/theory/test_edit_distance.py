@@ -1,5 +1,8 @@
 """Edit distance and LCS as weights against rapidfuzz, in whole numbers and in the library's model."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +13,7 @@ from looped.theory.circuit import RunnableLayer
 from looped.theory.edit_distance import cells, edit_distance, encode, largest_number, lcs, loops_for
 from looped.theory.weights import write
 
+ROOT = Path(__file__).resolve().parents[2]
 Pair = tuple[str, str]
 
 
@@ -142,3 +146,29 @@ def test_softmax_needs_plateaus():
             right[plateau, dtype] = float(task.score(batch, logits)["accuracy"].mean())
     assert right[True, torch.float64] == right[True, torch.float32] == 1
     assert right[False, torch.float64] < 0.9
+
+
+def test_the_chapter_has_the_stored_numbers():
+    stored = json.loads((ROOT / "results/constructions/edit-distance/checks/strings.json").read_text())
+    chapter = (ROOT / "docs/constructions.md").read_text()
+    assert {"date", "machine", "torch"} <= set(stored["environment"])
+    assert all(row["wrong"] == 0 for row in stored["whole"])
+    assert sum(row["pairs"] for row in stored["whole"]) == 9000
+    assert "9,000 random pairs" in chapter
+    assert sum(row["right"] for row in stored["model"] if row["dtype"] == "float64") >= 2500
+    for row in stored["model"]:
+        assert row["right"] == row["examples"]
+        assert f"| {row['length']} | {row['loops']} | {row['right']:,} of {row['examples']:,} |" in chapter
+    for row in stored["sizes"]:
+        size = edit_distance(9, 1, gap=row["gap"], replace=row["replace"], plateau=row["plateau"]).circuit.cost()
+        assert (row["units"], row["non_zeros"]) == (size.units, size.non_zeros)
+        assert f"| {row['units']} | {row['non_zeros']} | n + m + 2 |" in chapter
+    for row in stored["softmax"]:
+        assert f"{100 * row['accuracy']:.1f}" in chapter
+        assert not row["plateaus"] or row["inverse_temperature"] < 12 or row["accuracy"] == 1
+    for row in stored["bfloat16"]:
+        assert f"{100 * row['accuracy']:.1f}% at length {row['length']}" in chapter
+    assert f"{largest_number(204, 204):,} at length 100" in chapter
+    wavefront = json.loads((ROOT / "results/constructions/edit-distance/wavefront/wavefront.json").read_text())
+    assert wavefront["answer"] == 8
+    assert {(i, j): value for _, i, j, value in wavefront["cells"]} == table("kitten", "sitting", 2, 3)
