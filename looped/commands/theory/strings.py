@@ -93,7 +93,7 @@ def strings(pairs: int = 1800, examples: int = 1024, seed: int = 0, out: Path | 
     facts["softmax"] = [
         _scored("edit_distance", n, dtype, number, temperature, plateau)
         for n, number, plateau in ((20, 256, False), (20, 256, True), (40, 128, True), (100, 64, True))
-        for temperature, dtype in itertools.product((8, 10, 12, 16, 24), ("float64", "float32"))
+        for temperature, dtype in itertools.product((8, 10, 12, 16, 24, 48), ("float64", "float32"))
     ]
     _print("softmax by inverse temperature, with ramps and plateaus", facts["softmax"])
     facts["bfloat16"] = [_scored("edit_distance", n, "bfloat16", examples) for n in (4, 5, 6, 8, 10, 20)]
