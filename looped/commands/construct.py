@@ -48,8 +48,8 @@ class Options:
     num_loops: int | None = None
     """Number of loops; the default is enough for every pair of strings of the task."""
     inverse_temperature: float | None = None
-    """Softmax attention, whose scores are multiplied by this number; the default is hardmax. 12 is enough for strings of
-    100 letters."""
+    """Softmax attention, whose scores are multiplied by this number (12 is enough for 100 letters); the default is
+    hardmax."""
     examples: int = 128
     """Number of validation examples."""
 
