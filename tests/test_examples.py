@@ -6,6 +6,8 @@ from types import ModuleType
 
 import pytest
 
+from looped import TASKS
+
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
 
@@ -49,6 +51,17 @@ def test_hugging_face_objects():
     assert example("hugging_face").main(60) == "the dog sat on the log"
 
 
+def test_cups(tmp_path, monkeypatch):
+    monkeypatch.setattr(TASKS, "_classes", dict(TASKS._classes))  # the example registers a task
+    cups = example("cups")
+    monkeypatch.setattr(cups, "LOOPS", (1,))
+    accuracy = cups.main(tmp_path, 10)
+    assert [max(accuracy[f"circuit, {loops} loops"][i:]) < 0.5 for loops, i in ((2, 1), (3, 3))] == [True, True]
+    assert accuracy["circuit, 4 loops"] == [1, 1, 1, 1]
+    assert 0 < accuracy["trained, 1 loops"][-1] < 0.5
+    assert "swaps" in (tmp_path / "cups.svg").read_text()
+
+
 def test_every_example_is_run():
-    run = {"own_block", "loop_alone", "training_loop", "depth_extrapolation", "hugging_face"}
+    run = {"cups", "own_block", "loop_alone", "training_loop", "depth_extrapolation", "hugging_face"}
     assert {path.stem for path in EXAMPLES.glob("*.py")} == run

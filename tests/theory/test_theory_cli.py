@@ -22,10 +22,15 @@ from looped.training import load_run
 OPTIONS = {
     "approximate": {"d", "N", "n", "kind", "samples", "slope", "radix-bits", "paper-size", "max-loops",
                     "all-sequences", "out"},
+    "automaton": {"length", "examples", "seed", "out"},
+    "lipschitz": {"n", "samples", "out"},
     "memorise": {"count", "d", "bits", "digit", "seed", "out"},
     "moduli": {"d", "N", "deltas", "p", "grid", "num-loops", "out"},
     "rate": {"d", "N", "n", "kinds", "p", "samples", "out"},
     "roughness": {"n", "samples", "out"},
+    "sudoku": {"singles-only", "box", "sample", "loops", "seed", "on-bad-row", "beside", "out"},
+    "serial": {"sizes", "examples", "seed", "out"},
+    "square": {"loops", "out"},
     "strings": {"pairs", "examples", "seed", "out"},
     "wavefront": {"gap", "replace", "out"},
 }  # fmt: skip

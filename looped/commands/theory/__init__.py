@@ -10,17 +10,25 @@ from typing import Any
 from looped.commands.arguments import call
 from looped.commands.choice import choose
 from looped.commands.theory.approximation import approximate, memorise, moduli, rate, roughness
+from looped.commands.theory.serial_steps import automaton, serial
+from looped.commands.theory.smooth import lipschitz, square
 from looped.commands.theory.strings import strings, wavefront
+from looped.commands.theory.sudoku import sudoku
 from looped.locks import locked
 
 COMMANDS = {
     function.__name__: function
     for function in (
         approximate,
+        automaton,
+        lipschitz,
         memorise,
         moduli,
         rate,
         roughness,
+        sudoku,
+        serial,
+        square,
         strings,
         wavefront,
     )

@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Iterable, Sequence
 from itertools import islice
+from math import isqrt
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -113,9 +114,24 @@ def _wrong(row: Row, solution: str, count: int) -> str | None:
     if count < 0:
         return f"the search for its solutions was given up after {GUESSES} guesses"
     if count == 0:
-        return "the puzzle has no solution"
+        return f"the puzzle has no solution{_twice(row.puzzle)}"
     if count > 1:
         return "the puzzle has more than one solution"
     if row.solution and row.solution != solution:
         return "the stated solution is not that of the puzzle"
     return None
+
+
+def _twice(puzzle: str) -> str:
+    """The first clue that a row, column or box has twice, as the end of a sentence; "" if there is none."""
+    side = isqrt(len(puzzle))
+    box = isqrt(side)
+    seen: set[tuple[str, str]] = set()
+    for i, clue in enumerate(puzzle):
+        row, column = divmod(i, side)
+        lines = (f"row {row + 1}", f"column {column + 1}", f"box {row // box * box + column // box + 1}")
+        for line in lines if clue not in BLANKS + "0" else ():
+            if (clue, line) in seen:
+                return f": {clue} is twice in {line}"
+            seen.add((clue, line))
+    return ""
