@@ -29,6 +29,7 @@ COMMANDS = {
     "show": "Print the content of a run folder: settings, progress, checkpoints, scores.",
     "recipes": "List the recipes: what each trains, and for how long.",
     "tasks": "List the tasks, with an example of each.",
+    "construct": "Write an algorithm's weights into a run folder, without training: looped construct edit-distance.",
     "theory": "Run the theory: approximate functions, memorise labels, execute algorithms written as weights.",
 }
 

@@ -13,6 +13,7 @@ from looped.tasks.registry import TaskConfig
 CachePolicy = Literal["all", "first", "last", "ring"]
 MAX_LAYERS = 10_000
 """More layers are refused in each part of a model, because to build them would take minutes. One layer can loop."""
+STEPS = "at least 1 to train; `--from RUN` begins with the weights of a run of 0 steps"
 
 
 @frozen
@@ -262,6 +263,7 @@ class TrainConfig:
     """Length of the training, loss, device, and the intervals of logging, evaluation and checkpoints."""
 
     steps: int = 3000
+    """0 is for weights that were written instead of trained (`looped construct`)."""
     batch_size: int = 128
     """Number of examples in a step, over all devices and accumulated parts."""
     accumulation: int = 1
@@ -301,9 +303,10 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         positive(
-            self, "steps", "batch_size", "accumulation", "loss_window", "devices", "log_every", "eval_every",
-            "eval_examples", "save_every", "keep_last",
+            self, "batch_size", "accumulation", "loss_window", "devices", "log_every", "eval_every", "eval_examples",
+            "save_every", "keep_last",
         )  # fmt: skip
+        check(self.steps >= 0, "steps", self.steps, "at least 0")
         check(0 <= self.seed < 2**63, "seed", self.seed, "at least 0, in 64 bits")
         check(self.workers >= 0, "workers", self.workers, "at least 0")
         check(self.save_minutes > 0, "save_minutes", self.save_minutes, "a positive number")
@@ -371,6 +374,6 @@ class RunConfig:
                 most <= self.model.max_loops, "schedule.max_loops", most, f"<= model.max_loops={self.model.max_loops}"
             )
         check(
-            self.optim.warmup_steps <= self.train.steps,
+            self.optim.warmup_steps <= self.train.steps or self.train.steps == 0,
             "optim.warmup_steps", self.optim.warmup_steps, f"at most train.steps={self.train.steps}",
         )  # fmt: skip

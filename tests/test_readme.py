@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ("design", "results", "log", "theory", "security")
+PAGES = ("design", "results", "log", "theory", "security", "constructions")
 TEXT = (ROOT / "README.md").read_text()
 
 

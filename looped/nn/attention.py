@@ -92,9 +92,10 @@ def dot_product_attention(
         return (scores if mask is None else scores * mask) @ v
     if mask is not None:
         # A finite low keeps a row that sees nothing (padding on the left) from becoming NaN.
-        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+        scores.masked_fill_(~mask, torch.finfo(scores.dtype).min)  # in place: a copy would take as long as a product
     if kind == "hardmax":
-        chosen = (scores == scores.amax(dim=-1, keepdim=True)).to(v.dtype)
+        scores = scores.detach()  # its gradient is zero
+        chosen = scores.eq_(scores.amax(dim=-1, keepdim=True)).to(v.dtype)
         return chosen @ v / chosen.sum(dim=-1, keepdim=True)  # a sum over a count: exact for equal integers
     exact = torch.promote_types(scores.dtype, torch.float32)
     return scores.softmax(dim=-1, dtype=exact).to(v.dtype) @ v

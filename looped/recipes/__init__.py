@@ -7,10 +7,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Literal
 
-from looped.config import ModelConfig, RunConfig, check_fits
+from looped.config import STEPS, ModelConfig, RunConfig, check_fits
 from looped.recipes import in_context, language, reasoning
 from looped.recipes.scales import at_scale
-from looped.strict import nearest
+from looped.strict import check, nearest
 from looped.tasks import TASKS
 
 RECIPES: dict[str, Callable[[], RunConfig]] = {
@@ -110,8 +110,9 @@ def complete(run: RunConfig) -> RunConfig:
     """The run with the sizes that depend on its task filled in.
 
     Raises:
-        ValueError: a given size is too small for the task, or no score can reach the target.
+        ValueError: no step to train, a given size is too small for the task, or no score can reach the target.
     """
+    check(run.train.steps >= 1, "train.steps", run.train.steps, STEPS)
     task, target = TASKS[run.task.name](run.task), run.train.target
     if target is not None and target > 1 and not task.lower_is_better:
         raise ValueError(f"train.target={target}: expected a number from 0 to 1, as the scores of {run.task.name} are")

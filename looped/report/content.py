@@ -272,7 +272,9 @@ def _by_group(problem: Problem, slug: str) -> Section | None:
     hard, *_, easy = sorted(by_group, key=lambda group: problem.rank(by_group[group]))
     takeaway = f"{best.name} scores {number(by_group[easy])} on {easy}, its easiest group, "
     takeaway += f"and {number(by_group[hard])} on {hard}, its hardest."
-    caption = f"Test {spaced(problem.metric)} by group at the loops in training. Bars: 95% intervals, as above."
+    if by_group[easy] == by_group[hard]:
+        takeaway = f"{best.name} scores {number(by_group[easy])} on every group."
+    caption = f"Test {spaced(problem.metric)} by group at the loops in training, with 95% intervals as above."
     return Section("Score by group", takeaway, [Chart(figure, caption)])
 
 

@@ -111,6 +111,8 @@ def loss_curves(problem: Problem, name: str) -> RenderedFigure | None:
 def score_by_group(problem: Problem, name: str) -> RenderedFigure | None:
     """Test score on each group at the loops in training, with 95% intervals; None for a single group."""
     groups = problem.all_groups
+    if len(groups) > 2 and all(map(str.isdecimal, groups)):
+        return _score_by_length(problem, name, sorted(groups, key=int))
 
     def draw(axes: Axes) -> None:
         scores: list[float] = []
@@ -138,6 +140,32 @@ def score_by_group(problem: Problem, name: str) -> RenderedFigure | None:
 
     height = 0.9 + len(groups) * (0.2 + 0.13 * len(problem.variants))
     return _render_axes(name, draw, problem, height) if len(groups) > 1 else None
+
+
+def _score_by_length(problem: Problem, name: str, lengths: Sequence[str]) -> RenderedFigure:
+    """The same if the groups are lengths: lines over the length. A dotted line marks the length in training."""
+
+    def draw(axes: Axes) -> None:
+        scores: list[float] = []
+        for variant in problem.variants:
+            loops = variant.trained_loops
+            found = [(n, problem.estimate(variant, problem.metric, loops, groups=[n])) for n in lengths]
+            points = [(int(n), e.value, e.low, e.high) for n, e in found if e]
+            x, value, low, high = plottable(points).reshape(-1, 4).T
+            color, marker, dash = series(problem)[variant.name]
+            axes.plot(x, value, color=color, marker=marker, ls=dash, label=_label(variant.name))
+            axes.fill_between(x, low, high, color=color, alpha=0.13, lw=0)
+            scores.extend([*value, *low, *high])
+        axes.set(xlabel="length", ylabel=f"test {spaced(problem.metric)}")
+        axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10], integer=True))
+        _score_axis(axes, "y", scores, unit=not problem.lower_is_better)
+        if trained := getattr(problem.variants[0].runs[0].config.task, "length", None):
+            axes.axvline(trained, color=INK, ls=":", lw=1)
+            _legend(axes, problem, Line2D([], [], color=INK, ls=":", lw=1, label="length in training"))
+        else:
+            _legend(axes, problem)
+
+    return _render_axes(name, draw, problem)
 
 
 def score_by_context(problem: Problem, name: str) -> RenderedFigure | None:

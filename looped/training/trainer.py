@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 
-from looped.config import RunConfig, check_fits
+from looped.config import STEPS, RunConfig, check_fits
 from looped.costs.count import (
     effective_depth,
     flops,
@@ -35,8 +35,9 @@ from looped.run_folder import (
     write_config,
     write_file,
 )
+from looped.strict import check
 from looped.tasks import TASKS
-from looped.tasks.base import Batch
+from looped.tasks.base import Batch, Task
 from looped.tasks.faults import check_splits
 from looped.training import checkpoint
 from looped.training.batches import Arrays, prepared_batches
@@ -69,14 +70,16 @@ def train(run: RunConfig, folder: Path, *, resume: bool = False) -> dict[str, An
         The content of summary.json.
 
     Raises:
-        ValueError: no such device; another process writes into the folder; resume=False and the folder already holds a
-            run; resume=True and the folder holds no run, another one, or a damaged checkpoint; the data changed.
+        ValueError: no step to train; no such device; another process writes into the folder; resume=False and the
+            folder already holds a run; resume=True and the folder holds no run, another one, or a damaged checkpoint;
+            the data changed.
         OSError: a file cannot be written; earlier files are intact.
         NonFiniteError: a loss or gradient is not finite; a checkpoint of the last good weights is written first.
         TrainingError: a process that prepares batches was killed, the task cannot make a batch, or there is too little
             memory; a checkpoint is written first if possible.
     """
     folder = Path(folder)
+    check(run.train.steps >= 1, "train.steps", run.train.steps, STEPS)
     fabric = make_fabric(run)
     with locked(folder, CHECKPOINTS) if fabric.is_global_zero else nullcontext():
         if fabric.is_global_zero:
@@ -249,22 +252,9 @@ class Trainer:
         checkpoint.prune(self.folder, self.run.train.keep_last, best.step if best else None)
 
     def _summarise(self, finished: str) -> dict[str, Any]:
-        run, model = self.run, self.run.model
-        summary = {
-            "recipe": run.recipe,
-            "metric": self.task.metric,
-            "lower_is_better": self.task.lower_is_better,
-            "steps": self.progress.step,
-            "examples": self.progress.step * run.train.batch_size,
-            "seconds": self._seconds(),
-            "finished": finished,
-            "parameters": parameters(model),
-            "non_embedding_parameters": non_embedding_parameters(model),
-            "effective_depth": effective_depth(model, self.schedule.last),
-            "flops_per_example": flops(model, self.validation.inputs.shape[1], self.schedule.last),
-            "best": asdict(self.progress.best) if self.progress.best else None,
-            "signal": self.signal if finished == "interrupted" else None,
-        }
+        progress, seq = replace(self.progress, seconds=self._seconds()), self.validation.inputs.shape[1]
+        summary = summarise(self.run, self.task, progress, self.schedule.last, seq, finished)
+        summary["signal"] = self.signal if finished == "interrupted" else None
         if self.fabric.is_global_zero:
             self._point_to_best()  # a process killed between the last checkpoint and best.json leaves an old best.json
             write_file(self.folder, Summary, summary)
@@ -281,3 +271,23 @@ class Trainer:
         largest = self.fabric.all_reduce(torch.tensor(float(signal), device=self.fabric.device), reduce_op="max")
         assert isinstance(largest, torch.Tensor)
         return int(largest)
+
+
+def summarise(
+    run: RunConfig, task: Task, progress: Progress, num_loops: int, seq: int, finished: str
+) -> dict[str, Any]:
+    """The fields of `run_folder.Summary`, except the signal; `seq` is the number of positions of an example."""
+    return {
+        "recipe": run.recipe,
+        "metric": task.metric,
+        "lower_is_better": task.lower_is_better,
+        "steps": progress.step,
+        "examples": progress.step * run.train.batch_size,
+        "seconds": progress.seconds,
+        "finished": finished,
+        "parameters": parameters(run.model),
+        "non_embedding_parameters": non_embedding_parameters(run.model),
+        "effective_depth": effective_depth(run.model, num_loops),
+        "flops_per_example": flops(run.model, seq, num_loops),
+        "best": asdict(progress.best) if progress.best else None,
+    }

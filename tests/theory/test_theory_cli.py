@@ -20,6 +20,7 @@ from looped.theory.functions import waves
 from looped.training import load_run
 
 OPTIONS = {
+    "constructions": {"out"},
     "compare": {"d", "N", "eps", "max-loops", "out"},
     "memories": {"count", "d", "bits", "seed", "out"},
     "approximate": {"d", "N", "n", "kind", "samples", "slope", "radix-bits", "paper-size", "max-loops",
@@ -40,6 +41,8 @@ OPTIONS = {
     "sudoku": {"singles-only", "box", "sample", "loops", "seed", "on-bad-row", "beside", "out"},
     "serial": {"sizes", "examples", "seed", "out"},
     "square": {"loops", "out"},
+    "strings": {"pairs", "examples", "seed", "out"},
+    "wavefront": {"gap", "replace", "out"},
 }  # fmt: skip
 FILE = """
 import torch
@@ -235,6 +238,9 @@ def test_rate_and_roughness(folder: Path, short_search, capsys: pytest.CaptureFi
         ("rate waves --samples 0", "samples=0"),
         ("roughness --n 1", "n=1"),
         ("approximat", "did you mean"),
+        ("wavefront abc ABC", "second='ABC': expected 1 to 60 of the letters a-z"),
+        ("wavefront abc abd --replace 5", "replace=5: expected 0 to 4, because two gaps of 2 replace a letter"),
+        ("strings --pairs 0", "pairs=0: expected at least 1"),
     ],
 )
 def test_mistakes_are_one_line(command: str, message: str, folder: Path, capsys: pytest.CaptureFixture[str]):

@@ -1,6 +1,6 @@
 """Newton-Schulz inversion, and with it Newton's method for logistic regression in context, with linear attention.
 
-A step of Newton's method is w <- w + H^-1 g with g = X'(y - sigmoid(Xw)) / n - ridge w and H = X' D X / n + ridge I, where D is diagonal
+A Newton step is w <- w + H^-1 g with g = X'(y - sigmoid(Xw)) / n - ridge w and H = X' D X / n + ridge I. D is diagonal
 with sigmoid'(Xw). The inverse is computed by Newton-Schulz steps P <- 2P - P H P. Beside examples and queries there are
 d coordinate tokens: token i holds w_i, g_i and the columns i of H and P.
 """
