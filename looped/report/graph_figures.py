@@ -14,7 +14,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
 from looped.printing import printable
 from looped.report.figures import INK, SERIES, STYLE
-from looped.report.theory_figures import _bytes
+from looped.report.svg_figures import svg_bytes
 
 COLORS = ("#dfe3e6", SERIES[1][0], SERIES[0][0], SERIES[2][0])
 STAGES = {
@@ -40,7 +40,7 @@ def timeline(names: Sequence[str], stages: np.ndarray, labels: Sequence[str]) ->
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set(xlabel="loop", xlim=(0.5, stages.shape[1] + 0.5), ylim=(len(names) - 0.5, -0.5))
         _legend(figure, labels, "s")
-        return _bytes(figure)
+        return svg_bytes(figure)
 
 
 def loops(
@@ -60,7 +60,7 @@ def loops(
         for panel in panels:
             panel.set_axis_off()
         _legend(figure, labels, "o")
-        return _bytes(figure)
+        return svg_bytes(figure)
 
 
 def limits(rows: Sequence[Mapping[str, Any]]) -> bytes:
@@ -82,7 +82,7 @@ def limits(rows: Sequence[Mapping[str, Any]]) -> bytes:
         axes.yaxis.set(major_locator=FixedLocator([10.0**k for k in range(0, 16, 3)]), major_formatter=powers)
         axes.minorticks_off()
         figure.legend(loc="outside lower left", ncols=2, columnspacing=1.2)
-        return _bytes(figure)
+        return svg_bytes(figure)
 
 
 def _draw(

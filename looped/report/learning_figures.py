@@ -1,6 +1,5 @@
 """Figures of the learners in context, as SVG files in the style of the report."""
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from looped.report.figures import INK, SERIES, STYLE
+from looped.report.svg_figures import svg_bytes
 
 Row = Mapping[str, Any]
 
@@ -43,7 +43,7 @@ def eigenvalues(rows: Sequence[Row]) -> bytes:
         if any("trained" in row for row in rows):
             panels[-1].plot([], [], "o", ms=4, color=INK, label="trained")
         figure.legend(loc="outside right upper")
-        return _bytes(figure)
+        return svg_bytes(figure)
 
 
 def descent(rows: Sequence[Row]) -> bytes:
@@ -65,10 +65,4 @@ def descent(rows: Sequence[Row]) -> bytes:
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.yaxis.set_minor_locator(NullLocator())
         figure.legend(loc="outside lower left", ncols=2, columnspacing=1.2)
-        return _bytes(figure)
-
-
-def _bytes(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", facecolor="white", metadata={"Date": None, "Creator": None})
-    return buffer.getvalue().replace(INK.encode(), b"#1b2127")
+        return svg_bytes(figure)

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from looped.report.figures import SERIES, STYLE
-from looped.report.theory_figures import _bytes
+from looped.report.svg_figures import svg_bytes
 
 MOST_NAMES = 24
 
@@ -38,7 +38,7 @@ def memory(cells: np.ndarray, names: Sequence[str], counters: Sequence[int], loo
         bottom.invert_yaxis()
         bottom.yaxis.set_major_locator(MaxNLocator(4, integer=True))
         bottom.set(xlabel="loop", ylabel="counter", xlim=(0, last))
-        return _bytes(figure)
+        return svg_bytes(figure)
 
 
 def pointers(rows: Sequence[Mapping[str, Any]], limits: Sequence[Mapping[str, Any]]) -> bytes:
@@ -62,4 +62,4 @@ def pointers(rows: Sequence[Mapping[str, Any]], limits: Sequence[Mapping[str, An
             axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
             axis.set_minor_locator(NullLocator())
         figure.legend(loc="outside lower left", ncols=4)
-        return _bytes(figure)
+        return svg_bytes(figure)

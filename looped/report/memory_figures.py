@@ -9,7 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from looped.report.figures import INK, SERIES, STYLE
-from looped.report.theory_figures import Row, _bytes, _plain_numbers, _svg
+from looped.report.svg_figures import one_panel, plain_numbers, svg_bytes
+from looped.report.theory_figures import Row
 
 STYLES: dict[str, dict[str, Any]] = {
     kind: dict(zip(("color", "marker", "ls"), style, strict=True))
@@ -28,7 +29,7 @@ def trade(rows: Sequence[Row], bits: int) -> bytes:
         _lines(axes, rows, "depth", "numbers")
         axes.set(xlabel=DEPTH, ylabel="numbers", ylim=(0.7, None))
 
-    return _svg(draw, columns=2)
+    return one_panel(draw, columns=2)
 
 
 def error_by_cost(rows: Sequence[Row]) -> bytes:
@@ -40,9 +41,9 @@ def error_by_cost(rows: Sequence[Row]) -> bytes:
         _lines(right, rows, "numbers", "error")
         left.set(xlabel=DEPTH, ylabel="error")
         right.set(xlabel="numbers that depend on the function")
-        _plain_numbers(left.yaxis)
+        plain_numbers(left.yaxis)
         figure.legend(*left.get_legend_handles_labels(), loc="outside lower left", ncols=5, columnspacing=1.2)
-        return _bytes(figure)
+        return svg_bytes(figure)
 
 
 def _lines(axes: Axes, rows: Sequence[Row], x: str, y: str) -> None:
@@ -50,5 +51,5 @@ def _lines(axes: Axes, rows: Sequence[Row], x: str, y: str) -> None:
         points = sorted((row[x], row[y]) for row in rows if row["kind"] == kind)
         axes.plot(*zip(*points, strict=True), **style, label=kind)
     axes.set(xscale="log", yscale="log")
-    _plain_numbers(axes.xaxis, (1,))
-    _plain_numbers(axes.yaxis, (1,))
+    plain_numbers(axes.xaxis, (1,))
+    plain_numbers(axes.yaxis, (1,))
