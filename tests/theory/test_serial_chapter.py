@@ -39,7 +39,8 @@ def test_serial_steps():
         n, *shares = r.values()
         assert row(n, *(f"{share:.1%}" for share in shares)) in CHAPTER
     for r in content["rows"]:
-        assert r["needed"] == r["loops"]
+        spare = 2 if r["problem"] == "shortest paths" else 0
+        assert r["needed"] == r["loops"] - spare
 
 
 def test_squaring():

@@ -1,10 +1,8 @@
 """Loops as serial steps: automata and other problems, right with enough loops and at chance with fewer."""
 
-import bisect
 import time
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +12,7 @@ from tyro.conf import Positional
 from looped.commands.arguments import different
 from looped.commands.output import Table, print_table, say
 from looped.commands.theory.results import write_result
+from looped.commands.theory.serial_problems import PROBLEMS, S5, patience
 from looped.models import LoopedTransformer
 from looped.reading import read_text
 from looped.report import serial_figures
@@ -29,68 +28,6 @@ SERIAL_LENGTH = 128
 
 
 TEMPERATURES = (4, 6, 8, 10, 12, 16)
-
-
-class Examples(NamedTuple):
-    inputs: Array
-    answers: Array
-    """(batch, ...) by an oracle that shares no code with the circuit."""
-    graphs: Graphs | None = None
-
-
-class Problem(NamedTuple):
-    """A problem of any size n, with a circuit that solves it."""
-
-    loops: str
-    """The number of loops as a formula."""
-    program: Callable[[int], Program]
-    """The circuit for size n."""
-    draw: Callable[[np.random.Generator, int, int], Examples]
-    """Random examples: generator, size n, number of examples."""
-    read: Callable[[Array], Array]
-    """The answers (batch, ...) from the outputs (batch, seq, outputs)."""
-
-
-def last(outputs: Array) -> Array:
-    """The outputs of the last token."""
-    return outputs[:, -1]
-
-
-def _words(automaton: Automaton, only_start: bool) -> Callable[[np.random.Generator, int, int], Examples]:
-    def draw(rng: np.random.Generator, n: int, count: int) -> Examples:
-        words = rng.integers(0, len(automaton.letters), (count, n))
-        maps = automaton.maps(words)[:, -1]
-        return Examples(automaton.tokens(words), maps[:, :1] if only_start else maps)
-
-    return draw
-
-
-def _sequences(rng: np.random.Generator, n: int, count: int) -> Examples:
-    """Random sequences; the first one is sorted, which needs all loops."""
-    numbers = rng.integers(-n, n + 1, (count, n))
-    numbers[0] = np.arange(n)
-    return Examples(numbers[..., None], np.array([[max(patience(row))] for row in numbers.tolist()]))
-
-
-def patience(numbers: list[int]) -> list[int]:
-    """The longest increasing subsequence that ends at each place, by patience sorting."""
-    piles: list[int] = []
-    found = []
-    for number in numbers:
-        place = bisect.bisect_left(piles, number)
-        piles[place : place + 1] = [number]
-        found.append(place + 1)
-    return found
-
-
-S5 = automata.symmetric_group()
-PARITY = automata.BUILT_IN["parity"]()
-PROBLEMS: Mapping[str, Problem] = {
-    "S5, doubling": Problem("ceil(log2 n)", lambda n: automata.doubling(S5, n), _words(S5, False), last),
-    "parity, doubling": Problem("ceil(log2 n)", lambda n: automata.doubling(PARITY, n), _words(PARITY, False), last),
-    "S5, serial": Problem("n", lambda n: automata.serial(S5, n), _words(S5, True), last),
-    "increasing subsequence": Problem("n", automata.increasing, _sequences, lambda outputs: outputs.max(axis=1)),
-}
 
 
 def automaton(
