@@ -20,8 +20,9 @@ def choose(
     """
     if not words or words[0] in ("-h", "--help"):
         print(f"usage: {program} {options}COMMAND [...]; `{program} COMMAND --help` tells more\n")
+        width = max(map(len, commands)) + 2
         for name, summary in commands.items():
-            print(f"  {name:13}{summary}")
+            print(f"  {name:{width}}{summary}")
         print(end=note)
         return None
     name, *rest = words

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from looped.report.figures import SERIES, STYLE
-from looped.report.theory_figures import _bytes, _plain_numbers
+from looped.report.svg_figures import plain_numbers, svg_bytes
 
 
 def prefixes(panels: Mapping[str, np.ndarray]) -> bytes:
@@ -31,7 +31,7 @@ def prefixes(panels: Mapping[str, np.ndarray]) -> bytes:
             axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         assert image is not None
         figure.colorbar(image, ax=figure.axes, label="right")
-        return _bytes(figure)
+        return svg_bytes(figure)
 
 
 def loops(rows: Sequence[Mapping[str, Any]]) -> bytes:
@@ -50,12 +50,12 @@ def loops(rows: Sequence[Mapping[str, Any]]) -> bytes:
         left.xaxis.set_major_locator(FixedLocator(sorted({row["n"] for row in rows})))
         left.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         left.xaxis.set_minor_locator(NullLocator())
-        _plain_numbers(left.yaxis)
+        plain_numbers(left.yaxis)
         right.set(
             xlabel=f"loops / loops of the circuit, n = {rows[-1]['n']}", ylabel="right answers", ylim=(-0.03, 1.03)
         )
         figure.legend(*left.get_legend_handles_labels(), loc="outside lower left", ncols=2, columnspacing=1.2)
-        return _bytes(figure)
+        return svg_bytes(figure)
 
 
 def squares(rows: Sequence[Mapping[str, Any]]) -> bytes:
@@ -74,7 +74,7 @@ def squares(rows: Sequence[Mapping[str, Any]]) -> bytes:
         left.yaxis.set_minor_locator(NullLocator())
         right.set(xlabel="nonzero weights")
         figure.legend(loc="outside lower left", ncols=3, columnspacing=1.2)
-        return _bytes(figure)
+        return svg_bytes(figure)
 
 
 def lipschitz(rows: Sequence[Mapping[str, Any]]) -> bytes:
@@ -94,7 +94,7 @@ def lipschitz(rows: Sequence[Mapping[str, Any]]) -> bytes:
         left.set(xscale="log", yscale="log", xlabel="loops", ylabel="largest error")
         right.set(xscale="log", xlabel="numbers that store labels")
         for axis in (left.xaxis, right.xaxis):
-            _plain_numbers(axis, (1,))
-        _plain_numbers(left.yaxis)
+            plain_numbers(axis, (1,))
+        plain_numbers(left.yaxis)
         figure.legend(loc="outside lower left", ncols=2, columnspacing=1.2)
-        return _bytes(figure)
+        return svg_bytes(figure)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from looped.report.figures import INK, SERIES, STYLE
-from looped.report.theory_figures import _bytes, _plain_numbers
+from looped.report.svg_figures import plain_numbers, svg_bytes
 
 PANELS = 6
 
@@ -28,8 +28,8 @@ def loops_by_class(rows: Sequence[Mapping[str, Any]]) -> bytes:
         axes.set(xscale="log", xlabel="loops; the bar is the median", ylim=(len(rows) - 0.4, -0.6))
         axes.set_yticks(range(len(rows)), list(map(_name, rows)))
         axes.grid(visible=False, axis="y")
-        _plain_numbers(axes.xaxis, (1, 3))
-        return _bytes(figure)
+        plain_numbers(axes.xaxis, (1, 3))
+        return svg_bytes(figure)
 
 
 def candidates(lines: Sequence[Mapping[str, Any]]) -> bytes:
@@ -47,7 +47,7 @@ def candidates(lines: Sequence[Mapping[str, Any]]) -> bytes:
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         axes.minorticks_off()
         figure.legend(loc="outside lower left", ncols=3, fontsize=7.5, columnspacing=1.2)
-        return _bytes(figure)
+        return svg_bytes(figure)
 
 
 def beside_trained(rows: Sequence[Mapping[str, Any]], trained: Mapping[str, Sequence[tuple[int, float]]]) -> bytes:
@@ -66,13 +66,13 @@ def beside_trained(rows: Sequence[Mapping[str, Any]], trained: Mapping[str, Sequ
             panel.plot(*zip(*trained[row["class"]], strict=True), color=color, marker=marker, ls=dash, label="trained")
             panel.set_title(row["class"], loc="left", fontsize=9)
             panel.set(xscale="log", ylim=(-0.04, 1.04))
-            _plain_numbers(panel.xaxis, (1,))
+            plain_numbers(panel.xaxis, (1,))
         for panel in panels[len(shown) :]:
             panel.set_axis_off()
         figure.supxlabel("loops", fontsize=9)
         figure.supylabel("boards solved", fontsize=9)
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower left", ncols=2)
-        return _bytes(figure)
+        return svg_bytes(figure)
 
 
 def levels(depth: np.ndarray) -> bytes:
@@ -83,7 +83,7 @@ def levels(depth: np.ndarray) -> bytes:
         axes.fill_between(np.arange(len(depth)), depth, step="post", color=SERIES[0][0], lw=0, alpha=0.85)
         axes.set(xlabel="loop", ylabel="decisions in force", xlim=(0, len(depth) - 1))
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-        return _bytes(figure)
+        return svg_bytes(figure)
 
 
 def grid(possible: np.ndarray, given: np.ndarray) -> bytes:
@@ -112,7 +112,7 @@ def grid(possible: np.ndarray, given: np.ndarray) -> bytes:
                 axes.axvline(at * box - 0.5, color=INK, lw=width)
             axes.set_title(f"loop {loop}" if loop else "before the loop", fontsize=9)
             axes.set_axis_off()
-        return _bytes(figure)
+        return svg_bytes(figure)
 
 
 def _name(row: Mapping[str, Any]) -> str:

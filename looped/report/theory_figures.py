@@ -1,17 +1,16 @@
 """Figures of the theory, in the style of the report. Each function returns the content of an SVG file."""
 
-import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from looped.report.figures import INK, SERIES, STYLE
+from looped.report.svg_figures import one_panel, plain_numbers, svg_bytes
 
 Row = Mapping[str, Any]
 # The same colour and dash for a kind of memory, or an arithmetic, in all figures.
@@ -34,10 +33,10 @@ def error_by_loops(rows: Sequence[Row]) -> bytes:
             points = [(row["loops"], row["error"]) for row in rows if row["kind"] == kind]
             axes.plot(*zip(*points, strict=True), **STYLES[kind], label=kind)
         axes.set(xscale="log", yscale="log", xlabel="loops", ylabel="error")
-        _plain_numbers(axes.xaxis, (1,))
-        _plain_numbers(axes.yaxis)
+        plain_numbers(axes.xaxis, (1,))
+        plain_numbers(axes.yaxis)
 
-    return _svg(draw, columns=2)
+    return one_panel(draw, columns=2)
 
 
 def precision(rows: Sequence[Row]) -> bytes:
@@ -48,9 +47,9 @@ def precision(rows: Sequence[Row]) -> bytes:
             points = [(row["count"], row[dtype]) for row in rows]
             axes.plot(*zip(*points, strict=True), **STYLES[dtype], label=dtype)
         axes.set(xscale="log", xlabel="labels in the code", ylabel="labels recalled correctly", ylim=(-0.03, 1.03))
-        _plain_numbers(axes.xaxis)
+        plain_numbers(axes.xaxis)
 
-    return _svg(draw, columns=3)
+    return one_panel(draw, columns=3)
 
 
 def stall(rows: Sequence[Row]) -> bytes:
@@ -60,9 +59,9 @@ def stall(rows: Sequence[Row]) -> bytes:
         for kind in ("plain", "tuned", "radix", "modulated"):
             axes.plot([r["roughness"] for r in rows], [r[kind] for r in rows], **STYLES[kind], label=kind)
         axes.set(yscale="log", xlabel="roughness of the function", ylabel="error")
-        _plain_numbers(axes.yaxis)
+        plain_numbers(axes.yaxis)
 
-    return _svg(draw, columns=2)
+    return one_panel(draw, columns=2)
 
 
 def life(names: Sequence[str], states: np.ndarray, borders: Sequence[int]) -> bytes:
@@ -73,8 +72,12 @@ def life(names: Sequence[str], states: np.ndarray, borders: Sequence[int]) -> by
     """
     columns = 3
     rows = -(-len(names) // columns)
-    with matplotlib.rc_context({**STYLE, "font.size": 8, "axes.titlesize": 8, "lines.linewidth": 1.1}):
-        figure = Figure(figsize=(6.5, 1.0 * rows + 0.4))
+    height = 1.0 * rows + 0.4
+    style: dict[Any, Any] = {**STYLE, "font.size": 8, "axes.titlesize": 8, "lines.linewidth": 1.1}
+    style["figure.constrained_layout.use"] = False  # slow with many panels
+    with matplotlib.rc_context(style):
+        figure = Figure(figsize=(6.5, height))
+        figure.subplots_adjust(0.06, 0.5 / height, 0.98, 1 - 0.2 / height, wspace=0.25, hspace=0.5)
         panels = figure.subplots(rows, columns, sharex=True, squeeze=False).ravel()
         for panel, name, values in zip(panels, names, states.T, strict=False):
             panel.step(np.arange(len(values)), values, where="post", color=SERIES[0][0])
@@ -89,26 +92,4 @@ def life(names: Sequence[str], states: np.ndarray, borders: Sequence[int]) -> by
         for panel in panels[len(names) :]:
             panel.set_axis_off()
         figure.supxlabel("loop", fontsize=8)
-        return _bytes(figure)
-
-
-def _svg(draw: Callable[[Axes], None], *, columns: int) -> bytes:
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(5.2, 3.6))
-        axes = figure.add_subplot()
-        draw(axes)
-        figure.legend(loc="outside lower left", ncols=columns, columnspacing=1.2)
-        return _bytes(figure)
-
-
-def _plain_numbers(axis: Axis, steps: Sequence[int] = (1, 2, 5)) -> None:
-    """Ticks of a logarithmic axis as plain numbers instead of powers."""
-    axis.set_major_locator(LogLocator(subs=steps))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
-    axis.set_minor_locator(NullLocator())
-
-
-def _bytes(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", facecolor="white", metadata={"Date": None, "Creator": None})
-    return buffer.getvalue().replace(INK.encode(), b"#1b2127")
+        return svg_bytes(figure)

@@ -8,7 +8,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
 from looped.report.figures import SERIES, STYLE
-from looped.report.theory_figures import _bytes
+from looped.report.svg_figures import svg_bytes
 
 COLORS = ListedColormap(["#ffffff", "#dbe9f4", SERIES[0][0]])  # empty, computed earlier, computed in this loop
 
@@ -38,4 +38,4 @@ def wavefront(first: str, second: str, cells: Sequence[tuple[int, int, int, floa
             panel.tick_params(which="minor", length=0)
             panel.spines[:].set_visible(False)
             panel.set_xlabel(f"after loop {loop}")
-        return _bytes(figure)
+        return svg_bytes(figure)

@@ -94,6 +94,8 @@ class Circuit:
 
     registers: tuple[str, ...]
     layers: tuple[Layer, ...]
+    linear: bool = False
+    """Whether heads multiply values by the scores themselves, instead of by hardmax weights."""
 
     def cost(self) -> Cost:
         heads = [head for layer in self.layers for head in layer.heads]
@@ -112,6 +114,8 @@ class Circuit:
             ValueError: a form reads a name that is not in `names`.
         """
         names = self.registers if names is None else names
+        if ONE in names:
+            raise ValueError(f"name {ONE!r}: expected another one, because it stands for the constant in forms")
         if unknown := {name for f in forms for name in f} - {*names, ONE}:
             raise ValueError(f"register {min(unknown)!r}: expected one of {', '.join(names)}")
         weight = [[f.get(name, 0) for name in names] for f in forms]
@@ -155,6 +159,9 @@ class RunnableLayer:
     def __init__(self, circuit: Circuit, layer: Layer, dtype: DTypeLike, bits: int) -> None:
         self.dtype = np.dtype(dtype)
         self.limit = LIMITS.get(self.dtype.name) if bits == 0 else None
+        self.linear = circuit.linear
+        if self.linear and layer.heads and self.dtype == object:
+            raise ValueError("linear attention: expected a floating-point type, because it multiplies numbers")
         self.largest = 0
         """A bound on all numbers so far, if whole numbers are checked."""
         self.up, self.up_bias = circuit.matrix([unit.reads for unit in layer.units])
@@ -163,9 +170,8 @@ class RunnableLayer:
         if self.dtype == object:
             self.up_bias, self.bias = fixed_point(self.up_bias, bits), fixed_point(self.bias, bits)
         else:
-            self.up, self.up_bias, self.down, self.bias = map(
-                self._convert, (self.up, self.up_bias, self.down, self.bias)
-            )
+            parts = (self.up, self.up_bias, self.down, self.bias)
+            self.up, self.up_bias, self.down, self.bias = (converted(part, self.dtype) for part in parts)
         self.heads = [self._head(circuit, head) for head in layer.heads]
 
     def __call__(self, state: Array, graphs: Graphs, factor: Array | None = None) -> Array:
@@ -189,7 +195,7 @@ class RunnableLayer:
             weight, constant = circuit.matrix(forms)
             if constant.any():
                 raise ValueError("head: has a constant, but attention has no bias; expected a register that is one")
-            weights.append(weight.T if self.dtype == object else self._convert(weight.T))
+            weights.append(converted(weight.T, self.dtype))
         return head, weights, [circuit.registers.index(name) for name in head.writes]
 
     def _mix(self, head: Head, weights: list[Array], state: Array, graphs: Graphs) -> Array:
@@ -199,7 +205,7 @@ class RunnableLayer:
         if head.graph is not None:
             if head.graph not in graphs:
                 raise ValueError(f"graphs: {head.graph!r} is missing; expected a matrix (batch, seq, seq)")
-            graph = graphs[head.graph].astype(self.dtype)
+            graph = converted(graphs[head.graph], self.dtype)
             self._check(graph, np.abs(values).max(axis=(0, 1))[:, None] * np.ones(graph.shape[-1], int))
             return graph @ values
         if not head.query:
@@ -210,6 +216,8 @@ class RunnableLayer:
         self._check(state, key.T)
         self._check(queries, np.abs(keys).max(axis=(0, 1))[None])
         scores = queries @ keys.swapaxes(-1, -2)
+        if self.linear:
+            return scores @ values
         chosen = scores == scores.max(axis=-1, keepdims=True)
         count = chosen.sum(axis=-1, keepdims=True)
         if (count == 1).all():  # reading one token needs no arithmetic
@@ -223,12 +231,6 @@ class RunnableLayer:
         if (total % count).any():
             raise ValueError("head: a mean over tokens is not a whole number; expected tied values to be equal")
         return total // count
-
-    def _convert(self, values: Array) -> Array:
-        converted = values.astype(self.dtype)
-        if self.dtype.kind != "f" and (converted != values).any():
-            raise ValueError("weights: expected whole numbers for whole arithmetic")
-        return converted
 
     def _check(self, values: Array, weight: Array, bias: Array | int = 0) -> None:
         """Raises ValueError if |values| . |weight| + |bias|, a bound on all sums, is not exact in the dtype."""
@@ -281,8 +283,17 @@ class Program:
         if dtype.kind == "O":
             state = (weight.T[inputs] if self.tokens else inputs @ weight.T) + constant + table
             return fixed_point(state, self.bits)
-        weight, constant, table = (a.astype(dtype) for a in (weight.T, constant, table))
-        return (weight[inputs] if self.tokens else inputs @ weight) + constant + table
+        weight, constant, table = (converted(part, dtype) for part in (weight.T, constant, table))
+        return (weight[inputs] if self.tokens else converted(inputs, dtype) @ weight) + constant + table
+
+    def initial(
+        self, inputs: Array, *, dtype: DTypeLike | None = None, graphs: Graphs | None = None
+    ) -> Shaped[Array, "batch seq registers"]:
+        """The state before the first loop, which the prelude returns; arguments as in `states`."""
+        state = self.start(inputs, dtype=dtype)
+        for layer in self.prelude:
+            state = RunnableLayer(self.circuit, layer, state.dtype, self.bits)(state, graphs or {})
+        return state
 
     def input_weights(self) -> tuple[Array, Array]:
         """L1 as weights (registers, inputs) and constants (registers,)."""
@@ -302,9 +313,7 @@ class Program:
         self, inputs: Array, *, loops: int | None = None, dtype: DTypeLike | None = None, graphs: Graphs | None = None
     ) -> Iterator[Array]:
         """The state (batch, seq, registers) after each loop; arguments as in `start` and `Circuit.states`."""
-        state = self.start(inputs, dtype=dtype)
-        for layer in self.prelude:
-            state = RunnableLayer(self.circuit, layer, state.dtype, self.bits)(state, graphs or {})
+        state = self.initial(inputs, dtype=dtype, graphs=graphs)
         loops = self.loops if loops is None else loops
         yield from self.circuit.states(state, loops, bits=self.bits, eta=self.eta, graphs=graphs)
 
@@ -313,7 +322,7 @@ class Program:
     ) -> Shaped[Array, "batch seq outputs"]:
         """The output (batch, seq, outputs); for dtype object fractions. Arguments as in `states`."""
         (state,) = deque(self.states(inputs, loops=loops, dtype=dtype, graphs=graphs), maxlen=1) or (
-            self.start(inputs, dtype=dtype),
+            self.initial(inputs, dtype=dtype, graphs=graphs),
         )
         return self.output(state)
 
@@ -350,6 +359,21 @@ def exact(values: Any) -> Array:
     """Numbers as an array of fractions, the input for exact arithmetic."""
     values = np.asarray(values, dtype=object)
     return _array([Fraction(v) for v in values.ravel()], values.shape)
+
+
+def converted(values: Shaped[Array, "*shape"], dtype: np.dtype[Any]) -> Shaped[Array, "*shape"]:
+    """The values in another type.
+
+    Raises:
+        ValueError: a value is beyond the range of the type, or is not whole and the type holds whole numbers only.
+    """
+    try:
+        result = values.astype(dtype)
+    except OverflowError:
+        raise ValueError(f"numbers: one is beyond the range of {dtype.name}") from None
+    if dtype.kind == "i" and (result != values).any():
+        raise ValueError(f"numbers: expected whole ones within the range of {dtype.name}")
+    return result
 
 
 def _array(values: Any, shape: tuple[int, ...]) -> Array:

@@ -29,7 +29,7 @@ from looped.models.iteration import Iterated, iterate
 from looped.models.transformer import LoopedTransformer
 from looped.theory.cells import Cells, Function, multisets
 from looped.theory.circuit import ONE, Array, Circuit, Form, Layer, Program, Unit, exact, form
-from looped.theory.contextual_mapping import REGISTERS, contextual_parts
+from looped.theory.memories import stages
 from looped.theory.memorization import (
     Code,
     Lattice,
@@ -44,7 +44,6 @@ from looped.theory.memorization import (
     step_units,
     tuned,
 )
-from looped.theory.quantization import quantization_units
 from looped.theory.weights import write
 
 KINDS = ("plain", "tuned", "radix", "modulated")
@@ -161,15 +160,12 @@ def construct(
         ValueError: the budget is exceeded (names the largest n within it), or float64 cannot hold the sizes.
     """
     check_budget(cells, kind, radix_bits=radix_bits, slope=slope, budget=budget or Budget())
-    d, n = cells.d, cells.n
-    recall_start = n - 1 + cells.seq
+    d, front = cells.d, stages(cells, slope)
+    stage, recall_start = front.layers[0], len(front.layers)
     labels = cells.labels(f)
-    s = form((1, "s0"), (per_label(kind, radix_bits), form((1, cells.offset_form()), (1, cells.context_form()))))
-    units, bias = quantization_units(d, slope)
-    context_units, heads, context_drift = contextual_parts(cells.token_form(), cells.tokens, cells.seq)
-    input_map: dict[str, Form] = {f"u{i}": {f"x{i}": n} for i in range(d)}
-    input_map |= {"J": {ONE: -(n - 1)}, "one": {ONE: 1}, "s0": {ONE: recall_start}}
-    bias = {**bias, **context_drift, "s0": -1}
+    s = form((1, "s0"), (per_label(kind, radix_bits), front.k))
+    input_map = {**front.input_map, "s0": {ONE: recall_start}}
+    bias = {**stage.bias, "s0": -1}
     loops, eta, codes = loops_of(cells, kind, radix_bits), None, ()
     memory_registers: tuple[str, ...]
     if kind == "modulated":
@@ -191,10 +187,10 @@ def construct(
         input_map |= {f"theta{i}": {ONE: code.value} for i, code in enumerate(codes)}
         output_map = tuple({f"a{i}": Fraction(recalled.step[i]), ONE: Fraction(recalled.origin[i])} for i in range(d))
         answers, bits = recalled.values, codes[0].bits
-    names = [f"{name}{i}" for name in ("u", "beta") for i in range(d)] + [*REGISTERS, "s0"]
+    names = [*front.registers, "s0"]
     names += ["g"] if kind == "radix" else []
     names += [f"{name}{i}" for name in memory_registers for i in range(d)]
-    units = [*units, *context_units, *memory]
+    units = [*stage.units, *memory]
     if paper_size:
         names += [f"unused{i}" for i in range(17 * d + 9 - len(names))]
         units += [Unit({}, {})] * (49 * d + 25 - len(units))
@@ -203,8 +199,8 @@ def construct(
         columns = [names.index(f"y{i}") for i in range(d)]
         eta[:recall_start, columns] = 0
         eta[recall_start:, columns] = np.diff(exact(labels), axis=0)
-    circuit = Circuit(tuple(names), (Layer(tuple(units), heads, bias),))
-    program = Program(circuit, tuple(f"x{i}" for i in range(d)), input_map, output_map, loops, bits + 2, eta)
+    circuit = Circuit(tuple(names), (Layer(tuple(units), stage.heads, bias),))
+    program = Program(circuit, front.inputs, input_map, output_map, loops, bits + 2, eta)
     return Construction(cells, kind, program, answers, codes)
 
 

@@ -107,5 +107,14 @@ def off_unless(boolean: Form, size: Number) -> Form:
     return form((size, ONE), (-size, boolean))
 
 
+def merged(units: Sequence[Unit]) -> list[Unit]:
+    """The same function with fewer units: those that read the same form become one, which writes all they write."""
+    writes: dict[frozenset[tuple[str, Number]], dict[str, Number]] = {}
+    for unit in units:
+        reads = frozenset((name, value) for name, value in unit.reads.items() if value)
+        writes[reads] = form((1, writes.get(reads, {})), (1, unit.writes))
+    return [Unit(dict(reads), written) for reads, written in writes.items()]
+
+
 def _times(factor: Number, f: Form) -> dict[str, Number]:
     return form((factor, f))

@@ -5,12 +5,14 @@ This is the first stage of the proof of Theorem 3.6 (Xu & Sato, ICML 2025). [0, 
 wrong only on the trifling set, within 1/(n M) above a border.
 """
 
+import itertools
 from fractions import Fraction
 
 import numpy as np
 from jaxtyping import Shaped
 
 from looped.theory.circuit import ONE, Array, Circuit, Form, Layer, Number, Program, Unit
+from looped.theory.idioms import at_least
 
 
 def cell_of(x: Shaped[Array, "*shape"], n: int) -> Shaped[Array, "*shape"]:
@@ -30,12 +32,8 @@ def quantization_units(d: int, slope: int) -> tuple[list[Unit], dict[str, Number
     u_i starts at n x_i. After n - 1 loops beta_i is the cell of x_i. The stage then ends by itself, because no u_i
     exceeds 1. `slope` is the paper's M.
     """
-    units = []
-    for i in range(d):
-        units += [
-            Unit({f"u{i}": slope, ONE: -slope - offset}, {f"beta{i}": sign}) for sign, offset in ((1, 0), (-1, 1))
-        ]
-    return units, {f"u{i}": -1 for i in range(d)}
+    ramps = [at_least({f"u{i}": slope, ONE: -slope - 1}, {f"beta{i}": 1}) for i in range(d)]
+    return list(itertools.chain(*ramps)), {f"u{i}": -1 for i in range(d)}
 
 
 def quantizer(d: int, n: int, slope: int) -> Program:

@@ -5,6 +5,7 @@ The source is Theorem 3.6 of Xu & Sato (ICML 2025). Errors are L^p errors over u
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -14,12 +15,14 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from looped.models import LoopedTransformer
+from looped.strict import check
 from looped.tasks import Task
 from looped.theory import continuity
 from looped.theory.cells import Cells, Function, evaluate
 from looped.theory.circuit import Array
 from looped.theory.construction import cells_for, construct, loops_of, memorised
 from looped.theory.functions import plateaus
+from looped.theory.memorization import Lattice, quantise_labels
 
 Row = dict[str, Any]
 
@@ -135,6 +138,52 @@ def measure(
                 row["adjacency"] = row["eps"] / max(at.token + at.contextual_others, 1e-300)
         rows.append(row)
     return rows
+
+
+class Resolution(NamedTuple):
+    """Cells and bits of a label with which the error is at most a given one."""
+
+    cells: Cells
+    labels: Lattice
+    bits: int
+    error: float
+
+
+def resolution(
+    f: Function, eps: float, *, dim: int, seq: int, most: int, samples: int = 20_000, seed: int = 0
+) -> Resolution:
+    """The cells (without gaps) and the bits B of a label that reach an L2 error of eps with the fewest bits, K B.
+
+    Args:
+        f: (batch, seq, dim) to the same shape.
+        eps: the error, measured on random sequences.
+        dim: d.
+        seq: N.
+        most: the most loops of the memory with one code, K B + 1.
+        samples: number of sequences.
+        seed: of the sequences.
+
+    Raises:
+        ValueError: eps is out of range, or needs more loops; names the smallest error within them.
+    """
+    check(eps > 0, "eps", eps, "a positive number")
+    x = np.random.default_rng(seed).random((samples, seq, dim))
+    wanted, found, errors, budget = evaluate(f, x), None, [], most
+    for n in itertools.count(2):
+        cells = Cells(dim, seq, n, gap=False)
+        if cells.count >= most:
+            break
+        labels, ids = cells.labels(f), cells.lookup(x)
+        for bits in range(1, min((most - 1) // cells.count, 24) + 1):
+            level = quantise_labels(labels, bits)
+            errors.append(lp_error(level.values[ids], wanted))
+            if errors[-1] <= eps:
+                found, most = Resolution(cells, level, bits, errors[-1]), cells.count * bits
+                break
+    if found is None:
+        within = f"the smallest error within it is {min(errors):.3g}" if errors else "no n is within it"
+        raise ValueError(f"eps={eps:g}: needs more than {budget:,} loops, the budget; {within} (d={dim}, N={seq})")
+    return found
 
 
 def slope(rows: Sequence[Row], kind: str = "plain", last: int = 3) -> float:

@@ -17,6 +17,7 @@ def model_config(program: Program, seq: int, *, hardmax: bool = True) -> ModelCo
     layers = (*program.prelude, *program.circuit.layers)
     counts = [sum(head.graph is None for head in layer.heads) for layer in layers]
     graphs = {head.graph: None for layer in layers for head in layer.heads if head.graph is not None}
+    softmax_or_hardmax = "hardmax" if hardmax else "softmax"
     return ModelConfig(
         inputs="tokens" if program.tokens else "vectors",
         vocab_size=len(program.inputs) if program.tokens else None,
@@ -25,7 +26,7 @@ def model_config(program: Program, seq: int, *, hardmax: bool = True) -> ModelCo
         num_heads=max(1, *counts), d_head=head_size(layers), graph_heads=tuple(graphs),
         d_ff=max(1, *(len(layer.units) for layer in layers)), prelude_layers=len(program.prelude),
         core_layers=len(program.circuit.layers), num_loops=program.loops,
-        attention="hardmax" if hardmax else "softmax", activation="relu", norm="none",
+        attention="linear" if program.circuit.linear else softmax_or_hardmax, activation="relu", norm="none",
         positions="learned" if program.positions else "none", bias=True,
         modulation="none" if program.eta is None else "table", max_loops=None if program.eta is None else program.loops,
     )  # fmt: skip
@@ -39,11 +40,13 @@ def write(program: Program, seq: int, *, inverse_temperature: float | None = Non
     attention is softmax instead of hardmax, and all scores are multiplied by it.
 
     Raises:
-        ValueError: a layer has two heads of the same graph.
+        ValueError: a layer has two heads of the same graph, or an inverse temperature of linear attention.
     """
+    if program.circuit.linear and inverse_temperature is not None:
+        raise ValueError(f"inverse_temperature={inverse_temperature}: has no meaning for linear attention")
     config = model_config(program, seq, hardmax=inverse_temperature is None)
     # The library divides scores by sqrt(d_head), except with hardmax.
-    scale = 1.0 if inverse_temperature is None else inverse_temperature * config.head_dim**0.5
+    scale = 1.0 if config.attention == "hardmax" else (inverse_temperature or 1.0) * config.head_dim**0.5
     model = LoopedTransformer(config).double()
     for parameter in model.parameters():
         parameter.zero_()

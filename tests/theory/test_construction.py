@@ -140,8 +140,8 @@ def test_float64_alone_is_right_as_long_as_predicted(size, right):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_thousand_sequences_through_the_real_loop(kind):
-    x = np.random.default_rng(0).random((1000, 2, 1))
+def test_hundreds_of_sequences_through_the_real_loop(kind):
+    x = np.random.default_rng(0).random((300, 2, 1))
     construction = construct(waves, cells_for(1, 2, 8, kind), kind)
     begin = time.perf_counter()
     got = construction(x)
@@ -150,8 +150,8 @@ def test_a_thousand_sequences_through_the_real_loop(kind):
     error = ((got - evaluate(waves, x)) ** 2).sum((1, 2)).mean() ** 0.5
     expected = {"plain": 0.203, "tuned": 0.164, "radix": 0.126, "modulated": 0.126}[kind]
     assert abs(error - expected) < 0.012
-    permuted = construction(x[:, ::-1])[:, ::-1]
-    np.testing.assert_allclose(permuted, got, atol=1e-12)
+    permuted = construction(x[:100, ::-1])[:, ::-1]
+    np.testing.assert_allclose(permuted, got[:100], atol=1e-12)
 
 
 def test_outputs_stay_among_the_labels_on_the_ramps():

@@ -1,31 +1,28 @@
 """Every idiom, on every small whole number."""
 
 import itertools
-from collections.abc import Iterator
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
 
 from looped.theory import idioms
-from looped.theory.circuit import ONE, Circuit, Form, Layer, Program, Unit, exact, form
+from looped.theory.circuit import ONE, Circuit, Form, Head, Layer, Program, Unit, exact, form
 
 B = 6
 VALUES = range(-B, B + 1)
 
 
-def after(units: list[Unit], inputs: dict[str, Fraction | int], bias: Form | None = None) -> dict[str, Fraction]:
-    """The registers after one application of the units, in exact arithmetic; r starts at 0."""
+def after(units: list[Unit], inputs: dict[str, Any], bias: Form | None = None) -> dict[str, np.ndarray]:
+    """The registers after one application of the units to numbers or arrays, exactly; r starts at 0."""
     names = tuple(dict.fromkeys([*inputs, "r"]))
     circuit = Circuit(names, (Layer(tuple(units), bias=bias or {}),))
     program = Program(
         circuit, tuple(inputs), {n: {n: 1} for n in inputs}, tuple({n: 1} for n in names), 1, bits=8
     )  # fmt: skip
-    return dict(zip(names, program.run(exact(list(inputs.values()))[None, None])[0, 0], strict=True))
-
-
-def pairs() -> Iterator[tuple[int, int]]:
-    return itertools.product(VALUES, VALUES)
+    columns = np.stack(np.broadcast_arrays(*inputs.values()), axis=-1).reshape(-1, 1, len(inputs))
+    return dict(zip(names, program.run(exact(columns))[:, 0].T, strict=True))
 
 
 def test_clear_and_add():
@@ -36,23 +33,32 @@ def test_clear_and_add():
         assert after(idioms.add({"x": 1}, {"r": 1}), {"x": x})["r"] == max(x, 0)
 
 
+def test_merged():
+    """Two conditional sums that share the second half of their condition need three units instead of four."""
+    above = [*idioms.if_at_least({"e": 1}, {"x": 1}, B, {"r": 1}), *idioms.if_at_least({"e": 1}, {"y": 1}, B, {"r": 2})]
+    units = idioms.merged(above)
+    assert (len(above), len(units)) == (4, 3)
+    e, x, y = np.array(list(itertools.product(VALUES, VALUES, (-3, 0, 2)))).T
+    given, wanted = {"e": e, "x": x, "y": y}, (x + 2 * y) * (e >= 0)
+    assert (after(units, given)["r"] == wanted).all()
+    assert (after(above, given)["r"] == wanted).all()
+
+
 @pytest.mark.parametrize("b", [0, 1])
 def test_conditions_with_a_boolean(b):
     gate = idioms.off_unless({"b": 1}, 4 * B * (B + 2))
-    for e, x in pairs():
-        given = {"e": e, "x": x, "b": b}
-        read, written = {"x": 1}, {"r": 3}
-        assert after(idioms.if_at_least({"e": 1}, read, B, written, gate=gate), given)["r"] == 3 * x * b * (e >= 0)
-        assert after(idioms.if_zero({"e": 1}, read, B, written, gate=gate), given)["r"] == 3 * x * b * (e == 0)
-        if x >= 0:
-            units = idioms.if_at_least({"e": 1}, read, B, written, signed=False, gate=gate)
-            assert after(units, given)["r"] == 3 * x * b * (e >= 0)
-            units = idioms.if_zero({"e": 1}, read, B, written, signed=False, gate=gate)
-            assert after(units, given)["r"] == 3 * x * b * (e == 0)
-    for e in VALUES:
-        given = {"e": e, "b": b}
-        assert after(idioms.at_least({"e": 1}, {"r": 1}, gate=gate), given)["r"] == b * (e >= 0)
-        assert after(idioms.is_zero({"e": 1}, {"r": 1}, gate=gate), given)["r"] == b * (e == 0)
+    e, x = np.array(list(itertools.product(VALUES, VALUES))).T
+    given, at, read, writes = {"e": e, "x": x, "b": b}, {"e": 1}, {"x": 1}, {"r": 3}
+    assert (after(idioms.if_at_least(at, read, B, writes, gate=gate), given)["r"] == 3 * x * b * (e >= 0)).all()
+    assert (after(idioms.if_zero(at, read, B, writes, gate=gate), given)["r"] == 3 * x * b * (e == 0)).all()
+    assert (after(idioms.at_least(at, {"r": 1}, gate=gate), given)["r"] == b * (e >= 0)).all()
+    assert (after(idioms.is_zero(at, {"r": 1}, gate=gate), given)["r"] == b * (e == 0)).all()
+    e, x = e[x >= 0], x[x >= 0]
+    given = {"e": e, "x": x, "b": b}
+    units = idioms.if_at_least(at, read, B, writes, signed=False, gate=gate)
+    assert (after(units, given)["r"] == 3 * x * b * (e >= 0)).all()
+    units = idioms.if_zero(at, read, B, writes, signed=False, gate=gate)
+    assert (after(units, given)["r"] == 3 * x * b * (e == 0)).all()
 
 
 @pytest.mark.parametrize("plateau", [False, True])
@@ -98,7 +104,23 @@ def test_whole_numbers_are_refused_before_they_are_wrong():
     assert last[0, 0, 0] == 2**200
 
 
+def test_whole_arithmetic_refuses_fractions():
+    circuit = Circuit(("x", "y"), (Layer(heads=(Head(({"x": 1},), ("y",), graph="g"),)),))
+    program = Program(circuit, ("x",), {"x": {"x": 1}}, ({"y": 1},), 1, bits=0)
+    inputs, graph = np.array([[[1], [2]]]), np.array([[[0, 1], [1, 0]]])
+    assert program.run(inputs, graphs={"g": graph}).ravel().tolist() == [2, 1]
+    assert program.run(inputs, loops=0, graphs={"g": graph}).ravel().tolist() == [0, 0]
+    with pytest.raises(ValueError, match="expected whole ones"):
+        program.run(inputs, graphs={"g": graph / 2})
+    with pytest.raises(ValueError, match="expected whole ones"):
+        program.run(inputs / 2, dtype=np.int64, graphs={"g": graph})
+    with pytest.raises(ValueError, match="expected whole ones"):
+        list(Circuit(("x",), (Layer(bias={"x": 0.5}),)).states(inputs, 1))
+
+
 def test_forms_and_heads_are_checked():
+    with pytest.raises(ValueError, match="name '1': expected another one"):
+        list(Circuit((ONE,), (Layer(),)).states(np.ones((1, 1, 1)), 1))
     with pytest.raises(ValueError, match="register 'y': expected one of x"):
         list(Circuit(("x",), (Layer((Unit({"y": 1}, {"x": 1}),)),)).states(np.ones((1, 1, 1)), 1))
     head = idioms.pointer({ONE: 1}, {"x": "x"}, position="x", square="x", one="x")

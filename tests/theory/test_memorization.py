@@ -46,7 +46,7 @@ def test_selecting_is_exact_to_the_bit_in_floats(count, d):
 
 
 def test_telescoping_rounds_in_floats_and_not_in_exact_arithmetic():
-    labels = random_labels(200, 2)
+    labels = random_labels(100, 2)
     memory = modulated(labels, "telescoping")
     assert (len(memory.program.circuit.registers), memory.program.circuit.cost().units) == (3, 2)
     assert 0 < memory.error("float64") < 4e-12

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from model_cases import VARIANTS, build, inputs_for
+from theory_cases import shorten_search
 
 from looped.tasks import TASKS
 from looped.tasks.edit_distance import EditDistanceConfig
@@ -39,10 +40,12 @@ SLOPES = {"waves-2": -1 / 3, "waves-3": -1 / 4, "mixed": -1 / 6, "spread": -1 / 
 
 @pytest.fixture(scope="module")
 def rows():
-    return {
-        name: [row for n in cells for row in measure(f, Cells(d, seq, n), samples=20_000)]
-        for name, (f, d, seq, cells) in SIZES.items()
-    }
+    with pytest.MonkeyPatch.context() as patch:
+        shorten_search(patch, samples=256, steps=30)  # smaller moduli, so that the bounds are harder to meet
+        return {
+            name: [row for n in cells for row in measure(f, Cells(d, seq, n), samples=20_000)]
+            for name, (f, d, seq, cells) in SIZES.items()
+        }
 
 
 @pytest.mark.parametrize("name", SIZES)
@@ -74,12 +77,14 @@ def test_bounds_by_hand():
     assert alone.token == pytest.approx(math.sin(3 / 4), rel=1e-3)
 
 
-def test_plain_looping_stalls_where_modulation_does_not():
+def test_plain_looping_stalls_where_modulation_does_not(monkeypatch):
+    shorten_search(monkeypatch, samples=256, steps=30)
     smooth, rough = roughness((0.0, 1.0), n=6, samples=200)
     assert rough["plain"] > 5 * rough["modulated"]
     assert rough["plain"] > 2 * smooth["plain"]
     assert abs(rough["radix"] - rough["modulated"]) < 0.01
-    errors = {n: {row["kind"]: row["error"] for row in measure(FUNCTIONS["steep"], Cells(1, 2, n), bounds=False)}
+    errors = {n: {row["kind"]: row["error"] for row in measure(FUNCTIONS["steep"], Cells(1, 2, n), samples=20_000,
+              bounds=False)}
               for n in (8, 16, 32)}  # fmt: skip
     assert errors[32]["plain"] > 0.97 * errors[8]["plain"]  # 64 times the loops
     assert errors[32]["tuned"] < 0.85 * errors[8]["tuned"]
@@ -108,7 +113,7 @@ def test_moduli_of_a_trained_model(name):
     torch.testing.assert_close(f(x), model(inputs).logits, atol=1e-9, rtol=1e-9)
     dim = x.shape[-1]
     token, context = (
-        continuity.search(f, kind, 0.1, seq=6, dim=dim, samples=64, steps=8).value for kind in ("token", "contextual")
+        continuity.search(f, kind, 0.1, seq=6, dim=dim, samples=16, steps=3).value for kind in ("token", "contextual")
     )
     assert token > 0
     assert context > 0

@@ -6,11 +6,11 @@ import math
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from theory_cases import shorten_search
 
 from looped.cli import main
 from looped.commands.theory import COMMANDS
@@ -20,14 +20,24 @@ from looped.theory.functions import waves
 from looped.training import load_run
 
 OPTIONS = {
+    "constructions": {"out"},
+    "compare": {"d", "N", "eps", "max-loops", "out"},
+    "memories": {"count", "d", "bits", "seed", "out"},
     "approximate": {"d", "N", "n", "kind", "samples", "slope", "radix-bits", "paper-size", "max-loops",
                     "all-sequences", "out"},
     "automaton": {"length", "examples", "seed", "out"},
     "lipschitz": {"n", "samples", "out"},
+    "learners": {"n", "d", "condition", "seed", "out"},
     "memorise": {"count", "d", "bits", "digit", "seed", "out"},
     "moduli": {"d", "N", "deltas", "p", "grid", "num-loops", "out"},
     "rate": {"d", "N", "n", "kinds", "p", "samples", "out"},
+    "regression": {"n", "d", "loops", "samples", "training-steps", "seed", "out"},
     "roughness": {"n", "samples", "out"},
+    "run": {"input", "machine", "loops", "out"},
+    "machines": {"programs", "model-programs", "softmax-programs", "seed", "out"},
+    "pointers": {"out"},
+    "graph": {"source", "undirected", "out"},
+    "graphs": {"count", "seed", "out"},
     "sudoku": {"singles-only", "box", "sample", "loops", "seed", "on-bad-row", "beside", "out"},
     "serial": {"sizes", "examples", "seed", "out"},
     "square": {"loops", "out"},
@@ -70,7 +80,7 @@ def svg(path: Path) -> str:
 
 
 @pytest.mark.parametrize("loops", ["plain", "tuned", "radix", "modulated"])
-def test_approximate(folder: Path, loops: str, capsys: pytest.CaptureFixture[str]):
+def test_approximate(folder: Path, loops: str, short_search, capsys: pytest.CaptureFixture[str]):
     assert theory(f"approximate f.py:good --n 3 --kind {loops} --samples 50 --all-sequences --out o") == 0
     facts = json.loads((folder / "o/approximate.json").read_text())
     assert facts["exact_right"] == facts["exact_sequences"] == 9
@@ -84,7 +94,7 @@ def test_approximate(folder: Path, loops: str, capsys: pytest.CaptureFixture[str
     assert "loop by loop" in out
 
 
-def test_precision_is_said_before_it_runs(folder: Path, capsys: pytest.CaptureFixture[str]):
+def test_precision_is_said_before_it_runs(folder: Path, short_search, capsys: pytest.CaptureFixture[str]):
     for size, said, right in (("--n 2", "right", "100.0%"), ("--n 3", "fails", "")):
         assert theory(f"approximate waves {size} --samples 400 --paper-size") == 0
         out = capsys.readouterr().out
@@ -113,13 +123,7 @@ def test_memorise(folder: Path, capsys: pytest.CaptureFixture[str]):
 @pytest.fixture
 def short_search(monkeypatch: pytest.MonkeyPatch) -> Callable[..., continuity.Modulus]:
     """The search for moduli, with few pairs and steps wherever it is called."""
-    search = continuity.search
-
-    def short(*arguments: Any, **options: Any) -> continuity.Modulus:
-        return search(*arguments, **{**options, "samples": 128, "steps": 10})
-
-    monkeypatch.setattr(continuity, "search", short)
-    return short
+    return shorten_search(monkeypatch, samples=128, steps=10)
 
 
 def test_moduli_of_functions(folder: Path, short_search, capsys: pytest.CaptureFixture[str]):
@@ -138,7 +142,8 @@ def test_moduli_of_functions(folder: Path, short_search, capsys: pytest.CaptureF
     assert "no other token" in capsys.readouterr().out
 
 
-def test_moduli_of_a_run(folder: Path, short_search):
+def test_moduli_of_a_run(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    short_search = shorten_search(monkeypatch, samples=8, steps=2)
     settings = (
         "--task.length 4 --model.d-model 8 --model.num-heads 2 --optim.warmup-steps 1 --train.steps 2 "
         "--train.batch-size 4 --train.eval-examples 4 --train.device cpu --train.precision fp32 "
@@ -246,17 +251,17 @@ def test_mistakes_are_one_line(command: str, message: str, folder: Path, capsys:
     assert message in error
 
 
-def test_a_jump_is_a_warning(folder: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_jump_is_a_warning(folder: Path, short_search, capsys: pytest.CaptureFixture[str]):
     assert theory("approximate f.py:jumps --n 2 --samples 20") == 0
     assert re.fullmatch(r"looped: warning: f seems to jump by 1 near .*\n", capsys.readouterr().err)
 
 
-def test_a_function_may_change_its_input(folder: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_function_may_change_its_input(folder: Path, short_search, capsys: pytest.CaptureFixture[str]):
     assert theory("moduli f.py:doubles --deltas 0.1") == 0
     assert "0.2 (lower bound)" in capsys.readouterr().out
 
 
-def test_the_largest_norm(folder: Path, capsys: pytest.CaptureFixture[str]):
+def test_the_largest_norm(folder: Path, short_search, capsys: pytest.CaptureFixture[str]):
     assert theory("moduli waves --deltas 0.1 --p inf --out m") == 0
     stored = json.loads((folder / "m/moduli.json").read_text(), parse_constant=pytest.fail)  # Infinity is no JSON
     assert stored["p"] == "inf"

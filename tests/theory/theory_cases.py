@@ -2,10 +2,15 @@
 
 import itertools
 import math
+from collections.abc import Callable
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
+import pytest
 import torch
+
+from looped.theory import continuity
 
 SIZES = [(1, 2, 2), (1, 2, 3), (1, 2, 4), (1, 3, 2), (2, 2, 2)]
 """(d, N, n)"""
@@ -25,6 +30,17 @@ def all_cells(d: int, seq: int, n: int) -> np.ndarray:
 def centres(cells: np.ndarray, n: int) -> np.ndarray:
     """Exact centres of cells, as fractions."""
     return (2 * cells.astype(object) + 1) * Fraction(1, 2 * n)
+
+
+def shorten_search(monkeypatch: pytest.MonkeyPatch, samples: int, steps: int) -> Callable[..., continuity.Modulus]:
+    """The search for moduli, with few pairs and steps from now on, wherever it is called."""
+    search = continuity.search
+
+    def short(*arguments: Any, **options: Any) -> continuity.Modulus:
+        return search(*arguments, **{**options, "samples": samples, "steps": steps})
+
+    monkeypatch.setattr(continuity, "search", short)
+    return short
 
 
 NOT_SUPPORTED = {

@@ -10,6 +10,12 @@ from typing import Any
 from looped.commands.arguments import call
 from looped.commands.choice import choose
 from looped.commands.theory.approximation import approximate, memorise, moduli, rate, roughness
+from looped.commands.theory.catalogue import constructions
+from looped.commands.theory.graph_checks import graphs
+from looped.commands.theory.graphs import graph
+from looped.commands.theory.learning import learners, regression
+from looped.commands.theory.machine import machines, pointers, run
+from looped.commands.theory.memory import compare, memories
 from looped.commands.theory.serial_steps import automaton, serial
 from looped.commands.theory.smooth import lipschitz, square
 from looped.commands.theory.strings import strings, wavefront
@@ -19,18 +25,31 @@ from looped.locks import locked
 COMMANDS = {
     function.__name__: function
     for function in (
-        approximate,
+        # algorithms as weights, on the user's input
+        run,
+        graph,
+        sudoku,
         automaton,
-        lipschitz,
+        wavefront,
+        # approximation and memorisation
+        approximate,
         memorise,
         moduli,
         rate,
         roughness,
-        sudoku,
-        serial,
+        memories,
+        compare,
         square,
+        lipschitz,
+        regression,
+        learners,
+        # checks of the constructions, and their sizes
+        constructions,
         strings,
-        wavefront,
+        machines,
+        pointers,
+        graphs,
+        serial,
     )
 }
 

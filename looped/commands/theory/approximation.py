@@ -4,8 +4,7 @@ import importlib.util
 import math
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -68,9 +67,7 @@ def approximate(
     line = cells_for(dim, seq, cells, loops)
     if all_sequences and cells ** (seq * dim) > 4096:
         raise ValueError(f"all_sequences: expected at most 4,096 sequences of cells, not {cells ** (seq * dim):,}")
-    f = load_function(function)
-    with _print_warnings():
-        check_function(f, dim, seq)
+    f = load_checked(function, dim, seq)
     built = construct(
         f, line, loops, slope=slope, radix_bits=radix_bits, paper_size=paper_size, budget=Budget(loops=max_loops)
     )
@@ -207,9 +204,7 @@ def moduli(
     else:
         check(num_loops is None, "num_loops", num_loops, "a run folder, because a function has no loops")
         check(seq * dim <= continuity.MOST_COORDINATES, "N d", seq * dim, f"at most {continuity.MOST_COORDINATES}")
-        f = load_function(target)
-        with _print_warnings():
-            check_function(f, dim, seq)
+        f = load_checked(target, dim, seq)
     table = Table("delta", *continuity.KINDS, title=f"{target}: moduli of continuity, p={p:g}")
     rows = []
     for delta in deltas:
@@ -259,9 +254,7 @@ def rate(
         for line in (cells_for(dim, seq, n, kind) for kind in kinds):
             if line.count * dim > 2**24:
                 raise ValueError(f"n={n}: expected at most 2^24 labels, not {line.count:,} in {dim} dimensions")
-    f = load_function(function)
-    with _print_warnings():
-        check_function(f, dim, seq)
+    f = load_checked(function, dim, seq)
     rows = []
     for n in cells:
         rows += rates.measure(f, Cells(dim, seq, n), kinds=kinds, p=p, samples=samples)
@@ -332,6 +325,21 @@ def load_function(target: str) -> Function:
     return of_copy
 
 
+def load_checked(target: str, dim: int, seq: int) -> Function:
+    """The function, after a check on samples; each warning is printed as one line.
+
+    Raises:
+        ValueError: as `load_function` and `check_function`.
+    """
+    f = load_function(target)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        check_function(f, dim, seq)
+    for warning in caught:
+        print(f"looped: warning: {warning.message}", file=sys.stderr)
+    return f
+
+
 def _rate_table(rows: Sequence[rates.Row]) -> Table:
     heads = ("n", "kind", "loops", "error", "Theorem 3.6", "bound here", "theorem / error", "eps / (w_tok + w_cont)")
     table = Table(*heads, title="L^p error and bounds (with moduli found by search, which are lower bounds)")
@@ -343,16 +351,6 @@ def _rate_table(rows: Sequence[rates.Row]) -> Table:
         cells = (f"{row['loops']:,}", f"{row['error']:.4f}", *(f"{value:.3f}" for value in more))
         table.add_row(str(row["cells"]), row["kind"], *cells)
     return table
-
-
-@contextmanager
-def _print_warnings() -> Iterator[None]:
-    """Print each warning as one line."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        yield
-    for warning in caught:
-        print(f"looped: warning: {warning.message}", file=sys.stderr)
 
 
 def _json(p: float) -> float | str:

@@ -1,0 +1,1 @@
+"""Learners in context: exact losses of step matrices, and learners as looped transformers."""
