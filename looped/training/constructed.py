@@ -55,14 +55,15 @@ def write_run(run: RunConfig, model: LoopedTransformer, folder: Path) -> dict[st
         examples = task.batch("validation", 0, run.train.eval_examples, seed=0)
         fabric = make_fabric(run)
         scores = validate(fabric, model, task, examples, loops, min(PART, len(examples.inputs)))
-        progress = Progress(best=Best(step=0, metric=task.metric, value=scores[task.metric]))
+        best = Best(step=0, metric=task.metric, value=scores[task.metric])
+        progress = Progress(best=best)
         write_data(run, task, folder)
         write_config(run, folder)
         write_file(folder, Environment, environment(run.train.precision, fabric.device))
         row = {"kind": "validation", "step": 0, "seconds": 0.0, "num_loops": loops, "scores": scores}
         write_rows(folder, MetricsRow, [row])
         checkpoint.save(folder, progress, model, (), None)
-        write_file(folder, Best, asdict(progress.best))
+        write_file(folder, Best, asdict(best))
         summary = summarise(run, task, progress, loops, examples.inputs.shape[1], "steps")
         write_file(folder, Summary, summary)
         return summary

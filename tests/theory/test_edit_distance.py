@@ -9,6 +9,7 @@ import torch
 from rapidfuzz.distance import LCSseq, Levenshtein
 
 from looped.tasks import TASKS
+from looped.tasks.base import Task
 from looped.theory.circuit import RunnableLayer
 from looped.theory.edit_distance import cells, edit_distance, encode, largest_number, lcs, loops_for
 from looped.theory.weights import write
@@ -53,6 +54,10 @@ def test_whole_numbers_of_lcs():
     assert not found[0].all()
 
 
+def of_length(name: str, length: int) -> Task:
+    return TASKS[name](TASKS[name].Config(length=length))  # pyright: ignore[reportCallIssue]
+
+
 def test_counts():
     for program, units, weights in (
         (edit_distance(9, 1), 30, 145),
@@ -68,7 +73,7 @@ def test_counts():
 @pytest.mark.parametrize("name", ["edit_distance", "lcs"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_the_librarys_model_on_its_own_task(name, dtype):
-    task = TASKS[name](TASKS[name].Config(length=9))
+    task = of_length(name, 9)
     batch = task.batch("test", 0, 60, seed=0)
     needed = loops_for(2 * 9 + 2)
     program = (lcs if name == "lcs" else edit_distance)(task.spec.output_size, needed)
@@ -134,7 +139,7 @@ def test_largest_number_is_that_of_the_run():
 
 
 def test_softmax_needs_plateaus():
-    task = TASKS["edit_distance"](TASKS["edit_distance"].Config(length=16))
+    task = of_length("edit_distance", 16)
     batch = task.batch("test", 0, 24, seed=0)
     right = {}
     for plateau in (True, False):
