@@ -68,6 +68,21 @@ def test_commands_read_it(folder, tmp_path, capsys):
     assert (tmp_path / "report/figures/edit_distance_score_by_group.svg").exists()
 
 
+def test_sudoku(tmp_path, capsys):
+    run, board = tmp_path / "sudoku", "1 0 0 0 0 0 3 0 0 4 0 0 0 0 0 2"
+    assert main(f"construct sudoku --task.box 2 --task.pool 60 --examples 8 --out {run}".split()) == 0
+    assert "6 looped layers of 64 registers" in capsys.readouterr().out
+    (tmp_path / "board.txt").write_text(board.replace(" ", "") + "\n")
+    assert main(f"solve {run} {tmp_path}/board.txt --exit-rule change:1e-9".split()) == 0
+    assert "1000003004000002,1324423124133142,1324423124133142,True" in capsys.readouterr().out
+    assert main(f"evaluate {run} --examples 8 --loops 64".split()) == 0
+    rows = [json.loads(line) for line in (run / "eval.jsonl").read_text().splitlines()]
+    assert {row["value"] for row in rows} == {1.0}
+    assert main(f"construct sudoku --task.box 4 --out {tmp_path}/large".split()) == 2
+    assert main(f"construct sudoku --inverse-temperature 12 --out {tmp_path}/soft".split()) == 2
+    assert "inverse_temperature" in capsys.readouterr().err
+
+
 def test_it_is_not_trained_further_but_may_begin_another_training(folder, tmp_path, capsys):
     run = folder / "edit-distance"
     assert main(["train", "edit-distance-looped", "--out", str(run), "--resume"]) == 2
