@@ -7,7 +7,7 @@ numbers or in a floating-point type; `looped.theory.weights` writes the same pro
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -96,6 +96,23 @@ class Circuit:
     layers: tuple[Layer, ...]
     linear: bool = False
     """Whether heads multiply values by the scores themselves, instead of by hardmax weights."""
+
+    def __post_init__(self) -> None:
+        if len(set(self.registers)) < len(self.registers):
+            raise ValueError(f"registers: expected different names, not {', '.join(self.registers)}")
+        for layer in self.layers:
+            self.check_layer(layer)
+
+    def check_names(self, names: Iterable[str], where: str) -> None:
+        """Raises ValueError if a name is not that of a register."""
+        if unknown := set(names) - {*self.registers}:
+            raise ValueError(f"{where}: writes {min(unknown)!r}; expected one of {', '.join(self.registers)}")
+
+    def check_layer(self, layer: Layer) -> None:
+        """Raises ValueError if the bias or a head writes a name that is not that of a register."""
+        self.check_names(layer.bias, "bias")
+        for head in layer.heads:
+            self.check_names(head.writes, "head")
 
     def cost(self) -> Cost:
         heads = [head for layer in self.layers for head in layer.heads]
@@ -229,7 +246,10 @@ class RunnableLayer:
         if self.dtype.kind == "f":
             return total / count
         if (total % count).any():
-            raise ValueError("head: a mean over tokens is not a whole number; expected tied values to be equal")
+            raise ValueError(
+                "head: a mean over tokens is not a whole number; expected one token with the highest score (a register "
+                "of the query or key may be missing), or tied values that are equal"
+            )
         return total // count
 
     def _check(self, values: Array, weight: Array, bias: Array | int = 0) -> None:
@@ -270,13 +290,25 @@ class Program:
     positions: Mapping[str, Callable[[int], int]] = field(default_factory=dict)
     """Registers to which a function of the position 0, 1, ... is added."""
 
+    def __post_init__(self) -> None:
+        self.circuit.check_names(self.input_map, "input_map")
+        self.circuit.check_names(self.positions, "positions")
+        for layer in self.prelude:
+            self.circuit.check_layer(layer)
+
     def start(self, inputs: Array, *, dtype: DTypeLike | None = None) -> Shaped[Array, "batch seq registers"]:
         """The state before the prelude: L1 and positions; for dtype object, in units of 2^-bits.
 
         Args:
             inputs: (batch, seq, inputs), or token numbers (batch, seq).
             dtype: the arithmetic; None is that of the inputs.
+
+        Raises:
+            ValueError: the inputs have another shape.
         """
+        shape = "(batch, seq)" if self.tokens else f"(batch, seq, {len(self.inputs)})"
+        if inputs.ndim != (2 if self.tokens else 3) or not (self.tokens or inputs.shape[-1] == len(self.inputs)):
+            raise ValueError(f"inputs: have shape {inputs.shape}; expected {shape}")
         dtype = np.dtype(dtype or inputs.dtype)
         weight, constant = self.input_weights()
         table = self.position_table(inputs.shape[1])
