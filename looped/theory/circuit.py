@@ -158,12 +158,12 @@ class RunnableLayer:
 
     def __init__(self, circuit: Circuit, layer: Layer, dtype: DTypeLike, bits: int) -> None:
         self.dtype = np.dtype(dtype)
-        self.limit = LIMITS.get(self.dtype.name) if bits == 0 else None
+        self.bits = bits
+        self.largest = 0.0
+        """A bound on all numbers so far, if whole numbers are checked."""
         self.linear = circuit.linear
         if self.linear and layer.heads and self.dtype == object:
             raise ValueError("linear attention: expected a floating-point type, because it multiplies numbers")
-        self.largest = 0
-        """A bound on all numbers so far, if whole numbers are checked."""
         self.up, self.up_bias = circuit.matrix([unit.reads for unit in layer.units])
         self.down = circuit.matrix([unit.writes for unit in layer.units])[0]
         self.bias = _array([layer.bias.get(name, 0) for name in circuit.registers], (len(circuit.registers),))
@@ -180,12 +180,12 @@ class RunnableLayer:
             added = self._mix(head, weights, state, graphs)
             new = new.copy() if new is state else new
             for place, column in enumerate(columns):
-                new[..., column] += added[..., place]
+                new[..., column] = self._sum(new[..., column], added[..., place])
         self._check(new, self.up, self.up_bias)
         hidden = np.maximum(new @ self.up.T + self.up_bias, 0)
         self._check(hidden, self.down.T, self.bias)
         change = hidden @ self.down + self.bias
-        return new + (change if factor is None else change * factor)
+        return self._sum(new, change if factor is None else change * factor)
 
     def _head(self, circuit: Circuit, head: Head) -> tuple[Head, list[Array], list[int]]:
         if len(head.query) != len(head.key) or len(head.value) != len(head.writes):
@@ -209,6 +209,7 @@ class RunnableLayer:
             self._check(graph, np.abs(values).max(axis=(0, 1))[:, None] * np.ones(graph.shape[-1], int))
             return graph @ values
         if not head.query:
+            self._check(state, state.shape[1] * value.T)
             total, count = values.sum(axis=1, keepdims=True), np.full((1, 1, 1), state.shape[1], dtype=self.dtype)
             return self._mean(total, count) + np.zeros_like(values)
         queries, keys = state @ query, state @ key
@@ -222,6 +223,7 @@ class RunnableLayer:
         count = chosen.sum(axis=-1, keepdims=True)
         if (count == 1).all():  # reading one token needs no arithmetic
             return np.take_along_axis(values, chosen.argmax(axis=-1)[..., None], axis=1)
+        self._check(values, count.max() * np.eye(values.shape[-1], dtype=int))
         # Dividing the sum by the count is exact for equal integers; a sum of value * (1 / count) is not.
         return self._mean(chosen.astype(self.dtype) @ values, count.astype(self.dtype))
 
@@ -233,18 +235,12 @@ class RunnableLayer:
         return total // count
 
     def _check(self, values: Array, weight: Array, bias: Array | int = 0) -> None:
-        """Raises ValueError if |values| . |weight| + |bias|, a bound on all sums, is not exact in the dtype."""
-        if self.limit is None or not weight.size:
-            return
-        # Bounds in float64: they are wrong by less than a millionth, so they are compared with a smaller limit.
-        most = np.abs(values.astype(np.float64)).max(axis=tuple(range(values.ndim - 1)))
-        bound = float((np.abs(weight.astype(np.float64)) @ most + np.abs(np.asarray(bias, np.float64))).max())
-        self.largest = max(self.largest, int(bound))
-        if not bound < self.limit * (1 - 1e-6):
-            raise ValueError(
-                f"numbers up to {bound:.3g}: expected below {self.limit:.3g}, from where on {self.dtype.name} does not "
-                "hold every whole number"
-            )
+        self.largest = max(self.largest, check_exact(self.dtype, self.bits, values, weight, bias))
+
+    def _sum(self, a: Array, b: Array) -> Array:
+        if self.bits == 0 and self.dtype.name in LIMITS:
+            self._check((a.astype(np.float64) + b.astype(np.float64))[..., None], np.ones((1, 1)))
+        return a + b
 
 
 @dataclass(frozen=True)
@@ -284,7 +280,10 @@ class Program:
             state = (weight.T[inputs] if self.tokens else inputs @ weight.T) + constant + table
             return fixed_point(state, self.bits)
         weight, constant, table = (converted(part, dtype) for part in (weight.T, constant, table))
-        return (weight[inputs] if self.tokens else converted(inputs, dtype) @ weight) + constant + table
+        if self.tokens:
+            return weight[inputs] + constant + table
+        check_exact(dtype, self.bits, inputs, weight.T, np.abs(constant) + np.abs(table).max(axis=0))
+        return converted(inputs, dtype) @ weight + constant + table
 
     def initial(
         self, inputs: Array, *, dtype: DTypeLike | None = None, graphs: Graphs | None = None
@@ -331,7 +330,26 @@ class Program:
         weight, constant = self.circuit.matrix(self.output_map)
         if state.dtype == object:
             return state @ weight.T * Fraction(1, 2**self.bits) + constant
-        return state @ weight.T.astype(state.dtype) + constant.astype(state.dtype)
+        weight, constant = converted(weight, state.dtype), converted(constant, state.dtype)
+        check_exact(state.dtype, self.bits, state, weight, constant)
+        return state @ weight.T + constant
+
+
+def check_exact(dtype: np.dtype[Any], bits: int, values: Array, weight: Array, bias: Array | int = 0) -> float:
+    """The bound |values| . |weight| + |bias| on sums, of whole numbers (bits=0).
+
+    Raises:
+        ValueError: the type does not hold all whole numbers up to the bound.
+    """
+    if dtype.name not in LIMITS or bits or not weight.size:
+        return 0.0
+    # Bounds in float64: they are wrong by less than a millionth, so they are compared with a smaller limit.
+    most = np.abs(values.astype(np.float64)).max(axis=tuple(range(values.ndim - 1)))
+    bound = float((np.abs(weight.astype(np.float64)) @ most + np.abs(np.asarray(bias, np.float64))).max())
+    if not bound < LIMITS[dtype.name] * (1 - 1e-6):
+        found = f"numbers up to {bound:.3g}: expected below {LIMITS[dtype.name]:.3g}"
+        raise ValueError(f"{found}, from where on {dtype.name} does not hold every whole number")
+    return bound
 
 
 def head_size(layers: Sequence[Layer]) -> int:
