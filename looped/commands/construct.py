@@ -74,7 +74,7 @@ def _construct(name: str, options: Options) -> None:
     outputs, seq = task.spec.output_size, task.spec.max_seq_len
     assert outputs is not None
     assert seq is not None
-    largest = edit_distance.largest_number(seq, loops) * (temperature or 1)
+    largest = edit_distance.largest_number(seq, loops) * max(1, temperature or 1)
     if largest >= LIMITS["float32"]:
         raise ValueError(
             f"length={task.longest}, num_loops={loops}, inverse_temperature={temperature}: numbers up to "

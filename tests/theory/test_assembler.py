@@ -121,6 +121,13 @@ ERRORS = {
     "picture a x 1\nhalt": "f.asm:1: picture: expected a name, the number of cells in a row, and values",
     "cell a x*1\nhalt": "f.asm:1: 'x*1': expected COUNT*NUMBER",
     "cell a 9999999*1\nhalt": "f.asm:1: '9999999*1': expected at most 1,000,000 cells",
+    "cell a 600000*1\ncell b 600000*1\nhalt": "f.asm:2: '600000*1': expected at most 1,000,000 cells in a program",
+    f"cell a {'9' * 5000}*1\nhalt": f"f.asm:1: '{'9' * 5000}*1': expected COUNT*NUMBER",
+    f"picture a {'9' * 5000} 1\nhalt": "f.asm:1: picture: expected a name, the number of cells in a row, and values",
+    f"cell x\nsub x x {'9' * 5000}\nhalt": f"f.asm:2: target {'9' * 5000}: expected an instruction from 0 to 1",
+    f"cell x\nsub x+{'9' * 5000} x\nhalt": f"f.asm:2: 'x+{'9' * 5000}': expected NAME+NUMBER",
+    "macro two a a\nend\nhalt": "f.asm:1: macro 'two': two parameters have the same name",
+    "machine four\nmachine subleq\nhalt": "f.asm:2: a second line 'machine'; expected one",
     "; nothing": "f.asm: expected at least one instruction",
     "cell\nhalt": "f.asm:1: cell: expected a name",
 }  # fmt: skip
