@@ -82,7 +82,7 @@ class Cost(NamedTuple):
     """Heads with scores, in all layers."""
     graph_heads: int
     head_size: int
-    """Of the largest head."""
+    """That of the largest head."""
     units: int
     """Hidden units of all layers."""
     non_zeros: int

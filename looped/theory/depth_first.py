@@ -108,8 +108,8 @@ def components_input(graph: Graph) -> tuple[Array, dict[str, Array]]:
 def _span(nodes: int, searches: int) -> int:
     """All keys are below it.
 
-    In descending order: nodes (time + 3) - id of successors, where 0 <= time <= searches * nodes, so that the latest
-    counts; `depth_first_input` of roots in the first search; finishing numbers of roots in the second search.
+    In descending order: nodes (time + 3) - id of successors, where 0 <= time <= searches * nodes; `depth_first_input`
+    of roots in the first search; finishing numbers of roots in the second search.
     """
     return nodes * (searches * nodes + 3)
 

@@ -25,7 +25,7 @@ class Graph(NamedTuple):
 
     @classmethod
     def of(cls, nodes: int, edges: Iterable[tuple[int, int, int]]) -> "Graph":
-        """The graph of edges (from, to, weight). Of parallel edges the lightest counts."""
+        """The graph of edges (from, to, weight). The lightest of parallel edges counts."""
         lightest: dict[tuple[int, int], int] = {}
         for start, end, weight in edges:
             lightest[start, end] = min(weight, lightest.get((start, end), weight))

@@ -31,7 +31,7 @@ class PointApproximation:
     path: Lattice
     """The labels as the layer stores them."""
     bits: int
-    """Of the number that stores them."""
+    """Bits of the number that stores them."""
 
     def __call__(self, x: Float[Array, "points dim"]) -> Float[Array, " points"]:
         """The intended outputs: the stored labels of the cells."""

@@ -128,6 +128,7 @@ ERRORS = {
     f"cell x\nsub x+{'9' * 5000} x\nhalt": f"f.asm:2: 'x+{'9' * 5000}': expected NAME+NUMBER",
     "macro two a a\nend\nhalt": "f.asm:1: macro 'two': two parameters have the same name",
     "machine four\nmachine subleq\nhalt": "f.asm:2: a second line 'machine'; expected one",
+    "machine four\ncell x\ncompare 1 x\nhalt": "f.asm:3: compare: has 2 operands; expected 3",
     "; nothing": "f.asm: expected at least one instruction",
     "cell\nhalt": "f.asm:1: cell: expected a name",
 }  # fmt: skip

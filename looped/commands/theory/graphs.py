@@ -46,7 +46,7 @@ def graph(
         algorithm: bfs (breadth-first search), dijkstra, bellman-ford, dfs (depth-first search, with finishing numbers),
             or scc (strongly connected components).
         file: an edge list, with a line `a b weight` or `a b` for each edge and # before comments; or GraphML (.graphml)
-            with the attribute weight. Of parallel edges the lightest counts. Edges from a node to itself are allowed.
+            with the attribute weight. The lightest of parallel edges counts. Edges from a node to itself are allowed.
         source: the node to start from; the default is the first in the file.
         undirected: the edges of an edge list go both ways.
         out: folder for graph.json, timeline.svg (tokens by loop) and loops.svg (the graph at some loops).
@@ -202,7 +202,7 @@ def oracle(algorithm: str, graph: Graph, source: int | None) -> dict[int, Any]:
 
 
 def agrees(algorithm: str, graph: Graph, rows: Sequence[Answer], wanted: dict[int, Any], node: int) -> bool:
-    """Whether the answer for a node is that of networkx. Of several shortest ways, any is right."""
+    """Whether the answer for a node is that of networkx. Any of several shortest ways is right."""
     row = rows[node]
     if algorithm == "dfs":
         return row == wanted[node]

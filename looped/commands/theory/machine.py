@@ -30,7 +30,7 @@ MOST_TOKENS = 4096
 MOST_PROGRAMS = 100_000
 SHOWN = 30
 MOST_COLUMNS = 1500
-"""Of the picture of a memory; longer runs show every second instruction, every third, and so on."""
+"""The most in the picture of a memory; longer runs show every second instruction, every third, and so on."""
 
 
 def run(

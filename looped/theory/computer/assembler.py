@@ -17,7 +17,7 @@ COUNT = re.compile(r"\d{1,18}")
 DECLARATIONS = ("cell", "input", "output", "picture")
 BOUNDS = {"subleq": WORD, "four": WORD, "self-modifying": SHORT_WORD}
 MOST_CELLS, MOST_CALLS = 1_000_000, 20_000
-"""Of a program."""
+"""The most in a program."""
 
 
 class Line(NamedTuple):
@@ -66,7 +66,7 @@ class Image(NamedTuple):
     code: list[Instruction]
     """Empty if the instructions are in the memory."""
     lines: list[Line]
-    """Of every instruction."""
+    """The line of every instruction."""
     names: dict[str, range]
     """The addresses of the cells of each name."""
     results: dict[str, int]
@@ -266,9 +266,9 @@ class _Assembler:
 
     def _instruction(self, part: Statement, at: int, count: int) -> Instruction:
         (operation, *operands), line = part.words, part.line
-        sizes = sorted(
-            {n for name, n in self.macros if name == operation} | ({2, 3} if operation in self.operations else set())
-        )
+        built_in = {3} if operation == "compare" else {2, 3}  # to compare without a target does nothing
+        known_sizes = {n for name, n in self.macros if name == operation}
+        sizes = sorted(known_sizes | (built_in if operation in self.operations else set()))
         if not sizes:
             known = {name for name, _ in self.macros} | set(self.operations)
             raise line.error(f"unknown instruction {operation!r}{nearest(operation, known)}")
