@@ -68,6 +68,21 @@ def test_commands_read_it(folder, tmp_path, capsys):
     assert (tmp_path / "report/figures/edit_distance_score_by_group.svg").exists()
 
 
+def test_sudoku(tmp_path, capsys):
+    run, board = tmp_path / "sudoku", "1 0 0 0 0 0 3 0 0 4 0 0 0 0 0 2"
+    assert main(f"construct sudoku --task.box 2 --task.pool 60 --examples 8 --out {run}".split()) == 0
+    assert "6 looped layers of 64 registers" in capsys.readouterr().out
+    (tmp_path / "board.txt").write_text(board.replace(" ", "") + "\n")
+    assert main(f"solve {run} {tmp_path}/board.txt --exit-rule change:1e-9".split()) == 0
+    assert "1000003004000002,1324423124133142,1324423124133142,True" in capsys.readouterr().out
+    assert main(f"evaluate {run} --examples 8 --loops 64".split()) == 0
+    rows = [json.loads(line) for line in (run / "eval.jsonl").read_text().splitlines()]
+    assert {row["value"] for row in rows} == {1.0}
+    assert main(f"construct sudoku --task.box 4 --out {tmp_path}/large".split()) == 2
+    assert main(f"construct sudoku --inverse-temperature 12 --out {tmp_path}/soft".split()) == 2
+    assert "inverse_temperature" in capsys.readouterr().err
+
+
 def test_it_is_not_trained_further_but_may_begin_another_training(folder, tmp_path, capsys):
     run = folder / "edit-distance"
     assert main(["train", "edit-distance-looped", "--out", str(run), "--resume"]) == 2
@@ -94,7 +109,8 @@ def test_it_is_not_trained_further_but_may_begin_another_training(folder, tmp_pa
         ("edit-distance --task.length 1000 --inverse-temperature 12", "expected below 2^24"),
         ("edit-distance --task.length 1000 --num-loops 9000 --inverse-temperature 0.01", "expected below 2^24"),
         ("lcs --num-loops 0", "num_loops=0: expected 1 to 1,000,000"),
-        ("lcs --examples 0", "examples=0: expected at least 1"),
+        ("lcs --examples 0", "examples=0: expected 1 to 100,000"),
+        ("lcs --examples 1000000000000", "examples=1000000000000: expected 1 to 100,000"),
         ("lcs --inverse-temperature -1", "inverse_temperature=-1.0: expected above 0"),
         ("lcs --inverse-temperature nan", "inverse_temperature=nan: expected above 0"),
     ],

@@ -14,6 +14,7 @@ from math import isqrt
 from jaxtyping import Bool, Shaped
 
 from looped.strict import check
+from looped.theory.bounds import largest_sum
 from looped.theory.circuit import ONE, Array, Circuit, Head, Layer, Program, Unit, form
 from looped.theory.idioms import add, at_least, clear, is_zero, off_unless
 
@@ -146,6 +147,19 @@ def _sum(reads: Mapping[str, str], count: int, line: str | None = None) -> Head:
     if line is None:
         return Head(value, writes)
     return Head(value, writes, query=({line: 2}, {"one": 1}), key=({line: 1}, {f"{line}^2": -1}))
+
+
+def largest_number(box: int) -> int:
+    """A bound on all sums of `program`."""
+    side = box**2
+    cells = side**2
+    sizes = {"one": 1, "id": cells, "lev": cells, "dl": cells + 1, "con": 3 * side + 1, "any": side, "ch": cells}
+    sizes |= {"CON": cells * (3 * side + 1), "PROG": cells * side, "MULT": cells}
+    sizes |= dict.fromkeys(("multi", "pick", "back", "dec"), 1)
+    sizes |= dict.fromkeys(LINES, side) | {f"{line}^2": cells for line in LINES}
+    largest = {"e": cells + 2, "S": 3 * side, "Hrow": side, "Hcol": side, "Hbox": side, "hid": 3}
+    sizes |= {f"{family}{k}": largest.get(family, 1) for family, k in product(DIGITS, range(1, side + 1))}
+    return largest_sum(program(box).circuit.layers, sizes, cells)
 
 
 def candidates(program: Program, state: Shaped[Array, "*batch cells registers"]) -> Bool[Array, "*batch cells digits"]:

@@ -1,5 +1,6 @@
 """The block that solves Sudoku, against programs that share nothing with it: sets, plain search, the rules."""
 
+import functools
 import json
 import re
 from pathlib import Path
@@ -13,7 +14,7 @@ from looped.models.exit_rules import StateChange
 from looped.tasks.sudoku import Sudoku, SudokuConfig
 from looped.tasks.sudoku.board import valid
 from looped.theory import sudoku
-from looped.theory.circuit import Program
+from looped.theory.circuit import Program, RunnableLayer
 from looped.theory.weights import write
 
 HARD = ".652.38..9.25.1..........2...98...6...4.7.3..........5..6.9....5.73..........67.4"  # 65 loops
@@ -125,6 +126,10 @@ def test_the_model_has_the_same_states(task: Sudoku):
     whole = np.stack(list(program.states(boards, loops=loops)))
     assert (output.loop_states.numpy() == whole).all()
     assert (output.logits.numpy() == program.output(whole[-1])).all()
+    layers = [RunnableLayer(program.circuit, layer, whole.dtype, 0) for layer in program.circuit.layers]
+    for before in whole[:-1]:
+        functools.reduce(lambda state, layer: layer(state, {}), layers, before)
+    assert 0 < max(layer.largest for layer in layers) <= sudoku.largest_number(task.config.box) < 2**18
     # float32 is refused if numbers leave its exact range.
     assert (np.stack(list(program.states(boards, loops=loops, dtype="float32"))) == whole).all()
 

@@ -58,7 +58,8 @@ def _sequences(rng: np.random.Generator, n: int, count: int) -> Examples:
 
 def _pairs(rng: np.random.Generator, n: int, count: int) -> Examples:
     """Pairs of strings of n of three letters."""
-    pairs = [tuple("".join(rng.choice(list("abc"), n)) for _ in range(2)) for _ in range(count)]
+    strings = ["".join(row) for row in rng.choice(list("abc"), (2 * count, n))]
+    pairs = list(zip(strings[::2], strings[1::2], strict=True))
     answers = [Levenshtein.distance(*pair, weights=(2, 2, 3)) for pair in pairs]
     return Examples(edit_distance.encode(pairs)[0], np.array(answers))
 
