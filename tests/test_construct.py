@@ -112,6 +112,7 @@ def test_it_is_not_trained_further_but_may_begin_another_training(folder, tmp_pa
         ("lcs --examples 0", "examples=0: expected 1 to 100,000"),
         ("lcs --examples 1000000000000", "examples=1000000000000: expected 1 to 100,000"),
         ("lcs --inverse-temperature -1", "inverse_temperature=-1.0: expected above 0"),
+        ("sudoku --inverse-temperature 12", "inverse_temperature=12.0: expected None, because Sudoku is written for"),
         ("lcs --inverse-temperature nan", "inverse_temperature=nan: expected above 0"),
     ],
 )

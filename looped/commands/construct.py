@@ -27,24 +27,24 @@ MOST_EXAMPLES = 100_000
 class Construction(NamedTuple):
     summary: str
     task: str
-    program: Callable[[Task, int | None, bool], Program]
-    """For a task, a number of loops (None is the default), and whether attention is softmax."""
+    program: Callable[[Task, int | None, float | None], Program]
+    """For a task, a number of loops (None is the default), and an inverse temperature (None is hardmax)."""
     largest_number: Callable[[int, int], int]
     """A bound on all numbers, for sequences of so many positions and so many loops."""
 
 
-def _of_strings(make: Callable[..., Program]) -> Callable[[Task, int | None, bool], Program]:
-    def program(task: Task, loops: int | None, softmax: bool) -> Program:
+def _of_strings(make: Callable[..., Program]) -> Callable[[Task, int | None, float | None], Program]:
+    def program(task: Task, loops: int | None, temperature: float | None) -> Program:
         assert isinstance(task, StringTask)
         check(task.version == "corrected", "task.version", task.version, "corrected")
         loops = edit_distance.loops_for(2 * task.longest + 2) if loops is None else loops
-        return make(task.spec.output_size, loops, plateau=softmax)
+        return make(task.spec.output_size, loops, plateau=temperature is not None)
 
     return program
 
 
-def _sudoku(task: Task, loops: int | None, softmax: bool) -> Program:
-    check(not softmax, "inverse_temperature", True, "None, because Sudoku is written for hardmax")
+def _sudoku(task: Task, loops: int | None, temperature: float | None) -> Program:
+    check(temperature is None, "inverse_temperature", temperature, "None, because Sudoku is written for hardmax")
     box: Any = task.config.box  # pyright: ignore[reportAttributeAccessIssue]: of SudokuConfig
     return sudoku.program(box, loops=SUDOKU_LOOPS[box] if loops is None else loops)
 
@@ -105,7 +105,7 @@ def _construct(name: str, options: Options) -> None:
     if options.num_loops is not None:
         check(1 <= options.num_loops <= MAX_LOOPS, "num_loops", options.num_loops, f"1 to {MAX_LOOPS:,}")
     task = TASKS[options.task.name](options.task)
-    program, seq = construction.program(task, options.num_loops, temperature is not None), task.spec.max_seq_len
+    program, seq = construction.program(task, options.num_loops, temperature), task.spec.max_seq_len
     assert seq is not None
     largest = construction.largest_number(seq, program.loops) * max(1, temperature or 1)
     if largest >= LIMITS["float32"]:
