@@ -283,7 +283,7 @@ class Program:
         if self.tokens:
             return weight[inputs] + constant + table
         check_exact(dtype, self.bits, inputs, weight.T, np.abs(constant) + np.abs(table).max(axis=0))
-        return converted(inputs, dtype) @ weight + constant + table
+        return converted(inputs, dtype, whole=self.bits == 0) @ weight + constant + table
 
     def initial(
         self, inputs: Array, *, dtype: DTypeLike | None = None, graphs: Graphs | None = None
@@ -379,17 +379,17 @@ def exact(values: Any) -> Array:
     return _array([Fraction(v) for v in values.ravel()], values.shape)
 
 
-def converted(values: Shaped[Array, "*shape"], dtype: np.dtype[Any]) -> Shaped[Array, "*shape"]:
+def converted(values: Shaped[Array, "*shape"], dtype: np.dtype[Any], *, whole: bool = False) -> Shaped[Array, "*shape"]:
     """The values in another type.
 
     Raises:
-        ValueError: a value is beyond the range of the type, or is not whole and the type holds whole numbers only.
+        ValueError: a value is beyond the range of the type, or is not whole though the type or `whole` says so.
     """
     try:
         result = values.astype(dtype)
     except OverflowError:
         raise ValueError(f"numbers: one is beyond the range of {dtype.name}") from None
-    if dtype.kind == "i" and (result != values).any():
+    if (dtype.kind == "i" and (result != values).any()) or (whole and (result % 1 != 0).any()):
         raise ValueError(f"numbers: expected whole ones within the range of {dtype.name}")
     return result
 

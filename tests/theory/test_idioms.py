@@ -129,6 +129,14 @@ def test_no_sum_leaves_the_exact_range_unseen():
             )
 
 
+def test_whole_programs_refuse_fractions_in_floats():
+    layer = Layer(tuple(idioms.at_least({"x": 1}, {"y": 1})))
+    program = Program(Circuit(("x", "y"), (layer,)), ("x",), {"x": {"x": 1}}, ({"y": 1},), 1, bits=0)
+    assert program.run(np.array([[[-1.0], [0.0]]])).ravel().tolist() == [0, 1]
+    with pytest.raises(ValueError, match="expected whole ones"):
+        program.run(np.array([[[-0.5], [0.0]]]))
+
+
 def test_whole_arithmetic_refuses_fractions():
     circuit = Circuit(("x", "y"), (Layer(heads=(Head(({"x": 1},), ("y",), graph="g"),)),))
     program = Program(circuit, ("x",), {"x": {"x": 1}}, ({"y": 1},), 1, bits=0)
