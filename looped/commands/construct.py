@@ -17,7 +17,8 @@ from looped.tasks.base import Task
 from looped.tasks.registry import TaskConfig
 from looped.tasks.strings import StringTask
 from looped.theory import edit_distance, sudoku
-from looped.theory.circuit import LIMITS, Program
+from looped.theory.arithmetic import LIMITS
+from looped.theory.circuit import Program
 from looped.theory.weights import write
 from looped.training.constructed import write_run
 

@@ -7,23 +7,21 @@ numbers or in a floating-point type; `looped.theory.weights` writes the same pro
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Shaped
 from numpy.typing import DTypeLike
 
+from looped.theory.arithmetic import LIMITS, Array, Number, check_exact, converted, filled, fixed_point
+
 ONE = "1"
-Number = int | float | Fraction
 Form = Mapping[str, Number]
-Array = np.ndarray
 Graphs = Mapping[str, Array]
 """Matrices (batch, seq, seq) by name; row i holds the factors of the tokens that token i sums."""
-LIMITS = {"float32": 2**24, "float64": 2**53, "int64": 2**63}
-"""From here on, a type does not hold every whole number."""
 
 
 def form(*terms: tuple[Number, str | Form]) -> dict[str, Number]:
@@ -97,6 +95,23 @@ class Circuit:
     linear: bool = False
     """Whether heads multiply values by the scores themselves, instead of by hardmax weights."""
 
+    def __post_init__(self) -> None:
+        if len(set(self.registers)) < len(self.registers):
+            raise ValueError(f"registers: expected different names, not {', '.join(self.registers)}")
+        for layer in self.layers:
+            self.check_layer(layer)
+
+    def check_names(self, names: Iterable[str], where: str) -> None:
+        """Raises ValueError if a name is not that of a register."""
+        if unknown := set(names) - {*self.registers}:
+            raise ValueError(f"{where}: writes {min(unknown)!r}; expected one of {', '.join(self.registers)}")
+
+    def check_layer(self, layer: Layer) -> None:
+        """Raises ValueError if the bias or a head writes a name that is not that of a register."""
+        self.check_names(layer.bias, "bias")
+        for head in layer.heads:
+            self.check_names(head.writes, "head")
+
     def cost(self) -> Cost:
         heads = [head for layer in self.layers for head in layer.heads]
         graph_heads = sum(head.graph is not None for head in heads)
@@ -119,7 +134,7 @@ class Circuit:
         if unknown := {name for f in forms for name in f} - {*names, ONE}:
             raise ValueError(f"register {min(unknown)!r}: expected one of {', '.join(names)}")
         weight = [[f.get(name, 0) for name in names] for f in forms]
-        return _array(weight, (len(forms), len(names))), _array([f.get(ONE, 0) for f in forms], (len(forms),))
+        return filled(weight, (len(forms), len(names))), filled([f.get(ONE, 0) for f in forms], (len(forms),))
 
     def states(
         self,
@@ -166,7 +181,7 @@ class RunnableLayer:
             raise ValueError("linear attention: expected a floating-point type, because it multiplies numbers")
         self.up, self.up_bias = circuit.matrix([unit.reads for unit in layer.units])
         self.down = circuit.matrix([unit.writes for unit in layer.units])[0]
-        self.bias = _array([layer.bias.get(name, 0) for name in circuit.registers], (len(circuit.registers),))
+        self.bias = filled([layer.bias.get(name, 0) for name in circuit.registers], (len(circuit.registers),))
         if self.dtype == object:
             self.up_bias, self.bias = fixed_point(self.up_bias, bits), fixed_point(self.bias, bits)
         else:
@@ -231,7 +246,10 @@ class RunnableLayer:
         if self.dtype.kind == "f":
             return total / count
         if (total % count).any():
-            raise ValueError("head: a mean over tokens is not a whole number; expected tied values to be equal")
+            raise ValueError(
+                "head: a mean over tokens is not a whole number; expected one token with the highest score (a register "
+                "of the query or key may be missing), or tied values that are equal"
+            )
         return total // count
 
     def _check(self, values: Array, weight: Array, bias: Array | int = 0) -> None:
@@ -266,13 +284,25 @@ class Program:
     positions: Mapping[str, Callable[[int], int]] = field(default_factory=dict)
     """Registers to which a function of the position 0, 1, ... is added."""
 
+    def __post_init__(self) -> None:
+        self.circuit.check_names(self.input_map, "input_map")
+        self.circuit.check_names(self.positions, "positions")
+        for layer in self.prelude:
+            self.circuit.check_layer(layer)
+
     def start(self, inputs: Array, *, dtype: DTypeLike | None = None) -> Shaped[Array, "batch seq registers"]:
         """The state before the prelude: L1 and positions; for dtype object, in units of 2^-bits.
 
         Args:
             inputs: (batch, seq, inputs), or token numbers (batch, seq).
             dtype: the arithmetic; None is that of the inputs.
+
+        Raises:
+            ValueError: the inputs have another shape.
         """
+        shape = "(batch, seq)" if self.tokens else f"(batch, seq, {len(self.inputs)})"
+        if inputs.ndim != (2 if self.tokens else 3) or not (self.tokens or inputs.shape[-1] == len(self.inputs)):
+            raise ValueError(f"inputs: have shape {inputs.shape}; expected {shape}")
         dtype = np.dtype(dtype or inputs.dtype)
         weight, constant = self.input_weights()
         table = self.position_table(inputs.shape[1])
@@ -306,7 +336,7 @@ class Program:
             list(map(self.positions[name], range(seq))) if name in self.positions else zero
             for name in self.circuit.registers
         ]
-        return _array(np.array(columns, dtype=object).T, (seq, len(columns)))
+        return filled(np.array(columns, dtype=object).T, (seq, len(columns)))
 
     def states(
         self, inputs: Array, *, loops: int | None = None, dtype: DTypeLike | None = None, graphs: Graphs | None = None
@@ -335,66 +365,6 @@ class Program:
         return state @ weight.T + constant
 
 
-def check_exact(dtype: np.dtype[Any], bits: int, values: Array, weight: Array, bias: Array | int = 0) -> float:
-    """The bound |values| . |weight| + |bias| on sums, of whole numbers (bits=0).
-
-    Raises:
-        ValueError: the type does not hold all whole numbers up to the bound.
-    """
-    if dtype.name not in LIMITS or bits or not weight.size:
-        return 0.0
-    # Bounds in float64: they are wrong by less than a millionth, so they are compared with a smaller limit.
-    most = np.abs(values.astype(np.float64)).max(axis=tuple(range(values.ndim - 1)))
-    bound = float((np.abs(weight.astype(np.float64)) @ most + np.abs(np.asarray(bias, np.float64))).max())
-    if not bound < LIMITS[dtype.name] * (1 - 1e-6):
-        found = f"numbers up to {bound:.3g}: expected below {LIMITS[dtype.name]:.3g}"
-        raise ValueError(f"{found}, from where on {dtype.name} does not hold every whole number")
-    return bound
-
-
 def head_size(layers: Sequence[Layer]) -> int:
     """The size of the largest head: its number of queries or of values."""
     return max((max(len(h.query), len(h.value)) for layer in layers for h in layer.heads), default=1)
-
-
-def fixed_point(values: Shaped[Array, "*shape"], bits: int) -> Shaped[Array, "*shape"]:
-    """The values as integers in units of 2^-bits, in the same shape.
-
-    Raises:
-        ValueError: a value is not a multiple of 2^-bits.
-    """
-
-    def convert(value: Number) -> int | Fraction:
-        scaled = Fraction(value) * 2**bits
-        if scaled.denominator != 1:
-            raise ValueError(f"value {value}: expected a multiple of 2^-{bits} in exact arithmetic")
-        return int(scaled)
-
-    return _array([convert(v) for v in values.ravel()], values.shape)
-
-
-def exact(values: Any) -> Array:
-    """Numbers as an array of fractions, the input for exact arithmetic."""
-    values = np.asarray(values, dtype=object)
-    return _array([Fraction(v) for v in values.ravel()], values.shape)
-
-
-def converted(values: Shaped[Array, "*shape"], dtype: np.dtype[Any], *, whole: bool = False) -> Shaped[Array, "*shape"]:
-    """The values in another type.
-
-    Raises:
-        ValueError: a value is beyond the range of the type, or is not whole though the type or `whole` says so.
-    """
-    try:
-        result = values.astype(dtype)
-    except OverflowError:
-        raise ValueError(f"numbers: one is beyond the range of {dtype.name}") from None
-    if (dtype.kind == "i" and (result != values).any()) or (whole and (result % 1 != 0).any()):
-        raise ValueError(f"numbers: expected whole ones within the range of {dtype.name}")
-    return result
-
-
-def _array(values: Any, shape: tuple[int, ...]) -> Array:
-    array = np.empty(shape, dtype=object)
-    array[...] = np.array(values, dtype=object).reshape(shape)
-    return array

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from looped.theory.circuit import ONE, Array, Circuit, Form, Head, Layer, Number, Program, Unit, form
+from looped.theory.arithmetic import Array, Number
+from looped.theory.circuit import ONE, Circuit, Form, Head, Layer, Program, Unit, form
 from looped.theory.graphs import Graph, Search, first_not_done
 from looped.theory.idioms import add, clear, if_at_least, off_unless
 

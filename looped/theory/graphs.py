@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from looped.theory.circuit import ONE, Array, Circuit, Form, Head, Layer, Program, Unit, form
+from looped.theory.arithmetic import Array
+from looped.theory.circuit import ONE, Circuit, Form, Head, Layer, Program, Unit, form
 from looped.theory.idioms import clear, if_at_least, pointer
 
 

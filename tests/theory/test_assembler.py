@@ -102,7 +102,7 @@ ERRORS = {
     "x: halt\nx: halt": "f.asm:2: 'x' is declared twice",
     "x: halt\ncell x": "f.asm:1: 'x' is declared twice",
     "cell x\n add x\n halt": "f.asm:2: add: has 1 operands; expected 2 or 3",
-    "add 1 2\nhalt": "f.asm:1: sub: changes '2', a constant; expected the name of a cell",
+    "add 1 2\nhalt": "f.asm:1: add: changes '2', a constant; expected the name of a cell",
     "cell x 5000000000\nhalt": "f.asm:1: '5000000000': expected a whole number of at most 4,294,967,296 in size",
     "cell x\nsub 1e3 x\nhalt": "f.asm:2: '1e3': unknown cell",
     "cell x\nsub 1 x 9\nhalt": "f.asm:2: target 9: expected an instruction from 0 to 1",

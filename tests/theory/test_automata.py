@@ -130,7 +130,7 @@ def test_a_users_automaton(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     assert (facts["loops"], facts["prefixes"][-1], facts["last"][-1], facts["model_right"]) == (4, 1, 1, 1)
     assert facts["serial_last"][-1] == 1
     assert Path("o/prefixes.svg").read_text().startswith("<?xml")
-    assert "turnstile.txt: 2 states, 2 letters; one layer of dimension 8" in capsys.readouterr().out
+    assert "turnstile.txt: 2 states, 2 letters; one layer of 8 registers" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from looped.theory import idioms
-from looped.theory.circuit import ONE, Circuit, Form, Head, Layer, Program, Unit, exact, form
+from looped.theory.arithmetic import exact
+from looped.theory.circuit import ONE, Circuit, Form, Head, Layer, Program, Unit, form
 
 B = 6
 VALUES = range(-B, B + 1)
@@ -159,3 +160,22 @@ def test_forms_and_heads_are_checked():
     head = idioms.pointer({ONE: 1}, {"x": "x"}, position="x", square="x", one="x")
     with pytest.raises(ValueError, match="attention has no bias"):
         list(Circuit(("x",), (Layer(heads=(head,)),)).states(np.ones((1, 1, 1)), 1))
+
+
+def test_names_that_no_register_has_are_refused():
+    head = Head(({"x": 1},), ("y",))
+    for layer, where in ((Layer(heads=(head,)), "head"), (Layer(bias={"y": 1}), "bias")):
+        with pytest.raises(ValueError, match=f"{where}: writes 'y'; expected one of x"):
+            Circuit(("x",), (layer,))
+    with pytest.raises(ValueError, match="registers: expected different names"):
+        Circuit(("x", "x"), ())
+    circuit = Circuit(("x",), (Layer(),))
+    with pytest.raises(ValueError, match="input_map: writes 'y'"):
+        Program(circuit, ("a",), {"y": {"a": 1}}, ({"x": 1},), 1)
+    with pytest.raises(ValueError, match="positions: writes 'y'"):
+        Program(circuit, ("a",), {}, ({"x": 1},), 1, positions={"y": lambda p: p})
+    with pytest.raises(ValueError, match="bias: writes 'y'"):
+        Program(circuit, ("a",), {}, ({"x": 1},), 1, prelude=(Layer(bias={"y": 1}),))
+    program = Program(circuit, ("a",), {"x": {"a": 1}}, ({"x": 1},), 1, bits=0)
+    with pytest.raises(ValueError, match=r"inputs: have shape \(2, 1\); expected \(batch, seq, 1\)"):
+        program.run(np.ones((2, 1), int))

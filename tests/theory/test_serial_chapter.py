@@ -24,7 +24,7 @@ def test_serial_steps():
     facts = stored("serial-s5/automaton.json")
     assert facts["model_right"] == facts["prefixes"][-1] == facts["serial_last"][-1] == 1
     units, weights = facts["cost"]["units"], facts["cost"]["non_zeros"]
-    assert f"dimension {facts['cost']['registers']}, {units} units and {weights} nonzero weights" in CHAPTER
+    assert f"{facts['cost']['registers']} registers, {units} units and {weights} nonzero weights" in CHAPTER
     text = " ".join(CHAPTER.split())
     assert f"After {facts['loops'] - 1} loops {facts['prefixes'][-2]:.1%} of the prefixes are right" in text
     assert f"and {facts['last'][-2]:.1%} of the last ones" in text

@@ -208,6 +208,7 @@ def test_command_on_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
         ("12.............", "expected 81 characters, not 15"),
         ("5............... --box 2", "expected digits 1 to 4"),
         ("absent.txt", "absent.txt: No such file"),
+        ("x" * 81, "x: no such file, and no puzzle; expected digits"),
         (f"{HARD} --loops 64", "loops=64: 1 of 1 puzzles need more"),
         ("--loops 0", "loops=0: expected 1 to 100000"),
         ("--sample 0", "sample=0: expected at least 1"),

@@ -61,6 +61,8 @@ def _edge_list(path: Path, undirected: bool) -> Iterator[Row]:
         words = text.partition("#")[0].split()
         if len(words) > 3:
             raise ValueError(f"{path}:{line}: {len(words)} words; expected 'a b weight', 'a b' or 'a'")
+        if len(words) == 1 and re.search("[,;]", words[0]):
+            raise ValueError(f"{path}:{line}: {words[0]!r}; expected words with spaces or tabs between them")
         if words:
             row = (words[0],) if len(words) == 1 else (words[0], words[1], words[2] if len(words) == 3 else 1)
             yield f"{path}:{line}", row

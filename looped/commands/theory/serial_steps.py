@@ -18,8 +18,9 @@ from looped.reading import read_text
 from looped.report import serial_figures
 from looped.strict import check
 from looped.theory import automata
+from looped.theory.arithmetic import Array
 from looped.theory.automata import Automaton
-from looped.theory.circuit import Array, Graphs, Program
+from looped.theory.circuit import Graphs, Program
 from looped.theory.weights import write
 
 MOST_LENGTH = 2048
@@ -55,8 +56,9 @@ def automaton(
     program = automata.doubling(machine, length)
     cost = program.circuit.cost()
     say(
-        f"{target}: {len(machine.states)} states, {len(machine.letters)} letters; one layer of dimension "
-        f"{cost.registers} with one head of size {cost.head_size}, {cost.units} units, {cost.non_zeros} nonzero weights"
+        f"{target}: {len(machine.states)} states, {len(machine.letters)} letters; one layer of "
+        f"{cost.registers} registers, one head of size {cost.head_size}, {cost.units} units, {cost.non_zeros} nonzero "
+        "weights"
     )
     short = min(length, SERIAL_LENGTH)
     slow = automata.serial(machine, short)
@@ -75,7 +77,7 @@ def automaton(
     facts["prefixes"] = right[:, :, 1:].mean(axis=(1, 2)).tolist()
     facts["last"] = right[:, :, -1].mean(axis=1).tolist()
     facts["serial_last"] = serial_right[:, :, -1].mean(axis=1).tolist()
-    chance = "" if facts["chance"] is None else f"; the answer of another word is right with {facts['chance']:.1%}"
+    chance = "" if facts["chance"] is None else f"; chance (the answer of another word): {facts['chance']:.1%}"
     table = Table("loops", "letters in a window", "prefixes right", "last prefix right",
                   title=f"doubling: {examples} words of {length} letters{chance}")  # fmt: skip
     for loop, (share, end) in enumerate(zip(facts["prefixes"], facts["last"], strict=True), start=1):

@@ -93,7 +93,7 @@ def sudoku(
     program = circuit.program(box, search=not singles_only)
     cost = program.circuit.cost()
     print(
-        f"one block of {cost.layers} layers, dimension {cost.registers}, {cost.heads} heads of size up to "
+        f"one block of {cost.layers} layers: {cost.registers} registers, {cost.heads} heads of size up to "
         f"{cost.head_size}, {cost.units} units, {cost.non_zeros:,} nonzero weights"
     )
     start = time.perf_counter()
@@ -150,6 +150,8 @@ def _items(
     texts: dict[str, list[str]] = {}
     for name in names:
         typed = re.fullmatch(r"[0-9.*_]+", name) is not None and not Path(name).exists()
+        if not typed and len(name) == task.config.box**4 and not Path(name).exists():
+            raise ValueError(f"{name}: no such file, and no puzzle; expected digits, and . or 0 for a blank")
         text = name if typed else read_text(Path(name))
         texts[name if typed else str(Path(name))] = io.StringIO(text, newline=None).readlines()
     if not names:

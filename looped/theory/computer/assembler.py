@@ -173,7 +173,7 @@ class _Assembler:
     def _read(self, file: str, text: str, *, builtin: bool = False) -> list[Statement]:
         statements: list[Statement] = []
         macro: Macro | None = None
-        line = Line(file, 0, "")
+        begin = Line(file, 0, "")
         for number, raw in enumerate(text.splitlines(), 1):
             code = raw.partition(";")[0]
             line = Line(file, number, " ".join(code.split()))
@@ -184,7 +184,7 @@ class _Assembler:
                 self._check_name(label, line)
                 body.append(Statement(line, label))
             if words[:1] == ("macro",):
-                macro = self._macro(words[1:], line, macro, builtin)
+                macro, begin = self._macro(words[1:], line, macro, builtin), line
             elif words == ("end",):
                 if macro is None:
                     raise line.error("end: expected a line 'macro' before it")
@@ -198,7 +198,7 @@ class _Assembler:
             elif words:
                 body.append(Statement(line, None, words))
         if macro is not None:
-            raise line.error("macro: expected a line 'end' after it")
+            raise begin.error("macro: expected a line 'end' after it")
         return statements
 
     def _macro(self, words: Sequence[str], line: Line, outer: Macro | None, builtin: bool) -> Macro:
@@ -276,7 +276,8 @@ class _Assembler:
             raise line.error(f"{operation}: has {len(operands)} operands; expected {' or '.join(map(str, sizes))}")
         a, b, *targets = operands
         if operation != "compare" and re.fullmatch(r"[-+]?\d+|@.*", b):
-            raise line.error(f"{operation}: changes {b!r}, a constant; expected the name of a cell")
+            name = line.text.rpartition(":")[2].split()[0]  # `add` for the `sub` in its macro
+            raise line.error(f"{name}: changes {b!r}, a constant; expected the name of a cell")
         target = self._target(targets[0], line, count) if targets else at + 1
         return Instruction(operation, self._address(a, line), self._address(b, line), target)
 
@@ -287,7 +288,8 @@ class _Assembler:
         if word in self.labels:
             return self.labels[word]
         if not word.isdecimal():
-            raise line.error(f"unknown label {word!r}{nearest(word, self.labels)}")
+            own = [label for label in self.labels if "%" not in label]  # not those of macros
+            raise line.error(f"unknown label {word!r}{nearest(word, own)}")
         if not COUNT.fullmatch(word) or int(word) >= count:
             raise line.error(f"target {word}: expected an instruction from 0 to {count - 1}")
         return int(word)
