@@ -107,9 +107,12 @@ def test_it_is_not_trained_further_but_may_begin_another_training(folder, tmp_pa
         ("edit-distance --task.length 1001", "length=1001: expected 4 to 1000"),
         ("edit-distance --task.length 1000 --num-loops 9000", "expected below 2^24"),
         ("edit-distance --task.length 1000 --inverse-temperature 12", "expected below 2^24"),
+        ("edit-distance --task.length 1000 --num-loops 9000 --inverse-temperature 0.01", "expected below 2^24"),
         ("lcs --num-loops 0", "num_loops=0: expected 1 to 1,000,000"),
-        ("lcs --examples 0", "examples=0: expected at least 1"),
+        ("lcs --examples 0", "examples=0: expected 1 to 100,000"),
+        ("lcs --examples 1000000000000", "examples=1000000000000: expected 1 to 100,000"),
         ("lcs --inverse-temperature -1", "inverse_temperature=-1.0: expected above 0"),
+        ("sudoku --inverse-temperature 12", "inverse_temperature=12.0: expected None, because Sudoku is written for"),
         ("lcs --inverse-temperature nan", "inverse_temperature=nan: expected above 0"),
     ],
 )

@@ -17,32 +17,35 @@ from looped.tasks.base import Task
 from looped.tasks.registry import TaskConfig
 from looped.tasks.strings import StringTask
 from looped.theory import edit_distance, sudoku
-from looped.theory.circuit import LIMITS, Program
+from looped.theory.arithmetic import LIMITS
+from looped.theory.circuit import Program
 from looped.theory.weights import write
 from looped.training.constructed import write_run
+
+MOST_EXAMPLES = 100_000
 
 
 class Construction(NamedTuple):
     summary: str
     task: str
-    program: Callable[[Task, int | None, bool], Program]
-    """For a task, a number of loops (None is the default), and whether attention is softmax."""
+    program: Callable[[Task, int | None, float | None], Program]
+    """For a task, a number of loops (None is the default), and an inverse temperature (None is hardmax)."""
     largest_number: Callable[[int, int], int]
     """A bound on all numbers, for sequences of so many positions and so many loops."""
 
 
-def _of_strings(make: Callable[..., Program]) -> Callable[[Task, int | None, bool], Program]:
-    def program(task: Task, loops: int | None, softmax: bool) -> Program:
+def _of_strings(make: Callable[..., Program]) -> Callable[[Task, int | None, float | None], Program]:
+    def program(task: Task, loops: int | None, temperature: float | None) -> Program:
         assert isinstance(task, StringTask)
         check(task.version == "corrected", "task.version", task.version, "corrected")
         loops = edit_distance.loops_for(2 * task.longest + 2) if loops is None else loops
-        return make(task.spec.output_size, loops, plateau=softmax)
+        return make(task.spec.output_size, loops, plateau=temperature is not None)
 
     return program
 
 
-def _sudoku(task: Task, loops: int | None, softmax: bool) -> Program:
-    check(not softmax, "inverse_temperature", True, "None, because Sudoku is written for hardmax")
+def _sudoku(task: Task, loops: int | None, temperature: float | None) -> Program:
+    check(temperature is None, "inverse_temperature", temperature, "None, because Sudoku is written for hardmax")
     box: Any = task.config.box  # pyright: ignore[reportAttributeAccessIssue]: of SudokuConfig
     return sudoku.program(box, loops=SUDOKU_LOOPS[box] if loops is None else loops)
 
@@ -98,14 +101,14 @@ def construct(arguments: Sequence[str]) -> None:
 
 def _construct(name: str, options: Options) -> None:
     construction, temperature = CONSTRUCTIONS[name], options.inverse_temperature
-    check(options.examples >= 1, "examples", options.examples, "at least 1")
+    check(1 <= options.examples <= MOST_EXAMPLES, "examples", options.examples, f"1 to {MOST_EXAMPLES:,}")
     check(temperature is None or temperature > 0, "inverse_temperature", temperature, "above 0")
     if options.num_loops is not None:
         check(1 <= options.num_loops <= MAX_LOOPS, "num_loops", options.num_loops, f"1 to {MAX_LOOPS:,}")
     task = TASKS[options.task.name](options.task)
-    program, seq = construction.program(task, options.num_loops, temperature is not None), task.spec.max_seq_len
+    program, seq = construction.program(task, options.num_loops, temperature), task.spec.max_seq_len
     assert seq is not None
-    largest = construction.largest_number(seq, program.loops) * (temperature or 1)
+    largest = construction.largest_number(seq, program.loops) * max(1, temperature or 1)
     if largest >= LIMITS["float32"]:
         raise ValueError(
             f"{seq} positions, num_loops={program.loops}, inverse_temperature={temperature}: numbers up to "

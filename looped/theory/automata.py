@@ -12,7 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int
 
-from looped.theory.circuit import ONE, Array, Circuit, Form, Layer, Number, Program, Unit, form
+from looped.theory.arithmetic import Array, Number
+from looped.theory.circuit import ONE, Circuit, Form, Layer, Program, Unit, form
 from looped.theory.idioms import add, at_least, clear, pointer
 
 START = "^"

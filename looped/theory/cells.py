@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from jaxtyping import Shaped
 
-from looped.theory.circuit import ONE, Array, Form
+from looped.theory.arithmetic import Array
+from looped.theory.circuit import ONE, Form
 from looped.theory.contextual_mapping import sequence_id
 from looped.theory.quantization import cell_of
 

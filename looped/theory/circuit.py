@@ -10,20 +10,18 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Shaped
 from numpy.typing import DTypeLike
 
+from looped.theory.arithmetic import LIMITS, Array, Number, check_exact, converted, filled, fixed_point
+
 ONE = "1"
-Number = int | float | Fraction
 Form = Mapping[str, Number]
-Array = np.ndarray
 Graphs = Mapping[str, Array]
 """Matrices (batch, seq, seq) by name; row i holds the factors of the tokens that token i sums."""
-LIMITS = {"float32": 2**24, "float64": 2**53, "int64": 2**63}
-"""From here on, a type does not hold every whole number."""
 
 
 def form(*terms: tuple[Number, str | Form]) -> dict[str, Number]:
@@ -82,7 +80,7 @@ class Cost(NamedTuple):
     """Heads with scores, in all layers."""
     graph_heads: int
     head_size: int
-    """Of the largest head."""
+    """That of the largest head."""
     units: int
     """Hidden units of all layers."""
     non_zeros: int
@@ -136,7 +134,7 @@ class Circuit:
         if unknown := {name for f in forms for name in f} - {*names, ONE}:
             raise ValueError(f"register {min(unknown)!r}: expected one of {', '.join(names)}")
         weight = [[f.get(name, 0) for name in names] for f in forms]
-        return _array(weight, (len(forms), len(names))), _array([f.get(ONE, 0) for f in forms], (len(forms),))
+        return filled(weight, (len(forms), len(names))), filled([f.get(ONE, 0) for f in forms], (len(forms),))
 
     def states(
         self,
@@ -175,15 +173,15 @@ class RunnableLayer:
 
     def __init__(self, circuit: Circuit, layer: Layer, dtype: DTypeLike, bits: int) -> None:
         self.dtype = np.dtype(dtype)
-        self.limit = LIMITS.get(self.dtype.name) if bits == 0 else None
+        self.bits = bits
+        self.largest = 0.0
+        """A bound on all numbers so far, if whole numbers are checked."""
         self.linear = circuit.linear
         if self.linear and layer.heads and self.dtype == object:
             raise ValueError("linear attention: expected a floating-point type, because it multiplies numbers")
-        self.largest = 0
-        """A bound on all numbers so far, if whole numbers are checked."""
         self.up, self.up_bias = circuit.matrix([unit.reads for unit in layer.units])
         self.down = circuit.matrix([unit.writes for unit in layer.units])[0]
-        self.bias = _array([layer.bias.get(name, 0) for name in circuit.registers], (len(circuit.registers),))
+        self.bias = filled([layer.bias.get(name, 0) for name in circuit.registers], (len(circuit.registers),))
         if self.dtype == object:
             self.up_bias, self.bias = fixed_point(self.up_bias, bits), fixed_point(self.bias, bits)
         else:
@@ -197,12 +195,12 @@ class RunnableLayer:
             added = self._mix(head, weights, state, graphs)
             new = new.copy() if new is state else new
             for place, column in enumerate(columns):
-                new[..., column] += added[..., place]
+                new[..., column] = self._sum(new[..., column], added[..., place])
         self._check(new, self.up, self.up_bias)
         hidden = np.maximum(new @ self.up.T + self.up_bias, 0)
         self._check(hidden, self.down.T, self.bias)
         change = hidden @ self.down + self.bias
-        return new + (change if factor is None else change * factor)
+        return self._sum(new, change if factor is None else change * factor)
 
     def _head(self, circuit: Circuit, head: Head) -> tuple[Head, list[Array], list[int]]:
         if len(head.query) != len(head.key) or len(head.value) != len(head.writes):
@@ -226,6 +224,7 @@ class RunnableLayer:
             self._check(graph, np.abs(values).max(axis=(0, 1))[:, None] * np.ones(graph.shape[-1], int))
             return graph @ values
         if not head.query:
+            self._check(state, state.shape[1] * value.T)
             total, count = values.sum(axis=1, keepdims=True), np.full((1, 1, 1), state.shape[1], dtype=self.dtype)
             return self._mean(total, count) + np.zeros_like(values)
         queries, keys = state @ query, state @ key
@@ -239,6 +238,7 @@ class RunnableLayer:
         count = chosen.sum(axis=-1, keepdims=True)
         if (count == 1).all():  # reading one token needs no arithmetic
             return np.take_along_axis(values, chosen.argmax(axis=-1)[..., None], axis=1)
+        self._check(values, count.max() * np.eye(values.shape[-1], dtype=int))
         # Dividing the sum by the count is exact for equal integers; a sum of value * (1 / count) is not.
         return self._mean(chosen.astype(self.dtype) @ values, count.astype(self.dtype))
 
@@ -253,18 +253,12 @@ class RunnableLayer:
         return total // count
 
     def _check(self, values: Array, weight: Array, bias: Array | int = 0) -> None:
-        """Raises ValueError if |values| . |weight| + |bias|, a bound on all sums, is not exact in the dtype."""
-        if self.limit is None or not weight.size:
-            return
-        # Bounds in float64: they are wrong by less than a millionth, so they are compared with a smaller limit.
-        most = np.abs(values.astype(np.float64)).max(axis=tuple(range(values.ndim - 1)))
-        bound = float((np.abs(weight.astype(np.float64)) @ most + np.abs(np.asarray(bias, np.float64))).max())
-        self.largest = max(self.largest, int(bound))
-        if not bound < self.limit * (1 - 1e-6):
-            raise ValueError(
-                f"numbers up to {bound:.3g}: expected below {self.limit:.3g}, from where on {self.dtype.name} does not "
-                "hold every whole number"
-            )
+        self.largest = max(self.largest, check_exact(self.dtype, self.bits, values, weight, bias))
+
+    def _sum(self, a: Array, b: Array) -> Array:
+        if self.bits == 0 and self.dtype.name in LIMITS:
+            self._check((a.astype(np.float64) + b.astype(np.float64))[..., None], np.ones((1, 1)))
+        return a + b
 
 
 @dataclass(frozen=True)
@@ -316,7 +310,10 @@ class Program:
             state = (weight.T[inputs] if self.tokens else inputs @ weight.T) + constant + table
             return fixed_point(state, self.bits)
         weight, constant, table = (converted(part, dtype) for part in (weight.T, constant, table))
-        return (weight[inputs] if self.tokens else converted(inputs, dtype) @ weight) + constant + table
+        if self.tokens:
+            return weight[inputs] + constant + table
+        check_exact(dtype, self.bits, inputs, weight.T, np.abs(constant) + np.abs(table).max(axis=0))
+        return converted(inputs, dtype, whole=self.bits == 0) @ weight + constant + table
 
     def initial(
         self, inputs: Array, *, dtype: DTypeLike | None = None, graphs: Graphs | None = None
@@ -339,7 +336,7 @@ class Program:
             list(map(self.positions[name], range(seq))) if name in self.positions else zero
             for name in self.circuit.registers
         ]
-        return _array(np.array(columns, dtype=object).T, (seq, len(columns)))
+        return filled(np.array(columns, dtype=object).T, (seq, len(columns)))
 
     def states(
         self, inputs: Array, *, loops: int | None = None, dtype: DTypeLike | None = None, graphs: Graphs | None = None
@@ -363,52 +360,11 @@ class Program:
         weight, constant = self.circuit.matrix(self.output_map)
         if state.dtype == object:
             return state @ weight.T * Fraction(1, 2**self.bits) + constant
-        return state @ weight.T.astype(state.dtype) + constant.astype(state.dtype)
+        weight, constant = converted(weight, state.dtype), converted(constant, state.dtype)
+        check_exact(state.dtype, self.bits, state, weight, constant)
+        return state @ weight.T + constant
 
 
 def head_size(layers: Sequence[Layer]) -> int:
     """The size of the largest head: its number of queries or of values."""
     return max((max(len(h.query), len(h.value)) for layer in layers for h in layer.heads), default=1)
-
-
-def fixed_point(values: Shaped[Array, "*shape"], bits: int) -> Shaped[Array, "*shape"]:
-    """The values as integers in units of 2^-bits, in the same shape.
-
-    Raises:
-        ValueError: a value is not a multiple of 2^-bits.
-    """
-
-    def convert(value: Number) -> int | Fraction:
-        scaled = Fraction(value) * 2**bits
-        if scaled.denominator != 1:
-            raise ValueError(f"value {value}: expected a multiple of 2^-{bits} in exact arithmetic")
-        return int(scaled)
-
-    return _array([convert(v) for v in values.ravel()], values.shape)
-
-
-def exact(values: Any) -> Array:
-    """Numbers as an array of fractions, the input for exact arithmetic."""
-    values = np.asarray(values, dtype=object)
-    return _array([Fraction(v) for v in values.ravel()], values.shape)
-
-
-def converted(values: Shaped[Array, "*shape"], dtype: np.dtype[Any]) -> Shaped[Array, "*shape"]:
-    """The values in another type.
-
-    Raises:
-        ValueError: a value is beyond the range of the type, or is not whole and the type holds whole numbers only.
-    """
-    try:
-        result = values.astype(dtype)
-    except OverflowError:
-        raise ValueError(f"numbers: one is beyond the range of {dtype.name}") from None
-    if dtype.kind == "i" and (result != values).any():
-        raise ValueError(f"numbers: expected whole ones within the range of {dtype.name}")
-    return result
-
-
-def _array(values: Any, shape: tuple[int, ...]) -> Array:
-    array = np.empty(shape, dtype=object)
-    array[...] = np.array(values, dtype=object).reshape(shape)
-    return array

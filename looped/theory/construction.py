@@ -27,8 +27,9 @@ from torch import Tensor
 
 from looped.models.iteration import Iterated, iterate
 from looped.models.transformer import LoopedTransformer
+from looped.theory.arithmetic import Array, exact
 from looped.theory.cells import Cells, Function, multisets
-from looped.theory.circuit import ONE, Array, Circuit, Form, Layer, Program, Unit, exact, form
+from looped.theory.circuit import ONE, Circuit, Form, Layer, Program, Unit, form
 from looped.theory.memories import stages
 from looped.theory.memorization import (
     Code,

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Shaped
 
-from looped.theory.circuit import ONE, Array, Circuit, Head, Layer, Number, Program, Unit, form
+from looped.theory.arithmetic import Array, Number
+from looped.theory.circuit import ONE, Circuit, Head, Layer, Program, Unit, form
 
 REGISTERS = ("vh", "mask", "J", "D", "acc", "w", "cnt", "one")
 

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from looped.theory.circuit import ONE, Array, Circuit, Form, Head, Layer, Number, Program, Unit, form
+from looped.theory.arithmetic import Array, Number
+from looped.theory.circuit import ONE, Circuit, Form, Head, Layer, Program, Unit, form
 from looped.theory.graphs import Graph, Search, first_not_done
 from looped.theory.idioms import add, clear, if_at_least, off_unless
 
@@ -108,8 +109,8 @@ def components_input(graph: Graph) -> tuple[Array, dict[str, Array]]:
 def _span(nodes: int, searches: int) -> int:
     """All keys are below it.
 
-    In descending order: nodes (time + 3) - id of successors, where 0 <= time <= searches * nodes, so that the latest
-    counts; `depth_first_input` of roots in the first search; finishing numbers of roots in the second search.
+    In descending order: nodes (time + 3) - id of successors, where 0 <= time <= searches * nodes; `depth_first_input`
+    of roots in the first search; finishing numbers of roots in the second search.
     """
     return nodes * (searches * nodes + 3)
 

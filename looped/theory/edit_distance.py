@@ -47,14 +47,14 @@ def edit_distance(answers: int, loops: int, *, gap: int = 2, replace: int = 3, p
     Raises:
         ValueError: an impossible cost.
     """
-    logits = tuple(form((2 * k, "out"), (-k * k, ONE)) for k in range(answers))  # highest at k = out
+    logits = (form((2 * k, "out"), (-k * k, ONE)) for k in range(answers))  # highest at k = out
     return _program(gap, replace, loops, logits, plateau)
 
 
 def lcs(answers: int, loops: int, *, plateau: bool = False) -> Program:
     """The length of the longest common subsequence, (len(x) + len(y) - D) / 2 for costs 1 and 2, as `edit_distance`."""
     twice = form((1, "pos"), (-1, ONE), (-1, "out"))  # <sep> is at the position len(x) + len(y) + 1
-    logits = tuple(form((k, twice), (-k * k, ONE)) for k in range(answers))
+    logits = (form((k, twice), (-k * k, ONE)) for k in range(answers))
     return _program(1, 2, loops, logits, plateau)
 
 
@@ -95,7 +95,7 @@ def largest_number(seq: int, loops: int) -> int:
     return 2 * (first + loops) * (seq - 1) + (seq - 1) ** 2
 
 
-def _program(gap: int, replace: int, loops: int, logits: tuple[Form, ...], plateau: bool) -> Program:
+def _program(gap: int, replace: int, loops: int, logits: Iterator[Form], plateau: bool) -> Program:
     check(1 <= gap <= MOST, "gap", gap, f"1 to {MOST}")
     check(0 <= replace <= 2 * gap, "replace", replace, f"0 to {2 * gap}, because two gaps of {gap} replace a letter")
     return Program(
@@ -105,7 +105,7 @@ def _program(gap: int, replace: int, loops: int, logits: tuple[Form, ...], plate
         input_map={"one": {ONE: 1}, "sym": {name: k for k, name in enumerate(TOKENS)}, "bar0": {"|": 1}},
         positions={"pos": lambda p: p, "sq": lambda p: p * p},
         prelude=(_prelude(gap),),
-        output_map=logits,
+        output_map=tuple(logits),
         loops=loops,
         bits=3 if plateau else 0,  # a plateau ends at a multiple of 1/8
     )

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from looped.theory.circuit import ONE, Array, Circuit, Form, Head, Layer, Program, Unit, form
+from looped.theory.arithmetic import Array
+from looped.theory.circuit import ONE, Circuit, Form, Head, Layer, Program, Unit, form
 from looped.theory.idioms import clear, if_at_least, pointer
 
 
@@ -25,7 +26,7 @@ class Graph(NamedTuple):
 
     @classmethod
     def of(cls, nodes: int, edges: Iterable[tuple[int, int, int]]) -> "Graph":
-        """The graph of edges (from, to, weight). Of parallel edges the lightest counts."""
+        """The graph of edges (from, to, weight). The lightest of parallel edges counts."""
         lightest: dict[tuple[int, int], int] = {}
         for start, end, weight in edges:
             lightest[start, end] = min(weight, lightest.get((start, end), weight))

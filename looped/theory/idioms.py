@@ -10,7 +10,8 @@ import itertools
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
-from looped.theory.circuit import ONE, Form, Head, Number, Unit, form
+from looped.theory.arithmetic import Number
+from looped.theory.circuit import ONE, Form, Head, Unit, form
 
 
 def clear(*registers: str, signed: bool = False) -> list[Unit]:

@@ -11,8 +11,9 @@ from fractions import Fraction
 import numpy as np
 from jaxtyping import Float
 
+from looped.theory.arithmetic import Array
 from looped.theory.cells import Cells
-from looped.theory.circuit import ONE, Array, Circuit, Form, Layer, Program, form
+from looped.theory.circuit import ONE, Circuit, Form, Layer, Program, form
 from looped.theory.memorization import Lattice, decode_units, encode, lattice
 from looped.theory.quantization import cell_of, quantization_units
 
@@ -31,7 +32,7 @@ class PointApproximation:
     path: Lattice
     """The labels as the layer stores them."""
     bits: int
-    """Of the number that stores them."""
+    """Bits of the number that stores them."""
 
     def __call__(self, x: Float[Array, "points dim"]) -> Float[Array, " points"]:
         """The intended outputs: the stored labels of the cells."""

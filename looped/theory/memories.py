@@ -22,8 +22,9 @@ import numpy as np
 from jaxtyping import Int
 
 from looped.strict import check
+from looped.theory.arithmetic import Array, Number
 from looped.theory.cells import Cells
-from looped.theory.circuit import ONE, Array, Circuit, Form, Layer, Number, Program, Unit, form
+from looped.theory.circuit import ONE, Circuit, Form, Layer, Program, Unit, form
 from looped.theory.contextual_mapping import REGISTERS, contextual_parts
 from looped.theory.idioms import add, at_least, clear, off_unless
 from looped.theory.quantization import quantization_units

@@ -17,7 +17,8 @@ import numpy as np
 from jaxtyping import Shaped
 
 from looped import strict
-from looped.theory.circuit import ONE, Array, Circuit, Form, Layer, Number, Program, Unit, exact, form
+from looped.theory.arithmetic import Array, Number, exact
+from looped.theory.circuit import ONE, Circuit, Form, Layer, Program, Unit, form
 from looped.theory.idioms import add, at_least, clear, is_zero, off_unless
 
 S = {"s": 1}

@@ -11,7 +11,8 @@ from fractions import Fraction
 import numpy as np
 from jaxtyping import Shaped
 
-from looped.theory.circuit import ONE, Array, Circuit, Form, Layer, Number, Program, Unit
+from looped.theory.arithmetic import Array, Number
+from looped.theory.circuit import ONE, Circuit, Form, Layer, Program, Unit
 from looped.theory.idioms import at_least
 
 

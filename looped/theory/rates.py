@@ -18,8 +18,8 @@ from looped.models import LoopedTransformer
 from looped.strict import check
 from looped.tasks import Task
 from looped.theory import continuity
+from looped.theory.arithmetic import Array
 from looped.theory.cells import Cells, Function, evaluate
-from looped.theory.circuit import Array
 from looped.theory.construction import cells_for, construct, loops_of, memorised
 from looped.theory.functions import plateaus
 from looped.theory.memorization import Lattice, quantise_labels

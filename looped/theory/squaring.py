@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import NamedTuple
 
-from looped.theory.circuit import ONE, Circuit, Form, Layer, Number, Program, Unit, form
+from looped.theory.arithmetic import Number
+from looped.theory.circuit import ONE, Circuit, Form, Layer, Program, Unit, form
 from looped.theory.idioms import add, off_unless
 
 BITS = 60  # inputs are multiples of 2^-60 in exact arithmetic; the largest is 1

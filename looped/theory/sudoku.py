@@ -14,8 +14,9 @@ from math import isqrt
 from jaxtyping import Bool, Shaped
 
 from looped.strict import check
+from looped.theory.arithmetic import Array
 from looped.theory.bounds import largest_sum
-from looped.theory.circuit import ONE, Array, Circuit, Head, Layer, Program, Unit, form
+from looped.theory.circuit import ONE, Circuit, Head, Layer, Program, Unit, form
 from looped.theory.idioms import add, at_least, clear, is_zero, off_unless
 
 LINES = ("row", "col", "box")

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from looped.config import ModelConfig
 from looped.models.transformer import LoopedTransformer
 from looped.nn.block import TransformerBlock
-from looped.theory.circuit import Array, Circuit, Head, Layer, Program, head_size
+from looped.theory.arithmetic import Array
+from looped.theory.circuit import Circuit, Head, Layer, Program, head_size
 
 
 def model_config(program: Program, seq: int, *, hardmax: bool = True) -> ModelConfig:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from looped.theory.circuit import exact
+from looped.theory.arithmetic import exact
 from looped.theory.contextual_mapping import contextual_map, sequence_id
 from looped.theory.weights import write
 

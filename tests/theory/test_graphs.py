@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from looped.theory import depth_first, graphs
-from looped.theory.circuit import LIMITS, Array, Graphs
+from looped.theory.arithmetic import LIMITS, Array
+from looped.theory.circuit import Graphs
 from looped.theory.graphs import Graph, Search
 from looped.theory.weights import write
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from looped.theory import idioms
-from looped.theory.circuit import ONE, Circuit, Form, Head, Layer, Program, Unit, exact, form
+from looped.theory.arithmetic import exact
+from looped.theory.circuit import ONE, Circuit, Form, Head, Layer, Program, Unit, form
 
 B = 6
 VALUES = range(-B, B + 1)
@@ -102,6 +103,39 @@ def test_whole_numbers_are_refused_before_they_are_wrong():
         assert int(state[0, 0, 0]) == 2 ** (bits - 2)
     *_, last = doubling.states(np.ones((1, 1, 1), object), 200)
     assert last[0, 0, 0] == 2**200
+
+
+def test_no_sum_leaves_the_exact_range_unseen():
+    """Also not sums of registers that no unit reads, of biases, of many tokens, and of the input and output maps."""
+    unread = (Layer((Unit({"a": 1}, {"b": 1}),)),)
+    programs = {
+        "state": (unread, {"a": 1}, {"b": 1}),
+        "bias": ((Layer(bias={"b": 1}),), {"b": 1}, {"b": 1}),
+        "mean": ((Layer(heads=(Head(({"a": 1},), ("b",)),)),), {"a": 1}, {"b": 1}),
+        "ties": ((Layer(heads=(Head(({"a": 1},), ("b",), ({"a": 0},), ({"a": 1},)),)),), {"a": 1}, {"b": 1}),
+        "heads": ((Layer(heads=(Head(({"a": 1}, {"a": 1}), ("b", "b"), graph="g"),)),), {"a": 1}, {"b": 1}),
+        "input": (unread, {"a": 4}, {"b": 1}),
+        "output": (unread, {"a": 1}, {"b": 4}),
+    }
+    graph = np.eye(3)[None]
+    for name, (layers, given, answer) in programs.items():
+        program = Program(Circuit(("a", "b"), layers), ("x",), {k: {"x": v} for k, v in given.items()}, (answer,), 3, 0)
+        for dtype, bits in ((np.float32, 24), (np.float64, 53), (np.int64, 63)):
+            inputs = np.full((1, 3, 1), 2**bits - 2 if name == "bias" else 2 ** (bits - 1) - 1, dtype=object)
+            with pytest.raises(ValueError, match="does not hold every whole number"):
+                program.run(inputs, dtype=dtype, loops=3, graphs={"g": graph})
+            small = program.run(inputs // 8, dtype=dtype, graphs={"g": graph}, loops=1)
+            assert (small == program.run(inputs // 8, dtype=object, graphs={"g": graph.astype(int)}, loops=1)).all(), (
+                name
+            )
+
+
+def test_whole_programs_refuse_fractions_in_floats():
+    layer = Layer(tuple(idioms.at_least({"x": 1}, {"y": 1})))
+    program = Program(Circuit(("x", "y"), (layer,)), ("x",), {"x": {"x": 1}}, ({"y": 1},), 1, bits=0)
+    assert program.run(np.array([[[-1.0], [0.0]]])).ravel().tolist() == [0, 1]
+    with pytest.raises(ValueError, match="expected whole ones"):
+        program.run(np.array([[[-0.5], [0.0]]]))
 
 
 def test_whole_arithmetic_refuses_fractions():

@@ -77,7 +77,9 @@ def test_mistakes(folder: Path, capsys: pytest.CaptureFixture[str]):
         ("off.asm",): "off.asm:2: the program can run off its end; expected a jump or halt as the last line",
         ("multply",): "program 'multply': no such file (did you mean 'multiply'?); expected a file, an expression",
         ("3 / 4",): "expression '3 / 4': '3 / 4': expected whole numbers, +, -, * and parentheses",
-        ("sort", "--loops", "0"): "loops=0: expected at least 1",
+        ("sort", "--loops", "0"): "loops=0: expected 1 to 1,000,000",
+        ("endless.asm", "--loops", "1000000001"): "loops=1000000001: expected 1 to 1,000,000",
+        ("1*" * 2000,): f"expression '{'1*' * 2000}': expected whole numbers, +, -, * and parentheses",
         ("gcd", "--input", "1", "2", "3"): "input: 3 numbers; expected at most 2: a, b",
     }.items():
         assert theory("run", *words) == 2

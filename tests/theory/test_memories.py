@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from theory_cases import all_cells, centres
 
+from looped.theory.arithmetic import exact
 from looped.theory.cells import Cells
-from looped.theory.circuit import exact
 from looped.theory.memories import KINDS, formula, measure, memory, stages
 from looped.theory.weights import write
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from looped.theory.circuit import exact
+from looped.theory.arithmetic import exact
 from looped.theory.quantization import cell_of, quantizer, trifling, trifling_measure
 
 

@@ -10,7 +10,8 @@ import torch
 
 from looped.cli import main
 from looped.theory import lipschitz, squaring
-from looped.theory.circuit import Array, Program, exact
+from looped.theory.arithmetic import Array, exact
+from looped.theory.circuit import Program
 from looped.theory.weights import write
 
 

@@ -239,8 +239,11 @@ def test_rate_and_roughness(folder: Path, short_search, capsys: pytest.CaptureFi
         ("roughness --n 1", "n=1"),
         ("approximat", "did you mean"),
         ("wavefront abc ABC", "second='ABC': expected 1 to 60 of the letters a-z"),
+        ("strings --pairs 0", "pairs=0: expected 1 to 100,000"),
+        ("strings --examples 1000000000000", "examples=1000000000000: expected 1 to 100,000"),
+        ("machines --programs 1000000000000", "programs=1000000000000: expected 1 to 100,000"),
+        ("wavefront abc abd --gap 1000000000", "gap=1000000000: expected 1 to 100"),
         ("wavefront abc abd --replace 5", "replace=5: expected 0 to 4, because two gaps of 2 replace a letter"),
-        ("strings --pairs 0", "pairs=0: expected at least 1"),
     ],
 )
 def test_mistakes_are_one_line(command: str, message: str, folder: Path, capsys: pytest.CaptureFixture[str]):

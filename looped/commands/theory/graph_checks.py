@@ -14,7 +14,7 @@ from looped.commands.theory.graphs import agrees, answers, inputs_for, oracle, r
 from looped.commands.theory.results import write_result
 from looped.report import graph_figures
 from looped.strict import at_least
-from looped.theory.circuit import LIMITS, Array
+from looped.theory.arithmetic import LIMITS, Array
 from looped.theory.depth_first import components, depth_first
 from looped.theory.graphs import Graph, Search, bellman_ford, breadth_first, dijkstra
 

@@ -19,7 +19,8 @@ from looped.models.memory import check_memory
 from looped.report import graph_figures
 from looped.strict import nearest
 from looped.theory import depth_first, graphs
-from looped.theory.circuit import LIMITS, Array, Graphs
+from looped.theory.arithmetic import LIMITS, Array
+from looped.theory.circuit import Graphs
 from looped.theory.graphs import Graph, Search
 from looped.theory.weights import write
 
@@ -46,7 +47,7 @@ def graph(
         algorithm: bfs (breadth-first search), dijkstra, bellman-ford, dfs (depth-first search, with finishing numbers),
             or scc (strongly connected components).
         file: an edge list, with a line `a b weight` or `a b` for each edge, `a` for a node, and # before comments; or
-            GraphML (.graphml) with the attribute weight. Of parallel edges the lightest counts. Edges from a node to
+            GraphML (.graphml) with the attribute weight. The lightest of parallel edges counts. Edges from a node to
             itself are allowed.
         source: the node to start from; the default is the first in the file.
         undirected: the edges of an edge list go both ways.
@@ -203,7 +204,7 @@ def oracle(algorithm: str, graph: Graph, source: int | None) -> dict[int, Any]:
 
 
 def agrees(algorithm: str, graph: Graph, rows: Sequence[Answer], wanted: dict[int, Any], node: int) -> bool:
-    """Whether the answer for a node is that of networkx. Of several shortest ways, any is right."""
+    """Whether the answer for a node is that of networkx. Any of several shortest ways is right."""
     row = rows[node]
     if algorithm == "dfs":
         return row == wanted[node]

@@ -1,6 +1,7 @@
 """Computers as one looped layer: programs, and the checks of the machines (docs/constructions.md)."""
 
 import itertools
+import os
 import re
 import time
 from collections.abc import Sequence
@@ -24,11 +25,12 @@ from looped.theory.computer.random_programs import random_programs
 from looped.theory.computer.tracing import Event, expected_states, follow
 from looped.theory.pointers import ENCODINGS, FORMATS, largest_right, measure
 
-MOST_LOOPS = 100_000
+MOST_LOOPS = 100_000  # without --loops, which allows ten times as many
 MOST_TOKENS = 4096
+MOST_PROGRAMS = 100_000
 SHOWN = 30
 MOST_COLUMNS = 1500
-"""Of the picture of a memory; longer runs show every second instruction, every third, and so on."""
+"""The most in the picture of a memory; longer runs show every second instruction, every third, and so on."""
 
 
 def run(
@@ -53,7 +55,7 @@ def run(
             halts.
         out: folder for run.json and memory.svg.
     """
-    at_least(1, loops=loops)
+    check(loops is None or 1 <= loops <= 10 * MOST_LOOPS, "loops", loops, f"1 to {10 * MOST_LOOPS:,}")
     text, name = _source(program)
     image = assemble(text, name, machine, input)
     built = image.machine()
@@ -102,7 +104,7 @@ def _source(program: str) -> tuple[str, str]:
     path = Path(program)
     if program in PROGRAMS:
         path = PROGRAMS[program]
-    if path.is_file():
+    if os.path.isfile(path):  # False for an expression that is too long for a name
         return path.read_text(errors="replace"), path.name
     if re.fullmatch(r"[\d\s()*+/%^.<>=-]+", program):
         return compile_expression(program), "expression"
@@ -187,8 +189,14 @@ def machines(
         seed: of the random programs.
         out: folder for machines.json.
     """
-    at_least(1, programs=programs, model_programs=model_programs)
-    at_least(0, softmax_programs=softmax_programs, seed=seed)
+    at_least(0, seed=seed)
+    limits = (
+        ("programs", programs, 1),
+        ("model_programs", model_programs, 1),
+        ("softmax_programs", softmax_programs, 0),
+    )
+    for option, value, least in limits:
+        check(least <= value <= MOST_PROGRAMS, option, value, f"{least} to {MOST_PROGRAMS:,}")
     sizes = [{"machine": kind, **build(8).program.circuit.cost()._asdict(), "loops_per_instruction": build(8).loops}
              for kind, build in MACHINES.items()]  # fmt: skip
     _print_rows("the machines", sizes)

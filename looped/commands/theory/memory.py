@@ -14,8 +14,9 @@ from looped.commands.theory.approximation import Dimension, Tokens, load_checked
 from looped.commands.theory.results import write_result
 from looped.report import memory_figures
 from looped.strict import at_least, check
+from looped.theory.arithmetic import Array, exact
 from looped.theory.cells import Cells, multisets
-from looped.theory.circuit import Array, Program, exact
+from looped.theory.circuit import Program
 from looped.theory.memories import KINDS, formula, measure, memory, stages, weights
 from looped.theory.rates import resolution
 from looped.theory.weights import write

@@ -9,8 +9,9 @@ import numpy as np
 from rapidfuzz.distance import Levenshtein
 
 from looped.theory import automata, edit_distance, graphs
+from looped.theory.arithmetic import Array
 from looped.theory.automata import Automaton
-from looped.theory.circuit import Array, Graphs, Program
+from looped.theory.circuit import Graphs, Program
 
 MOST_WEIGHT = 9  # of an edge
 

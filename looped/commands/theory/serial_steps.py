@@ -18,8 +18,9 @@ from looped.reading import read_text
 from looped.report import serial_figures
 from looped.strict import check
 from looped.theory import automata
+from looped.theory.arithmetic import Array
 from looped.theory.automata import Automaton
-from looped.theory.circuit import Array, Graphs, Program
+from looped.theory.circuit import Graphs, Program
 from looped.theory.weights import write
 
 MOST_LENGTH = 2048

@@ -17,7 +17,8 @@ from looped.report import serial_figures
 from looped.strict import check
 from looped.theory import lipschitz as points
 from looped.theory import rates, squaring
-from looped.theory.circuit import Array, Program, exact
+from looped.theory.arithmetic import Array, exact
+from looped.theory.circuit import Program
 from looped.theory.quantization import cell_of
 from looped.theory.weights import write
 

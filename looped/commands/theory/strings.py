@@ -26,6 +26,7 @@ from looped.theory.weights import write
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16}
 COSTS = ((1, 1), (2, 3), (1, 2), (3, 4))
 LONGEST = 60  # letters that a table on the screen holds
+MOST = 100_000  # pairs, and examples
 
 
 @torch.no_grad()
@@ -73,7 +74,8 @@ def strings(pairs: int = 1800, examples: int = 1024, seed: int = 0, out: Path | 
         seed: seed of the random pairs.
         out: folder for strings.json.
     """
-    at_least(1, pairs=pairs, examples=examples)
+    for name, value in (("pairs", pairs), ("examples", examples)):
+        check(1 <= value <= MOST, name, value, f"1 to {MOST:,}")
     at_least(0, seed=seed)
     facts: dict[str, Any] = {"pairs": pairs, "examples": examples, "seed": seed}
     facts["sizes"] = [_size(gap, replace) for gap, replace in COSTS] + [_size(2, 3, plateau=True)]

@@ -13,10 +13,11 @@ from looped.theory.computer.machine import FOUR, MACHINES, SHORT_WORD, SUBLEQ, W
 from looped.theory.computer.macros import MACROS
 
 NAME = re.compile(r"[A-Za-z_]\w*")
+COUNT = re.compile(r"\d{1,18}")
 DECLARATIONS = ("cell", "input", "output", "picture")
 BOUNDS = {"subleq": WORD, "four": WORD, "self-modifying": SHORT_WORD}
 MOST_CELLS, MOST_CALLS = 1_000_000, 20_000
-"""Cells of one name, and calls of macros in a program."""
+"""The most in a program."""
 
 
 class Line(NamedTuple):
@@ -65,7 +66,7 @@ class Image(NamedTuple):
     code: list[Instruction]
     """Empty if the instructions are in the memory."""
     lines: list[Line]
-    """Of every instruction."""
+    """The line of every instruction."""
     names: dict[str, range]
     """The addresses of the cells of each name."""
     results: dict[str, int]
@@ -105,13 +106,16 @@ def assemble(text: str, file: str, kind: str | None = None, inputs: Sequence[str
         ValueError: one line with file and line number: an unknown instruction, cell or label, a name declared twice, a
             number or a target out of range, or a program that can run off its end.
     """
+    own: str | None = None
     for number, raw in enumerate(text.splitlines(), 1):
         words = raw.partition(";")[0].split()
         if words[:1] == ["machine"]:
             if len(words) != 2 or words[1] not in MACROS:
                 raise Line(file, number, raw).error(f"machine: expected one of {', '.join(MACROS)}")
-            kind = kind or words[1]
-    return _Assembler(file, kind or "subleq").assemble(text, inputs)
+            if own:
+                raise Line(file, number, raw).error("a second line 'machine'; expected one")
+            own = words[1]
+    return _Assembler(file, kind or own or "subleq").assemble(text, inputs)
 
 
 class _Assembler:
@@ -122,7 +126,7 @@ class _Assembler:
         self.bound = BOUNDS[kind]
         self.macros: dict[tuple[str, int], Macro] = {}
         self.declared: dict[str, Declaration] = {}
-        self.calls = 0
+        self.cells = self.calls = 0
         self.labels: dict[str, int] = {}
         self.names: dict[str, range] = {}
         self.memory: list[int] = []
@@ -201,6 +205,8 @@ class _Assembler:
         if outer is not None or not words:
             raise line.error("macro: expected a name and parameters, outside of another macro")
         name, *parameters = words
+        if len(set(parameters)) < len(parameters):
+            raise line.error(f"macro {name!r}: two parameters have the same name")
         if (name, len(parameters)) in self.macros or name in (*self.operations, "macro", "end", *DECLARATIONS):
             raise line.error(f"macro {name!r}: exists already with {len(parameters)} operands")
         made = self.macros[name, len(parameters)] = Macro(parameters, [], builtin)
@@ -216,7 +222,7 @@ class _Assembler:
             raise line.error(f"{name!r} is declared twice")
         width = 0
         if kind == "picture":
-            if not values or not values[0].isdecimal() or not int(values[0]):
+            if not values or not COUNT.fullmatch(values[0]) or not int(values[0]):
                 raise line.error("picture: expected a name, the number of cells in a row, and values")
             width = int(values.pop(0))
         self.declared[name] = Declaration(line, kind, self._repeated(values, line) or ["0"], width)
@@ -225,10 +231,11 @@ class _Assembler:
         found: list[str] = []
         for value in values:
             count, star, rest = value.rpartition("*")
-            if star and not count.isdecimal():
+            if star and not COUNT.fullmatch(count):
                 raise line.error(f"{value!r}: expected COUNT*NUMBER")
-            if len(found) + int(count or 1) > MOST_CELLS:
-                raise line.error(f"{value!r}: expected at most {MOST_CELLS:,} cells")
+            self.cells += int(count or 1)
+            if self.cells > MOST_CELLS:
+                raise line.error(f"{value!r}: expected at most {MOST_CELLS:,} cells in a program")
             found += [rest] * int(count or 1)
         return found
 
@@ -259,9 +266,9 @@ class _Assembler:
 
     def _instruction(self, part: Statement, at: int, count: int) -> Instruction:
         (operation, *operands), line = part.words, part.line
-        sizes = sorted(
-            {n for name, n in self.macros if name == operation} | ({2, 3} if operation in self.operations else set())
-        )
+        built_in = {3} if operation == "compare" else {2, 3}  # to compare without a target does nothing
+        known_sizes = {n for name, n in self.macros if name == operation}
+        sizes = sorted(known_sizes | (built_in if operation in self.operations else set()))
         if not sizes:
             known = {name for name, _ in self.macros} | set(self.operations)
             raise line.error(f"unknown instruction {operation!r}{nearest(operation, known)}")
@@ -283,7 +290,7 @@ class _Assembler:
         if not word.isdecimal():
             own = [label for label in self.labels if "%" not in label]  # not those of macros
             raise line.error(f"unknown label {word!r}{nearest(word, own)}")
-        if not int(word) < count:
+        if not COUNT.fullmatch(word) or int(word) >= count:
             raise line.error(f"target {word}: expected an instruction from 0 to {count - 1}")
         return int(word)
 
@@ -313,7 +320,7 @@ class _Assembler:
         else:
             kind = "label, but expected a cell" if base in self.labels else f"unknown cell{nearest(base, self.names)}"
             raise line.error(f"{base!r}: {kind}")
-        if not all(offset.isdecimal() for offset in offsets):
+        if not all(COUNT.fullmatch(offset) for offset in offsets):
             raise line.error(f"{word!r}: expected NAME+NUMBER")
         offset = sum(map(int, offsets))
         if offset >= len(cells):

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int64
 
-from looped.theory.circuit import LIMITS, ONE, Circuit, Form, Head, Layer, Program, Unit, form
+from looped.theory.arithmetic import LIMITS
+from looped.theory.circuit import ONE, Circuit, Form, Head, Layer, Program, Unit, form
 from looped.theory.idioms import add, clear, if_at_least, if_zero, merged, off_unless, pointer
 
 WORD, SHORT_WORD = 2**32, 2**24

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from looped.theory.circuit import Array, Program
+from looped.theory.arithmetic import Array
+from looped.theory.circuit import Program
 from looped.theory.learning.learners import chebyshev_steps, descent, logistic, tokens, with_pseudo_examples
 from looped.theory.learning.newton import newton_logistic, newton_tokens
 from looped.theory.learning.regression import best_step

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from jaxtyping import Float
 
-from looped.theory.circuit import ONE, Array, Circuit, Form, Head, Layer, Program, Unit, form
+from looped.theory.arithmetic import Array
+from looped.theory.circuit import ONE, Circuit, Form, Head, Layer, Program, Unit, form
 from looped.theory.idioms import add, clear, table
 
 

@@ -8,7 +8,8 @@ d coordinate tokens: token i holds w_i, g_i and the columns i of H and P.
 import numpy as np
 from jaxtyping import Float
 
-from looped.theory.circuit import ONE, Array, Circuit, Form, Head, Layer, Program, Unit, form
+from looped.theory.arithmetic import Array
+from looped.theory.circuit import ONE, Circuit, Form, Head, Layer, Program, Unit, form
 from looped.theory.idioms import add, clear
 from looped.theory.learning.learners import each, interpolation, names, sigmoid, sigmoid_slope
 
