@@ -11,7 +11,7 @@ def largest_sum(
     """A bound on every sum that layers compute. A type that holds all whole numbers up to it is exact.
 
     Args:
-        sizes: the largest absolute value of each register, before and between the layers.
+        sizes: the largest absolute value of each register, before and after every layer.
         tokens: the length of the sequence.
         entries: the largest absolute entry of each graph.
     """
@@ -19,9 +19,9 @@ def largest_sum(
     def size(f: Form) -> int:
         return int(sum(abs(factor) * (1 if name == ONE else sizes[name]) for name, factor in f.items()))
 
-    sums = [0]
+    sums = [*sizes.values()]
     for layer in layers:
-        written = {name: sizes[name] + abs(int(layer.bias.get(name, 0))) for name in sizes}
+        written = {name: abs(int(layer.bias.get(name, 0))) for name in sizes}
         for unit in layer.units:
             sums.append(size(unit.reads))
             for name, factor in unit.writes.items():

@@ -5,7 +5,6 @@ over its predecessors (Back de Luca & Fountoulakis, 2024). All numbers are whole
 of the numbers, which `Search.largest_number` bounds before anything runs.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -13,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from looped.theory.arithmetic import Array
+from looped.theory.bounds import largest_sum
 from looped.theory.circuit import ONE, Circuit, Form, Head, Layer, Program, Unit, form
 from looped.theory.idioms import clear, if_at_least, pointer
 
@@ -55,22 +55,7 @@ class Search:
 
     def largest_number(self) -> int:
         """A bound on every sum that the program computes. A type that holds all whole numbers up to it is exact."""
-
-        def size(f: Form) -> int:
-            return int(sum(abs(factor) * (1 if name == ONE else self.sizes[name]) for name, factor in f.items()))
-
-        numbers = [0]
-        for layer in self.program.circuit.layers:
-            written = Counter({name: abs(int(value)) for name, value in layer.bias.items()})
-            for unit in layer.units:
-                for name, factor in unit.writes.items():
-                    written[name] += abs(int(factor)) * size(unit.reads)
-            for head in layer.heads:
-                entry = 1 if head.graph is None else self.entries[head.graph]
-                numbers += [self.tokens * entry * size(value) for value in head.value]
-                numbers.append(sum(size(q) * size(k) for q, k in zip(head.query, head.key, strict=True)))
-            numbers += [*written.values(), *(size(unit.reads) for unit in layer.units)]
-        return max(numbers)
+        return largest_sum(self.program.circuit.layers, self.sizes, self.tokens, self.entries)
 
 
 def breadth_first(nodes: int) -> Search:

@@ -9,12 +9,13 @@ because one layer of units can test one integer condition only. These two rules 
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int64
 
 from looped.theory.arithmetic import LIMITS
+from looped.theory.bounds import largest_sum
 from looped.theory.circuit import ONE, Circuit, Form, Head, Layer, Program, Unit, form
 from looped.theory.idioms import add, clear, if_at_least, if_zero, merged, off_unless, pointer
 
@@ -173,8 +174,8 @@ def _machine(
 ) -> Machine:  # fmt: skip
     """`largest` bounds the registers that may be larger than the number of tokens, and booleans."""
     layer = Layer(tuple(merged(units)), heads, bias)
-    known = dict.fromkeys(registers, size) | {ONE: 1, "one": 1, "h": 1, "pp": size**2} | largest
-    if (most := largest_sum(layer, known)) >= LIMITS["float64"]:
+    known = dict.fromkeys(registers, size) | {"one": 1, "h": 1, "pp": size**2} | largest
+    if (most := largest_sum([layer], known, size)) >= LIMITS["float64"]:
         raise ValueError(
             f"machine of {size:,} tokens with cells up to {bound:,}: its numbers reach {most:.3g}; expected below "
             f"{LIMITS['float64']:.3g}, from where on float64 does not hold every whole number"
@@ -184,21 +185,6 @@ def _machine(
         ({"m": 1}, {"pc": 1}), 1, bits=0, positions={"p": lambda p: p, "pp": lambda p: p * p},
     )  # fmt: skip
     return Machine(program, size, bound, operations)
-
-
-def largest_sum(layer: Layer, largest: dict[str, int]) -> int:
-    """A bound on every sum that a layer computes, from bounds on its registers and on the constant."""
-
-    def size(f: Form) -> Any:
-        return sum(abs(value) * largest[name] for name, value in f.items())
-
-    scores = [sum(size(q) * size(k) for q, k in zip(h.query, h.key, strict=True)) for h in layer.heads]
-    written = dict(largest)
-    for unit in layer.units:
-        hidden = size(unit.reads)
-        for name, factor in unit.writes.items():
-            written[name] += abs(factor) * hidden
-    return max(*scores, *written.values())
 
 
 MACHINES: dict[str, Callable[[int], Machine]] = {"subleq": separate, "four": four, "self-modifying": self_modifying}
