@@ -115,6 +115,11 @@ def test_tasks_import_heavy_libraries_where_they_are_used(path):
         assert not {name.partition(".")[0] for name in names} & HEAVY, f"{path}: imports {names} when it is imported"
 
 
+def test_names_of_test_files_differ():
+    names = [path.name for path in (ROOT / "tests").rglob("*.py")]
+    assert not {name for name in names if names.count(name) > 1}  # pytest imports each under its name alone
+
+
 def test_files_are_short():
     assert len(PYTHON) > 50
     long = {str(p.relative_to(ROOT)): n for p in PYTHON if (n := p.read_text().count("\n")) > 400}
