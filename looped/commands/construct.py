@@ -1,5 +1,6 @@
 """`looped construct`."""
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import isqrt
@@ -123,6 +124,7 @@ def _construct(name: str, options: Options) -> None:
     )
     train = TrainConfig(steps=0, eval_examples=options.examples, device="cpu", precision="fp32")
     run = RunConfig(recipe=f"{name}-constructed", note=note, model=model.config, task=options.task, train=train)
+    print(f"validating on {options.examples} examples, {program.loops} loops each", file=sys.stderr)
     summary = write_run(run, model, options.out)
     say(
         f"{options.out}: {layers} of {cost.registers} registers, {cost.heads} heads of size {cost.head_size}, "
