@@ -27,10 +27,8 @@ import os, sys, time
 from pathlib import Path
 from looped.locks import locked
 with locked(Path(sys.argv[1])):
-    child = os.fork()
-    if child == 0:
-        time.sleep(60)
-    print(child, flush=True)
+    if os.fork() == 0:
+        print(os.getpid(), flush=True)  # by now the child has closed the lock
     time.sleep(60)
 """
 
