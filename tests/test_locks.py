@@ -65,7 +65,7 @@ def test_a_forked_worker_does_not_keep_the_lock(tmp_path: Path):
         try:
             os.kill(int(child), 0)  # it lives
             with locked(tmp_path):
-                pass
+                assert json.loads((tmp_path / LOCK).read_text())["process"] == os.getpid()
         finally:
             os.kill(int(child), signal.SIGKILL)
 

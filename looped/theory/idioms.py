@@ -1,4 +1,4 @@
-"""What every construction is made of: conditions, tables and pointers as hidden units and heads.
+"""The parts of every construction: conditions, tables and pointers as hidden units and heads.
 
 All registers hold whole numbers, and `x -> r` means that x is added to register r. One layer of hidden units can test
 one integer condition together with any booleans, but not two integer conditions: compute one of them a loop earlier,

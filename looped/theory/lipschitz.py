@@ -43,7 +43,7 @@ def approximate(f: PointFunction, dim: int, cells: int, *, slope: int = 2**20) -
     """f on [0, 1]^d by cells of width 1/n, with labels in the digits of one number.
 
     It has 2 d + 4 registers, 2 d + 9 hidden units, and n - 1 + K - 1 loops with K = 2 n^d - n (K = n for d = 1).
-    Numbers between the rows of cells get interpolated labels, so that the label changes little from number to number.
+    Numbers between the rows of cells get interpolated labels. Neighbouring labels then differ little.
 
     Raises:
         ValueError: d is below 1 or n below 2.

@@ -34,7 +34,7 @@ Labels = Int[Array, "labels dim"]
 
 
 class Front(NamedTuple):
-    """What comes before a memory. After its layers, the form k is the number of a label."""
+    """The layers before a memory. After its layers, the form k is the number of a label."""
 
     k: Form
     registers: tuple[str, ...]
@@ -174,7 +174,7 @@ def _program(
 
 
 class Size(NamedTuple):
-    """What a memory takes, without its front end."""
+    """The size of a memory, without its front end."""
 
     layers: int
     """Layers with weights of their own, before and in the loop."""

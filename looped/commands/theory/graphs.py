@@ -136,7 +136,7 @@ def inputs_for(algorithm: str, graph: Graph, source: int | None, search: Search)
 
 
 class ModelRun(NamedTuple):
-    """What the program's `LoopedTransformer` computed in float64."""
+    """The result of the program's `LoopedTransformer` in float64."""
 
     output: Array
     """(1, tokens, outputs)"""
@@ -181,7 +181,7 @@ def answers(algorithm: str, nodes: int, output: Array, search: Search) -> list[A
 
 
 def oracle(algorithm: str, graph: Graph, source: int | None) -> dict[int, Any]:
-    """What networkx computes: distances, (parent, finishing number), or components, by node.
+    """The result of networkx: distances, (parent, finishing number), or components, by node.
 
     Raises:
         networkx.NetworkXUnbounded: a cycle of negative weight can be reached from the source.

@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from reprlib import repr as shown  # cuts what is long
 from typing import Any, Literal
 
 import numpy as np
@@ -109,7 +110,7 @@ def _source(program: str) -> tuple[str, str]:
     if re.fullmatch(r"[\d\s()*+/%^.<>=-]+", program):
         return compile_expression(program), "expression"
     raise ValueError(
-        f"program {program!r}: no such file{nearest(program, PROGRAMS)}; expected a file, an expression on whole "
+        f"program {shown(program)}: no such file{nearest(program, PROGRAMS)}; expected a file, an expression on whole "
         f"numbers, or one of {', '.join(PROGRAMS)}"
     )
 

@@ -80,7 +80,7 @@ def compare(
     max_loops: int = 100_000,
     out: Path | None = None,
 ) -> None:
-    """What five memories take to approximate a function up to an error, counted from their weights.
+    """Count layers, loops and numbers of five memories that approximate a function up to an error.
 
     Args:
         function: as for `looped theory approximate`: file.py:name (the file is run as Python), or an example.
@@ -120,7 +120,7 @@ def compare(
 
 
 def _row(kind: str, labels: Array, bits: int, groups: int) -> Row:
-    """What a memory takes, counted, which must be what the derivation says; and whether float64 holds its numbers."""
+    """The size of a memory, counted and equal to the derived one, and whether float64 holds its numbers."""
     size = measure(kind, labels, bits, groups=groups)
     count, d = labels.shape
     assert size == formula(kind, count, d, bits, groups=groups)

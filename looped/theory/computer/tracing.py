@@ -1,4 +1,4 @@
-"""What a program should do, instruction by instruction, and the refusal of programs that a machine cannot run."""
+"""The steps of a program by the interpreter, and the refusal of programs that a machine cannot run."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -24,12 +24,12 @@ class Event(NamedTuple):
 
     @property
     def halts(self) -> bool:
-        """Whether it changed nothing, so that it is executed for ever."""
+        """Whether it changed nothing. It is then executed for ever."""
         return (self.at, self.before) == (self.counter, self.after)
 
 
 def follow(image: Image, instructions: int) -> list[Event]:
-    """What the interpreter does until the program halts (an instruction that changes nothing), or so many instructions.
+    """The steps of the interpreter until the program halts (an instruction changes nothing), or so many instructions.
 
     Raises:
         ValueError: a number leaves the word size, or, with one memory, an address leaves the memory.

@@ -20,7 +20,7 @@ RIDGE = 0.05
 def predictions(
     program: Program, inputs: Float[Array, "batch seq inputs"], queries: int
 ) -> Float[Array, "loops batch queries"]:
-    """What the model predicts for the last `queries` tokens after each loop."""
+    """The predictions of the model for the last `queries` tokens after each loop."""
     with torch.inference_mode():
         out = write(program, inputs.shape[1])(torch.from_numpy(inputs), loop_logits="all")
     return out.loop_logits[:, :, -queries:, 0].numpy()
