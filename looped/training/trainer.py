@@ -43,7 +43,14 @@ from looped.tasks.faults import check_splits
 from looped.training import checkpoint
 from looped.training.batches import Arrays, prepared_batches
 from looped.training.checkpoint import Progress
-from looped.training.devices import Interrupt, matmul_peak, peak_memory, should_compile
+from looped.training.devices import (
+    Interrupt,
+    fast_products,
+    keep_freed_memory,
+    matmul_peak,
+    peak_memory,
+    should_compile,
+)
 from looped.training.errors import TrainingError, UpdateError, lacks_memory
 from looped.training.fabric import make_fabric
 from looped.training.logger import Display, Meter, Metrics, environment
@@ -89,7 +96,8 @@ def train(run: RunConfig, folder: Path, *, resume: bool = False) -> dict[str, An
                 return asdict(summary)
         fabric.launch()
         try:
-            with Interrupt() as interrupt:
+            keep_freed_memory()
+            with Interrupt() as interrupt, fast_products(fabric.device):
                 return Trainer(run, folder, fabric).run_to_end(interrupt)
         except (MemoryError, RuntimeError) as error:
             known = isinstance(error, TrainingError)
