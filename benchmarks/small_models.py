@@ -7,6 +7,7 @@ CPU time.
 """
 
 import argparse
+import inspect
 import json
 import os
 import statistics
@@ -24,6 +25,8 @@ import torch
 from looped.config import ModelConfig
 from looped.models import LoopedTransformer
 
+MODULATED: Any = "scale_gate" if "scale_gate" in inspect.getsource(ModelConfig) else "gain_gate"
+"""The paper's modulation; its name changed."""
 HERE = Path(__file__).resolve().parents[1]
 
 
@@ -31,14 +34,19 @@ def cases() -> Iterator[tuple[str, ModelConfig, int, bool]]:
     """Name, model, batch size, and whether in bf16 autocast."""
     for d_model, seq, batch, loop_counts in ((64, 16, 128, (4, 8)), (128, 64, 32, (6,)), (256, 126, 16, (4,))):
         for loops in loop_counts:
-            for modulation in ("none", "scale_gate"):
+            for modulation in ("none", MODULATED):
                 config = ModelConfig(
                     vocab_size=32, output_size=32, max_seq_len=seq, d_model=d_model, num_heads=4, num_loops=loops,
                     modulation=modulation,
                 )  # fmt: skip
                 for bf16 in (False, True) if torch.cpu._is_avx512_bf16_supported() else (False,):
                     precision = "bf16" if bf16 else "fp32"
-                    yield f"d={d_model}, {seq} tokens, {loops} loops, {modulation}, {precision}", config, batch, bf16
+                    yield (
+                        f"d={d_model}, {seq} tokens, {loops} loops, {'plain' if modulation == 'none' else 'modulated'}, {precision}",
+                        config,
+                        batch,
+                        bf16,
+                    )
 
 
 def measure(repeats: int) -> dict[str, float]:
@@ -79,7 +87,11 @@ def settings() -> Any:
 def in_process(folder: Path, repeats: int) -> dict[str, float]:
     """`measure` with the version in a folder."""
     command = [sys.executable, __file__, "--measure", "--repeats", str(repeats)]
-    environment = {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")]),
+        "OMP_NUM_THREADS": "1",
+    }
     return json.loads(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
 
 
