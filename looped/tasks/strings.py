@@ -1,5 +1,7 @@
 """The base of edit distance and longest common subsequence: drawing, encoding and reading pairs of strings."""
 
+from __future__ import annotations
+
 import itertools
 import re
 from abc import abstractmethod
@@ -10,10 +12,9 @@ from reprlib import repr as shown  # cuts what is long
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import torch
 from jaxtyping import Float, Int
-from torch import Tensor
 
+from looped.lazy import torch
 from looped.strict import check, frozen
 from looped.tasks.base import BUCKETS, Batch, Split, Task, TaskSpec, split_of
 from looped.tasks.registry import TaskConfig
@@ -240,7 +241,9 @@ class StringTask(Task):
                 targets[row, at + 1], mask[row, at + 1] = END, True
         return Batch(*map(torch.from_numpy, (inputs, targets, mask, inputs != PAD)))
 
-    def score(self, batch: Batch, logits: Float[Tensor, "batch seq output"]) -> dict[str, Float[Tensor, " batch"]]:
+    def score(
+        self, batch: Batch, logits: Float[torch.Tensor, "batch seq output"]
+    ) -> dict[str, Float[torch.Tensor, " batch"]]:
         """accuracy: the answer is exact. Published versions also have published_accuracy: <eos> must be exact too."""
         right = logits.argmax(-1) == batch.targets
         at = batch.mask.int().argmax(1, keepdim=True)  # the first supervised position
@@ -249,12 +252,14 @@ class StringTask(Task):
             scores["published_accuracy"] = (right | ~batch.mask).all(1).float()
         return scores
 
-    def _probabilities(self, pair: Pair, logits: Float[Tensor, "*loops seq output"]) -> Float[Tensor, "*loops answers"]:
+    def _probabilities(
+        self, pair: Pair, logits: Float[torch.Tensor, "*loops seq output"]
+    ) -> Float[torch.Tensor, "*loops answers"]:
         at = int(self.encode([pair]).mask[0].int().argmax())
         start = self.tokens.first_answer
         return logits[..., at, start : start + self.tokens.num_answers].double().softmax(-1).cpu()
 
-    def answer(self, problem: Pair, logits: Float[Tensor, "seq output"]) -> dict[str, Any]:
+    def answer(self, problem: Pair, logits: Float[torch.Tensor, "seq output"]) -> dict[str, Any]:
         """The most probable number and its probability among all numbers."""
         confidence, answer = self._probabilities(problem, logits).max(-1)
         return {"answer": int(answer), "valid": None, "confidence": float(confidence)}
@@ -263,7 +268,7 @@ class StringTask(Task):
         expected = "" if problem.answer is None else str(problem.answer)
         return {"input": f"{problem.first} {problem.second}", "expected": expected}
 
-    def describe(self, problem: Pair, logits: Float[Tensor, "seq output"] | None = None) -> str:
+    def describe(self, problem: Pair, logits: Float[torch.Tensor, "seq output"] | None = None) -> str:
         lines = [
             f"{self.title.lower()}: {problem.first} | {problem.second}",
             f"answer: {'unknown' if problem.answer is None else problem.answer}",
@@ -273,7 +278,7 @@ class StringTask(Task):
             lines.append(f"prediction: {answer['answer']} ({answer['confidence']:.0%})")
         return "\n".join(lines)
 
-    def visualise(self, problem: Pair, logits: Float[Tensor, "loops seq output"]) -> dict[str, Any]:
+    def visualise(self, problem: Pair, logits: Float[torch.Tensor, "loops seq output"]) -> dict[str, Any]:
         probabilities = self._probabilities(problem, logits)
         shown = probabilities.amax(0).topk(min(SHOWN, probabilities.shape[1])).indices.sort().values.tolist()
         return {

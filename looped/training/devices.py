@@ -13,7 +13,8 @@ from typing import Literal
 
 import torch
 
-Device = Literal["auto", "cpu", "cuda", "mps"]
+from looped.config import Device
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """The signals that end a training after its current step, with a checkpoint."""
 
