@@ -44,7 +44,7 @@ class UnknownTaskError(KeyError, ValueError):
 
 
 class TaskRegistry(Mapping[str, "type[Task]"]):
-    """All tasks by name. The module of a task is imported when the task is first used."""
+    """All tasks by name. The module `task` of a task's folder is imported when the task is first used."""
 
     def __init__(self) -> None:
         self._classes: dict[str, type[Task]] = {}
@@ -57,7 +57,7 @@ class TaskRegistry(Mapping[str, "type[Task]"]):
         """
         if name not in self._classes:
             if name in _folders():
-                importlib.import_module(f"{__package__}.{name}")
+                importlib.import_module(f"{__package__}.{name}.task")
             elif name in _installed():
                 _installed()[name].load()
         if name not in self._classes:
