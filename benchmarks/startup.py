@@ -23,19 +23,31 @@ TRAIN = "train demo-looped-4 --optim.warmup-steps 5 --train.steps 20 --out run"
 SOLVE = "solve run pairs.txt"
 HELP = ["--help", *(f"{name} --help" for name in (*COMMANDS, "train demo-looped-4"))]
 HELP += [f"theory {name} --help" for name in THEORY] + [f"construct {name} --help" for name in CONSTRUCTIONS]
-LIGHT = [*HELP, "completion bash", "completion zsh", "recipes"]
+COMPLETE = "a press of TAB after `looped train demo-looped-4 --model.num`"
+PRESS = (
+    "source completion.bash; COMP_WORDS=(looped train demo-looped-4 --model.num); COMP_CWORD=3; _tyro_looped; "
+    "[[ ${COMPREPLY[*]} == *--model.num-loops* ]]"
+)
+LIGHT = [*HELP, COMPLETE, "recipes"]
 SECONDS = {**dict.fromkeys(LIGHT, 0.3), SOLVE: 2.0}
 """The largest allowed CPU time, in times that of `import torch`."""
 MEMORY = {TRAIN: 1.3}
 """The largest allowed peak memory, in times that of `import torch`."""
 
 
-def measure(words: list[str], folder: Path, tree: Path) -> tuple[float, float] | None:
-    """Seconds of CPU time and peak memory (in MB) of a Python process; None if it fails."""
-    environment = os.environ | {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
-    streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen([sys.executable, *words], cwd=folder, env=environment, **streams)
-    _, status, usage = os.wait4(process.pid, 0)
+def measure(line: str, folder: Path, tree: Path) -> tuple[float, float] | None:
+    """Seconds of CPU time and peak memory (in MB) of a process; None if it fails.
+
+    The memory is at least that of this process, which has imported no torch.
+    """
+    ours = {"PYTHONPATH": str(tree), "PYTHONPYCACHEPREFIX": str(folder / "bytecode"), "OMP_NUM_THREADS": "1"}
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"} | ours
+    words = [sys.executable, "-m", "looped.cli", *line.split()]
+    words = {"import torch": [sys.executable, "-c", line], COMPLETE: ["bash", "-c", PRESS]}.get(line, words)
+    output = (folder / "completion.bash" if line == "completion bash" else Path(os.devnull)).open("w")
+    with output:
+        process = subprocess.Popen(words, cwd=folder, env=environment, stdout=output, stderr=subprocess.DEVNULL)
+        _, status, usage = os.wait4(process.pid, 0)
     unit = 1 if sys.platform == "darwin" else 1024
     return None if status else (usage.ru_utime + usage.ru_stime, usage.ru_maxrss * unit / 1e6)
 
@@ -46,26 +58,26 @@ def main() -> None:
     parser.add_argument("--tree", type=Path, default=Path(__file__).parents[1], help="the version to measure")
     parser.add_argument("--out", type=Path, help="JSON file for the results")
     arguments = parser.parse_args()
+    lines = ["import torch", TRAIN, SOLVE, "show run", "tasks", "completion bash", *LIGHT]
     found: dict[str, list[tuple[float, float]]] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "pairs.txt").write_text("abc acb\n")
-        for _ in range(arguments.repeats):
+        for repeat in range(arguments.repeats + 1):
             shutil.rmtree(folder / "run", ignore_errors=True)
-            for line in ("import torch", TRAIN, SOLVE, "show run", "tasks", *LIGHT):
-                words = ["-c", line] if line == "import torch" else ["-m", "looped.cli", *line.split()]
-                if measured := measure(words, folder, arguments.tree.resolve()):
+            for line in lines:
+                measured = measure(line, folder, arguments.tree.resolve())
+                if measured and repeat:  # the first time also compiles the modules
                     found.setdefault(line, []).append(measured)
-    medians = {line: [statistics.median(part) for part in zip(*rows, strict=True)] for line, rows in found.items()}
+    torch_seconds, torch_memory = (statistics.median(part) for part in zip(*found["import torch"], strict=True))
     rows = []
-    for line, (seconds, memory) in medians.items():
-        ratios = seconds / medians["import torch"][0], memory / medians["import torch"][1]
+    for line, numbers in found.items():
+        seconds, memory = (statistics.median(part) for part in zip(*numbers, strict=True))
+        ratios = seconds / torch_seconds, memory / torch_memory
         wrong = ratios[0] > SECONDS.get(line, ratios[0]) or ratios[1] > MEMORY.get(line, ratios[1])
         print(f"{line:72} {seconds:6.3f} s {ratios[0]:6.2f}x {memory:6.0f} MB {ratios[1]:6.2f}x{' too much' * wrong}")
-        numbers = (seconds, ratios[0], memory, ratios[1])
-        names = ("seconds", "seconds_ratio", "megabytes", "megabytes_ratio")
-        rows.append({"process": line, **{name: round(n, 3) for name, n in zip(names, numbers, strict=True)}})
-    print(f"the longest of the light ones: {max(medians[line][0] for line in LIGHT if line in medians):.3f} s")
+        measured = {"seconds": seconds, "seconds_ratio": ratios[0], "megabytes": memory, "megabytes_ratio": ratios[1]}
+        rows.append({"process": line, **{key: round(value, 3) for key, value in measured.items()}})
     if arguments.out:
         results = {
             "command": "python -m benchmarks.startup", "processor": processor(), "python": sys.version.split()[0],

@@ -12,7 +12,6 @@ from typing import Annotated, Any
 import tyro
 
 from looped.config import RunConfig
-from looped.launch.local import Work
 
 
 def command(function: Callable[..., None]) -> Callable[[Sequence[str]], None]:
@@ -80,8 +79,8 @@ def _option(word: str) -> str:
     return word.partition("=")[0].replace("_", "-")
 
 
-def check_settings(work: Work) -> None:
-    """Check the settings of all runs before the first one begins.
+def check_settings(work: Sequence[tuple[Path, list[list[str]]]]) -> None:
+    """Check the settings of all runs (`launch.local.Work`) before the first one begins.
 
     A run that the user gave files outside the working folder may also use them in its evaluation.
 

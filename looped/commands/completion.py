@@ -29,11 +29,13 @@ def _commands() -> dict[str, Any]:
     """By name, each command as a type or function with its arguments. Those of `train` are the fields of a recipe."""
     from looped.commands.construct import Options, default_options
     from looped.commands.theory import COMMANDS as THEORY
+    from looped.commands.theory import function
     from looped.recipes import recipe
 
+    theory = _one_of({name: function(name) for name in THEORY})
     own = {
         "construct": functools.partial(Options, **vars(default_options("edit-distance"))),
-        "theory": make_dataclass("Theory", [("command", Annotated[_one_of(THEORY), tyro.conf.arg(name="")])]),
+        "theory": make_dataclass("Theory", [("command", Annotated[theory, tyro.conf.arg(name="")])]),
         "train": functools.partial(Train, run=recipe("demo-standard"), out=Path("runs")),
     }
     modules = (module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)]))

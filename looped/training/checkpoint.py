@@ -15,7 +15,7 @@ from typing import Literal
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file, save_model
 from torch import Tensor, nn
-from torch.optim import AdamW, Muon, Optimizer
+from torch.optim import Optimizer
 
 from looped.config import RunConfig, Start
 from looped.files import new_folder, read_object, sha256, temporary_name
@@ -23,7 +23,7 @@ from looped.models.transformer import LoopedTransformer
 from looped.models.weights import WEIGHTS, load_weights
 from looped.run_folder import CHECKPOINTS, Best, Summary, read_config, read_file, saved_steps
 from looped.strict import check, from_dict, to_dict
-from looped.training.optim import WeightAverage
+from looped.training.optim import AdamW, Muon, WeightAverage
 
 AVERAGE, MOMENTS, PROGRESS = "average.safetensors", "optimizer.safetensors", "progress.json"
 KEYS = {AdamW: ("exp_avg", "exp_avg_sq", "step"), Muon: ("momentum_buffer",)}
