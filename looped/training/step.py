@@ -138,7 +138,7 @@ def train_step(
     norm, loss, accuracy, *mean_loops = torch.stack([grad_norm, *(total / count)]).tolist()
     if not (isfinite(loss) and isfinite(norm)):
         scored.zero_grad()
-        inner = getattr(scored, "module", scored)  # Fabric wraps it
+        inner: Any = getattr(scored, "module", scored)  # Fabric wraps it
         reason = first_non_finite(fabric, inner.model, batch, parts, loops[0])
         reason = reason or f"all states are finite, but the loss is {loss} and the norm of its gradient {norm}"
         raise NonFiniteError(f"step {step + 1}: {reason}; stopped with the weights of step {step}")
