@@ -41,12 +41,9 @@ def cases() -> Iterator[tuple[str, ModelConfig, int, bool]]:
                 )  # fmt: skip
                 for bf16 in (False, True) if torch.cpu._is_avx512_bf16_supported() else (False,):
                     precision = "bf16" if bf16 else "fp32"
-                    yield (
-                        f"d={d_model}, {seq} tokens, {loops} loops, {'plain' if modulation == 'none' else 'modulated'}, {precision}",
-                        config,
-                        batch,
-                        bf16,
-                    )
+                    kind = "plain" if modulation == "none" else "modulated"
+                    name = f"d={d_model}, {seq} tokens, {loops} loops, {kind}, {precision}"
+                    yield name, config, batch, bf16
 
 
 def measure(repeats: int) -> dict[str, float]:

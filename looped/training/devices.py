@@ -14,10 +14,10 @@ from typing import Literal
 
 import torch
 
+from looped.config import Device
 from looped.nn.native.library import find_compiler
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
-Device = Literal["auto", "cpu", "cuda", "mps"]
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """The signals that end a training after its current step, with a checkpoint."""
 
