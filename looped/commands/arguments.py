@@ -58,20 +58,60 @@ def training_run(name: str, arguments: Sequence[str]) -> tuple[RunConfig, Path, 
         source: Annotated[Path | None, tyro.conf.arg(name="from")] = None
         """A trained run, whose best weights are the initial weights."""
 
+    options = _recipe_options(Train, name, arguments, "looped train")
+    run = options.run
+    if options.source:
+        begun = read_config(options.out).start if options.resume and (options.out / CONFIG).exists() else None
+        known = begun is not None and begun.run == str(options.source)  # its best weights may have changed since
+        run = dataclasses.replace(run, start=begun if known else start_from(options.source))
+    return run, options.out, options.resume
+
+
+def _recipe_options(target: Any, name: str, arguments: Sequence[str], program: str) -> Any:
+    """The options of a command that takes a recipe; `target` has a field `run`, which is completed.
+
+    Some recipes need files that only the options name. Their sizes are therefore completed after parsing.
+    """
     default = recipe(name)
     settings = type(default.task)
     for changed, fields in settings.resets.items():
         if f"--task.{changed.replace('_', '-')}" in map(_option, arguments):
             plain = {name: getattr(settings(), name) for name in fields}
             default = dataclasses.replace(default, task=dataclasses.replace(default.task, **plain))
-    # Some recipes need files that only the options name. Their sizes are therefore completed after parsing.
-    options = parse(Train, arguments, f"looped train {name}", default=Train(run=default))
-    run = complete(options.run)
-    if options.source:
-        begun = read_config(options.out).start if options.resume and (options.out / CONFIG).exists() else None
-        known = begun is not None and begun.run == str(options.source)  # its best weights may have changed since
-        run = dataclasses.replace(run, start=begun if known else start_from(options.source))
-    return run, options.out, options.resume
+    options = parse(target, arguments, f"{program} {name}", default=target(run=default))
+    return dataclasses.replace(options, run=complete(options.run))
+
+
+SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([kMGT]?)(i?)B")
+
+
+def memory_size(text: str) -> int:
+    """The bytes of a size such as 8GB or 512 MiB.
+
+    Raises:
+        ValueError: the text is no size.
+    """
+    if not (match := SIZE.fullmatch(text)):
+        raise ValueError(f"--memory {text}: expected a size such as 8GB, 512MB or 7.5GiB")
+    number, unit, binary = match.groups()
+    return int(float(number) * (1024 if binary else 1000) ** " kMGT".index(unit or " "))
+
+
+def planned_run(name: str, arguments: Sequence[str]) -> tuple[RunConfig, int | None, Path | None]:
+    """The run, the memory in bytes and the file for the plan, from the words after `looped plan`."""
+
+    @dataclasses.dataclass
+    class Plan:
+        """Predict what the training of a recipe takes, and recommend settings for the memory at hand."""
+
+        run: Annotated[RunConfig, tyro.conf.arg(name="")]
+        memory: str | None = None
+        """The memory at hand, such as 8GB; by default the free memory of this machine or its GPU."""
+        out: Path | None = None
+        """A JSON file for the plan."""
+
+    options = _recipe_options(Plan, name, arguments, "looped plan")
+    return options.run, None if options.memory is None else memory_size(options.memory), options.out
 
 
 def _option(word: str) -> str:

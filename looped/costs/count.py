@@ -23,7 +23,7 @@ def _sizes(config: ModelConfig) -> tuple[int, int, int]:
     return inputs, outputs, seq
 
 
-class _WithoutValues(TorchFunctionMode):
+class WithoutValues(TorchFunctionMode):
     """Skips random initialisation, because meta tensors hold no values and drawing would load torch's compiler."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -41,7 +41,7 @@ def parameters(config: ModelConfig) -> int:
         ValueError: a size in the configuration is None.
     """
     _sizes(config)
-    with torch.device("meta"), _WithoutValues():
+    with torch.device("meta"), WithoutValues():
         return sum(parameter.numel() for parameter in LoopedTransformer(config).parameters())
 
 

@@ -52,13 +52,17 @@ def training_memory(run: RunConfig, example: Batch, *, half: bool, scores: bool)
     if config.modulation in ("scale_gate", "adaln_zero", "additive"):
         activations += 4 * loops * config.d_model
 
-    ahead = min(max(1, 4 * train.workers), train.steps) * train.batch_size
-    stored = sum(tensor.nbytes for tensor in example)
     return {
         "weights": 4 * copies * _weights(config),
         "activations": activations,
-        "examples": stored * (train.eval_examples + ahead),
+        "examples": examples_memory(run, example),
     }
+
+
+def examples_memory(run: RunConfig, example: Batch) -> int:
+    """Bytes of the validation examples and of the batches prepared ahead."""
+    ahead = min(max(1, 4 * run.train.workers), run.train.steps) * run.train.batch_size
+    return sum(tensor.nbytes for tensor in example) * (run.train.eval_examples + ahead)
 
 
 def _weights(config: ModelConfig) -> int:

@@ -62,6 +62,11 @@ def peak_memory(device: torch.device) -> int:
     return resident if sys.platform == "darwin" else resident * 1024
 
 
+def usable_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def should_compile(setting: bool | None, device: torch.device) -> bool:
     """Whether to compile the core. None compiles if a compiler is available.
 
