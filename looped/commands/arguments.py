@@ -102,7 +102,7 @@ def planned_run(name: str, arguments: Sequence[str]) -> tuple[RunConfig, int | N
 
     @dataclasses.dataclass
     class Plan:
-        """Predict what the training of a recipe takes, and recommend settings for the memory at hand."""
+        """Predict the FLOPs, memory and time of a training, and recommend settings for the memory at hand."""
 
         run: Annotated[RunConfig, tyro.conf.arg(name="")]
         memory: str | None = None

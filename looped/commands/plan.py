@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def plan(arguments: Sequence[str]) -> None:
-    """Predict what a training will take: parameters, FLOPs, memory, time; recommend settings for the memory at hand."""
+    """Predict the FLOPs, memory and time of a training, and recommend settings for the memory at hand."""
     if not arguments or arguments[0] in ("-h", "--help"):
         print("usage: looped plan RECIPE [--memory SIZE] [--out FILE] [--FIELD VALUE ...]\n")
         print(f"recipes: {', '.join(RECIPES)}")
@@ -70,7 +70,7 @@ def _advice(plan: "Plan") -> str:
     return f"recommended: {chosen}; a batch of about {plan.largest_batch:,} examples would fit too"
 
 
-def gigabytes(size: float) -> str:
+def gigabytes(size: int) -> str:
     return f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"
 
 

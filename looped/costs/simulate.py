@@ -56,7 +56,7 @@ class Simulation(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is aten._local_scalar_dense.default and getattr(args[0], "constant", None) is None:
-            return 0
+            return 0.0 if args[0].is_floating_point() else 0
         if func in INDEXING:
             args = (args[0], [index for given in args[1] for index in self._indices(given)], *args[2:])
         output = func(*args, **(kwargs or {}))

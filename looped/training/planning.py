@@ -7,6 +7,7 @@ import math
 import statistics
 import time
 from dataclasses import dataclass, replace
+from functools import cached_property
 from operator import itemgetter
 
 import numpy as np
@@ -129,6 +130,7 @@ class Planner:
     def __init__(self, run: RunConfig, memory: int | None) -> None:
         torch.set_num_threads(1)  # a forked process hangs if threads of this one have computed
         self.run, self.task = run, TASKS[run.task.name](run.task)
+        self._tensors: dict[tuple[RunConfig, int | None], int] = {}
         self.device = torch.device(find_device(run.train.device))
         make_fabric(run)
         self.program = resident_memory() if self.device.type != "cuda" else 0
@@ -146,17 +148,19 @@ class Planner:
             (self.task.batch("train", step, self.share, seed=self.seed), schedule.at(step))
             for _, step in dict.fromkeys((self.most, self.least))
         ]
-        began = time.perf_counter()
         self.validation = self.task.batch("validation", 0, self.share, seed=0)
-        self.preparing = (time.perf_counter() - began) * run.train.devices
+        began = time.perf_counter()
+        self.task.batch("train", self.most[1], run.train.batch_size, seed=self.seed)
+        self.preparing = time.perf_counter() - began
         example = rows_of(self.ends[0][0], 1)
         self.examples = 0 if self.device.type == "cuda" else examples_memory(run, example)
-        alone = replace(run, train=replace(run.train, devices=1, accumulation=1, batch_size=self.share))
-        bytes_of_one = max(1, self.tensors(alone) / self.share)
-        part = self.share // run.train.accumulation
-        most = min(part, self._most_rows(bytes_of_one))
-        self.seconds_for_one: float | None = apart(probe, alone, self.ends[0], most) if most else None
+
+    @cached_property
+    def seconds_for_one(self) -> float | None:
         """Seconds for an example; None if no step can run here."""
+        alone = replace(self.run, train=replace(self.run.train, devices=1, accumulation=1, batch_size=self.share))
+        most = min(self.share // self.run.train.accumulation, self._most_rows(self.tensors(alone) / self.share))
+        return apart(probe, alone, self.ends[0], most) if most > 0 else None
 
     def _flops(self, loops: tuple[int, int], step: int) -> int:
         seq = self.task.batch("train", step, 1, seed=self.seed).inputs.shape[1]
@@ -164,14 +168,16 @@ class Planner:
         return one * self.run.train.batch_size
 
     def tensors(self, run: RunConfig, rows: int | None = None) -> int:
-        """Peak bytes of all tensors, of every process."""
-        batch, (loops, _) = self.ends[0]
-        window = min(loops, run.schedule.num_grad_loops or loops)
-        one = simulated_peak(run, rows_of(batch, self.run.train.batch_size), (loops, window), rows)
-        devices = run.train.devices
-        if devices > 1:
-            one += 4 * parameters(run.model)  # buckets of gradients
-        return one if self.device.type == "cuda" else devices * one
+        """Peak bytes of all tensors, of every process; `rows` as for `simulated_peak`."""
+        key = (run, rows)
+        if key not in self._tensors:
+            batch, (loops, _) = self.ends[0]
+            window = min(loops, run.schedule.num_grad_loops or loops)
+            one = simulated_peak(run, rows_of(batch, run.train.batch_size), (loops, window), rows)
+            if run.train.devices > 1:
+                one += 4 * parameters(run.model)  # buckets of gradients
+            self._tensors[key] = one if self.device.type == "cuda" else run.train.devices * one
+        return self._tensors[key]
 
     def needs(self, tensors: int) -> int:
         """Peak bytes of a training with these tensors, without what its allocator loses."""
@@ -250,10 +256,14 @@ def plan(run: RunConfig, memory: int | None = None) -> Plan:
     configured = planner.choice(run)
     choices = [configured]
     levels: list[Recompute] = ["none"] if run.model.halting == "act" else ["none", "loop", "nested"]
+    if not planner.fits(planner.needs(0)):
+        levels = []
     share, window = planner.share, run.schedule.num_grad_loops
     divisors = [parts for parts in range(1, share + 1) if share % parts == 0]
     for level in levels:
         first = 0
+        if not planner.fits(planner.needs(planner.tensors(with_settings(run, level, share, window)))):
+            continue
         if not planner.fits(planner.needs(planner.tensors(with_settings(run, level, 1, window)))):
             # The fewest parts whose tensors fit. What the allocator loses is then measured.
             low, first = 0, len(divisors)
@@ -292,6 +302,8 @@ def _window(planner: Planner) -> Choice | None:
     """The settings of the run with the largest gradient window that fits, if a shorter window is allowed."""
     run, loops = planner.run, planner.ends[0][1][1]
     if run.train.loss in ("all", "halting"):
+        return None
+    if not planner.fits(planner.needs(0)):
         return None
     low, high = (run.train.loss_window or 1) - 1, loops
     while high - low > 1:

@@ -19,7 +19,7 @@ from looped.costs.count import (
     parameters,
     training_flops,
 )
-from looped.costs.memory import check_memory
+from looped.costs.memory import LESS, check_memory
 from looped.locks import locked
 from looped.models.gradient import without_gradient
 from looped.models.transformer import LoopedTransformer
@@ -49,11 +49,6 @@ from looped.training.logger import Display, Meter, Metrics, environment
 from looped.training.optim import WeightAverage, make_optimizers
 from looped.training.schedule import LoopSchedule, learning_rate_at
 from looped.training.step import ModelWithLoss, train_step, validate
-
-LESS_MEMORY = (
-    "raise train.accumulation, set train.recompute=loop, or lower train.batch_size, train.eval_examples, "
-    "train.workers, the loops or the model's sizes"
-)
 
 
 def train(run: RunConfig, folder: Path, *, resume: bool = False) -> dict[str, Any]:
@@ -95,7 +90,7 @@ def train(run: RunConfig, folder: Path, *, resume: bool = False) -> dict[str, An
             if not known and not lacks_memory(error):
                 raise
             reason = str(error) if known else f"too little memory ({error})"
-            reason += f"; {LESS_MEMORY}" if lacks_memory(error) else ""
+            reason += f"; {LESS['activations']}" if lacks_memory(error) else ""
             saved = checkpoint.saved_steps(folder)
             kept = f"continue from step {saved[-1]} with --resume" if saved else "there is no checkpoint yet"
             raise TrainingError(f"{reason}; {kept}") from (error.__cause__ if known else error)
