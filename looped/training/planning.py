@@ -127,8 +127,9 @@ def simulated_peak(run: RunConfig, batch: Batch, loops: tuple[int, int], rows: i
 class Planner:
     """The parts of a plan. Costs are those of a share of the batch on one device."""
 
-    def __init__(self, run: RunConfig, memory: int | None) -> None:
-        torch.set_num_threads(1)  # a forked process hangs if threads of this one have computed
+    def __init__(self, run: RunConfig, memory: int | None, threads: int = 1) -> None:
+        self.threads = threads
+        """Threads of the real steps."""
         self.run, self.task = run, TASKS[run.task.name](run.task)
         self._tensors: dict[tuple[RunConfig, int | None], int] = {}
         self.device = torch.device(find_device(run.train.device))
@@ -148,7 +149,7 @@ class Planner:
             (self.task.batch("train", step, self.share, seed=self.seed), schedule.at(step))
             for _, step in dict.fromkeys((self.most, self.least))
         ]
-        self.validation = self.task.batch("validation", 0, self.share, seed=0)
+        self.validation = self.task.batch("validation", 0, min(self.share, 64), seed=0)
         began = time.perf_counter()
         self.task.batch("train", self.most[1], run.train.batch_size, seed=self.seed)
         self.preparing = time.perf_counter() - began
@@ -160,7 +161,7 @@ class Planner:
         """Seconds for an example; None if no step can run here."""
         alone = replace(self.run, train=replace(self.run.train, devices=1, accumulation=1, batch_size=self.share))
         most = min(self.share // self.run.train.accumulation, self._most_rows(self.tensors(alone) / self.share))
-        return apart(probe, alone, self.ends[0], most) if most > 0 else None
+        return apart(probe, self.threads, alone, self.ends[0], most) if most > 0 else None
 
     def _flops(self, loops: tuple[int, int], step: int) -> int:
         seq = self.task.batch("train", step, 1, seed=self.seed).inputs.shape[1]
@@ -230,13 +231,16 @@ class Planner:
         The steps have as many and as large parts as free memory and `LONGEST` allow. Their time is extrapolated.
         """
         part = self.share // run.train.accumulation
-        affordable = min(self._most_rows(tensors / part), LONGEST / self.seconds_for_one) if self.seconds_for_one else 0
+        affordable = self._most_rows(tensors / part)
+        if affordable < 1 or self.seconds_for_one is None:
+            return None
+        affordable = min(affordable, LONGEST / self.seconds_for_one)
         rows = max(1, min(part, int(affordable)))
         parts = run.train.accumulation if rows == part and self.share <= affordable else 1
         used = parts * rows
         run = replace(run, train=replace(run.train, devices=1, accumulation=parts, batch_size=used))
         ends = [(rows_of(batch, used), loops) for batch, loops in self.ends]
-        found = apart(measure, run, ends, self.task, self.validation, rows) if affordable else None
+        found = apart(measure, self.threads, run, ends, self.task, self.validation, rows)
         if found is None:
             return None
         return replace(found, seconds=[seconds * self.share / used for seconds in found.seconds]), rows
@@ -252,7 +256,16 @@ def plan(run: RunConfig, memory: int | None = None) -> Plan:
     Raises:
         ValueError: the run cannot be trained, whatever the memory: no such device, a model that does not fit its task.
     """
-    planner = Planner(run, memory)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # a forked process hangs if threads of this one have computed
+    try:
+        return _plan(Planner(run, memory, threads))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _plan(planner: Planner) -> Plan:
+    run = planner.run
     configured = planner.choice(run)
     choices = [configured]
     levels: list[Recompute] = ["none"] if run.model.halting == "act" else ["none", "loop", "nested"]

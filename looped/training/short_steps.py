@@ -98,15 +98,15 @@ def measure(run: RunConfig, ends: Sequence[End], task: Task, validation: Batch, 
     return Steps(run).measure(ends, task, validation, part)
 
 
-def apart(function: Any, run: RunConfig, *arguments: Any) -> Any:
-    """The result of a function in a process of its own; None if the process was killed.
+def apart(function: Any, threads: int, run: RunConfig, *arguments: Any) -> Any:
+    """The result of a function in a process of its own, with so many threads; None if the process was killed.
 
     The caller must not have computed with several threads, or the forked process hangs.
     """
     fork = sys.platform == "linux" and find_device(run.train.device) == "cpu"
     context: Any = multiprocessing.get_context("fork" if fork else "spawn")
     reader, writer = context.Pipe(duplex=False)
-    process = context.Process(target=_send, args=(writer, function, run, *arguments), daemon=True)
+    process = context.Process(target=_send, args=(writer, function, threads, run, *arguments), daemon=True)
     process.start()
     writer.close()
     try:
@@ -120,13 +120,9 @@ def apart(function: Any, run: RunConfig, *arguments: Any) -> Any:
     return result
 
 
-def _send(writer: Connection, function: Any, *arguments: Any) -> None:
-    torch.set_num_threads(THREADS)
+def _send(writer: Connection, function: Any, threads: int, *arguments: Any) -> None:
+    torch.set_num_threads(threads)
     try:
         writer.send(function(*arguments))
     except Exception as error:
         writer.send(error)
-
-
-THREADS = torch.get_num_threads()
-"""Threads of the training."""
