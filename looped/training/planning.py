@@ -6,8 +6,9 @@ Nothing is trained or written.
 import math
 import statistics
 import time
+from bisect import bisect_left
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from operator import itemgetter
 
 import numpy as np
@@ -274,16 +275,9 @@ def _plan(planner: Planner) -> Plan:
     share, window = planner.share, run.schedule.num_grad_loops
     divisors = [parts for parts in range(1, share + 1) if share % parts == 0]
     for level in levels:
-        first = 0
-        if not planner.fits(planner.needs(planner.tensors(with_settings(run, level, share, window)))):
-            continue
-        if not planner.fits(planner.needs(planner.tensors(with_settings(run, level, 1, window)))):
-            # The fewest parts whose tensors fit. What the allocator loses is then measured.
-            low, first = 0, len(divisors)
-            while first - low > 1:
-                middle = (low + first) // 2
-                tensors = planner.tensors(with_settings(run, level, divisors[middle], window))
-                low, first = (low, middle) if planner.fits(planner.needs(tensors)) else (middle, first)
+        # The fewest parts whose tensors fit. What the allocator loses is then measured.
+        fit = partial(_tensors_fit, planner, level)
+        first = 0 if fit(1) else bisect_left(divisors, True, 1, key=fit)
         for parts in divisors[first : first + TRIES]:
             found = next((c for c in choices if (c.recompute, c.accumulation) == (level, parts)), None)
             if found is None:
@@ -309,6 +303,11 @@ def _plan(planner: Planner) -> Plan:
         window=None if configured.fits else _window(planner),
         largest_batch=_largest_batch(planner, recommended) if recommended else 0,
     )
+
+
+def _tensors_fit(planner: Planner, level: Recompute, parts: int) -> bool:
+    settings = with_settings(planner.run, level, parts, planner.run.schedule.num_grad_loops)
+    return planner.fits(planner.needs(planner.tensors(settings)))
 
 
 def _window(planner: Planner) -> Choice | None:
