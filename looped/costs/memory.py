@@ -12,6 +12,7 @@ from looped.costs.count import WithoutValues, logits_in_training
 from looped.machine import machine_memory
 from looped.models.memory import memory_of
 from looped.models.transformer import LoopedTransformer
+from looped.nn.native.block import LARGEST
 from looped.tasks.base import Batch
 
 WORKERS_PER_CORE = 4
@@ -42,6 +43,11 @@ def activations_memory(run: RunConfig, example: Batch, *, half: bool) -> int:
     loops = run.schedule.max_loops or config.num_loops
     with_gradient = min(loops, run.schedule.num_grad_loops or loops)
     one, two = (saved_memory(config, example, rows, num_loops) for num_loops in (1, 2))
+    if train.compile is not False and config.d_model <= LARGEST:  # in C++, which keeps less, blocks may need this share
+        hidden = config.ff_dim * (2 if config.activation == "swiglu" else 1)
+        numbers = config.d_model + 3 * config.num_heads * config.head_dim + hidden
+        share_of_native = min(1.0, 4 * rows * seq * config.core_layers * numbers / (two - one))
+        one, two = int(share_of_native * one), int(share_of_native * two)
     loop, state = two - one, 4 * rows * seq * config.d_model
     kept = {
         "none": with_gradient * loop,

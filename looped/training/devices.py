@@ -1,6 +1,7 @@
 """Devices and their speed, compilation, and interruption by signals."""
 
 import importlib.util
+import os
 import resource
 import signal
 import sys

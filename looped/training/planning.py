@@ -199,7 +199,7 @@ class Planner:
             complete = rows == self.share // run.train.accumulation
         if measured and complete:
             processes = 1 if self.device.type == "cuda" else run.train.devices
-            memory = max(memory, self.needs(processes * measured[0].growth))
+            memory = self.needs(processes * measured[0].growth)  # less than simulated if blocks run in C++
         return Choice(
             recompute=run.train.recompute,
             accumulation=run.train.accumulation,

@@ -16,6 +16,7 @@ import torch
 
 from looped.config import RunConfig
 from looped.models.transformer import LoopedTransformer
+from looped.nn.native.block import LARGEST
 from looped.tasks.base import Batch, Task
 from looped.training.devices import find_device, peak_memory
 from looped.training.fabric import make_fabric
@@ -54,10 +55,12 @@ class Steps:
     def __init__(self, run: RunConfig) -> None:
         self.run, self.fabric = run, make_fabric(run)
         self.start = 0 if self.fabric.device.type == "cuda" else peak_memory(self.fabric.device)
-        model = LoopedTransformer(run.model, seed=run.train.seed)
-        self.scored = self.fabric.setup_module(ModelWithLoss(model, run.train))
-        self.optimizers = make_optimizers(model, run.optim)
-        self.average = WeightAverage(model, run.optim.ema_decay) if run.optim.ema_decay else None
+        self.model = LoopedTransformer(run.model, seed=run.train.seed)
+        if self.fabric.device.type == "cpu" and run.model.d_model <= LARGEST and run.train.compile is None:
+            self.model.use_native()  # torch.compile would take longer than a plan
+        self.scored = self.fabric.setup_module(ModelWithLoss(self.model, run.train))
+        self.optimizers = make_optimizers(self.model, run.optim)
+        self.average = WeightAverage(self.model, run.optim.ema_decay) if run.optim.ema_decay else None
 
     def seconds(self, batch: Batch, loops: tuple[int, int]) -> float:
         """Seconds of one step."""
@@ -78,7 +81,7 @@ class Steps:
             medians.append(statistics.median(taken))
         began = time.perf_counter()
         loops = max(end[1][0] for end in ends)
-        validate(self.fabric, self.scored.module.model, task, rows_of(validation, part), loops, part)
+        validate(self.fabric, self.model, task, rows_of(validation, part), loops, part)
         seconds = (time.perf_counter() - began) / part
         return Measured(peak_memory(self.fabric.device) - self.start, medians, seconds)
 
