@@ -344,7 +344,7 @@ def test_help_of_train_tells_all_settings(capsys: pytest.CaptureFixture[str]):
 
 
 def test_commands(capsys: pytest.CaptureFixture[str]):
-    assert set(COMMANDS) == {"train", "construct", "theory", *OPTIONS}
+    assert set(COMMANDS) == {"train", "plan", "construct", "theory", *OPTIONS}
     for words in ([], ["--help"], ["-h"]):
         assert main(words) == 0
         out = capsys.readouterr().out

@@ -53,8 +53,24 @@ class Train:
 
 def training_run(name: str, arguments: Sequence[str]) -> tuple[RunConfig, Path, bool]:
     """The run, its folder and whether to continue it, from the words after `looped train`."""
+    options = _recipe_options(Train, name, arguments, "looped train", out=Path("runs") / name)
+    run = options.run
+    if options.source:
+        from looped.run_folder import CONFIG, read_config
+        from looped.training.checkpoint import start_from
+
+        begun = read_config(options.out).start if options.resume and (options.out / CONFIG).exists() else None
+        known = begun is not None and begun.run == str(options.source)  # its best weights may have changed since
+        run = dataclasses.replace(run, start=begun if known else start_from(options.source))
+    return run, options.out, options.resume
+
+
+def _recipe_options(target: Any, name: str, arguments: Sequence[str], program: str, **defaults: Any) -> Any:
+    """The options of a command that takes a recipe; `target` has a field `run`, which is completed.
+
+    Some recipes need files that only the options name. Their sizes are therefore completed after parsing.
+    """
     from looped.recipes import complete, recipe
-    from looped.run_folder import CONFIG, read_config
 
     default = recipe(name)
     settings = type(default.task)
@@ -62,16 +78,40 @@ def training_run(name: str, arguments: Sequence[str]) -> tuple[RunConfig, Path, 
         if f"--task.{changed.replace('_', '-')}" in map(_option, arguments):
             plain = {name: getattr(settings(), name) for name in fields}
             default = dataclasses.replace(default, task=dataclasses.replace(default.task, **plain))
-    # Some recipes need files that only the options name. Their sizes are therefore completed after parsing.
-    options = parse(Train, arguments, f"looped train {name}", default=Train(run=default, out=Path("runs") / name))
-    run = complete(options.run)
-    if options.source:
-        from looped.training.checkpoint import start_from
+    options = parse(target, arguments, f"{program} {name}", default=target(run=default, **defaults))
+    return dataclasses.replace(options, run=complete(options.run))
 
-        begun = read_config(options.out).start if options.resume and (options.out / CONFIG).exists() else None
-        known = begun is not None and begun.run == str(options.source)  # its best weights may have changed since
-        run = dataclasses.replace(run, start=begun if known else start_from(options.source))
-    return run, options.out, options.resume
+
+SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([kMGT]?)(i?)B")
+
+
+def memory_size(text: str) -> int:
+    """The bytes of a size such as 8GB or 512 MiB.
+
+    Raises:
+        ValueError: the text is no size.
+    """
+    if not (match := SIZE.fullmatch(text)):
+        raise ValueError(f"--memory {text}: expected a size such as 8GB, 512MB or 7.5GiB")
+    number, unit, binary = match.groups()
+    return int(float(number) * (1024 if binary else 1000) ** " kMGT".index(unit or " "))
+
+
+@dataclasses.dataclass
+class Plan:
+    """Predict the FLOPs, memory and time of a training, and recommend settings for the memory at hand."""
+
+    run: Annotated[RunConfig, tyro.conf.arg(name="")]
+    memory: str | None = None
+    """The memory at hand, such as 8GB; by default the free memory of this machine or its GPU."""
+    out: Path | None = None
+    """A JSON file for the plan."""
+
+
+def planned_run(name: str, arguments: Sequence[str]) -> tuple[RunConfig, int | None, Path | None]:
+    """The run, the memory in bytes and the file for the plan, from the words after `looped plan`."""
+    options = _recipe_options(Plan, name, arguments, "looped plan")
+    return options.run, None if options.memory is None else memory_size(options.memory), options.out
 
 
 def _option(word: str) -> str:

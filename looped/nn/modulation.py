@@ -82,7 +82,7 @@ class TimestepNetwork(LayerModulation):
 
     def forward(self, num_loops: int, device: torch.device) -> Float[Tensor, "loops rows d_model"]:
         # float32 throughout: a sinusoid of a large index means nothing after rounding to bf16.
-        with torch.autocast(device.type, enabled=False):
+        with torch.autocast("cpu" if device.type == "meta" else device.type, enabled=False):
             encoded = self.encoding(num_loops, device).to(self.hidden.weight.dtype)
             embedded = self.embed(F.silu(self.hidden(encoded)))
             change = self.output(F.silu(embedded)).unflatten(-1, (len(self.offsets), -1))

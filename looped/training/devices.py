@@ -2,6 +2,7 @@
 
 import ctypes
 import importlib.util
+import os
 import resource
 import signal
 import sys
@@ -14,7 +15,8 @@ from typing import Literal
 
 import torch
 
-from looped.config import Device
+from looped.config import Device, RunConfig
+from looped.nn.native.block import LARGEST
 from looped.nn.native.library import find_compiler
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
@@ -92,6 +94,11 @@ def peak_memory(device: torch.device) -> int:
     return resident if sys.platform == "darwin" else resident * 1024
 
 
+def usable_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def should_compile(setting: bool | None, device: torch.device) -> bool:
     """Whether to use compiled code. None does if a compiler is available.
 
@@ -105,6 +112,11 @@ def should_compile(setting: bool | None, device: torch.device) -> bool:
     if setting and not possible:
         raise ValueError(f"train.compile=True: found no compiler for {device.type}; expected None or False")
     return possible if setting is None else setting
+
+
+def uses_native(run: RunConfig, device: torch.device) -> bool:
+    """Whether a training computes its blocks in C++, as far as they have such a form, and compiles nothing else."""
+    return device.type == "cpu" and run.model.d_model <= LARGEST and run.train.compile is None
 
 
 class Interrupt:

@@ -18,11 +18,10 @@ from looped.costs.count import (
     parameters,
     training_flops,
 )
-from looped.costs.memory import check_memory
+from looped.costs.memory import LESS, check_memory
 from looped.locks import locked
 from looped.models.gradient import without_gradient
 from looped.models.transformer import LoopedTransformer
-from looped.nn.native.block import LARGEST
 from looped.run_data import check_data, check_tokenizer, write_data
 from looped.run_folder import (
     CHECKPOINTS,
@@ -49,6 +48,7 @@ from looped.training.devices import (
     matmul_peak,
     peak_memory,
     should_compile,
+    uses_native,
 )
 from looped.training.errors import TrainingError, UpdateError, lacks_memory
 from looped.training.fabric import Devices, make_fabric, trains_in_bf16
@@ -56,11 +56,6 @@ from looped.training.logger import Display, Meter, Metrics, environment
 from looped.training.optim import WeightAverage, make_optimizers
 from looped.training.schedule import LoopSchedule, learning_rate_at
 from looped.training.step import ModelWithLoss, train_step, validate
-
-LESS_MEMORY = (
-    "raise train.accumulation, set train.recompute=loop, or lower train.batch_size, train.eval_examples, "
-    "train.workers, the loops or the model's sizes"
-)
 
 
 def train(run: RunConfig, folder: Path, *, resume: bool = False) -> dict[str, Any]:
@@ -103,7 +98,7 @@ def train(run: RunConfig, folder: Path, *, resume: bool = False) -> dict[str, An
             if not known and not lacks_memory(error):
                 raise
             reason = str(error) if known else f"too little memory ({error})"
-            reason += f"; {LESS_MEMORY}" if lacks_memory(error) else ""
+            reason += f"; {LESS['activations']}" if lacks_memory(error) else ""
             saved = checkpoint.saved_steps(folder)
             kept = f"continue from step {saved[-1]} with --resume" if saved else "there is no checkpoint yet"
             raise TrainingError(f"{reason}; {kept}") from (error.__cause__ if known else error)
@@ -130,8 +125,7 @@ class Trainer:
             started = f"starts from {run.start.run}, step {run.start.step}"
             started += f"; differs in {different}" if different else ""
         if should_compile(run.train.compile, fabric.device):
-            small = fabric.device.type == "cpu" and run.model.d_model <= LARGEST and run.train.compile is None
-            self.model.use_native() if small else self.model.compile_core()
+            self.model.use_native() if uses_native(run, fabric.device) else self.model.compile_core()
         self.scored = fabric.setup_module(ModelWithLoss(self.model, run.train))
         self.optimizers = make_optimizers(self.model, run.optim)
         self.average = WeightAverage(self.model, run.optim.ema_decay) if run.optim.ema_decay else None
