@@ -74,7 +74,7 @@ def keep_freed_memory() -> None:
 def matmul_peak(device: torch.device, bf16: bool) -> float:
     """FLOPs per second of a large matrix product in the precision of the training: the best of a few, measured in 0.1
     seconds."""
-    size = 8192 if device.type == "cuda" else 1024
+    size = 8192 if device.type == "cuda" else 512
     a = torch.ones(size, size, device=device, dtype=torch.bfloat16 if bf16 else torch.float32).normal_(
         generator=torch.Generator(device).manual_seed(0)
     )
