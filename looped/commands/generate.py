@@ -13,6 +13,7 @@ from looped.commands.arguments import command
 from looped.commands.output import print_text
 from looped.config import CachePolicy
 from looped.models.generation import Sampling, stream
+from looped.models.packed import OutputWeights
 from looped.run_data import answering_task
 from looped.run_folder import read_config
 from looped.runs import loop_setting
@@ -36,6 +37,7 @@ def generate(
     exit_rule: str | None = None,
     cache: CachePolicy | None = None,
     cache_loops: int | None = None,
+    output_weights: OutputWeights = "exact",
     checkpoint: Literal["best", "last"] = "best",
     device: Device = "auto",
 ) -> None:
@@ -58,6 +60,8 @@ def generate(
         cache: loops whose keys and values are kept (all, first, last or ring); the default is as trained. Keeping fewer
             loops than in training needs less memory and changes the text.
         cache_loops: number of loops that the cache keeps; the default is as trained, or 1.
+        output_weights: int8 reads the output matrix in 8 bits, in half the time for a large vocabulary. The 16 largest
+            logits of a token stay exact, and the others have an error of about one percent. Only on a CPU.
         checkpoint: the best by validation, or the last.
         device: where to compute; auto is the fastest available kind.
     """
@@ -91,6 +95,7 @@ def generate(
         exit_rule=setting.exit_rule,
         cache_policy=cache,
         cache_loops=cache_loops,
+        output_weights=output_weights,
     ):
         text = texts[token.row]
         if token.token != tokenizer.end:

@@ -14,10 +14,14 @@ from looped.config import CachePolicy
 from looped.models.exit_rules import ExitRule
 from looped.models.kv_cache import Cache
 from looped.models.looped_model import LoopedModel, LoopedOutput
+from looped.models.packed import OutputWeights, packed
 from looped.strict import at_least, check, is_number
 
 Stop = Collection[int] | Callable[[Sequence[int]], bool]
 """Tokens that end a text, or a function of the tokens written so far that returns True at the end."""
+
+PACKING_PAYS = 16
+"""Tokens after which packed weights have saved the time to pack them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,13 +45,17 @@ class Sampling:
     def probabilities(
         self, logits: Float[Tensor, " vocab"]
     ) -> tuple[Float[Tensor, " candidates"], Int[Tensor, " candidates"]]:
-        """The tokens that may be drawn, the most probable first, with their probabilities in float64."""
-        values, ids = logits.double().topk(min(self.top_k or len(logits), len(logits)))
-        scaled = values / self.temperature
-        if bool(scaled[0].isinf()):  # of a tiny temperature
-            scaled = (values - values[0]) / self.temperature
-        chances = scaled.softmax(-1)
+        """The tokens that may be drawn, with their probabilities in float64."""
+        if self.top_k is not None and self.top_k < len(logits):
+            values, ids = logits.double().topk(self.top_k)
+        else:
+            values, ids = logits.double(), torch.arange(len(logits))
+        chances = ((values - values.max()) / self.temperature).softmax(-1)
         if self.top_p is not None:
+            # Tokens below this probability have less than 1 - top_p together. To sort all would take the most time.
+            possible = chances >= (1 - self.top_p) / len(chances)
+            chances, order = chances[possible].sort(descending=True, stable=True)
+            ids = ids[possible][order]
             chances = chances[chances.cumsum(0) - chances < self.top_p]
         return chances / chances.sum(), ids[: len(chances)]
 
@@ -64,7 +72,9 @@ class Sampling:
         drawn = []
         for row, generator in zip(logits.cpu(), generators, strict=True):
             chances, ids = self.probabilities(row)
-            drawn.append(ids[torch.multinomial(chances, 1, generator=generator)])
+            sums = chances.cumsum(0)
+            point = torch.rand(1, dtype=torch.double, generator=generator) * sums[-1]
+            drawn.append(ids[torch.searchsorted(sums, point, right=True).clamp(max=len(ids) - 1)])
         return torch.cat(drawn)
 
 
@@ -94,6 +104,7 @@ def stream(
     cache_policy: CachePolicy | None = None,
     cache_loops: int | None = None,
     chunk: int = 512,
+    output_weights: OutputWeights = "exact",
 ) -> Iterator[GeneratedToken]:
     """Yield the tokens that continue `prompts`, each drawn given all before it: the next token of every text in turn.
 
@@ -111,6 +122,7 @@ def stream(
         exit_rule: lets every token exit by itself, those of the prompts too.
         cache_policy, cache_loops: see `Cache`.
         chunk: tokens of the prompts that are read at a time. It bounds the memory and changes no text.
+        output_weights: see `packed`.
 
     Raises:
         ValueError: for a model that is not causal or has no token embedding, no prompt, an empty one or one longer
@@ -152,6 +164,8 @@ def stream(
     ended = stop if callable(stop) else lambda written: written[-1] in stop
     sampling = sampling or Sampling()
     length = min(limit, max(map(len, prompts)) + max_new_tokens)
+    if output_weights != "exact" or max_new_tokens >= PACKING_PAYS:
+        model = packed(model, output_weights)
     decoder = Decoder(model, length, chunk, num_loops, exit_rule, cache_policy, cache_loops)
     generators = [torch.Generator().manual_seed((seed + 1_000_003 * row) % 2**63) for row in range(len(prompts))]
     rows = list(range(len(prompts)))
