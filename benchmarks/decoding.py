@@ -84,17 +84,18 @@ def seconds(work: Callable[[], object], device: torch.device) -> float:
 
 
 OLDER = """
-import sys, time, torch
+import inspect, sys, time, torch
 from benchmarks.decoding import PROMPT, looped_model
-from looped.models.generation import Sampling, generate
+from looped.models.generation import Sampling, generate, stream
 vocab, count, batch, sampling = *map(int, sys.argv[1:4]), Sampling(temperature=float(sys.argv[4]))
 torch.set_num_threads(1)
 torch.manual_seed(0)
 model = looped_model(vocab, PROMPT + count)
 prompts = list(torch.randint(vocab, (batch, PROMPT)))
-generate(model, prompts, max_new_tokens=8, sampling=sampling)
+limit = "max_new_tokens" if "max_new_tokens" in inspect.signature(stream).parameters else "count"  # an older name
+generate(model, prompts, **{limit: 8}, sampling=sampling)
 began = time.process_time()
-generate(model, prompts, max_new_tokens=count, sampling=sampling)
+generate(model, prompts, **{limit: count}, sampling=sampling)
 print(time.process_time() - began)
 """
 
@@ -102,7 +103,7 @@ print(time.process_time() - began)
 def older(folder: Path, vocab: int, count: int, batch: int, temperature: float) -> float:
     """Seconds of the version in `folder`, in a process of its own."""
     command = [sys.executable, "-c", OLDER, str(vocab), str(count), str(batch), str(temperature)]
-    variables = {**os.environ, "PYTHONPATH": str(folder)}
+    variables = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])}
     return float(subprocess.run(command, cwd=folder, env=variables, check=True, capture_output=True, text=True).stdout)
 
 

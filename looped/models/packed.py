@@ -8,7 +8,7 @@ import copy
 from typing import Any, Literal, get_args
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int8
 from torch import Tensor, nn
 
 from looped.models.memory import memory_of
@@ -43,16 +43,16 @@ class Int8Linear(nn.Module):
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         self.weight, self.bias, self.out_features = linear.weight, linear.bias, linear.out_features
-        weight = linear.weight.detach()
-        self.factors = _factors(weight)
-        numbers = (weight / self.factors).round().to(torch.int8)
-        self.packed = torch.ops.onednn.qlinear_prepack(numbers, [ROWS, weight.shape[1]])
-        self.zeros = torch.zeros(len(weight), dtype=torch.long)
+        # In parts that stay in the processor's cache: a tenth of the time.
+        parts = zip(*map(_in_8_bits, linear.weight.detach().split(512)), strict=True)
+        numbers, self.factors = map(torch.cat, parts)
+        self.packed = torch.ops.onednn.qlinear_prepack(numbers, [ROWS, linear.in_features])
+        self.zeros = torch.zeros(linear.out_features, dtype=torch.long)
 
     def forward(self, x: Float[Tensor, "*rows inputs"]) -> Float[Tensor, "*rows outputs"]:
         rows = x.flatten(0, -2)
-        factors = _factors(rows)
-        numbers = ((rows / factors).round() + 128).to(torch.uint8)  # 128 stands for zero
+        numbers, factors = _in_8_bits(rows)
+        numbers = numbers.view(torch.uint8) + 128  # without a sign; 128 stands for zero
         product = torch.ops.onednn.qlinear_pointwise(
             numbers, 1.0, 128, self.packed, self.factors[:, 0], self.zeros, None, 1.0, 0, torch.float32, "none", [], ""
         )
@@ -65,9 +65,12 @@ class Int8Linear(nn.Module):
         return outputs.view(*x.shape[:-1], -1)
 
 
-def _factors(rows: Float[Tensor, "rows inputs"]) -> Float[Tensor, "rows 1"]:
-    """What one step of the whole numbers is worth in each row."""
-    return rows.abs().amax(-1, keepdim=True).clamp(min=torch.finfo(rows.dtype).tiny * 127) / 127
+def _in_8_bits(
+    rows: Float[Tensor, "rows inputs"],
+) -> tuple[Int8[Tensor, "rows inputs"], Float[Tensor, "rows 1"]]:
+    """Whole numbers from -127 to 127, and the factor of each row: their product is close to `rows`."""
+    factors = rows.abs().amax(-1, keepdim=True).clamp(min=torch.finfo(rows.dtype).tiny * 127) / 127
+    return (rows / factors).round().to(torch.int8), factors
 
 
 def packed(model: Any, output_weights: OutputWeights = "exact") -> Any:
