@@ -21,8 +21,7 @@ import transformers
 
 from looped.config import ModelConfig
 from looped.models import LoopedTransformer
-from looped.models.generation import Sampling, generate
-from looped.models.packed import OutputWeights
+from looped.models.generation import OutputWeights, Sampling, generate
 from looped.training.logger import environment
 
 D_MODEL, HEADS, LOOPS, PROMPT = 512, 8, 6, 16
@@ -129,7 +128,7 @@ def measure(
     versions: dict[str, Callable[[int], object]] = {"ours": ours, "GPT-2": theirs}
     versions["ours, temperature 1"] = lambda n: ours(n, ANY)
     if device.type == "cpu":
-        versions["ours, int8 output"] = lambda n: ours(n, output_weights="int8")
+        versions["ours, temperature 1, int8"] = lambda n: ours(n, ANY, "int8")
     if batch == 1:
         versions["ours, no cache"] = lambda n: without_cache(model, prompt, n)
         few = min(count, 32)

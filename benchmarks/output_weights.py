@@ -22,7 +22,7 @@ def errors(folder: Path, windows: int) -> dict[str, float]:
     assert isinstance(run.task, TextConfig)
     batch = Text(run.task).batch("test", 0, windows, seed=0)
     targets = batch.targets[batch.mask]
-    exact, int8 = (packed(model, kind)(batch.inputs).logits[batch.mask] for kind in ("exact", "int8"))
+    exact, int8 = (packed(model, int8_head=int8)(batch.inputs).logits[batch.mask] for int8 in (False, True))
     error = int8 - exact
     logs, changed = exact.log_softmax(-1), int8.log_softmax(-1)
     top = exact.topk(2).values

@@ -5,21 +5,19 @@ float32 with MKL, which reads weights at less than half the speed of the memory 
 """
 
 import copy
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int8
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from looped.models.memory import memory_of
-from looped.strict import check
 
-OutputWeights = Literal["exact", "int8"]
 LEAST = 2**18
 """A smaller matrix stays as it is: the call would take longer than the product."""
 ROWS = 8
 """oneDNN's layout for so many rows was also the fastest for one row and for hundreds."""
-RESCORED = 16
 
 
 class PackedLinear(nn.Module):
@@ -35,33 +33,45 @@ class PackedLinear(nn.Module):
 
 
 class Int8Linear(nn.Module):
-    """A linear layer with whole numbers from -127 to 127 for weights and inputs, and one factor for each row of both.
+    """A linear layer with 8-bit weights and inputs, whose largest output of each row is nevertheless exact.
 
-    The `RESCORED` largest outputs of each row are then computed again from the float32 weights.
+    Every output that could be the largest, given the largest possible error, is computed again in float32.
     """
 
-    def __init__(self, linear: nn.Linear) -> None:
+    def __init__(self, linear: nn.Linear, outputs: int | None = None) -> None:
+        """`outputs` keeps only so many of the outputs."""
         super().__init__()
-        self.weight, self.bias, self.out_features = linear.weight, linear.bias, linear.out_features
-        # In parts that stay in the processor's cache: a tenth of the time.
-        parts = zip(*map(_in_8_bits, linear.weight.detach().split(512)), strict=True)
-        numbers, self.factors = map(torch.cat, parts)
+        self.weight = linear.weight.detach()[:outputs]
+        self.bias = None if linear.bias is None else linear.bias.detach()[:outputs]
+        self.out_features = len(self.weight)
+        parts = [(part, *_in_8_bits(part)) for part in self.weight.split(256)]  # small ones stay in the cache
+        numbers, self.factors = (torch.cat([part[i] for part in parts]) for i in (1, 2))
+        self.error = max((weight - n * f).norm(dim=-1).amax() for weight, n, f in parts)
+        self.length = self.weight.norm(dim=-1).amax()
         self.packed = torch.ops.onednn.qlinear_prepack(numbers, [ROWS, linear.in_features])
-        self.zeros = torch.zeros(linear.out_features, dtype=torch.long)
+        self.zeros = torch.zeros(self.out_features, dtype=torch.long)
 
     def forward(self, x: Float[Tensor, "*rows inputs"]) -> Float[Tensor, "*rows outputs"]:
         rows = x.flatten(0, -2)
         numbers, factors = _in_8_bits(rows)
-        numbers = numbers.view(torch.uint8) + 128  # without a sign; 128 stands for zero
+        unsigned = numbers.view(torch.uint8) + 128  # 128 stands for zero
         product = torch.ops.onednn.qlinear_pointwise(
-            numbers, 1.0, 128, self.packed, self.factors[:, 0], self.zeros, None, 1.0, 0, torch.float32, "none", [], ""
+            unsigned, 1.0, 128, self.packed, self.factors[:, 0], self.zeros, None, 1.0, 0, torch.float32, "none", [], ""
         )
         outputs = product * factors
         if self.bias is not None:
             outputs += self.bias
-        best = outputs.topk(min(RESCORED, self.out_features), sorted=False).indices
-        exact = (self.weight[best] @ rows[..., None])[..., 0]
-        outputs.scatter_(1, best, exact if self.bias is None else exact + self.bias[best])
+        # |x'.w' - x.w| = |x'.(w' - w) + (x' - x).w| is at most the sum of the products of their lengths.
+        close = numbers * factors
+        error = close.norm(dim=-1) * self.error + (close - rows).norm(dim=-1) * self.length
+        least = outputs.amax(-1) - 2.01 * error
+        row, output = (outputs >= least[:, None]).nonzero(as_tuple=True)
+        if len(row) > self.out_features // 8:  # to collect so many weights takes longer than to multiply with all
+            many = row.bincount(minlength=len(rows)) > self.out_features // 8
+            outputs[many] = F.linear(rows[many], self.weight, self.bias)
+            row, output = row[~many[row]], output[~many[row]]
+        exact = (self.weight[output] * rows[row]).sum(-1)
+        outputs[row, output] = exact if self.bias is None else exact + self.bias[output]
         return outputs.view(*x.shape[:-1], -1)
 
 
@@ -73,28 +83,24 @@ def _in_8_bits(
     return (rows / factors).round().to(torch.int8), factors
 
 
-def packed(model: Any, output_weights: OutputWeights = "exact") -> Any:
+def packed(model: Any, *, int8_head: bool = False, outputs: int | None = None) -> Any:
     """The model with packed copies of its large linear layers; everything else is shared with `model`.
 
     Layers with hooks and modules of other packages stay as they are. The model stays whole if its layers are not in
     float32 on a CPU, under autocast, and if memory is short.
 
     Args:
-        output_weights: exact, or the head as an `Int8Linear`.
-
-    Raises:
-        ValueError: another value, or int8 for a head that cannot have it.
+        int8_head: pack the head as an `Int8Linear`.
+        outputs: how many outputs an int8 head keeps; None is all.
     """
-    check(output_weights in get_args(OutputWeights), "output_weights", output_weights, "exact or int8")
-    head = model.head
-    if output_weights == "int8" and not _packable(head):
-        raise ValueError("output_weights='int8': expected a linear head in float32, on a CPU with oneDNN, no autocast")
     if 2 * sum(p.nbytes for p in model.parameters()) > memory_of(torch.device("cpu")):
         return model
-    return _view(model, {head: Int8Linear(head)} if output_weights == "int8" else {})
+    int8 = int8_head and packable(model.head) and model.head.weight.numel() >= LEAST
+    return _view(model, {model.head: Int8Linear(model.head, outputs)} if int8 else {})
 
 
-def _packable(module: nn.Module) -> bool:
+def packable(module: nn.Module) -> bool:
+    """Whether a layer can be packed, if it is large enough."""
     return (
         type(module) is nn.Linear
         and module.weight.dtype == torch.float32
@@ -110,7 +116,7 @@ def _view(module: nn.Module, known: dict[nn.Module, nn.Module]) -> nn.Module:
     if module in known:
         return known[module]
     view = module
-    if _packable(module) and module.weight.numel() >= LEAST:
+    if packable(module) and module.weight.numel() >= LEAST:
         view = PackedLinear(module)
     elif type(module).__module__.partition(".")[0] in ("looped", "torch"):
         children = {name: child and _view(child, known) for name, child in module._modules.items()}
