@@ -99,6 +99,13 @@ print(time.process_time() - began)
 """
 
 
+def commit(folder: Path) -> str:
+    """The commit of a checkout."""
+    return subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=folder, check=True, capture_output=True, text=True
+    ).stdout.strip()
+
+
 def older(folder: Path, vocab: int, count: int, batch: int, temperature: float) -> float:
     """Seconds of the version in `folder`, in a process of its own."""
     command = [sys.executable, "-c", OLDER, str(vocab), str(count), str(batch), str(temperature)]
@@ -160,6 +167,7 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.set_num_threads(1)
     results: dict[str, object] = environment("bf16" if device.type == "cuda" else "fp32", device)
+    results |= {"commit": commit(Path(__file__).parent), "older": arguments.older and commit(arguments.older)}
     results |= {"transformers": transformers.__version__, "tokens": arguments.tokens, "repeats": arguments.repeats}
     print("\n".join(f"{key}: {value}" for key, value in results.items()))
     for vocab in arguments.vocab:
