@@ -129,7 +129,7 @@ def stream(
 
     Raises:
         ValueError: for a model that is not causal or has no token embedding, no prompt, an empty one or one longer
-            than max_seq_len, unknown tokens, and settings out of range.
+            than max_seq_len, unknown tokens, settings out of range, and int8 for a head that cannot have it.
     """
     at_least(1, max_new_tokens=max_new_tokens, num_loops=num_loops, chunk=chunk, vocab_size=vocab_size)
     check(isinstance(seed, int), "seed", seed, "a whole number")
