@@ -19,9 +19,9 @@ from pathlib import Path
 import torch
 import transformers
 
-from looped.config import ModelConfig
+from looped.config import ModelConfig, OutputWeights
 from looped.models import LoopedTransformer
-from looped.models.generation import OutputWeights, Sampling, generate
+from looped.models.generation import Sampling, generate
 from looped.training.logger import environment
 
 D_MODEL, HEADS, LOOPS, PROMPT = 512, 8, 6, 16

@@ -1,6 +1,7 @@
-"""The memory of this machine, to refuse at once what cannot fit into it."""
+"""The memory of this machine, to refuse at once what cannot fit into it, and the name of its processor."""
 
 import os
+import platform
 from pathlib import Path
 
 LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
@@ -12,3 +13,11 @@ def machine_memory() -> int:
     physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     limits = (path.read_text().strip() for path in LIMITS if path.exists())
     return min([physical, *(int(limit) for limit in limits if limit.isdecimal())])
+
+
+def processor() -> str:
+    """The name of the processor."""
+    information = Path("/proc/cpuinfo")
+    lines = information.read_text().splitlines() if information.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()

@@ -12,11 +12,6 @@ from typing import Annotated, Any
 import tyro
 
 from looped.config import RunConfig
-from looped.launch.local import Work
-from looped.recipes import complete, recipe
-from looped.run_data import outside_paths
-from looped.run_folder import CONFIG, read_config
-from looped.training.checkpoint import start_from
 
 
 def command(function: Callable[..., None]) -> Callable[[Sequence[str]], None]:
@@ -43,20 +38,23 @@ def call(function: Callable[..., None], arguments: Sequence[str], program: str) 
     parse(bind, arguments, program)()
 
 
+@dataclasses.dataclass
+class Train:
+    """Train a recipe into a run folder."""
+
+    run: Annotated[RunConfig, tyro.conf.arg(name="")]
+    out: Path
+    """The run folder."""
+    resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Continue the run in that folder if it has begun."""
+    source: Annotated[Path | None, tyro.conf.arg(name="from")] = None
+    """A trained run, whose best weights are the initial weights."""
+
+
 def training_run(name: str, arguments: Sequence[str]) -> tuple[RunConfig, Path, bool]:
     """The run, its folder and whether to continue it, from the words after `looped train`."""
-
-    @dataclasses.dataclass
-    class Train:
-        """Train a recipe into a run folder."""
-
-        run: Annotated[RunConfig, tyro.conf.arg(name="")]
-        out: Path = Path("runs") / name
-        """The run folder."""
-        resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-        """Continue the run in that folder if it has begun."""
-        source: Annotated[Path | None, tyro.conf.arg(name="from")] = None
-        """A trained run, whose best weights are the initial weights."""
+    from looped.recipes import complete, recipe
+    from looped.run_folder import CONFIG, read_config
 
     default = recipe(name)
     settings = type(default.task)
@@ -65,9 +63,11 @@ def training_run(name: str, arguments: Sequence[str]) -> tuple[RunConfig, Path, 
             plain = {name: getattr(settings(), name) for name in fields}
             default = dataclasses.replace(default, task=dataclasses.replace(default.task, **plain))
     # Some recipes need files that only the options name. Their sizes are therefore completed after parsing.
-    options = parse(Train, arguments, f"looped train {name}", default=Train(run=default))
+    options = parse(Train, arguments, f"looped train {name}", default=Train(run=default, out=Path("runs") / name))
     run = complete(options.run)
     if options.source:
+        from looped.training.checkpoint import start_from
+
         begun = read_config(options.out).start if options.resume and (options.out / CONFIG).exists() else None
         known = begun is not None and begun.run == str(options.source)  # its best weights may have changed since
         run = dataclasses.replace(run, start=begun if known else start_from(options.source))
@@ -79,14 +79,16 @@ def _option(word: str) -> str:
     return word.partition("=")[0].replace("_", "-")
 
 
-def check_settings(work: Work) -> None:
-    """Check the settings of all runs before the first one begins.
+def check_settings(work: Sequence[tuple[Path, list[list[str]]]]) -> None:
+    """Check the settings of all runs (`launch.local.Work`) before the first one begins.
 
     A run that the user gave files outside the working folder may also use them in its evaluation.
 
     Raises:
         ValueError: a setting is wrong.
     """
+    from looped.run_data import outside_paths
+
     for _, (train, evaluate) in work:
         run, _, _ = training_run(train[2], train[3:])
         if outside_paths(run.task):

@@ -6,20 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-import torch
 from tyro.conf import Positional
 
 from looped.commands.arguments import command
 from looped.commands.output import print_text
-from looped.config import CachePolicy
-from looped.models.generation import OutputWeights, Sampling, stream
+from looped.config import CachePolicy, Device, OutputWeights
 from looped.run_data import answering_task
 from looped.run_folder import read_config
-from looped.runs import loop_setting
 from looped.strict import at_least
 from looped.tasks.base import Tokenizer, common_start, continuation
-from looped.training.checkpoint import load_run
-from looped.training.devices import Device, find_device
 
 
 def generate(
@@ -64,6 +59,13 @@ def generate(
         checkpoint: the best by validation, or the last.
         device: where to compute; auto is the fastest available kind.
     """
+    import torch
+
+    from looped.models.generation import Sampling, stream
+    from looped.runs import loop_setting
+    from looped.training.checkpoint import load_run
+    from looped.training.devices import find_device
+
     config = read_config(run)
     task = answering_task(config, run)
     if task.tokenizer is None:

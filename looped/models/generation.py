@@ -3,14 +3,14 @@
 import dataclasses
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from looped.config import CachePolicy
+from looped.config import CachePolicy, OutputWeights
 from looped.models.exit_rules import ExitRule
 from looped.models.kv_cache import Cache
 from looped.models.looped_model import LoopedModel, LoopedOutput
@@ -20,7 +20,6 @@ from looped.strict import at_least, check, is_number
 Stop = Collection[int] | Callable[[Sequence[int]], bool]
 """Tokens that end a text, or a function of the tokens written so far that returns True at the end."""
 
-OutputWeights = Literal["exact", "int8"]
 PACKING_PAYS = 16
 """Tokens after which packed weights have saved the time to pack them."""
 

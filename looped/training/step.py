@@ -7,7 +7,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from looped.config import RunConfig, TrainConfig
@@ -15,6 +14,7 @@ from looped.models.exit_rules import learned_rule
 from looped.models.transformer import LoopedTransformer
 from looped.tasks.base import Batch, Task, means
 from looped.training.errors import NonFiniteError, UpdateError
+from looped.training.fabric import Devices
 from looped.training.halting_loss import divergence_from_geometric, exit_distribution, losses
 
 
@@ -91,7 +91,7 @@ def masked_sums(
 
 
 def train_step(
-    fabric: Fabric,
+    fabric: Devices,
     scored: nn.Module,
     optimizers: Sequence[torch.optim.Optimizer],
     batch: Batch,
@@ -127,7 +127,8 @@ def train_step(
     for number, part in enumerate(mine, 1):
         last = number == len(mine)
         with fabric.no_backward_sync(scored, enabled=not last):  # pyright: ignore[reportArgumentType]: a private type
-            loss, others = scored(to_device(part, fabric.device), padded, *loops)
+            with fabric.autocast():
+                loss, others = scored(to_device(part, fabric.device), padded, *loops)
             fabric.backward(loss / count * fabric.world_size)  # gradients are averaged over the devices
         sums += torch.cat([loss.detach()[None], others.detach()])
     clip = run.optim.clip_norm or float("inf")
@@ -137,8 +138,8 @@ def train_step(
     norm, loss, accuracy, *mean_loops = torch.stack([grad_norm, *(total / count)]).tolist()
     if not (isfinite(loss) and isfinite(norm)):
         scored.zero_grad()
-        assert isinstance(scored.module, ModelWithLoss)
-        reason = first_non_finite(fabric, scored.module.model, batch, parts, loops[0])
+        inner: Any = getattr(scored, "module", scored)  # Fabric wraps it
+        reason = first_non_finite(fabric, inner.model, batch, parts, loops[0])
         reason = reason or f"all states are finite, but the loss is {loss} and the norm of its gradient {norm}"
         raise NonFiniteError(f"step {step + 1}: {reason}; stopped with the weights of step {step}")
     try:
@@ -155,7 +156,7 @@ def train_step(
 
 
 @torch.no_grad()
-def first_non_finite(fabric: Fabric, model: LoopedTransformer, batch: Batch, parts: int, num_loops: int) -> str:
+def first_non_finite(fabric: Devices, model: LoopedTransformer, batch: Batch, parts: int, num_loops: int) -> str:
     """A sentence that names the first loop (from 1) after which a state is not finite; '' if all are finite."""
     first = num_loops + 1
     for part in split(batch, parts):
@@ -172,7 +173,7 @@ def first_non_finite(fabric: Fabric, model: LoopedTransformer, batch: Batch, par
 
 @torch.no_grad()
 def validate(
-    fabric: Fabric, model: LoopedTransformer, task: Task, batch: Batch, num_loops: int, part_size: int
+    fabric: Devices, model: LoopedTransformer, task: Task, batch: Batch, num_loops: int, part_size: int
 ) -> dict[str, float]:
     """The scores that the task reports for a batch (on cpu), computed `part_size` examples at a time."""
     parts: list[dict[str, Tensor]] = []

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning_fabric import Fabric
 
 from looped.config import STEPS, RunConfig, check_fits
 from looped.costs.count import (
@@ -43,9 +42,16 @@ from looped.tasks.faults import check_splits
 from looped.training import checkpoint
 from looped.training.batches import Arrays, prepared_batches
 from looped.training.checkpoint import Progress
-from looped.training.devices import Interrupt, matmul_peak, peak_memory, should_compile
+from looped.training.devices import (
+    Interrupt,
+    fast_products,
+    keep_freed_memory,
+    matmul_peak,
+    peak_memory,
+    should_compile,
+)
 from looped.training.errors import TrainingError, UpdateError, lacks_memory
-from looped.training.fabric import make_fabric
+from looped.training.fabric import Devices, make_fabric, trains_in_bf16
 from looped.training.logger import Display, Meter, Metrics, environment
 from looped.training.optim import WeightAverage, make_optimizers
 from looped.training.schedule import LoopSchedule, learning_rate_at
@@ -89,7 +95,8 @@ def train(run: RunConfig, folder: Path, *, resume: bool = False) -> dict[str, An
                 return asdict(summary)
         fabric.launch()
         try:
-            with Interrupt() as interrupt:
+            keep_freed_memory()
+            with Interrupt() as interrupt, fast_products(fabric.device):
                 return Trainer(run, folder, fabric).run_to_end(interrupt)
         except (MemoryError, RuntimeError) as error:
             known = isinstance(error, TrainingError)
@@ -105,12 +112,11 @@ def train(run: RunConfig, folder: Path, *, resume: bool = False) -> dict[str, An
 class Trainer:
     """One run in memory. It starts from the last checkpoint in its folder, if there is one."""
 
-    def __init__(self, run: RunConfig, folder: Path, fabric: Fabric) -> None:
+    def __init__(self, run: RunConfig, folder: Path, fabric: Devices) -> None:
         self.run, self.folder, self.fabric = run, folder, fabric
         self.task = TASKS[run.task.name](run.task)
         check_fits(run.model, self.task)
-        precision = str(fabric.strategy.precision.precision)
-        half = precision == "bf16-mixed"
+        half = trains_in_bf16(run.train, fabric.device.type)
         check_memory(run, self.task.batch("train", 0, 1, seed=0), fabric.device, half=half)
         self.validation = self.task.batch("validation", 0, run.train.eval_examples, seed=0)
         first = self.task.batch("train", 0, min(run.train.batch_size, 256), seed=run.train.seed)
@@ -146,7 +152,9 @@ class Trainer:
             else:
                 write_data(run, self.task, folder)
                 write_config(run, folder)
-            made_on = environment(precision, fabric.device) | {"matmul_peak": self.matmul_peak}
+            made_on = environment("bf16-mixed" if half else "32-true", fabric.device) | {
+                "matmul_peak": self.matmul_peak
+            }
             write_file(folder, Environment, made_on)
             self.metrics = Metrics(folder / MetricsRow.file, self.progress.metrics_bytes)
 
