@@ -11,6 +11,7 @@ from looped.strict import check, forbid_unused, fraction, frozen, ordered, posit
 from looped.tasks.registry import TaskConfig
 
 CachePolicy = Literal["all", "first", "last", "ring"]
+OutputWeights = Literal["exact", "int8"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 MAX_LAYERS = 10_000
 """More layers are refused in each part of a model, because to build them would take minutes. One layer can loop."""

@@ -52,7 +52,7 @@ OPTIONS = {
     "solve": {"out", "format", "num-loops", "exit-rule", "on-bad-row"},
     "generate": {
         *("prompt", "tokens", "temperature", "top-k", "top-p", "stop", "seed", "num-loops", "exit-rule"),
-        *("cache", "cache-loops", "checkpoint", "device"),
+        *("cache", "cache-loops", "output-weights", "checkpoint", "device"),
     },
     "inspect": {"out", "examples", "group", "loops", "split", "seed", "allow-outside"},
     "show": set(),
