@@ -5,7 +5,7 @@ float32 with MKL, which reads weights at less than half the speed of the memory 
 """
 
 import copy
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from jaxtyping import Float, Int8
@@ -100,7 +100,7 @@ def packed(model: Any, *, int8_head: bool = False, outputs: int | None = None) -
     return _view(model, {model.head: Int8Linear(model.head, outputs)} if int8 else {})
 
 
-def packable(module: nn.Module) -> bool:
+def packable(module: Any) -> TypeGuard[nn.Linear]:
     """Whether a layer can be packed, if it is large enough."""
     return (
         type(module) is nn.Linear

@@ -166,7 +166,7 @@ def test_the_seed_alone_decides(model: LoopedTransformer):
 
 
 @pytest.mark.parametrize(
-    "sampling", [Sampling(temperature=0.7, **limit) for limit in ({}, {"top_k": 4}, {"top_p": 0.8})]
+    "sampling", [Sampling(temperature=0.7), Sampling(temperature=0.7, top_k=4), Sampling(temperature=0.7, top_p=0.8)]
 )
 def test_draws_follow_the_distribution(model: LoopedTransformer, sampling: Sampling):
     with torch.no_grad():
