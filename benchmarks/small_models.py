@@ -92,11 +92,6 @@ def in_process(folder: Path, repeats: int) -> dict[str, float]:
     return json.loads(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
 
 
-def processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown")
-
-
 def commit(folder: Path) -> str:
     command = ["git", "-C", str(folder), "rev-parse", "--short", "HEAD"]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
@@ -127,6 +122,8 @@ def main() -> None:
             row["times as fast"] = round(statistics.median(r["older"][case] / r["this"][case] for r in rounds), 3)
         rows.append(row)
         print("  ".join(f"{key} {value}" for key, value in row.items()))
+    from looped.machine import processor  # an older version has no such name
+
     facts = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "processor": processor(), "threads": 1}
     facts |= {"torch": torch.__version__, "rounds": arguments.rounds, "repeats": arguments.repeats}
     facts |= {f"commit of {name}": commit(folder) for name, folder in versions.items()}
