@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo demo-seeds test check bench results
+.PHONY: demo demo-seeds test check bench gpu results
 
 demo: $(READY)  ## train four small models, compare them over loop counts, write a report (minutes on 2 cores)
 	$(BIN)/looped compare demo-standard demo-looped-2 demo-looped-4 demo-timestep \
@@ -28,6 +28,9 @@ results: $(READY)  ## write docs/results.md from the reports under results/
 bench: $(READY)  ## measure training steps against the plain reference, and writing against GPT-2 and no cache
 	$(BIN)/python -m benchmarks.training_step
 	$(BIN)/python -m benchmarks.decoding
+
+gpu: $(READY)  ## check and measure everything on one GPU, in ten minutes
+	$(BIN)/python -m benchmarks.gpu --out runs/gpu
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

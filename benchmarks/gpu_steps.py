@@ -36,6 +36,13 @@ class Results:
         print(f"  {name:66} {f'{value:.4g}' if isinstance(value, float) else value}", flush=True)
         write_atomic(self.path, json.dumps(self.values, indent=2) + "\n")
 
+    def attempt(self, name: str, measure: Callable[[], Any]) -> None:
+        """Add the value of a measurement, or its error."""
+        try:
+            self.add(name, measure())
+        except Exception as error:
+            self.add(f"{name}: error", f"{type(error).__name__}: {error}")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Setting:

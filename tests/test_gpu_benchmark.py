@@ -19,15 +19,15 @@ def test_all_parts_run_small(tmp_path: Path):
     assert run.returncode == 0, run.stderr + run.stdout
     found = values(tmp_path)
     assert found.keys() == PARTS.keys()
-    assert not [name for name, part in found.items() if "error" in part]
+    assert not [name for part in found.values() for name in part if name.endswith(("error", "left out"))]
     assert all(part["device"] == "cpu" for part in found.values())
-    differences = [value for name, value in found["equality"].items() if "difference" in name or "fp32" in name]
-    assert len(differences) == 9
-    assert all(isinstance(value, float) and value < 1e-5 for value in differences)
-    assert all(value for name, value in found["equality"].items() if "equal" in name)
-    shares = [value for name, value in found["step"].items() if name.endswith("share of the matmul peak")]
-    assert len(shares) == 3
-    assert all(isinstance(value, float) and 0 < value < 1 for value in shares)
+    assert len([name for name in found["equality"] if name.endswith((": loss", ": gradients"))]) == 12
+    steps = [value for name, value in found["step"].items() if name.startswith("batch")]
+    assert len(steps) == 3
+    assert all(isinstance(step, dict) and 0 < step["share of the matmul peak"] < 1 for step in steps)
+    levels = [value for name, value in found["memory"].items() if name.startswith("recompute")]
+    assert len(levels) >= 3
+    assert all(isinstance(level, dict) and level["peak megabytes"] > 0 for level in levels)
     assert found["training"]["steps"] == 20
 
 
