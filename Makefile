@@ -25,9 +25,10 @@ check: $(READY)  ## lint, format and types
 results: $(READY)  ## write docs/results.md from the reports under results/
 	$(BIN)/python -m benchmarks.results
 
-bench: $(READY)  ## measure training steps against the plain reference, and writing against GPT-2 and no cache
+bench: $(READY)  ## measure training steps, writing and start-up against a plain reference, GPT-2 and `import torch`
 	$(BIN)/python -m benchmarks.training_step
 	$(BIN)/python -m benchmarks.decoding
+	$(BIN)/python -m benchmarks.startup
 
 gpu: $(READY)  ## check and measure everything on one GPU, in ten minutes
 	$(BIN)/python -m benchmarks.gpu --out runs/gpu

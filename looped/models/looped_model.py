@@ -284,11 +284,12 @@ class LoopedModel(nn.Module):
         for n in wanted if found.num_loops in wanted else [*wanted, found.num_loops]:
             if n <= found.num_loops and n not in logits:
                 logits[n] = run.decode(found.states.get(n, found.state), n - 1, last)
+        read = [logits[n] for n in wanted if n in logits] or [logits[found.num_loops]]
         if isinstance(run.store, CachedPass):
             run.store.close(found.loops_taken)
         return LoopedOutput(
             logits=logits[found.num_loops],
-            loop_logits=torch.stack([logits[n] for n in wanted if n in logits] or [logits[found.num_loops]]),
+            loop_logits=read[0][None] if len(read) == 1 else torch.stack(read),
             state=found.state,
             num_loops=found.num_loops,
             loop_states=torch.stack(list(found.states.values())) if loop_states else None,

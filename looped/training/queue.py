@@ -10,12 +10,12 @@ from math import isfinite
 from typing import NamedTuple
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from looped.config import RunConfig
 from looped.tasks.base import Batch
+from looped.training.fabric import Devices
 from looped.training.optim import WeightAverage
 from looped.training.step import IGNORED, clip, gradients, named, non_finite, to_device, update
 
@@ -29,7 +29,7 @@ Outputs = tuple[Tensor, *tuple[Tensor | None, ...]]
 """The values of a step and the gradient of each weight."""
 
 
-def queues(fabric: Fabric) -> bool:
+def queues(fabric: Devices) -> bool:
     """Whether the steps of a training are queued."""
     return fabric.device.type == "cuda" and fabric.world_size == 1
 
@@ -50,7 +50,7 @@ class Queue:
 
     def __init__(
         self,
-        fabric: Fabric,
+        fabric: Devices,
         scored: nn.Module,
         optimizers: Sequence[Optimizer],
         average: WeightAverage | None,
@@ -71,10 +71,8 @@ class Queue:
         if not self._makes_moments():
             kept = [tensor.clone() for tensor in self._changed()]
             self._update(step)
-            changed = self._changed()
-            for tensor, before in zip(changed, kept, strict=True):
-                torch.where(self.good, tensor, before, out=before)
-            torch._foreach_copy_(changed, kept)
+            for tensor, before in zip(self._changed(), kept, strict=True):
+                tensor.copy_(torch.where(self.good, tensor, before, out=before))
         elif self.good:  # new moments could not be taken back, so the host waits for the device here
             self._update(step)
         self.unread.append(Started(step, loops, batch, values))
@@ -123,7 +121,7 @@ class Recorded:
     have the class IGNORED. Steps that are not recorded yet compute the same, because a resumed run records later.
     """
 
-    def __init__(self, fabric: Fabric, scored: nn.Module, run: RunConfig) -> None:
+    def __init__(self, fabric: Devices, scored: nn.Module, run: RunConfig) -> None:
         self.fabric, self.scored, self.run = fabric, scored, run
         self.key: object = None
         self.repeats = 0
@@ -162,7 +160,8 @@ class Recorded:
     def _gradients(self, padded: bool, loops: tuple[int, int], *inputs: Tensor) -> Outputs:
         *tensors, count = inputs
         self.scored.zero_grad()
-        loss, right = self.scored(Batch(*tensors), padded, *loops, slice(None))
+        with self.fabric.autocast():
+            loss, right = self.scored(Batch(*tensors), padded, *loops, slice(None))
         self.fabric.backward(loss / count)
         total = torch.cat([loss.detach()[None], right.detach()])
         values = torch.stack([clip(self.scored, self.run), *(total / count)])

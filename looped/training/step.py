@@ -7,7 +7,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from looped.config import RunConfig, TrainConfig
@@ -15,6 +14,7 @@ from looped.models.exit_rules import learned_rule
 from looped.models.transformer import LoopedTransformer
 from looped.tasks.base import Batch, Task, means
 from looped.training.errors import NonFiniteError, UpdateError
+from looped.training.fabric import Devices
 from looped.training.halting_loss import divergence_from_geometric, exit_distribution, losses
 
 IGNORED = -100
@@ -105,7 +105,7 @@ def masked_sums(
 
 
 def train_step(
-    fabric: Fabric,
+    fabric: Devices,
     scored: nn.Module,
     optimizers: Sequence[torch.optim.Optimizer],
     batch: Batch,
@@ -134,7 +134,7 @@ def train_step(
     return named([norm, loss, *others], batch)
 
 
-def gradients(fabric: Fabric, scored: nn.Module, batch: Batch, run: RunConfig, loops: tuple[int, int]) -> Tensor:
+def gradients(fabric: Devices, scored: nn.Module, batch: Batch, run: RunConfig, loops: tuple[int, int]) -> Tensor:
     """Compute the gradients of a whole batch and clip them; arguments as in `train_step`.
 
     The loss is the mean over the masked positions of the whole batch, however the batch is divided. The host does not
@@ -152,7 +152,8 @@ def gradients(fabric: Fabric, scored: nn.Module, batch: Batch, run: RunConfig, l
         last = number == len(mine)
         positions = to_device(masked_positions(part.mask), fabric.device)
         with fabric.no_backward_sync(scored, enabled=not last):  # pyright: ignore[reportArgumentType]: a private type
-            loss, others = scored(batch_to_device(part, fabric.device), padded, *loops, positions)
+            with fabric.autocast():
+                loss, others = scored(batch_to_device(part, fabric.device), padded, *loops, positions)
             fabric.backward(loss / count * fabric.world_size)  # gradients are averaged over the devices
         sums += torch.cat([loss.detach()[None], others.detach()])
     total = fabric.all_reduce(sums, reduce_op="sum")
@@ -191,7 +192,7 @@ def named(values: list[float], batch: Batch) -> dict[str, float]:
 
 
 def non_finite(
-    fabric: Fabric,
+    fabric: Devices,
     scored: nn.Module,
     batch: Batch,
     run: RunConfig,
@@ -202,15 +203,14 @@ def non_finite(
 ) -> NonFiniteError:
     """The error of a step whose loss or gradient is not finite. The weights must be those before the step."""
     scored.zero_grad()
-    assert isinstance(scored.module, ModelWithLoss)
-    parts = run.train.accumulation * fabric.world_size
-    reason = first_non_finite(fabric, scored.module.model, batch, parts, loops[0])
+    inner: Any = getattr(scored, "module", scored)  # Fabric wraps it
+    reason = first_non_finite(fabric, inner.model, batch, run.train.accumulation * fabric.world_size, loops[0])
     reason = reason or f"all states are finite, but the loss is {loss} and the norm of its gradient {norm}"
     return NonFiniteError(f"step {step + 1}: {reason}; stopped with the weights of step {step}")
 
 
 @torch.no_grad()
-def first_non_finite(fabric: Fabric, model: LoopedTransformer, batch: Batch, parts: int, num_loops: int) -> str:
+def first_non_finite(fabric: Devices, model: LoopedTransformer, batch: Batch, parts: int, num_loops: int) -> str:
     """A sentence that names the first loop (from 1) after which a state is not finite; '' if all are finite."""
     first = num_loops + 1
     for part in split(batch, parts):
@@ -227,7 +227,7 @@ def first_non_finite(fabric: Fabric, model: LoopedTransformer, batch: Batch, par
 
 @torch.no_grad()
 def validate(
-    fabric: Fabric, model: LoopedTransformer, task: Task, batch: Batch, num_loops: int, part_size: int
+    fabric: Devices, model: LoopedTransformer, task: Task, batch: Batch, num_loops: int, part_size: int
 ) -> dict[str, float]:
     """The scores that the task reports for a batch (on cpu), computed `part_size` examples at a time."""
     parts: list[dict[str, Tensor]] = []
@@ -263,4 +263,5 @@ def batch_to_device(batch: Batch, device: torch.device) -> Batch:
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """The tensor (on cpu) on a device. The host does not wait for a GPU, which reads from pinned memory."""
-    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
+    pinned = device.type == "cuda" and type(tensor) is Tensor  # not a fake tensor
+    return (tensor.pin_memory() if pinned else tensor).to(device, non_blocking=True)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning_fabric import Fabric
 
 from looped.config import STEPS, RunConfig, check_fits
 from looped.costs.count import (
@@ -19,11 +18,10 @@ from looped.costs.count import (
     parameters,
     training_flops,
 )
-from looped.costs.memory import check_memory
+from looped.costs.memory import LESS, check_memory
 from looped.locks import locked
 from looped.models.gradient import without_gradient
 from looped.models.transformer import LoopedTransformer
-from looped.nn.native.block import LARGEST
 from looped.run_data import check_data, check_tokenizer, write_data
 from looped.run_folder import (
     CHECKPOINTS,
@@ -43,19 +41,23 @@ from looped.tasks.faults import check_splits
 from looped.training import checkpoint
 from looped.training.batches import Arrays, prepared_batches
 from looped.training.checkpoint import Progress
-from looped.training.devices import Interrupt, matmul_peak, peak_memory, should_compile
+from looped.training.devices import (
+    Interrupt,
+    fast_products,
+    keep_freed_memory,
+    matmul_peak,
+    peak_memory,
+    should_compile,
+    uses_native,
+)
 from looped.training.errors import NonFiniteError, TrainingError, UpdateError, lacks_memory
-from looped.training.fabric import make_fabric
+from looped.training.fabric import Devices, make_fabric, trains_in_bf16
 from looped.training.logger import Display, Meter, Metrics, environment
 from looped.training.optim import WeightAverage, make_optimizers
 from looped.training.queue import Queue, queues
 from looped.training.schedule import LoopSchedule, learning_rate_at
 from looped.training.step import ModelWithLoss, train_step, validate
 
-LESS_MEMORY = (
-    "raise train.accumulation, set train.recompute=loop, or lower train.batch_size, train.eval_examples, "
-    "train.workers, the loops or the model's sizes"
-)
 READ_EVERY = 1.0
 """Seconds after which the values of queued steps are read, at the latest."""
 
@@ -92,14 +94,15 @@ def train(run: RunConfig, folder: Path, *, resume: bool = False) -> dict[str, An
                 return asdict(summary)
         fabric.launch()
         try:
-            with Interrupt() as interrupt:
+            keep_freed_memory()
+            with Interrupt() as interrupt, fast_products(fabric.device):
                 return Trainer(run, folder, fabric).run_to_end(interrupt)
         except (MemoryError, RuntimeError) as error:
             known = isinstance(error, TrainingError)
             if not known and not lacks_memory(error):
                 raise
             reason = str(error) if known else f"too little memory ({error})"
-            reason += f"; {LESS_MEMORY}" if lacks_memory(error) else ""
+            reason += f"; {LESS['activations']}" if lacks_memory(error) else ""
             saved = checkpoint.saved_steps(folder)
             kept = f"continue from step {saved[-1]} with --resume" if saved else "there is no checkpoint yet"
             raise TrainingError(f"{reason}; {kept}") from (error.__cause__ if known else error)
@@ -108,12 +111,11 @@ def train(run: RunConfig, folder: Path, *, resume: bool = False) -> dict[str, An
 class Trainer:
     """One run in memory. It starts from the last checkpoint in its folder, if there is one."""
 
-    def __init__(self, run: RunConfig, folder: Path, fabric: Fabric) -> None:
+    def __init__(self, run: RunConfig, folder: Path, fabric: Devices) -> None:
         self.run, self.folder, self.fabric = run, folder, fabric
         self.task = TASKS[run.task.name](run.task)
         check_fits(run.model, self.task)
-        precision = str(fabric.strategy.precision.precision)
-        half = precision == "bf16-mixed"
+        half = trains_in_bf16(run.train, fabric.device.type)
         check_memory(run, self.task.batch("train", 0, 1, seed=0), fabric.device, half=half)
         self.validation = self.task.batch("validation", 0, run.train.eval_examples, seed=0)
         first = self.task.batch("train", 0, min(run.train.batch_size, 256), seed=run.train.seed)
@@ -127,8 +129,7 @@ class Trainer:
             started = f"starts from {run.start.run}, step {run.start.step}"
             started += f"; differs in {different}" if different else ""
         if should_compile(run.train.compile, fabric.device):
-            small = fabric.device.type == "cpu" and run.model.d_model <= LARGEST and run.train.compile is None
-            self.model.use_native() if small else self.model.compile_core()
+            self.model.use_native() if uses_native(run, fabric.device) else self.model.compile_core()
         self.scored = fabric.setup_module(ModelWithLoss(self.model, run.train))
         self.optimizers = make_optimizers(self.model, run.optim)
         self.average = WeightAverage(self.model, run.optim.ema_decay) if run.optim.ema_decay else None
@@ -153,7 +154,9 @@ class Trainer:
             else:
                 write_data(run, self.task, folder)
                 write_config(run, folder)
-            made_on = environment(precision, fabric.device) | {"matmul_peak": self.matmul_peak}
+            made_on = environment("bf16-mixed" if half else "32-true", fabric.device) | {
+                "matmul_peak": self.matmul_peak
+            }
             write_file(folder, Environment, made_on)
             self.metrics = Metrics(folder / MetricsRow.file, self.progress.metrics_bytes)
 

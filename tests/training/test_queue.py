@@ -61,7 +61,7 @@ def test_a_step_that_is_not_finite_is_found_later_but_changes_nothing(tmp_path, 
             given = signature.bind(*arguments).arguments
             if given["step"] == bad:
                 scored = given["self"].scored if "self" in given else given["scored"]
-                scored.module.model.modulation.table.data[1] = float("inf")
+                scored.model.modulation.table.data[1] = float("inf")
             return real(*arguments)
 
         return step

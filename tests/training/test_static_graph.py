@@ -29,7 +29,7 @@ def test_an_output_is_taken_apart_and_put_together():
 
 def gradients_are_equal(rank: int, store: str) -> bool:
     """Whether two processes with different inputs have equal gradients after a step."""
-    distributed.init_process_group("gloo", rank=rank, world_size=2, store=distributed.FileStore(store, 2))
+    distributed.init_process_group("gloo", rank=rank, world_size=2, init_method=f"file://{store}")
     wrapped = DistributedDataParallel(model(), static_graph=True)
     wrapped(torch.tensor([[rank, 1, 2, 3]])).logits.square().sum().backward()
     gradient = wrapped.module.head.weight.grad

@@ -1,5 +1,7 @@
 """Sudoku: fill a board so that every row, column and box holds each digit once."""
 
+from __future__ import annotations
+
 import math
 import sys
 from collections.abc import Sequence
@@ -8,11 +10,10 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import torch
 from jaxtyping import Float, Int, UInt8
-from torch import Tensor
 
 from looped.files import sha256
+from looped.lazy import torch
 from looped.machine import machine_memory
 from looped.tasks.base import SPLITS, Batch, Split, Task, TaskSpec, split_of
 from looped.tasks.registry import register
@@ -189,7 +190,9 @@ class Sudoku(Task):
         everywhere = torch.ones_like(inputs, dtype=torch.bool)
         return Batch(inputs, targets, inputs == 0 if self.config.loss == "blanks" else everywhere, everywhere)
 
-    def score(self, batch: Batch, logits: Float[Tensor, "batch seq output"]) -> dict[str, Float[Tensor, " batch"]]:
+    def score(
+        self, batch: Batch, logits: Float[torch.Tensor, "batch seq output"]
+    ) -> dict[str, Float[torch.Tensor, " batch"]]:
         """board: all blanks are right. cells: share of right blanks. valid: the board keeps the rules and the givens.
 
         The prediction is the most probable digit. With loss="blanks" the model is not trained on the givens, so they
@@ -205,10 +208,14 @@ class Sudoku(Task):
             "valid": torch.from_numpy(obeys).to(logits.device).float(),
         }
 
-    def _filled(self, given: Int[Tensor, "*batch cells"], digits: Int[Tensor, "*batch cells"]) -> Tensor:
+    def _filled(
+        self, given: Int[torch.Tensor, "*batch cells"], digits: Int[torch.Tensor, "*batch cells"]
+    ) -> torch.Tensor:
         return torch.where(given > 0, given, digits) if self.config.loss == "blanks" else digits
 
-    def _predicted(self, problem: Puzzle, logits: Float[Tensor, "*loops seq output"]) -> tuple[Tensor, Tensor]:
+    def _predicted(
+        self, problem: Puzzle, logits: Float[torch.Tensor, "*loops seq output"]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """The predicted digit of each cell, and its probability among the digits (1 for copied givens)."""
         given = torch.from_numpy(problem.given).long()
         confidence, digits = logits[..., 1:].double().cpu().softmax(-1).max(-1)
@@ -216,7 +223,7 @@ class Sudoku(Task):
         copied = (given > 0) & (self.config.loss == "blanks")
         return filled, confidence.masked_fill(copied, 1.0)
 
-    def answer(self, problem: Puzzle, logits: Float[Tensor, "seq output"]) -> dict[str, Any]:
+    def answer(self, problem: Puzzle, logits: Float[torch.Tensor, "seq output"]) -> dict[str, Any]:
         """The filled board as a row of digits. The confidence is that of the least certain cell."""
         filled, confidence = self._predicted(problem, logits)
         return {
@@ -239,7 +246,7 @@ class Sudoku(Task):
             for name, cells in (("input", problem.given), ("expected", problem.solution))
         }
 
-    def describe(self, problem: Puzzle, logits: Float[Tensor, "seq output"] | None = None) -> str:
+    def describe(self, problem: Puzzle, logits: Float[torch.Tensor, "seq output"] | None = None) -> str:
         boards = {"puzzle": problem.given.tolist(), "solution": problem.solution.tolist()}
         note = []
         if logits is not None:
@@ -262,7 +269,7 @@ class Sudoku(Task):
         bands = [[*rows[i : i + box], rule] for i in range(0, side, box)]
         return [name.ljust(len(rule)), *[line for band in bands for line in band][:-1]]
 
-    def visualise(self, problem: Puzzle, logits: Float[Tensor, "loops seq output"]) -> dict[str, Any]:
+    def visualise(self, problem: Puzzle, logits: Float[torch.Tensor, "loops seq output"]) -> dict[str, Any]:
         filled, confidence = self._predicted(problem, logits)
         return {
             "kind": "board",
