@@ -140,8 +140,8 @@ def step(setting: Setting, results: Results) -> None:
     ways: list[Way] = ["recorded", "queued", "waits"]
     # The most important first, because time may run out.
     cases: list[tuple[int, bool, Way]] = [(256, compiles[0], way) for way in ways]
-    cases += [(256 * times, compiles[0], ways[0]) for times in (() if setting.small else (2, 3))]
-    cases += [(256, compiled, way) for compiled in compiles[1:] for way in ways]
+    cases.extend((256 * times, compiles[0], ways[0]) for times in (() if setting.small else (2, 3)))
+    cases.extend((256, compiled, way) for compiled in compiles[1:] for way in ways)
     for size, compiled, way in cases:
         name = f"batch {size}, {'compiled' if compiled else 'eager'}, {way}"
         if setting.left < 0:
