@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo demo-seeds test check bench results
+.PHONY: demo demo-seeds test check bench gpu results
 
 demo: $(READY)  ## train four small models, compare them over loop counts, write a report (minutes on 2 cores)
 	$(BIN)/looped compare demo-standard demo-looped-2 demo-looped-4 demo-timestep \
@@ -29,6 +29,9 @@ bench: $(READY)  ## measure training steps, writing and start-up against a plain
 	$(BIN)/python -m benchmarks.training_step
 	$(BIN)/python -m benchmarks.decoding
 	$(BIN)/python -m benchmarks.startup
+
+gpu: $(READY)  ## check and measure everything on one GPU, in ten minutes
+	$(BIN)/python -m benchmarks.gpu --out runs/gpu
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

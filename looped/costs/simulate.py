@@ -31,7 +31,7 @@ class WithoutValues(TorchFunctionMode):
 class Simulation(TorchDispatchMode):
     """Inside its context, tensors are fake, and their live bytes are counted at every operation.
 
-    A fake tensor has no values. A mask that indexes another tensor therefore selects `selected` elements. A number that
+    A fake tensor has no values. A mask therefore has `selected` elements that are True. A number that
     Python reads is 0, except one that follows from `fake(...)` in one operation.
     """
 
@@ -66,6 +66,8 @@ class Simulation(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is aten._local_scalar_dense.default and getattr(args[0], "constant", None) is None:
             return 0.0 if args[0].is_floating_point() else 0
+        if func is aten.nonzero.default:
+            func, args, kwargs = aten.new_empty.default, (args[0], [self.selected, args[0].ndim]), {"dtype": torch.long}
         if func in INDEXING:
             args = (args[0], [index for given in args[1] for index in self._indices(given)], *args[2:])
         output = func(*args, **(kwargs or {}))

@@ -50,12 +50,16 @@ from looped.training.devices import (
     should_compile,
     uses_native,
 )
-from looped.training.errors import TrainingError, UpdateError, lacks_memory
+from looped.training.errors import NonFiniteError, TrainingError, UpdateError, lacks_memory
 from looped.training.fabric import Devices, make_fabric, trains_in_bf16
 from looped.training.logger import Display, Meter, Metrics, environment
 from looped.training.optim import WeightAverage, make_optimizers
+from looped.training.queue import Queue, queues
 from looped.training.schedule import LoopSchedule, learning_rate_at
 from looped.training.step import ModelWithLoss, train_step, validate
+
+READ_EVERY = 1.0
+"""Seconds after which the values of queued steps are read, at the latest."""
 
 
 def train(run: RunConfig, folder: Path, *, resume: bool = False) -> dict[str, Any]:
@@ -134,6 +138,10 @@ class Trainer:
             self.progress = checkpoint.load(folder, saved[-1], self.model, self.optimizers, self.average)
         self.matmul_peak = fabric.world_size * matmul_peak(fabric.device, half)
         self.meter = Meter(self.progress.sums)
+        self.queue = None
+        if queues(fabric):
+            self.queue = Queue(fabric, self.scored, self.optimizers, self.average, run)
+        self.read_at = time.perf_counter()
         self.signal = 0
         """The signal that ends the training."""
         self.began = self.saved_at = time.perf_counter()
@@ -182,7 +190,11 @@ class Trainer:
             began = time.perf_counter()
             batch = Batch(*map(torch.from_numpy, next(batches)))
             self.meter.waited += time.perf_counter() - began
-            values = train_step(self.fabric, self.scored, self.optimizers, batch, self.run, progress.step, loops)
+            if self.queue is not None:
+                self.queue.add(batch, progress.step, loops)
+            else:
+                values = train_step(self.fabric, self.scored, self.optimizers, batch, self.run, progress.step, loops)
+                self._count(batch, loops, values)
         except UpdateError:
             raise
         except Exception:  # the weights are those before this step
@@ -190,20 +202,42 @@ class Trainer:
                 self._save()
             raise
         progress.step += 1
-        if self.average:
+        last = progress.step == config.steps
+        logs, validates = (progress.step % every == 0 or last for every in (config.log_every, config.eval_every))
+        if self.queue is not None:
+            if not (logs or validates or time.perf_counter() - self.read_at > READ_EVERY):
+                return False
+            self._read()
+        elif self.average:
             self.average.update()
-        size, seq = batch.inputs.shape[:2]
-        loop_logits = logits_in_training(self.run, loops[0])
-        self.meter.add((size, seq), size * training_flops(self.run.model, seq, *loops, loop_logits), **values)
         means, speed = self.meter.means(), self.meter.speed(self.matmul_peak)
         self.display.update(progress.step, means, speed["examples_per_s"])
-        last = progress.step == config.steps
-        if progress.step % config.log_every == 0 or last:
+        if logs:
             counts = {"num_loops": loops[0], "num_grad_loops": loops[1]}
             memory = peak_memory(self.fabric.device)
             self._write("train", **means, learning_rate=rate, **counts, **speed, peak_memory=memory)
             self.meter = Meter()
-        return self._validate() if progress.step % config.eval_every == 0 or last else False
+        return self._validate() if validates else False
+
+    def _count(self, batch: Batch, loops: tuple[int, int], values: dict[str, float]) -> None:
+        """Add a finished step to the meter."""
+        size, seq = batch.inputs.shape[:2]
+        flops = size * training_flops(self.run.model, seq, *loops, logits_in_training(self.run, loops[0]))
+        self.meter.add((size, seq), flops, **values)
+
+    def _read(self) -> None:
+        """Wait for the queued steps. Raises NonFiniteError after a checkpoint of the last good weights."""
+        assert self.queue is not None
+        self.read_at, done = time.perf_counter(), self.progress.step - len(self.queue.unread)
+        try:
+            for started, values in self.queue.read():
+                self._count(started.batch, started.loops, values)
+                done += 1
+        except NonFiniteError:
+            self.progress.step = done
+            with suppress(OSError, MemoryError):
+                self._save()
+            raise
 
     def _validate(self) -> bool:
         """Validate, with averaged weights if there are any. Returns whether no earlier score is better."""
@@ -240,6 +274,8 @@ class Trainer:
 
     def _save(self) -> None:
         """Write a checkpoint, then the files that point to it, then remove checkpoints that are not needed."""
+        if self.queue is not None:
+            self._read()
         self.saved_at = time.perf_counter()
         if not self.fabric.is_global_zero:
             return
