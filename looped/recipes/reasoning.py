@@ -42,7 +42,7 @@ def demo(variant: Variant, num_loops: int = 4) -> RunConfig:
         task=EditDistanceConfig(length=6, min_letters=3, max_letters=3, letter_pool=3),
         optim=OptimConfig(optimizer="muon", learning_rate=5e-3),
         # No compiler: models this small do not gain from it.
-        train=TrainConfig(steps=1000, batch_size=128, compile=False, eval_every=100),
+        train=TrainConfig(steps=1500, batch_size=128, compile=False, eval_every=100),
     )
 
 
