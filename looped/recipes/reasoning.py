@@ -57,7 +57,7 @@ def sudoku_4x4() -> RunConfig:
         model=ModelConfig(d_model=64, num_heads=4, num_loops=4, initialisation="pytorch"),
         task=SudokuConfig(box=2, pool=20_000),
         optim=OptimConfig(optimizer="muon", learning_rate=1e-2, warmup_steps=20),
-        train=TrainConfig(steps=400, batch_size=64, compile=False, eval_every=50),
+        train=TrainConfig(steps=300, batch_size=64, compile=False, eval_every=50),
     )
 
 
@@ -72,7 +72,7 @@ def p_hop() -> RunConfig:
         model=ModelConfig(d_model=64, num_heads=4, num_loops=3, causal=True, positions="rotary"),
         task=PHopConfig(hops=2, length=24, loss="dense"),
         optim=OptimConfig(optimizer="muon", learning_rate=1e-2),
-        train=TrainConfig(steps=600, batch_size=32, compile=False, eval_every=50),
+        train=TrainConfig(steps=500, batch_size=32, compile=False, eval_every=50),
     )
 
 
