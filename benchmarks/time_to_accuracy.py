@@ -50,9 +50,7 @@ def settings(case: str, version: str, seed: int) -> Any:
     else:
         run = recipe(case)
     # Without other processes, the CPU time of this one holds everything.
-    train = dataclasses.replace(
-        run.train, seed=seed, target=TARGETS[case], eval_every=EVERY[case], workers=0, compile=False
-    )
+    train = dataclasses.replace(run.train, seed=seed, target=TARGETS[case], eval_every=EVERY[case], workers=0)
     return complete(dataclasses.replace(run, train=train))
 
 

@@ -41,8 +41,7 @@ def demo(variant: Variant, num_loops: int = 4) -> RunConfig:
         model=model,
         task=EditDistanceConfig(length=6, min_letters=3, max_letters=3, letter_pool=3),
         optim=OptimConfig(optimizer="muon", learning_rate=5e-3),
-        # No compiler: models this small do not gain from it.
-        train=TrainConfig(steps=1500, batch_size=128, compile=False, eval_every=100),
+        train=TrainConfig(steps=1500, batch_size=128, eval_every=100),
     )
 
 
@@ -57,7 +56,7 @@ def sudoku_4x4() -> RunConfig:
         model=ModelConfig(d_model=64, num_heads=4, num_loops=4, initialisation="pytorch"),
         task=SudokuConfig(box=2, pool=20_000),
         optim=OptimConfig(optimizer="muon", learning_rate=1e-2, warmup_steps=20),
-        train=TrainConfig(steps=300, batch_size=64, compile=False, eval_every=50),
+        train=TrainConfig(steps=300, batch_size=64, eval_every=50),
     )
 
 
@@ -72,7 +71,7 @@ def p_hop() -> RunConfig:
         model=ModelConfig(d_model=64, num_heads=4, num_loops=3, causal=True, positions="rotary"),
         task=PHopConfig(hops=2, length=24, loss="dense"),
         optim=OptimConfig(optimizer="muon", learning_rate=1e-2),
-        train=TrainConfig(steps=500, batch_size=32, compile=False, eval_every=50),
+        train=TrainConfig(steps=500, batch_size=32, eval_every=50),
     )
 
 

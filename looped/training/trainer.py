@@ -23,6 +23,7 @@ from looped.costs.memory import check_memory
 from looped.locks import locked
 from looped.models.gradient import without_gradient
 from looped.models.transformer import LoopedTransformer
+from looped.nn.native.block import LARGEST
 from looped.run_data import check_data, check_tokenizer, write_data
 from looped.run_folder import (
     CHECKPOINTS,
@@ -123,7 +124,8 @@ class Trainer:
             started = f"starts from {run.start.run}, step {run.start.step}"
             started += f"; differs in {different}" if different else ""
         if should_compile(run.train.compile, fabric.device):
-            self.model.compile_core()
+            small = fabric.device.type == "cpu" and run.model.d_model <= LARGEST and run.train.compile is None
+            self.model.use_native() if small else self.model.compile_core()
         self.scored = fabric.setup_module(ModelWithLoss(self.model, run.train))
         self.optimizers = make_optimizers(self.model, run.optim)
         self.average = WeightAverage(self.model, run.optim.ema_decay) if run.optim.ema_decay else None
