@@ -1,7 +1,7 @@
 """CPU time from the first training step to a validation score: the recipes against the settings of an earlier commit.
 
-    git worktree add /tmp/old e35c4fb
-    OMP_NUM_THREADS=1 python benchmarks/time_to_accuracy.py --old /tmp/old --out results/bench/time_to_accuracy.json
+    git worktree add /tmp/old 6ba1362
+    python benchmarks/time_to_accuracy.py --old /tmp/old --out results/bench/time_to_accuracy.json
 
 The earlier code had a recipe for edit distance only. Its settings therefore serve for the other tasks too. Old and new
 take turns, each in a process of its own with one thread. A run that misses the score counts with the time of all its
@@ -126,6 +126,17 @@ def table(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return result
 
 
+def line(case: str, values: dict[str, Any]) -> str:
+    """A row of a Markdown table of the medians."""
+
+    def cell(version: str) -> str:
+        median = {name: values[f"{version}: median {name}"] for name in ("cpu_seconds", "steps", "test")}
+        reached = values[f"{version}: runs that reached it"]
+        return f"{median['cpu_seconds']:.1f} s, {median['steps']:,g} steps, {reached} | {median['test']:.3f}"
+
+    return f"| {case} | {values['target']} | {cell('old')} | {cell('new')} | {values['old / new']:.1f}x |"
+
+
 def commit(folder: Path) -> str:
     return subprocess.check_output(["git", "-C", str(folder), "rev-parse", "--short", "HEAD"], text=True).strip()
 
@@ -148,7 +159,6 @@ def main() -> None:
         arguments.out.write_text(json.dumps(measure(case, version, int(seed))))
         return
     code = {"old": arguments.old, "new": ROOT} if arguments.old else {"new": ROOT}
-    commits = {version: commit(folder) for version, folder in code.items()}
     rows = json.loads(arguments.out.read_text())["runs"] if arguments.out.exists() else []
     about = {"command": "python benchmarks/time_to_accuracy.py", "processor": processor(), "threads": 1}
     about |= {"torch": torch.__version__, "python": platform.python_version()}
@@ -161,12 +171,12 @@ def main() -> None:
                     call = [sys.executable, __file__, "--out", answer.name, "--measure", case, version, str(seed)]
                     environment = os.environ | {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
                     subprocess.run(call, check=True, env=environment, stderr=subprocess.DEVNULL)
-                    rows.append(json.load(answer) | {"commit": commits[version]})
+                    rows.append(json.load(answer) | {"commit": commit(folder)})
                 print(rows[-1], flush=True)
                 content = about | {"medians": table(rows), "runs": rows}
                 arguments.out.write_text(json.dumps(content, indent=1) + "\n")
     for case, values in table(rows).items():
-        print(case, values)
+        print(line(case, values) if arguments.old else values)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
 """The plain reference computes the library's function, and recomputation keeps the memory that it promises."""
 
+import json
+
 import torch
 from tolerance import assert_close
 
 from benchmarks.reference import PublishedTMLT, copy_weights
-from benchmarks.time_to_accuracy import table
+from benchmarks.time_to_accuracy import ROOT, line, table
 from benchmarks.training_step import VOCAB, config, peak_states
 from looped.models import LoopedTransformer
 
@@ -70,3 +72,12 @@ def test_time_to_accuracy_takes_medians_over_seeds():
             "old / new": 3.0,
         }
     }
+
+
+def test_the_notes_state_the_stored_times():
+    folder = ROOT / "results/bench"
+    notes = (folder / "notes.md").read_text()
+    stored = json.loads((folder / "time_to_accuracy.json").read_text())
+    medians = table(stored["runs"])
+    assert medians == stored["medians"]
+    assert all(line(case, values) in notes for case, values in medians.items())
