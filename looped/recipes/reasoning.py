@@ -21,7 +21,7 @@ Variant = Literal["standard", "looped", "timestep"]
 
 
 def demo(variant: Variant, num_loops: int = 4) -> RunConfig:
-    """Edit distance of 6 letters from an alphabet of 3: small enough for a CPU, and too hard for one layer.
+    """Edit distance of 6 letters from an alphabet of 3: small enough for a CPU, and hard for one layer without a loop.
 
     All variants get the same examples in the same order. The model is bidirectional; its answer is the output at
     <sep>. Muon, sinusoidal positions and embeddings of unit size each cut the number of steps (docs/log.md). A
