@@ -7,12 +7,12 @@ READY := .venv/ready
 
 demo: $(READY)  ## train four small models, compare them over loop counts, write a report (minutes on 2 cores)
 	$(BIN)/looped compare demo-standard demo-looped-2 demo-looped-4 demo-timestep \
-		--learning-rates 2e-3 4e-3 --seeds 0 --override train.steps=2000 --jobs 2 --out runs/demo
+		--learning-rates 5e-3 1e-2 --seeds 0 --jobs 2 --out runs/demo
 	@echo "Look at it: open runs/demo/report/report.html"
 
-demo-seeds: $(READY)  ## the demo in full: three seeds, 3,000 steps; results/demo comes from here
+demo-seeds: $(READY)  ## the demo in full: three seeds; results/demo comes from here
 	$(BIN)/looped compare demo-standard demo-looped-2 demo-looped-4 demo-timestep \
-		--learning-rates 2e-3 4e-3 --seeds 0 1 2 --jobs 2 --out runs/demo-seeds
+		--learning-rates 5e-3 1e-2 --seeds 0 1 2 --jobs 2 --out runs/demo-seeds
 
 test: $(READY)  ## all tests, in two processes
 	$(BIN)/python -m pytest -n 2 --dist loadfile
