@@ -120,9 +120,9 @@ def table(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
                         for name in ("cpu_seconds", "steps", "test")
                     },
                 }
-        seconds = [result[case].get(f"{version}: median cpu_seconds") for version in ("old", "new")]
-        if all(seconds):
-            result[case]["old / new"] = round(seconds[0] / seconds[1], 1)
+        old, new = (result[case].get(f"{version}: median cpu_seconds") for version in ("old", "new"))
+        if old and new:
+            result[case]["old / new"] = round(old / new, 1)
     return result
 
 

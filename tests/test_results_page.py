@@ -31,3 +31,11 @@ def test_the_page_quotes_the_stored_speeds_of_text_generation():
                 assert f"| {found[f'{name}: its time / ours']:.2f}x |" in greedy
             for name in ("ours, temperature 1", "ours, temperature 1, int8", "older version, temperature 1"):
                 assert f"| {found[f'{name}: tokens a second']:,.1f} |" in drawn
+
+
+def test_the_page_quotes_the_stored_speeds_of_small_models():
+    rows = json.loads((ROOT / "results/bench/small_models.json").read_text())["rows"]
+    page = (ROOT / "docs/results.md").read_text()
+    for row in rows:
+        old, new = row["older: milliseconds"], row["this: milliseconds"]
+        assert f"| {row['case']} | {old:.1f} | {new:.1f} | {row['times as fast']:.2f}x |" in page
