@@ -144,7 +144,9 @@ def _opened(
     with locked(folder):
         run, model, step = load_run(folder, checkpoint)
         model.to(find_device(device))
-        yield run, model, task_with_data(run, folder, allow_outside=allow_outside), step
+        task = task_with_data(run, folder, allow_outside=allow_outside)
+        model.share_graphs(task.graphs)
+        yield run, model, task, step
 
 
 def evaluate_run(
@@ -236,6 +238,7 @@ def solve_file(
     """
     run, model, step = load_run(folder)
     task = answering_task(run, folder)
+    model.share_graphs(task.graphs)
     setting = loop_setting(folder, run.model, step, num_loops, exit_rule)
     name = "standard input" if source == "-" else source
     text = _standard_input() if source == "-" else read_text(Path(source))

@@ -52,6 +52,7 @@ def inspect(
         config, model, step = load_run(run)
         model.to(find_device("auto"))
         task = task_with_data(config, run, allow_outside=allow_outside)
+        model.share_graphs(task.graphs)
         sample = take_sample(model, task, loops=loops, examples=examples, group=group, split=split, seed=seed)
         numbers = {
             "run": run.resolve().name, "recipe": config.recipe, "task": config.task.name, "metric": task.metric,

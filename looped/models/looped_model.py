@@ -18,7 +18,15 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from looped.models.arguments import MAX_LOOPS, check_inputs, checked_graphs, checked_mask, checked_state, loop_numbers
+from looped.models.arguments import (
+    MAX_LOOPS,
+    check_inputs,
+    checked_graphs,
+    checked_mask,
+    checked_state,
+    loop_numbers,
+    shared_graphs,
+)
 from looped.models.exit_rules import ExitRule, learned_rule
 from looped.models.forward_pass import Pass
 from looped.models.iteration import Recompute
@@ -108,6 +116,7 @@ class LoopedModel(nn.Module):
         self.halting: Literal["none", "gate", "act"] = halting
         self.loop_norm, self.num_loops = loop_norm, num_loops
         self.kv_loops, self.causal, self.max_seq_len = kv_loops, causal, max_seq_len
+        self.graphs = nn.ModuleDict()
         if not len(self.core):
             raise ValueError("core: expected at least one block")
         if num_loops < 1 or (kv_loops is not None and kv_loops < 1):
@@ -173,6 +182,16 @@ class LoopedModel(nn.Module):
 
     # Use
 
+    def share_graphs(self, graphs: Mapping[str, Float[Tensor, "seq seq"]]) -> None:
+        """Use these matrices in every call that brings none, for the graph heads of these names.
+
+        They are not among the weights: neither saved nor counted.
+
+        Raises:
+            ValueError: a graph head has no matrix, or a matrix is not square.
+        """
+        self.graphs = shared_graphs(self, graphs)
+
     def new_cache(self, batch: int, length: int, **options: Any) -> Cache:
         """An empty `Cache` for this model, on its device and in the type that it computes in; options as there."""
         weight = next(self.parameters())
@@ -230,7 +249,8 @@ class LoopedModel(nn.Module):
             last_logits: decode only this many positions at the end; None is all.
             loop_states: also return the state after each loop.
             recompute: see `iterate`.
-            graphs: matrices (batch, seq, seq) by name, for blocks with graph heads (`ModelConfig.graph_heads`).
+            graphs: matrices (batch, seq, seq) by name, for blocks with graph heads (`ModelConfig.graph_heads`); None is
+                those of `share_graphs`.
 
         Raises:
             ValueError: for a sequence longer than max_seq_len or than the cache, loop numbers out of range, a cache

@@ -19,6 +19,7 @@ RECIPES: dict[str, Callable[[], RunConfig]] = {
     "demo-looped-4": partial(reasoning.demo, "looped", 4),
     "demo-timestep": partial(reasoning.demo, "timestep", 4),
     "sudoku": reasoning.sudoku,
+    "sudoku-laptop": reasoning.sudoku_laptop,
     "sudoku-gate": partial(reasoning.halting, "gate"),
     "sudoku-act": partial(reasoning.halting, "act"),
 }

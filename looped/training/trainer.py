@@ -116,6 +116,7 @@ class Trainer:
         check_splits(self.task, first, self.validation)
         self.schedule = LoopSchedule(run.schedule, run.model.num_loops, run.train.seed)
         self.model = LoopedTransformer(run.model, seed=run.train.seed)
+        self.model.share_graphs(self.task.graphs)
         saved, started = checkpoint.saved_steps(folder), ""
         if run.start and not saved:
             check_tokenizer(self.task, Path(run.start.run))
