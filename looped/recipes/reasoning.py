@@ -70,7 +70,8 @@ def sudoku_laptop() -> RunConfig:
     A token is a candidate: a cell and a digit. Graph heads sum over the candidates of one cell, and over those of one
     digit in a row, column or box, so all symmetries of Sudoku are built in and nothing else is. One small layer is
     looped 8 to 32 times, with gradient in the last 8 loops and the loss on the last 4. It is then run for far more
-    loops than in training: `looped solve --num-loops 128`. docs/log.md has the measurements behind each choice.
+    loops than in training: `looped solve --num-loops 128`. The learning rate is constant, so training can stop at any
+    time, and averaged weights are evaluated. docs/log.md has the measurements behind each choice.
     """
     return RunConfig(
         note="Sized for one hour on one thread. The structure of the board is given, by graph heads.",
@@ -81,8 +82,8 @@ def sudoku_laptop() -> RunConfig:
         task=SudokuConfig(tokens="candidates", pool=20_000),
         schedule=ScheduleConfig(kind="random", min_loops=8, max_loops=32, num_grad_loops=8),
         optim=OptimConfig(
-            optimizer="muon", learning_rate=7e-3, betas=(0.9, 0.98), warmup_steps=50, final_fraction=0.05,
-            ema_decay=0.99,
+            optimizer="muon", learning_rate=5e-3, betas=(0.9, 0.98), warmup_steps=50, schedule="constant",
+            ema_decay=0.998,
         ),
         train=TrainConfig(
             steps=30_000, batch_size=8, loss="window", loss_window=4, precision="fp32", compile=False, workers=0,
