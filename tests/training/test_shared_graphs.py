@@ -128,8 +128,8 @@ def test_commands_use_the_graphs(folder: Path, tmp_path: Path, capsys: pytest.Ca
     expected = task.answer(problem, logits)
     assert answer["answer"] == expected["answer"]
     assert answer["confidence"] == pytest.approx(expected["confidence"], abs=1e-5)
-    assert main(["calibrate", str(folder), "--examples", "16"]) == 0
-    assert main(["inspect", str(folder), "--examples", "4", "--out", str(tmp_path / "inspect")]) == 0
+    assert main(["calibrate", str(folder), "--examples", "4"]) == 0
+    assert main(["inspect", str(folder), "--examples", "1", "--loops", "2", "--out", str(tmp_path / "inspect")]) == 0
     assert json.loads((tmp_path / "inspect" / "inspect.json").read_text())["attention"] is None
 
 
