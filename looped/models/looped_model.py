@@ -115,8 +115,7 @@ class LoopedModel(nn.Module):
             self.halt = halt
         self.halting: Literal["none", "gate", "act"] = halting
         self.loop_norm, self.num_loops = loop_norm, num_loops
-        self.kv_loops, self.causal, self.max_seq_len = kv_loops, causal, max_seq_len
-        self.graphs = nn.ModuleDict()
+        self.kv_loops, self.causal, self.max_seq_len, self.graphs = kv_loops, causal, max_seq_len, nn.ModuleDict()
         if not len(self.core):
             raise ValueError("core: expected at least one block")
         if num_loops < 1 or (kv_loops is not None and kv_loops < 1):
@@ -183,12 +182,9 @@ class LoopedModel(nn.Module):
     # Use
 
     def share_graphs(self, graphs: Mapping[str, Float[Tensor, "seq seq"]]) -> None:
-        """Use these matrices in every call that brings none, for the graph heads of these names.
+        """Use these matrices in every call that brings none; they are neither saved nor counted as weights.
 
-        They are not among the weights: neither saved nor counted.
-
-        Raises:
-            ValueError: a graph head has no matrix, or a matrix is not square.
+        Raises ValueError if a graph head has no matrix, or if one is not square.
         """
         self.graphs = shared_graphs(self, graphs)
 
@@ -249,8 +245,7 @@ class LoopedModel(nn.Module):
             last_logits: decode only this many positions at the end; None is all.
             loop_states: also return the state after each loop.
             recompute: see `iterate`.
-            graphs: matrices (batch, seq, seq) by name, for blocks with graph heads (`ModelConfig.graph_heads`); None is
-                those of `share_graphs`.
+            graphs: matrices (batch, seq, seq) by name, for graph heads; None is those of `share_graphs`.
 
         Raises:
             ValueError: for a sequence longer than max_seq_len or than the cache, loop numbers out of range, a cache
@@ -323,8 +318,7 @@ class LoopedModel(nn.Module):
         at_least(1, num_loops=num_loops)
         attention_mask = checked_mask(inputs, attention_mask)
         self._check(inputs, attention_mask, num_loops, None, [num_loops], None)
-        graphs = checked_graphs(self, inputs, graphs)
-        run = Pass(self, inputs, attention_mask, None, num_loops, None, None, graphs)
+        run = Pass(self, inputs, attention_mask, None, num_loops, None, None, checked_graphs(self, inputs, graphs))
         return Loop(run.initial, run.step, lambda state: run.decode(state, num_loops - 1))
 
     def _check(

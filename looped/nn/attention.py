@@ -39,19 +39,20 @@ class Attention(nn.Module):
         With rotary positions, `context.rotary` holds the angles; None counts positions from 0. `context.kv` holds keys
         and values of other tokens or loops; None attends to the current tokens alone.
         """
-        mixed = [self._softmax_heads(x, value_input, context)] if self.num_heads else []
+        mixed = [self._scored_heads(x, value_input, context)] if self.num_heads else []
         if self.graph_heads:
             values = self.graph_values(value_input).split(self.head_dim, dim=-1)
             graphs = [context.graphs[name] for name in self.graph_heads]
             mixed += [g.to(v.dtype) @ v if isinstance(g, Tensor) else g(v) for g, v in zip(graphs, values, strict=True)]
         return self.project(torch.cat(mixed, dim=-1) if len(mixed) > 1 else mixed[0])
 
-    def _softmax_heads(
+    def _scored_heads(
         self,
         x: Float[Tensor, "batch seq d_model"],
         value_input: Float[Tensor, "batch seq d_model"],
         context: Context,
     ) -> Float[Tensor, "batch seq inner"]:
+        """The heads that compare queries with keys, side by side."""
         slot = context.kv
         own = slot is None or slot.computes
         if own and value_input is x:
