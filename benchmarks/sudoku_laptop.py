@@ -76,8 +76,8 @@ def main() -> None:
     )
     parser.add_argument("--loops", type=int, nargs="+", default=[32, 128])
     parser.add_argument("--examples", type=int, default=100, help="test boards of each band")
-    parser.add_argument("--last-loops", type=int, nargs="*", default=[], help="evaluate the last checkpoint with these")
-    parser.add_argument("--last-examples", type=int, default=500)
+    parser.add_argument("--last-loops", type=int, nargs="+", default=[16, 32, 64, 128, 256], help="for the last one")
+    parser.add_argument("--last-examples", type=int, default=300)
     parser.add_argument("--out", type=Path, required=True, help="folder for curve.json and curve.svg")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -90,12 +90,11 @@ def main() -> None:
     assert made_on is not None
     facts = {key: getattr(made_on, key) for key in ("date", "machine", "python", "torch", "looped", "precision")}
     found: dict[str, Any] = {**facts, "recipe": arguments.recipe, "split": "test"}
-    found["rows"] = curve(arguments.run, steps, arguments.loops, arguments.examples)
-    if arguments.last_loops:
-        found["last"] = curve(arguments.run, steps[-1:], arguments.last_loops, arguments.last_examples)
+    found["rows"] = curve(arguments.run, steps[:-1], arguments.loops, arguments.examples)
+    found["rows"] += curve(arguments.run, steps[-1:], arguments.last_loops, arguments.last_examples)
     arguments.out.mkdir(parents=True, exist_ok=True)
     write_atomic(arguments.out / "curve.json", json.dumps(found, indent=1) + "\n")
-    write_atomic(arguments.out / "curve.svg", share_by_minutes(found["rows"]))
+    write_atomic(arguments.out / "curve.svg", share_by_minutes(found["rows"], max(arguments.loops)))
 
 
 if __name__ == "__main__":

@@ -75,10 +75,9 @@ def beside_trained(rows: Sequence[Mapping[str, Any]], trained: Mapping[str, Sequ
         return svg_bytes(figure)
 
 
-def share_by_minutes(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """Share of solved boards against minutes of training, a line for each band, at the most loops of the rows."""
-    most = max(row["num_loops"] for row in rows)
-    shown = [row for row in rows if row["num_loops"] == most and row["metric"] == "board"]
+def share_by_minutes(rows: Sequence[Mapping[str, Any]], loops: int) -> bytes:
+    """Share of solved boards after so many loops against minutes of training, a line for each band."""
+    shown = [row for row in rows if row["num_loops"] == loops and row["metric"] == "board"]
     bands = list(dict.fromkeys(row["group"] for row in shown))
     colors = matplotlib.colormaps["viridis"](np.linspace(0, 0.9, len(bands)))
     with matplotlib.rc_context(STYLE):
@@ -88,7 +87,7 @@ def share_by_minutes(rows: Sequence[Mapping[str, Any]]) -> bytes:
             points = sorted((row["minutes"], row["value"]) for row in shown if row["group"] == band)
             axes.plot(*zip(*points, strict=True), color=color, marker=SERIES[i % len(SERIES)][1], ms=4, label=band)
         axes.set(
-            xscale="log", xlabel="minutes of one thread", ylabel=f"boards solved, {most} loops", ylim=(-0.03, 1.03)
+            xscale="log", xlabel="minutes of one thread", ylabel=f"boards solved, {loops} loops", ylim=(-0.03, 1.03)
         )
         plain_numbers(axes.xaxis)
         figure.legend(loc="outside lower left", ncols=5, columnspacing=1.2)
