@@ -17,6 +17,7 @@ import torch
 
 from looped.evaluation.scores import evaluate
 from looped.files import write_atomic
+from looped.models.graphs import share_graphs
 from looped.recipes import complete, recipe
 from looped.report.sudoku_figures import share_by_minutes
 from looped.run_folder import CHECKPOINTS, Environment, read_file
@@ -55,7 +56,7 @@ def curve(folder: Path, steps: list[int], loops: list[int], examples: int) -> li
     for step in steps:
         run, model, _ = load_run(folder, step)
         task = TASKS[run.task.name](run.task)
-        model.share_graphs(task.graphs)
+        share_graphs(model, task.graphs)
         minutes = round(seconds[f"step_{step:06d}"] / 60, 2)
         for row in evaluate(model, task, loops=loops, examples=examples):
             if row["metric"] in SCORES:

@@ -292,7 +292,8 @@ class TrainConfig:
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """auto is bf16 mixed precision if the processor supports it."""
     compile: bool | None = None
-    """Whether to compile the core; None compiles if a compiler is available."""
+    """Whether to use compiled code. None does if a compiler is available: small blocks in C++ on CPUs, torch.compile
+    for large models and GPUs. True also uses torch.compile for small cores that have no form in C++."""
     recompute: Literal["none", "loop", "nested"] = "none"
     """Activations kept for the backward pass. none: all are kept. loop: one state for each loop. nested: about
     sqrt(num_loops) states. The others are recomputed."""

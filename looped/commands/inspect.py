@@ -13,6 +13,7 @@ from looped.commands.arguments import command
 from looped.commands.output import Table, print_table, say
 from looped.files import write_atomic
 from looped.locks import locked
+from looped.models.graphs import share_graphs
 from looped.printing import printable
 from looped.report import report_inspection
 from looped.run_data import task_with_data
@@ -52,7 +53,7 @@ def inspect(
         config, model, step = load_run(run)
         model.to(find_device("auto"))
         task = task_with_data(config, run, allow_outside=allow_outside)
-        model.share_graphs(task.graphs)
+        share_graphs(model, task.graphs)
         sample = take_sample(model, task, loops=loops, examples=examples, group=group, split=split, seed=seed)
         numbers = {
             "run": run.resolve().name, "recipe": config.recipe, "task": config.task.name, "metric": task.metric,

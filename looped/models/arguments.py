@@ -1,13 +1,10 @@
 """Checks of the arguments of a forward pass."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-
-from looped.nn.graphs import SharedGraph
-from looped.nn.protocols import graph_heads
 
 MAX_LOOPS = 1_000_000
 """More loops are refused, because a call would never end."""
@@ -53,46 +50,6 @@ def loop_numbers(given: Any, every: range) -> Collection[int]:
     if not len(chosen):
         raise ValueError(f"loop_logits={given!r}: expected last, all, or loop numbers from 1 to {len(every)}")
     return chosen
-
-
-def shared_graphs(model: Any, graphs: Mapping[str, Tensor]) -> nn.ModuleDict:
-    """The graph heads' matrices (seq, seq) among `graphs`; ValueError if one is absent or not square."""
-    wanted = _graph_heads(model)
-    if missing := sorted(wanted - graphs.keys()):
-        raise ValueError(f"graphs: have the names {sorted(graphs)}; expected also {missing}, the graph heads")
-    shapes = {name: (*graphs[name].shape,) for name in sorted(wanted)}
-    for name, shape in shapes.items():
-        if len(shape) != 2 or shape != next(iter(shapes.values()))[::-1]:
-            raise ValueError(f"graphs: {name!r}: has shape {shape}; expected (seq, seq), as all have")
-    return nn.ModuleDict({name: SharedGraph(graphs[name].to(model.device)) for name in shapes})
-
-
-def checked_graphs(
-    model: Any, inputs: Tensor, graphs: Mapping[str, Tensor] | None, *, cached: bool = False
-) -> Mapping[str, Tensor | SharedGraph]:
-    """The matrices of the graph heads; ValueError for other names than the blocks', other shapes, or a cache."""
-    wanted = _graph_heads(model)
-    if graphs is None and model.graphs:
-        shared = dict(model.graphs.items())
-        seq = next(iter(shared.values())).seq
-        if cached or inputs.shape[1] != seq:
-            raise ValueError(f"graphs: are shared; expected {seq} positions and no cache")
-        return shared
-    graphs = graphs or {}
-    if wanted != graphs.keys():
-        raise ValueError(f"graphs: have the names {sorted(graphs)}; expected {sorted(wanted)}, the graph heads")
-    if graphs and cached:
-        raise ValueError("graphs: expected none beside a cache")
-    shape = (inputs.shape[0], inputs.shape[1], inputs.shape[1])
-    for name, graph in graphs.items():
-        if not isinstance(graph, Tensor) or graph.shape != shape or graph.device != inputs.device:
-            raise ValueError(f"graphs: {name!r}: expected a tensor {shape} on {inputs.device}")
-    return graphs
-
-
-def _graph_heads(model: Any) -> set[str]:
-    """The names of the graphs that the blocks read."""
-    return {name for blocks in model.sections.values() for block in blocks for name in graph_heads(block)}
 
 
 def checked_mask(inputs: Tensor, mask: Any) -> Tensor | None:

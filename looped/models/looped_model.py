@@ -18,23 +18,18 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from looped.models.arguments import (
-    MAX_LOOPS,
-    check_inputs,
-    checked_graphs,
-    checked_mask,
-    checked_state,
-    loop_numbers,
-    shared_graphs,
-)
+from looped.models.arguments import MAX_LOOPS, check_inputs, checked_mask, checked_state, loop_numbers
 from looped.models.exit_rules import ExitRule, learned_rule
 from looped.models.forward_pass import Pass
+from looped.models.graphs import checked_graphs
 from looped.models.iteration import Recompute
 from looped.models.kv_cache import Cache, CachedPass
 from looped.models.memory import check_memory
 from looped.models.outputs import Loop, LoopedOutput
 from looped.models.weights import load_weights, save_weights
+from looped.nn.block import TransformerBlock
 from looped.nn.injection import NoInjection
+from looped.nn.native.block import runs_native
 from looped.nn.protocols import Context, Injection, Modulation, Section, kv_shape, modulation_names
 from looped.strict import at_least
 
@@ -181,13 +176,6 @@ class LoopedModel(nn.Module):
 
     # Use
 
-    def share_graphs(self, graphs: Mapping[str, Float[Tensor, "seq seq"]]) -> None:
-        """Use these matrices in every call that brings none; they are neither saved nor counted as weights.
-
-        Raises ValueError if a graph head has no matrix, or if one is not square.
-        """
-        self.graphs = shared_graphs(self, graphs)
-
     def new_cache(self, batch: int, length: int, **options: Any) -> Cache:
         """An empty `Cache` for this model, on its device and in the type that it computes in; options as there."""
         weight = next(self.parameters())
@@ -195,8 +183,15 @@ class LoopedModel(nn.Module):
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
         return Cache(self, batch, length, dtype=dtype, device=weight.device, **options)
 
+    def use_native(self) -> None:
+        """Compute small transformer blocks in C++ on CPUs (`looped.nn.native`). Their gradient has no gradient."""
+        for block in (*self.prelude, *self.core, *self.coda):
+            if isinstance(block, TransformerBlock):
+                block.native = True
+
     def compile_core(self) -> None:
-        """Compile one application of the core. The time to compile then does not depend on num_loops."""
+        """`use_native`, and compile any other core, once for all loops."""
+        self.use_native()
         self.compiled = True
 
     def save(self, folder: Path | str) -> None:
@@ -384,6 +379,7 @@ class LoopedModel(nn.Module):
     def run_core(self, state: Tensor, contexts: list[Context]) -> Any:
         """One application of the core, compiled if `compile_core` was called. Stored keys and values stay eager."""
         compiled = self.compiled and contexts[0].kv is None
+        compiled = compiled and not all(map(runs_native, self.core, [state] * len(contexts), contexts))
         return _compiled_core()(self, state, contexts) if compiled else self._core(state, contexts)
 
     def _core(self, state: Tensor, contexts: list[Context]) -> Any:

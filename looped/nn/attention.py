@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from looped.config import ModelConfig
-from looped.nn.positions import rotate, rotation
+from looped.nn.positions import Rotation, rotate, rotation
 from looped.nn.protocols import Context
 
 
@@ -65,7 +65,7 @@ class Attention(nn.Module):
         parts = rearrange(projected, "b s (n h d) -> n b h s d", h=self.num_heads, d=self.head_dim)
         q, *kv = parts.unbind(0)
         if self.rotary:
-            angles = context.rotary or rotation(torch.arange(x.shape[1], device=x.device), self.head_dim)
+            angles = self.angles(x, context)
             q = rotate(q, angles)
             kv[:1] = [rotate(k, angles) for k in kv[:1]]
         if slot is not None:
@@ -73,6 +73,10 @@ class Attention(nn.Module):
         k, v = kv
         mixed = dot_product_attention(q, k, v, context.mask, self.kind)
         return rearrange(mixed, "b h s d -> b s (h d)")
+
+    def angles(self, x: Float[Tensor, "batch seq d_model"], context: Context) -> Rotation:
+        """The rotary angles of the context, or else those of positions counted from 0."""
+        return context.rotary or rotation(torch.arange(x.shape[1], device=x.device), self.head_dim)
 
     def _weights_for(self, first: int) -> tuple[tuple[Tensor, Tensor | None], tuple[Tensor, Tensor | None]]:
         """The fused projection as (weight, bias) of its first parts and of the rest."""

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from looped.config import ModelConfig
 from looped.nn.attention import Attention
 from looped.nn.feedforward import FeedForward
+from looped.nn.native.block import native_block, runs_native
 from looped.nn.norms import make_norm
 from looped.nn.protocols import Context
 
@@ -32,6 +33,8 @@ class TransformerBlock(nn.Module):
         self.feedforward = FeedForward(config)
         self.values_from_state = config.values == "state"
         self.graph_heads = config.graph_heads
+        self.native = False
+        """Whether to compute small blocks in C++ on CPUs, in training and in evaluation."""
         # A cache keeps no graphs, so a layer of graph heads alone cannot be cached.
         self.kv_shape = (config.num_heads, config.head_dim) if config.num_heads else None
 
@@ -39,6 +42,8 @@ class TransformerBlock(nn.Module):
         self, x: Float[Tensor, "batch seq d_model"], context: Context = ALONE
     ) -> Float[Tensor, "batch seq d_model"]:
         """The state after the layer."""
+        if runs_native(self, x, context):
+            return native_block(self, x, context)
         m = context.modulation
         x = _shift(x, m.get("input_shift"))
         normed = _shift(_scale(self.attention_norm(x), m.get("attention_scale")), m.get("attention_shift"))

@@ -22,6 +22,7 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        self.kind = config.activation
         self.gated = config.activation == "swiglu"
         self.activation = ACTIVATIONS[config.activation]
         self.up = nn.Linear(config.d_model, config.ff_dim * (2 if self.gated else 1), bias=config.bias)

@@ -35,9 +35,7 @@ def language(variant: Variant) -> RunConfig:
         model=model,
         task=TextConfig(tokenizer="bpe", bpe_size=4096, context=128, document="paragraph"),
         optim=OptimConfig(learning_rate=2e-3, betas=(0.9, 0.95), weight_decay=0.1, warmup_steps=100),
-        train=TrainConfig(
-            steps=1000, batch_size=16, compile=False, eval_every=250, eval_examples=64, save_every=1000, log_every=50
-        ),
+        train=TrainConfig(steps=1000, batch_size=16, eval_every=250, eval_examples=64, save_every=1000, log_every=50),
     )
 
 

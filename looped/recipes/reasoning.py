@@ -35,8 +35,7 @@ def demo(variant: Variant, num_loops: int = 4) -> RunConfig:
         model=model,
         task=EditDistanceConfig(length=6, min_letters=3, max_letters=3, letter_pool=3),
         optim=OptimConfig(learning_rate=2e-3, warmup_steps=100, weight_decay=0.01),
-        # No compiler: models this small do not gain from it.
-        train=TrainConfig(steps=3000, batch_size=128, compile=False, eval_every=500, save_every=3000),
+        train=TrainConfig(steps=3000, batch_size=128, eval_every=500, save_every=3000),
     )
 
 

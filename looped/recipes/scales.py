@@ -156,6 +156,5 @@ def at_scale(run: RunConfig, scale: str) -> RunConfig:
             eval_examples=min(run.train.eval_examples, 1024),
             save_every=size.steps,
             precision="auto",  # fp32, which some published runs use, would double the time on a processor with bf16
-            compile=None if scale == "gpu" else False,  # on CPUs, compiling small models takes longer than it saves
         ),
     )

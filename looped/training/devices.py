@@ -1,9 +1,7 @@
 """Devices and their speed, compilation, and interruption by signals."""
 
 import importlib.util
-import os
 import resource
-import shutil
 import signal
 import sys
 import threading
@@ -12,6 +10,8 @@ from types import FrameType
 from typing import Literal
 
 import torch
+
+from looped.nn.native.library import find_compiler
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -63,7 +63,7 @@ def peak_memory(device: torch.device) -> int:
 
 
 def should_compile(setting: bool | None, device: torch.device) -> bool:
-    """Whether to compile the core. None compiles if a compiler is available.
+    """Whether to use compiled code. None does if a compiler is available.
 
     Raises:
         ValueError: setting=True, and there is no compiler.
@@ -71,7 +71,7 @@ def should_compile(setting: bool | None, device: torch.device) -> bool:
     if device.type == "cuda":
         possible = importlib.util.find_spec("triton") is not None
     else:
-        possible = device.type == "cpu" and any(map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++")))
+        possible = device.type == "cpu" and find_compiler() is not None
     if setting and not possible:
         raise ValueError(f"train.compile=True: found no compiler for {device.type}; expected None or False")
     return possible if setting is None else setting

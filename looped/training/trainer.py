@@ -22,7 +22,9 @@ from looped.costs.count import (
 from looped.costs.memory import check_memory
 from looped.locks import locked
 from looped.models.gradient import without_gradient
+from looped.models.graphs import share_graphs
 from looped.models.transformer import LoopedTransformer
+from looped.nn.native.block import LARGEST
 from looped.run_data import check_data, check_tokenizer, write_data
 from looped.run_folder import (
     CHECKPOINTS,
@@ -116,7 +118,7 @@ class Trainer:
         check_splits(self.task, first, self.validation)
         self.schedule = LoopSchedule(run.schedule, run.model.num_loops, run.train.seed)
         self.model = LoopedTransformer(run.model, seed=run.train.seed)
-        self.model.share_graphs(self.task.graphs)
+        share_graphs(self.model, self.task.graphs)
         saved, started = checkpoint.saved_steps(folder), ""
         if run.start and not saved:
             check_tokenizer(self.task, Path(run.start.run))
@@ -124,7 +126,8 @@ class Trainer:
             started = f"starts from {run.start.run}, step {run.start.step}"
             started += f"; differs in {different}" if different else ""
         if should_compile(run.train.compile, fabric.device):
-            self.model.compile_core()
+            small = fabric.device.type == "cpu" and run.model.d_model <= LARGEST and run.train.compile is None
+            self.model.use_native() if small else self.model.compile_core()
         self.scored = fabric.setup_module(ModelWithLoss(self.model, run.train))
         self.optimizers = make_optimizers(self.model, run.optim)
         self.average = WeightAverage(self.model, run.optim.ema_decay) if run.optim.ema_decay else None

@@ -13,6 +13,7 @@ from training_cases import assert_same_run
 from looped.cli import main
 from looped.config import ModelConfig, OptimConfig, RunConfig, ScheduleConfig, TrainConfig, check_fits
 from looped.models.exit_rules import StateChange
+from looped.models.graphs import share_graphs
 from looped.models.transformer import LoopedTransformer
 from looped.nn.graphs import SharedGraph
 from looped.runs import evaluate_run, solve_file
@@ -36,7 +37,7 @@ def run(**changes: Any) -> RunConfig:
         optim=OptimConfig(optimizer="muon", learning_rate=5e-3, warmup_steps=2, ema_decay=0.9),
         train=TrainConfig(**{
             "steps": 12, "batch_size": 8, "loss": "window", "loss_window": 2, "log_every": 4, "eval_every": 6,
-            "eval_examples": 16, "save_every": 6, "device": "cpu", "precision": "fp32", "compile": False, "workers": 0,
+            "eval_examples": 16, "save_every": 6, "device": "cpu", "precision": "fp32", "compile": None, "workers": 0,
             **changes,
         }),
     )  # fmt: skip
@@ -83,7 +84,7 @@ def test_shared_graphs_equal_graphs_of_the_call(tokens: Any, heads: int):
     weights = list(model.parameters())
     wanted = torch.autograd.grad(expected.square().sum(), weights)
     exits = model(inputs, graphs=given, exit_rule=StateChange(threshold=0.5))
-    model.share_graphs(task.graphs)
+    share_graphs(model, task.graphs)
     assert len(weights) == len(list(model.parameters()))
     found = model(inputs, loop_logits="all").loop_logits
     torch.testing.assert_close(found, expected)
@@ -98,7 +99,7 @@ def test_the_model_of_candidates_knows_all_symmetries():
     """A symmetry of the board permutes its output: the graphs are all that it knows of the board."""
     task = Sudoku(TASK)
     model = LoopedTransformer(ModelConfig.for_task(task, **SIZES)).double()
-    model.share_graphs(task.graphs)
+    share_graphs(model, task.graphs)
     inputs = task.batch("train", 0, 3, seed=0).inputs
     places = torch.arange(64).view(2, 2, 2, 2, 4)  # band, row, stack, column, digit
     for moved in (places.flip(0), places.flip(1), places.flip(2), places.flip(3), places[..., [2, 0, 3, 1]]):
@@ -143,12 +144,12 @@ def test_wrong_graphs_are_refused():
         check_fits(ModelConfig.for_task(strings, graph_heads=("row",)), strings)
     model = LoopedTransformer(config)
     with pytest.raises(ValueError, match=r"expected also \['diagonal'\]"):
-        model.share_graphs(task.graphs)
+        share_graphs(model, task.graphs)
     square, wide = torch.ones(8, 8), torch.ones(8, 9)
     for wrong in (wide, square[0], torch.ones(9, 9)):
         with pytest.raises(ValueError, match="graphs: 'row': has shape"):
-            model.share_graphs({"diagonal": square, "row": wrong})
-    model.share_graphs({"diagonal": square, "row": square})
+            share_graphs(model, {"diagonal": square, "row": wrong})
+    share_graphs(model, {"diagonal": square, "row": square})
     with pytest.raises(ValueError, match="expected 8 positions and no cache"):
         model(torch.zeros(1, 9, dtype=torch.long))
     for wrong in ({"graph_heads": ()}, {"d_head": None}, {"num_heads": -1}):

@@ -1,0 +1,1 @@
+"""A transformer block and its gradient in C++, compiled for this processor."""
