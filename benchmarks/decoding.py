@@ -1,27 +1,31 @@
-"""Speed of text generation: with cache, without cache, and GPT-2 of equal width in `transformers` (`make bench`).
+"""Speed of text generation, beside GPT-2 of equal width in `transformers` and beside older versions (`make bench`).
 
-All versions generate the same number of tokens, in turn and in one process. The ratios therefore depend little on
-the load of the machine. A GPU also runs batches of 8 and 64, in bf16.
+All versions generate the same number of tokens in turn, on a CPU in one thread, where only the processor's time counts.
+The ratios therefore depend little on the load of the machine. `--older FOLDER` adds the version in another checkout,
+which runs in a process of its own in each round. A GPU also runs batches of 64, in bf16.
 """
 
 import argparse
 import json
-import platform
+import os
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import torch
 import transformers
 
-from looped.config import ModelConfig
+from looped.config import ModelConfig, OutputWeights
 from looped.models import LoopedTransformer
 from looped.models.generation import Sampling, generate
+from looped.training.logger import environment
 
 D_MODEL, HEADS, LOOPS, PROMPT = 512, 8, 6, 16
-GREEDY = Sampling(temperature=0.0)
+GREEDY, ANY = Sampling(temperature=0.0), Sampling()
 
 
 def looped_model(vocab: int, length: int) -> LoopedTransformer:
@@ -66,7 +70,52 @@ def without_cache(model: LoopedTransformer, tokens: torch.Tensor, count: int) ->
     return tokens[0, -count:].tolist()
 
 
-def measure(vocab: int, count: int, batch: int, repeats: int, device: torch.device) -> dict[str, float]:
+def seconds(work: Callable[[], object], device: torch.device) -> float:
+    """Of the processor, or with a GPU of the clock."""
+    if device.type == "cpu":
+        began = time.process_time()
+        work()
+        return time.process_time() - began
+    torch.cuda.synchronize()
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+OLDER = """
+import inspect, sys, time, torch
+from benchmarks.decoding import PROMPT, looped_model
+from looped.models.generation import Sampling, generate, stream
+vocab, count, batch, sampling = *map(int, sys.argv[1:4]), Sampling(temperature=float(sys.argv[4]))
+torch.set_num_threads(1)
+torch.manual_seed(0)
+model = looped_model(vocab, PROMPT + count)
+prompts = list(torch.randint(vocab, (batch, PROMPT)))
+limit = "max_new_tokens" if "max_new_tokens" in inspect.signature(stream).parameters else "count"  # an older name
+generate(model, prompts, **{limit: 8}, sampling=sampling)
+began = time.process_time()
+generate(model, prompts, **{limit: count}, sampling=sampling)
+print(time.process_time() - began)
+"""
+
+
+def commit(folder: Path) -> str:
+    """The commit of a checkout."""
+    return subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=folder, check=True, capture_output=True, text=True
+    ).stdout.strip()
+
+
+def older(folder: Path, vocab: int, count: int, batch: int, temperature: float) -> float:
+    """Seconds of the version in `folder`, in a process of its own."""
+    command = [sys.executable, "-c", OLDER, str(vocab), str(count), str(batch), str(temperature)]
+    variables = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])}
+    return float(subprocess.run(command, cwd=folder, env=variables, check=True, capture_output=True, text=True).stdout)
+
+
+def measure(
+    vocab: int, count: int, batch: int, repeats: int, device: torch.device, folder: Path | None
+) -> dict[str, float]:
     """Tokens per second, and ratios of times that were measured one after another."""
     torch.manual_seed(0)
     kind = torch.bfloat16 if device.type == "cuda" else torch.float32
@@ -74,9 +123,8 @@ def measure(vocab: int, count: int, batch: int, repeats: int, device: torch.devi
     other = gpt2(vocab, PROMPT + count).to(device=device, dtype=kind)  # pyright: ignore[reportCallIssue]
     prompt = torch.randint(vocab, (batch, PROMPT), device=device)
 
-    def cached(n: int) -> None:
-        texts = generate(model, list(prompt), max_new_tokens=n, sampling=GREEDY)
-        assert {len(text) for text in texts} == {n}
+    def ours(n: int, sampling: Sampling = GREEDY, output_weights: OutputWeights = "exact") -> list[list[int]]:
+        return generate(model, list(prompt), max_new_tokens=n, sampling=sampling, output_weights=output_weights)
 
     def theirs(n: int) -> None:
         out = other.generate(  # pyright: ignore[reportCallIssue]
@@ -84,28 +132,27 @@ def measure(vocab: int, count: int, batch: int, repeats: int, device: torch.devi
         )
         assert out.shape == (batch, PROMPT + n)
 
-    versions: dict[str, Callable[[int], object]] = {"cached": cached, "GPT-2": theirs}
+    versions: dict[str, Callable[[int], object]] = {"ours": ours, "GPT-2": theirs}
+    versions["ours, temperature 1"] = lambda n: ours(n, ANY)
+    if device.type == "cpu":
+        versions["ours, temperature 1, int8"] = lambda n: ours(n, ANY, "int8")
     if batch == 1:
-        versions["without cache"] = lambda n: without_cache(model, prompt, n)
+        versions["ours, no cache"] = lambda n: without_cache(model, prompt, n)
         few = min(count, 32)
-        assert (
-            without_cache(model, prompt, few) == generate(model, list(prompt), max_new_tokens=few, sampling=GREEDY)[0]
-        )
-    seconds: dict[str, list[float]] = {name: [] for name in versions}
+        assert without_cache(model, prompt, few) == ours(few)[0]
+    times: dict[str, list[float]] = {name: [] for name in versions}
     for write in versions.values():
         write(min(count, 8))
     for _ in range(repeats):
         for name, write in versions.items():
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            began = time.perf_counter()
-            write(count)
-            seconds[name].append(time.perf_counter() - began)
+            times[name].append(seconds(partial(write, count), device))
+        if folder is not None:
+            for name, temperature in (("older version", 0), ("older version, temperature 1", 1)):
+                times.setdefault(name, []).append(older(folder, vocab, count, batch, temperature))
     result = {}
-    for name, times in seconds.items():
-        result[f"{name}: tokens a second"] = batch * count / statistics.median(times)
-        ratios = [t / c for t, c in zip(times, seconds["cached"], strict=True)]
-        result[f"{name}: its time / cached"] = statistics.median(ratios)
+    for name, taken in times.items():
+        result[f"{name}: tokens a second"] = batch * count / statistics.median(taken)
+        result[f"{name}: its time / ours"] = statistics.median(t / c for t, c in zip(taken, times["ours"], strict=True))
     return result
 
 
@@ -114,17 +161,19 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=512)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--vocab", type=int, nargs="+", default=[256, 50257], help="bytes, and GPT-2's")
+    parser.add_argument("--older", type=Path, help="a checkout of another version to compare with, on a CPU")
     parser.add_argument("--out", type=Path, help="JSON file for the results")
     arguments = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    name = torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} threads"
-    versions = {"torch": torch.__version__, "transformers": transformers.__version__}
-    results: dict[str, object] = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "device": name, **versions}
-    results |= {"python": platform.python_version(), "tokens": arguments.tokens, "repeats": arguments.repeats}
-    print(", ".join(f"{key} {value}" for key, value in results.items()))
+    torch.set_num_threads(1)
+    results: dict[str, object] = environment("bf16" if device.type == "cuda" else "fp32", device)
+    results |= {"commit": commit(Path(__file__).parent), "older": arguments.older and commit(arguments.older)}
+    results |= {"transformers": transformers.__version__, "tokens": arguments.tokens, "repeats": arguments.repeats}
+    print("\n".join(f"{key}: {value}" for key, value in results.items()))
     for vocab in arguments.vocab:
-        for batch in (1, 8, 64) if device.type == "cuda" else (1,):
-            for name, value in measure(vocab, arguments.tokens, batch, arguments.repeats, device).items():
+        for batch in (1, 8, 64) if device.type == "cuda" else (1, 8):
+            found = measure(vocab, arguments.tokens, batch, arguments.repeats, device, arguments.older)
+            for name, value in found.items():
                 key = f"vocabulary {vocab}, batch {batch}, {name}"
                 print(f"  {key:62} {value:10.3f}")
                 results[key] = round(value, 4)

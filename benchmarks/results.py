@@ -22,6 +22,7 @@ FOLDERS = (
     "caches",
     "decoding",
     "bench",
+    "plan",
 )
 KEPT = ("Scores", "Differences at equal loops", "Score by number of loops", "Score by group")
 HEAD = """# Results

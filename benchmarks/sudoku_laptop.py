@@ -22,6 +22,7 @@ from looped.recipes import complete, recipe
 from looped.report.sudoku_figures import share_by_minutes
 from looped.run_folder import CHECKPOINTS, Environment, read_file
 from looped.tasks import TASKS
+from looped.tasks.sudoku import SudokuConfig
 from looped.training import load_run, train
 from looped.training.checkpoint import saved_steps
 
@@ -32,7 +33,8 @@ SCORES = ("board", "cells")
 def trained(folder: Path, name: str, files: list[str]) -> None:
     """Train the recipe `name` into `folder`, which keeps all checkpoints and the processor seconds before each."""
     run = recipe(name)
-    task = replace(run.task, **({"files": tuple(files), "pool": type(run.task)().pool} if files else {}))
+    assert isinstance(run.task, SudokuConfig)
+    task = replace(run.task, files=tuple(files), pool=SudokuConfig().pool) if files else run.task
     run = complete(replace(run, task=task, train=replace(run.train, keep_last=10**6, device="cpu")))
     seconds: dict[str, float] = {}
 

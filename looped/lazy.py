@@ -1,11 +1,12 @@
-"""Public names of a package, each imported when it is first used (PEP 562)."""
+"""Public names of a package, and modules, that are imported when they are first used."""
 
 import ast
 import importlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 
 def lazy_names(package: str, file: str) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
@@ -34,3 +35,16 @@ def lazy_names(package: str, file: str) -> tuple[Callable[[str], Any], Callable[
         return value
 
     return load, lambda: sorted(places), sorted(places)
+
+
+class _Module(ModuleType):
+    """A module that is imported when one of its names is first used."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(importlib.import_module(self.__name__), name)
+
+
+if TYPE_CHECKING:
+    import torch as torch
+else:
+    torch = _Module("torch")  # for modules that help, lists and reports import: they must not wait for torch

@@ -1,10 +1,14 @@
-"""The memory of this machine, to refuse at once what cannot fit into it."""
+"""The memory of this machine, to refuse at once what cannot fit into it, and the name of its processor."""
 
 import os
+import platform
 from pathlib import Path
 
+MEMINFO, STATUS = Path("/proc/meminfo"), Path("/proc/self/status")
 LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 """Limits of a control group, in version 2 and 1."""
+USED = (Path("/sys/fs/cgroup/memory.current"), Path("/sys/fs/cgroup/memory/memory.usage_in_bytes"))
+"""What its processes use."""
 
 
 def machine_memory() -> int:
@@ -12,3 +16,30 @@ def machine_memory() -> int:
     physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     limits = (path.read_text().strip() for path in LIMITS if path.exists())
     return min([physical, *(int(limit) for limit in limits if limit.isdecimal())])
+
+
+def processor() -> str:
+    """The name of the processor."""
+    information = Path("/proc/cpuinfo")
+    lines = information.read_text().splitlines() if information.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def free_memory() -> int:
+    """The memory in bytes that this process could still take, where the system says so; otherwise all of it."""
+    limit = machine_memory()
+    used = [int(path.read_text()) for path in USED if path.exists()]
+    free = [limit - use for use in used]
+    return min([limit, *free, *_entries(MEMINFO, "MemAvailable")])
+
+
+def resident_memory() -> int:
+    """The memory in bytes that this process uses now; 0 where the system does not say so."""
+    return sum(_entries(STATUS, "VmRSS"))
+
+
+def _entries(file: Path, name: str) -> list[int]:
+    """The entry of a file of the Linux kernel, in bytes; [] where there is no such file."""
+    lines = file.read_text().splitlines() if file.exists() else []
+    return [1024 * int(line.split()[1]) for line in lines if line.startswith(f"{name}:")]

@@ -326,6 +326,12 @@ def check_run_folder(folder: Path) -> None:
                 raise ValueError(f"{path}: a pipe, socket or device; expected a file or folder in its place")
 
 
+def saved_steps(folder: Path) -> list[int]:
+    """The steps of the checkpoints in a run folder, ascending."""
+    numbers = (path.name.removeprefix("step_") for path in (folder / CHECKPOINTS).glob("step_*"))
+    return sorted(int(number) for number in numbers if number.isdecimal())
+
+
 def read_config(folder: Path) -> RunConfig:
     """The configuration in a run folder.
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.status import Status
 from rich.text import Text
 
-from looped.config import ModelConfig, RunConfig
+from looped.config import Device, ModelConfig, RunConfig
 from looped.evaluation.calibration import calibrate
 from looped.evaluation.scores import EVALUATION_SEED, checked_loops, evaluate, predictor, solve, visualisations
 from looped.locks import locked
@@ -35,7 +35,7 @@ from looped.run_folder import (
 from looped.strict import check
 from looped.tasks.base import SPLITS, Split, Task
 from looped.training.checkpoint import load_run
-from looped.training.devices import Device, find_device
+from looped.training.devices import find_device
 
 MOST_EXAMPLES = 10_000_000  # more would not end in a day
 

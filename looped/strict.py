@@ -38,8 +38,9 @@ def frozen(cls: type[T]) -> type[T]:
                     check(abs(number) <= LARGEST, f.name, value, f"finite numbers of at most {LARGEST:.2g}")
         for name, choices in _choices(type(self)).items():
             value = getattr(self, name)
-            hint = nearest(value, filter(None, choices)) if isinstance(value, str) else ""
-            check(value in choices, name, value, f"one of {', '.join(map(str, choices))}{hint}")
+            if value not in choices:
+                hint = nearest(value, filter(None, choices)) if isinstance(value, str) else ""
+                check(False, name, value, f"one of {', '.join(map(str, choices))}{hint}")
         if own is not None:
             own(self)
 
@@ -109,10 +110,10 @@ def forbid_unused(config: Any, condition: str, *names: str) -> None:
 
     The caller checks the condition. A field counts as set if it differs from its default.
     """
-    for f in dataclasses.fields(config):
-        value = getattr(config, f.name)
-        if f.name in names and value != f.default:
-            raise ValueError(f"{f.name}={value!r}: has no effect when {condition}; expected {f.default!r}")
+    for name in names:
+        value, default = getattr(config, name), config.__dataclass_fields__[name].default
+        if value != default:
+            raise ValueError(f"{name}={value!r}: has no effect when {condition}; expected {default!r}")
 
 
 def ordered(config: Any, what: str) -> None:

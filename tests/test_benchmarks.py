@@ -1,9 +1,12 @@
 """The plain reference computes the library's function, and recomputation keeps the memory that it promises."""
 
+import json
+
 import torch
 from tolerance import assert_close
 
 from benchmarks.reference import PublishedTMLT, copy_weights
+from benchmarks.time_to_accuracy import ROOT, line, table
 from benchmarks.training_step import VOCAB, config, peak_states
 from looped.models import LoopedTransformer
 
@@ -47,3 +50,34 @@ def test_recomputation_per_loop_keeps_one_state():
 
 def test_nested_recomputation_hardly_grows():
     assert peak_states(64, "nested") < 1.5 * peak_states(8, "nested")
+
+
+def test_time_to_accuracy_takes_medians_over_seeds():
+    def run(version: str, seconds: float, reached: bool) -> dict[str, object]:
+        case = {"case": "p-hop", "version": version, "reached": reached}
+        return {**case, "cpu_seconds": seconds, "steps": 10 * seconds, "test": 0.5}
+
+    rows = [run("old", t, False) for t in (9, 60, 12)] + [run("new", t, t < 5) for t in (3, 4, 100)]
+    assert table(rows) == {
+        "p-hop": {
+            "target": 0.99,
+            "old: runs that reached it": "0 of 3",
+            "old: median cpu_seconds": 12,
+            "old: median steps": 120,
+            "old: median test": 0.5,
+            "new: runs that reached it": "2 of 3",
+            "new: median cpu_seconds": 4,
+            "new: median steps": 40,
+            "new: median test": 0.5,
+            "old / new": 3.0,
+        }
+    }
+
+
+def test_the_notes_state_the_stored_times():
+    folder = ROOT / "results/bench"
+    notes = (folder / "notes.md").read_text()
+    stored = json.loads((folder / "time_to_accuracy.json").read_text())
+    medians = table(stored["runs"])
+    assert medians == stored["medians"]
+    assert all(line(case, values) in notes for case, values in medians.items())

@@ -52,12 +52,13 @@ OPTIONS = {
     "solve": {"out", "format", "num-loops", "exit-rule", "on-bad-row"},
     "generate": {
         *("prompt", "tokens", "temperature", "top-k", "top-p", "stop", "seed", "num-loops", "exit-rule"),
-        *("cache", "cache-loops", "checkpoint", "device"),
+        *("cache", "cache-loops", "output-weights", "checkpoint", "device"),
     },
     "inspect": {"out", "examples", "group", "loops", "split", "seed", "allow-outside"},
     "show": set(),
     "recipes": set(),
     "tasks": set(),
+    "completion": set(),
 }
 TRAIN_OPTIONS = {"out", "resume", "from", "recipe", "note"}
 
@@ -343,7 +344,7 @@ def test_help_of_train_tells_all_settings(capsys: pytest.CaptureFixture[str]):
 
 
 def test_commands(capsys: pytest.CaptureFixture[str]):
-    assert set(COMMANDS) == {"train", "construct", "theory", *OPTIONS}
+    assert set(COMMANDS) == {"train", "plan", "construct", "theory", *OPTIONS}
     for words in ([], ["--help"], ["-h"]):
         assert main(words) == 0
         out = capsys.readouterr().out

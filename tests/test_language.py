@@ -75,7 +75,7 @@ def test_scores_are_perplexities(capsys: pytest.CaptureFixture[str]):
 @pytest.mark.parametrize(
     "options",
     [
-        "--temperature 0",
+        "--temperature 0 --output-weights int8",
         "--seed 3",
         "--seed 3 --top-k 4 --num-loops 1",
         "--top-p 0.7",

@@ -12,11 +12,6 @@ from typing import Annotated, Any
 import tyro
 
 from looped.config import RunConfig
-from looped.launch.local import Work
-from looped.recipes import complete, recipe
-from looped.run_data import outside_paths
-from looped.run_folder import CONFIG, read_config
-from looped.training.checkpoint import start_from
 
 
 def command(function: Callable[..., None]) -> Callable[[Sequence[str]], None]:
@@ -43,20 +38,39 @@ def call(function: Callable[..., None], arguments: Sequence[str], program: str) 
     parse(bind, arguments, program)()
 
 
+@dataclasses.dataclass
+class Train:
+    """Train a recipe into a run folder."""
+
+    run: Annotated[RunConfig, tyro.conf.arg(name="")]
+    out: Path
+    """The run folder."""
+    resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Continue the run in that folder if it has begun."""
+    source: Annotated[Path | None, tyro.conf.arg(name="from")] = None
+    """A trained run, whose best weights are the initial weights."""
+
+
 def training_run(name: str, arguments: Sequence[str]) -> tuple[RunConfig, Path, bool]:
     """The run, its folder and whether to continue it, from the words after `looped train`."""
+    options = _recipe_options(Train, name, arguments, "looped train", out=Path("runs") / name)
+    run = options.run
+    if options.source:
+        from looped.run_folder import CONFIG, read_config
+        from looped.training.checkpoint import start_from
 
-    @dataclasses.dataclass
-    class Train:
-        """Train a recipe into a run folder."""
+        begun = read_config(options.out).start if options.resume and (options.out / CONFIG).exists() else None
+        known = begun is not None and begun.run == str(options.source)  # its best weights may have changed since
+        run = dataclasses.replace(run, start=begun if known else start_from(options.source))
+    return run, options.out, options.resume
 
-        run: Annotated[RunConfig, tyro.conf.arg(name="")]
-        out: Path = Path("runs") / name
-        """The run folder."""
-        resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-        """Continue the run in that folder if it has begun."""
-        source: Annotated[Path | None, tyro.conf.arg(name="from")] = None
-        """A trained run, whose best weights are the initial weights."""
+
+def _recipe_options(target: Any, name: str, arguments: Sequence[str], program: str, **defaults: Any) -> Any:
+    """The options of a command that takes a recipe; `target` has a field `run`, which is completed.
+
+    Some recipes need files that only the options name. Their sizes are therefore completed after parsing.
+    """
+    from looped.recipes import complete, recipe
 
     default = recipe(name)
     settings = type(default.task)
@@ -64,14 +78,40 @@ def training_run(name: str, arguments: Sequence[str]) -> tuple[RunConfig, Path, 
         if f"--task.{changed.replace('_', '-')}" in map(_option, arguments):
             plain = {name: getattr(settings(), name) for name in fields}
             default = dataclasses.replace(default, task=dataclasses.replace(default.task, **plain))
-    # Some recipes need files that only the options name. Their sizes are therefore completed after parsing.
-    options = parse(Train, arguments, f"looped train {name}", default=Train(run=default))
-    run = complete(options.run)
-    if options.source:
-        begun = read_config(options.out).start if options.resume and (options.out / CONFIG).exists() else None
-        known = begun is not None and begun.run == str(options.source)  # its best weights may have changed since
-        run = dataclasses.replace(run, start=begun if known else start_from(options.source))
-    return run, options.out, options.resume
+    options = parse(target, arguments, f"{program} {name}", default=target(run=default, **defaults))
+    return dataclasses.replace(options, run=complete(options.run))
+
+
+SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([kMGT]?)(i?)B")
+
+
+def memory_size(text: str) -> int:
+    """The bytes of a size such as 8GB or 512 MiB.
+
+    Raises:
+        ValueError: the text is no size.
+    """
+    if not (match := SIZE.fullmatch(text)):
+        raise ValueError(f"--memory {text}: expected a size such as 8GB, 512MB or 7.5GiB")
+    number, unit, binary = match.groups()
+    return int(float(number) * (1024 if binary else 1000) ** " kMGT".index(unit or " "))
+
+
+@dataclasses.dataclass
+class Plan:
+    """Predict the FLOPs, memory and time of a training, and recommend settings for the memory at hand."""
+
+    run: Annotated[RunConfig, tyro.conf.arg(name="")]
+    memory: str | None = None
+    """The memory at hand, such as 8GB; by default the free memory of this machine or its GPU."""
+    out: Path | None = None
+    """A JSON file for the plan."""
+
+
+def planned_run(name: str, arguments: Sequence[str]) -> tuple[RunConfig, int | None, Path | None]:
+    """The run, the memory in bytes and the file for the plan, from the words after `looped plan`."""
+    options = _recipe_options(Plan, name, arguments, "looped plan")
+    return options.run, None if options.memory is None else memory_size(options.memory), options.out
 
 
 def _option(word: str) -> str:
@@ -79,14 +119,16 @@ def _option(word: str) -> str:
     return word.partition("=")[0].replace("_", "-")
 
 
-def check_settings(work: Work) -> None:
-    """Check the settings of all runs before the first one begins.
+def check_settings(work: Sequence[tuple[Path, list[list[str]]]]) -> None:
+    """Check the settings of all runs (`launch.local.Work`) before the first one begins.
 
     A run that the user gave files outside the working folder may also use them in its evaluation.
 
     Raises:
         ValueError: a setting is wrong.
     """
+    from looped.run_data import outside_paths
+
     for _, (train, evaluate) in work:
         run, _, _ = training_run(train[2], train[3:])
         if outside_paths(run.task):

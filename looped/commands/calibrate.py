@@ -8,9 +8,8 @@ from tyro.conf import FlagCreatePairsOff, Positional
 
 from looped.commands.arguments import command
 from looped.commands.output import Table, print_table, say
+from looped.config import Device
 from looped.run_folder import Calibration
-from looped.runs import calibrate_run
-from looped.training.devices import Device
 
 
 def calibrate(
@@ -38,6 +37,8 @@ def calibrate(
         device: where to compute; auto is the fastest available kind.
         allow_outside: use files outside the working folder that config.json names, if you trust the run folder.
     """
+    from looped.runs import calibrate_run
+
     rows: list[dict[str, Any]] = []
     found: dict[str, Any] | None = None
     try:

@@ -10,8 +10,6 @@ from tyro.conf import FlagCreatePairsOff, Positional
 from looped.commands.arguments import check_settings, command, different, override_words
 from looped.launch.local import raise_failures, run_commands, typed
 from looped.locks import locked
-from looped.recipes import recipe
-from looped.report import report
 
 
 def compare(
@@ -36,6 +34,9 @@ def compare(
         dry_run: only print the commands, one line for each run, for any scheduler.
         override: further settings of all runs, as field=value: --override train.steps=500 task.length=8
     """
+    from looped.recipes import recipe
+    from looped.report import report
+
     for name in recipes:
         recipe(name)
     if not recipes or jobs < 1 or not seeds:

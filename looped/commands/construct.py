@@ -11,7 +11,6 @@ from looped.commands.arguments import parse
 from looped.commands.choice import choose
 from looped.commands.output import say
 from looped.config import RunConfig, TrainConfig
-from looped.models.arguments import MAX_LOOPS
 from looped.strict import check
 from looped.tasks import TASKS
 from looped.tasks.base import Task
@@ -20,8 +19,6 @@ from looped.tasks.strings import StringTask
 from looped.theory import edit_distance, sudoku
 from looped.theory.arithmetic import LIMITS
 from looped.theory.circuit import Program
-from looped.theory.weights import write
-from looped.training.constructed import write_run
 
 MOST_EXAMPLES = 100_000
 
@@ -96,11 +93,19 @@ def construct(arguments: Sequence[str]) -> None:
     summaries = {name: construction.summary for name, construction in CONSTRUCTIONS.items()}
     if (chosen := choose(arguments, summaries, "looped construct")) is not None:
         name, words = chosen
-        default = Options(task=TASKS[CONSTRUCTIONS[name].task].Config(), out=Path("runs") / f"{name}-constructed")
-        _construct(name, parse(Options, words, f"looped construct {name}", default=default))
+        _construct(name, parse(Options, words, f"looped construct {name}", default=default_options(name)))
+
+
+def default_options(name: str) -> Options:
+    """The options of a construction that the user does not give."""
+    return Options(task=TASKS[CONSTRUCTIONS[name].task].Config(), out=Path("runs") / f"{name}-constructed")
 
 
 def _construct(name: str, options: Options) -> None:
+    from looped.models.arguments import MAX_LOOPS
+    from looped.theory.weights import write
+    from looped.training.constructed import write_run
+
     construction, temperature = CONSTRUCTIONS[name], options.inverse_temperature
     check(1 <= options.examples <= MOST_EXAMPLES, "examples", options.examples, f"1 to {MOST_EXAMPLES:,}")
     check(temperature is None or temperature > 0, "inverse_temperature", temperature, "above 0")

@@ -8,10 +8,9 @@ from tyro.conf import FlagCreatePairsOff, Positional
 
 from looped.commands.arguments import command
 from looped.commands.output import Table, print_table
+from looped.config import Device
 from looped.run_folder import read_config
-from looped.runs import evaluate_run
 from looped.tasks import TASKS
-from looped.training.devices import Device
 
 
 def evaluate(
@@ -41,6 +40,8 @@ def evaluate(
         device: where to compute; auto is the fastest available kind.
         allow_outside: use files outside the working folder that config.json names, if you trust the run folder.
     """
+    from looped.runs import evaluate_run
+
     rows: list[dict[str, Any]] = []
     try:
         evaluate_run(

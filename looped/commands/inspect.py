@@ -8,20 +8,15 @@ from rich.console import Console
 from rich.text import Text
 from tyro.conf import FlagCreatePairsOff, Positional
 
-from looped.analysis.measure import MEASURES, Sample, finite, take_sample
 from looped.commands.arguments import command
 from looped.commands.output import Table, print_table, say
 from looped.files import write_atomic
 from looped.locks import locked
 from looped.models.graphs import share_graphs
 from looped.printing import printable
-from looped.report import report_inspection
 from looped.run_data import task_with_data
 from looped.run_folder import check_run_folder
 from looped.schemas.inspection import Inspection
-from looped.training import load_run
-from looped.training.devices import find_device
-from looped.training.logger import environment
 
 
 def inspect(
@@ -47,6 +42,10 @@ def inspect(
         seed: seed of the examples and of all random vectors.
         allow_outside: use files outside the working folder that config.json names, if you trust the run folder.
     """
+    from looped.analysis.measure import take_sample
+    from looped.training.checkpoint import load_run
+    from looped.training.devices import find_device
+
     check_run_folder(run)
     out = run / "inspect" if out is None else out
     with locked(out, "figures"):
@@ -68,8 +67,12 @@ def inspect(
             raise
 
 
-def _measure(run: Path, sample: Sample, numbers: dict[str, Any], out: Path) -> None:
+def _measure(run: Path, sample: Any, numbers: dict[str, Any], out: Path) -> None:
     """Add all measurements to `numbers`, and write inspect.json and the page."""
+    from looped.analysis.measure import MEASURES, finite
+    from looped.report import report_inspection
+    from looped.training.logger import environment
+
     with Console(stderr=True).status("") as status:
         for number, (name, measure) in enumerate(MEASURES.items(), 1):
             status.update(Text(printable(f"{run}: {name} ({number} of {len(MEASURES)})")))

@@ -6,7 +6,6 @@ from tyro.conf import Positional
 
 from looped.commands.arguments import command
 from looped.commands.output import say
-from looped.report import report as write_report
 
 
 def report(folders: Positional[tuple[Path, ...]], out: Path = Path("report")) -> None:
@@ -16,6 +15,8 @@ def report(folders: Positional[tuple[Path, ...]], out: Path = Path("report")) ->
         folders: run folders, or folders that contain run folders.
         out: folder of the report.
     """
+    from looped.report import report as write_report
+
     say(write_report(folders, out))
 
 

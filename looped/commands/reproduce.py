@@ -16,8 +16,6 @@ from looped.locks import locked
 from looped.paper.reproduce import all_runs, estimate, work_for, write_table
 from looped.paper.tables import paper_table
 from looped.recipes.scales import Scale
-from looped.report import report
-from looped.report.number_format import amount
 
 
 def reproduce(
@@ -43,6 +41,8 @@ def reproduce(
         override: further settings of all runs, as field=value: --override train.steps=500
         dry_run: only print the commands, one line for each run, for any scheduler.
     """
+    from looped.report import report
+
     content = paper_table(table, scale)
     out = out or Path("runs") / f"table{table}-{scale}"
     if jobs < 1 or not seeds:
@@ -67,6 +67,8 @@ def reproduce(
 
 def _print_cost(runs: Sequence[tuple[str, Sequence[str]]], seeds: int) -> None:
     """Print the cost of every run (recipe, options) and the total, from a few measured steps on this machine."""
+    from looped.report.number_format import amount
+
     table = Table("run", "FLOPs", "time", title="Estimated cost of training, one run at a time")
     total = 0.0
     for name, words in runs:

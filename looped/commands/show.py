@@ -6,9 +6,8 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from looped.commands.arguments import command
-from looped.run_folder import Summary, read_config, read_file
+from looped.run_folder import Summary, read_config, read_file, saved_steps
 from looped.strict import to_dict
-from looped.training.checkpoint import saved_steps
 
 
 def show(run: Positional[Path]) -> None:

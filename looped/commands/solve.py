@@ -10,7 +10,6 @@ from tyro.conf import Positional
 from looped.commands.arguments import command
 from looped.commands.output import output
 from looped.printing import csv_text
-from looped.runs import solve_file
 from looped.strict import at_least
 
 
@@ -36,6 +35,8 @@ def solve(
         exit_rule: such as kl:0.01, change:0.1, entropy:0.1, unchanged:2 or none; the default is the recommendation.
         on_bad_row: stop at a bad row, or skip and count it.
     """
+    from looped.runs import solve_file
+
     at_least(1, num_loops=num_loops)
     with output(out) as write:
         rows, skipped = solve_file(run, file, num_loops=num_loops, exit_rule=exit_rule, on_bad_row=on_bad_row)

@@ -6,9 +6,7 @@ from collections.abc import Sequence
 
 from looped.commands.arguments import training_run
 from looped.printing import printable
-from looped.recipes import RECIPES
 from looped.run_folder import CONFIG
-from looped.training import train as train_run
 from looped.training.errors import Interrupted
 from looped.user_code import import_words
 
@@ -16,12 +14,16 @@ from looped.user_code import import_words
 def train(arguments: Sequence[str]) -> None:
     """Train a recipe, with any of its settings changed: looped train demo-looped-4 --model.num-loops 8."""
     if not arguments or arguments[0] in ("-h", "--help"):
+        from looped.recipes import RECIPES
+
         print("usage: looped train RECIPE [--out FOLDER] [--resume] [--from RUN] [--FIELD VALUE ...]\n")
         print(f"recipes: {', '.join(RECIPES)}")
         print("`looped train RECIPE --help` lists the fields with the recipe's values.")
         return
     name, *rest = arguments
     run, out, resume = training_run(name, rest)
+    from looped.training.trainer import train as train_run
+
     summary = train_run(run, out, resume=resume and (out / CONFIG).exists())
     if int(os.environ.get("LOCAL_RANK", 0)) == 0:
         best = summary["best"]

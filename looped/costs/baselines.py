@@ -57,8 +57,8 @@ def match(looped: ModelConfig, equal: Literal["parameters", "flops"]) -> Match:
     Raises:
         ValueError: a size is None.
     """
-    cost: Callable[[ModelConfig], int] = _parameters if equal == "parameters" else _flops
-    aim = parameters(looped) if equal == "parameters" else _flops(looped)
+    cost: Callable[[ModelConfig], int] = parameters if equal == "parameters" else _flops
+    aim = cost(looped)
     even = looped.positions in ("sinusoidal", "rotary")
     widths = range(looped.num_heads * (1 + even), 4 * looped.d_model + 1, looped.num_heads * (1 + even))
     candidates = []
@@ -70,12 +70,6 @@ def match(looped: ModelConfig, equal: Literal["parameters", "flops"]) -> Match:
     nearest = min(abs(math.log(found.ratio)) for found in candidates)
     near = [found for found in candidates if abs(math.log(found.ratio)) <= max(nearest, TOLERANCE)]
     return min(near, key=lambda found: abs(math.log(found.config.d_model / found.config.core_layers / ASPECT)))
-
-
-def _parameters(config: ModelConfig) -> int:
-    """Parameters of a standard transformer. They are linear in the layers, so only small models are built."""
-    one, two = (parameters(dataclasses.replace(config, core_layers=layers)) for layers in (1, 2))
-    return one + (config.core_layers - 1) * (two - one)
 
 
 def _flops(config: ModelConfig) -> int:

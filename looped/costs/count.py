@@ -1,18 +1,9 @@
 """Costs of a model from its configuration alone: weights and floating-point operations."""
 
-import functools
-import math
-from typing import Any, Literal
-
-import torch
-from jaxtyping import Float, Int
-from torch import Tensor
-from torch.overrides import TorchFunctionMode
+from typing import Literal
 
 from looped.config import ModelConfig, RunConfig
-from looped.models.looped_model import LoopedModel
-from looped.models.transformer import LoopedTransformer
-from looped.nn.modulation import ENCODING_WIDTH, LAYER_NAMES
+from looped.nn.layer_names import ENCODING_WIDTH, LAYER_NAMES
 
 
 def _sizes(config: ModelConfig) -> tuple[int, int, int]:
@@ -23,26 +14,13 @@ def _sizes(config: ModelConfig) -> tuple[int, int, int]:
     return inputs, outputs, seq
 
 
-class _WithoutValues(TorchFunctionMode):
-    """Skips random initialisation, because meta tensors hold no values and drawing would load torch's compiler."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func.__name__ in ("normal_", "uniform_", "kaiming_uniform_"):  # of tensors, or of torch.nn.init
-            return args[0] if args else kwargs["tensor"]
-        return func(*args, **kwargs)
-
-
-@functools.cache
 def parameters(config: ModelConfig) -> int:
-    """Number of trained weights. The model is built on the meta device. Shared weights count once.
+    """Number of trained weights. Shared weights count once.
 
     Raises:
         ValueError: a size in the configuration is None.
     """
-    _sizes(config)
-    with torch.device("meta"), _WithoutValues():
-        return sum(parameter.numel() for parameter in LoopedTransformer(config).parameters())
+    return embedding_parameters(config) + non_embedding_parameters(config)
 
 
 def embedding_parameters(config: ModelConfig) -> int:
@@ -56,7 +34,32 @@ def embedding_parameters(config: ModelConfig) -> int:
 
 def non_embedding_parameters(config: ModelConfig) -> int:
     """Number of weights of the layers, norms, injection, modulation and halting; independent of num_loops."""
-    return parameters(config) - embedding_parameters(config)
+    _sizes(config)
+    c, d = config, config.d_model
+    layer = _norm(c, c.norm, c.norm_gain) * (1 + c.feedforward_norm)
+    inner, of_graphs = c.num_heads * c.head_dim, len(c.graph_heads) * c.head_dim
+    up = (2 if c.activation == "swiglu" else 1) * c.ff_dim
+    for inputs, outputs in [(d, 3 * inner), (inner + of_graphs, d), (d, up), (c.ff_dim, d), (d, of_graphs)]:
+        layer += inputs * outputs + outputs * c.bias
+    count = layer * (c.prelude_layers + c.core_layers + c.coda_layers)
+    count += _norm(c, c.final_norm or c.norm, gain=True) + 2 * d * c.embedding_norm
+    count += (2 * d * d + d * c.bias) * (c.input_injection == "concat")
+    count += (d + 1) * (c.halting != "none")
+    rows = c.core_layers * len(LAYER_NAMES[c.modulation])
+    if c.modulation in ("scale_gate", "adaln_zero"):
+        width = ENCODING_WIDTH * (2 if c.timestep == "both" else 1)
+        count += (width + 1) * d + (d + 1) * d + (d + 1) * rows * d
+    elif c.modulation == "table":
+        count += (c.max_loops or 0) * rows * d
+    elif c.modulation == "rezero":
+        count += rows
+    return count
+
+
+def _norm(config: ModelConfig, kind: Literal["rms", "layer", "none"], gain: bool) -> int:
+    """Number of weights of a norm (see `looped.nn.norms`)."""
+    biased = kind == "layer" and config.bias
+    return config.d_model * (1 + biased) if gain and kind != "none" else 0
 
 
 def effective_depth(config: ModelConfig, num_loops: int | None = None) -> int:
@@ -104,49 +107,6 @@ def training_flops(config: ModelConfig, seq_len: int, num_loops: int, num_grad_l
     Recomputation does not count, because these are the operations that a step needs.
     """
     return flops(config, seq_len, num_loops, loop_logits) + 2 * flops(config, seq_len, num_grad_loops, loop_logits)
-
-
-@torch.no_grad()
-def forward_flops(
-    model: LoopedModel, inputs: Int[Tensor, "batch seq"] | Float[Tensor, "batch seq input"], num_loops: int,
-    loop_logits: int = 1,
-) -> int:  # fmt: skip
-    """FLOPs of one forward pass over one sequence of `inputs`, of shape (batch, seq) or (batch, seq, input).
-
-    For a `LoopedTransformer` they follow from the configuration. Another model is run once under torch's counter.
-    """
-    if isinstance(model, LoopedTransformer):
-        return flops(model.config, inputs.shape[1], num_loops, loop_logits)
-    from torch.utils.flop_counter import FlopCounterMode  # loads torch's compiler
-
-    with FlopCounterMode(display=False) as counter:
-        model(
-            inputs[:1].to(model.device),
-            num_loops=num_loops,
-            loop_logits=range(num_loops - loop_logits + 1, num_loops + 1),
-        )
-    return counter.get_total_flops()
-
-
-def exit_flops(
-    model: LoopedModel, inputs: Int[Tensor, "batch seq"] | Float[Tensor, "batch seq input"], mean_loops: float,
-    needs: Literal["states", "logits", "halting"],
-) -> float:  # fmt: skip
-    """FLOPs of a forward pass with an exit rule: those at the mean loops, interpolated between whole numbers.
-
-    Args:
-        needs: input of the rule after every loop (`ExitRule.needs`). For logits, each loop costs the coda and the
-            output matrix. For halting with halting="gate", each loop costs one product with a vector.
-    """
-
-    def at(loops: int) -> int:
-        gate = model.halt.in_features if needs == "halting" and model.halting == "gate" else 0
-        return 2 * gate * inputs.shape[1] * loops + forward_flops(
-            model, inputs, loops, loops if needs == "logits" else 1
-        )
-
-    low = math.floor(mean_loops)
-    return at(low) + (mean_loops - low) * (at(low + 1) - at(low) if mean_loops > low else 0)
 
 
 def logits_in_training(run: RunConfig, num_loops: int) -> int:

@@ -9,36 +9,40 @@ from looped.config import ModelConfig, RunConfig
 from looped.costs.count import logits_in_training
 from looped.machine import machine_memory
 from looped.models.memory import memory_of
+from looped.nn.native.block import LARGEST
 from looped.tasks.base import Batch
 
 WORKERS_PER_CORE = 4
-OPTIONS = {
-    "weights": "the model's sizes (width, layers, vocabulary)",
-    "activations": "train.batch_size, the loops or the model's sizes; or raise train.accumulation, or set "
-    "train.recompute=loop",
-    "examples": "train.batch_size, train.eval_examples or train.workers",
+LESS = {
+    "weights": "lower the model's sizes (width, layers, vocabulary)",
+    "activations": "raise train.accumulation, set train.recompute=loop, or lower train.batch_size, the loops or the "
+    "model's sizes (`looped plan` finds settings that fit)",
+    "examples": "lower train.batch_size, train.eval_examples or train.workers",
 }
-"""For each part of the memory, the options to lower."""
+"""For each part of the memory, what makes it less."""
 
 
-def training_memory(run: RunConfig, example: Batch, *, half: bool, scores: bool) -> dict[str, int]:
-    """A lower estimate of a training's memory in bytes, by the keys of `OPTIONS`. It does not build the model.
+def weights_memory(run: RunConfig) -> int:
+    """Bytes of weights, gradients, the optimiser's state and averaged weights, on each device. A lower estimate."""
+    copies = (3 if run.optim.optimizer == "muon" else 4) + (run.optim.ema_decay is not None)
+    return 4 * copies * _weights(run.model)
 
-    weights: weights, gradients, the optimiser's state and averaged weights, on each device. activations: what the
-    backward pass of one part of a batch needs, on each device. examples: for validation, and batches prepared ahead.
+
+def activations_memory(run: RunConfig, example: Batch, *, half: bool) -> int:
+    """Bytes of what the backward pass of one part of a batch needs, on each device. A lower estimate.
 
     Args:
         example: one training example.
         half: whether activations are in 16 bits.
-        scores: whether the attention weights are kept, as on CPUs.
     """
     config, train, seq = run.model, run.train, example.inputs.shape[1]
     rows = train.batch_size // (train.accumulation * train.devices)
     loops = run.schedule.max_loops or config.num_loops
     with_gradient = min(loops, run.schedule.num_grad_loops or loops)
-    copies = (3 if run.optim.optimizer == "muon" else 4) + (run.optim.ema_decay is not None)
-
-    layer = _numbers_of_a_layer(config) + scores * config.num_heads * seq
+    layer = _numbers_of_a_layer(config)
+    if train.compile is not False and config.d_model <= LARGEST:  # C++ keeps less, in 32 bits
+        hidden = config.ff_dim * (2 if config.activation == "swiglu" else 1)
+        layer = min(layer, (2 if half else 1) * (config.d_model + 3 * config.num_heads * config.head_dim + hidden))
     core, state = config.core_layers * layer, config.d_model
     kept = {
         "none": with_gradient * core,
@@ -51,14 +55,21 @@ def training_memory(run: RunConfig, example: Batch, *, half: bool, scores: bool)
     activations = rows * (number * seq * (kept + outputs) + 2 * 4 * masked * outputs)
     if config.modulation in ("scale_gate", "adaln_zero", "additive"):
         activations += 4 * loops * config.d_model
+    return activations
 
-    ahead = min(max(1, 4 * train.workers), train.steps) * train.batch_size
-    stored = sum(tensor.nbytes for tensor in example)
-    return {
-        "weights": 4 * copies * _weights(config),
-        "activations": activations,
-        "examples": stored * (train.eval_examples + ahead),
-    }
+
+def _numbers_of_a_layer(config: ModelConfig) -> int:
+    """The numbers that the backward pass of a layer needs at a position, without attention weights."""
+    heads = (4 if config.cache == "all" else 2) * config.num_heads + 2 * len(config.graph_heads)
+    attention = heads * config.head_dim
+    feedforward = (4 if config.activation == "swiglu" else 2) * config.ff_dim
+    return 2 * config.d_model + attention + feedforward
+
+
+def examples_memory(run: RunConfig, example: Batch) -> int:
+    """Bytes of the validation examples and of the batches prepared ahead."""
+    ahead = min(max(1, 4 * run.train.workers), run.train.steps) * run.train.batch_size
+    return sum(tensor.nbytes for tensor in example) * (run.train.eval_examples + ahead)
 
 
 def _weights(config: ModelConfig) -> int:
@@ -72,18 +83,11 @@ def _weights(config: ModelConfig) -> int:
     return layers * layer + d * (inputs + outputs + positions + table)
 
 
-def _numbers_of_a_layer(config: ModelConfig) -> int:
-    """The numbers that the backward pass of a layer needs at a position, without attention weights."""
-    attention = ((4 if config.cache == "all" else 2) * config.num_heads + 2 * len(config.graph_heads)) * config.head_dim
-    feedforward = (4 if config.activation == "swiglu" else 2) * config.ff_dim
-    return 2 * config.d_model + attention + feedforward
-
-
 def check_memory(run: RunConfig, example: Batch, device: torch.device, *, half: bool) -> None:
     """Check that a training can fit into the memory of this machine.
 
     Args:
-        example, half: as for `training_memory`.
+        example, half: as for `activations_memory`.
 
     Raises:
         ValueError: it cannot; names the estimate, the memory and the options to lower. Or there are too many workers.
@@ -93,14 +97,19 @@ def check_memory(run: RunConfig, example: Batch, device: torch.device, *, half: 
         raise ValueError(
             f"train.workers={run.train.workers}: expected at most {most}, {WORKERS_PER_CORE} for each core"
         )
-    parts = training_memory(run, example, half=half, scores=device.type != "cuda")
-    examples = {"examples": parts.pop("examples")}
+    weights = {"weights": weights_memory(run)}
+    _check_parts(run, weights, 0, device)  # a model with too many weights cannot even be built
+    activations = {"activations": activations_memory(run, example, half=half)}
+    _check_parts(run, weights | activations, examples_memory(run, example), device)
+
+
+def _check_parts(run: RunConfig, on_device: dict[str, int], examples: int, device: torch.device) -> None:
     if device.type == "cuda":
-        _compare(parts, memory_of(device), "the GPU")
-        _compare(examples, machine_memory(), "this machine")
+        _compare(on_device, memory_of(device), "the GPU")
+        _compare({"examples": examples}, machine_memory(), "this machine")
     else:
-        on_devices = {name: run.train.devices * size for name, size in parts.items()}
-        _compare(on_devices | examples, machine_memory(), "this machine")
+        on_devices = {name: run.train.devices * size for name, size in on_device.items()}
+        _compare(on_devices | {"examples": examples}, machine_memory(), "this machine")
 
 
 def _compare(parts: dict[str, int], memory: int, place: str) -> None:
@@ -108,5 +117,5 @@ def _compare(parts: dict[str, int], memory: int, place: str) -> None:
     if needed > memory:
         raise ValueError(
             f"too little memory: this training needs at least {needed / 1e9:,.1f} GB, and {place} has "
-            f"{memory / 1e9:,.1f} GB; most is for {largest}; expected less: lower {OPTIONS[largest]}"
+            f"{memory / 1e9:,.1f} GB; most is for {largest}; expected less: {LESS[largest]}"
         )

@@ -3,21 +3,25 @@
 import dataclasses
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from looped.config import CachePolicy
+from looped.config import CachePolicy, OutputWeights
 from looped.models.exit_rules import ExitRule
 from looped.models.kv_cache import Cache
 from looped.models.looped_model import LoopedModel, LoopedOutput
+from looped.models.packed import packable, packed
 from looped.strict import at_least, check, is_number
 
 Stop = Collection[int] | Callable[[Sequence[int]], bool]
 """Tokens that end a text, or a function of the tokens written so far that returns True at the end."""
+
+PACKING_PAYS = 16
+"""Tokens after which packed weights have saved the time to pack them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,13 +45,17 @@ class Sampling:
     def probabilities(
         self, logits: Float[Tensor, " vocab"]
     ) -> tuple[Float[Tensor, " candidates"], Int[Tensor, " candidates"]]:
-        """The tokens that may be drawn, the most probable first, with their probabilities in float64."""
-        values, ids = logits.double().topk(min(self.top_k or len(logits), len(logits)))
-        scaled = values / self.temperature
-        if bool(scaled[0].isinf()):  # of a tiny temperature
-            scaled = (values - values[0]) / self.temperature
-        chances = scaled.softmax(-1)
+        """The tokens that may be drawn, with their probabilities in float64."""
+        if self.top_k is not None and self.top_k < len(logits):
+            values, ids = logits.double().topk(self.top_k)
+        else:
+            values, ids = logits.double(), torch.arange(len(logits))
+        chances = ((values - values.max()) / self.temperature).softmax(-1)
         if self.top_p is not None:
+            # Tokens below this probability have less than 1 - top_p together. To sort all would take the most time.
+            possible = chances >= (1 - self.top_p) / len(chances)
+            chances, order = chances[possible].sort(descending=True, stable=True)
+            ids = ids[possible][order]
             chances = chances[chances.cumsum(0) - chances < self.top_p]
         return chances / chances.sum(), ids[: len(chances)]
 
@@ -64,7 +72,9 @@ class Sampling:
         drawn = []
         for row, generator in zip(logits.cpu(), generators, strict=True):
             chances, ids = self.probabilities(row)
-            drawn.append(ids[torch.multinomial(chances, 1, generator=generator)])
+            sums = chances.cumsum(0)
+            point = torch.rand(1, dtype=torch.double, generator=generator) * sums[-1]
+            drawn.append(ids[torch.searchsorted(sums, point, right=True).clamp(max=len(ids) - 1)])
         return torch.cat(drawn)
 
 
@@ -94,6 +104,7 @@ def stream(
     cache_policy: CachePolicy | None = None,
     cache_loops: int | None = None,
     chunk: int = 512,
+    output_weights: OutputWeights = "exact",
 ) -> Iterator[GeneratedToken]:
     """Yield the tokens that continue `prompts`, each drawn given all before it: the next token of every text in turn.
 
@@ -111,10 +122,13 @@ def stream(
         exit_rule: lets every token exit by itself, those of the prompts too.
         cache_policy, cache_loops: see `Cache`.
         chunk: tokens of the prompts that are read at a time. It bounds the memory and changes no text.
+        output_weights: of a head with a large vocabulary, in float32 on a CPU. int8 reads a quarter of the memory for
+            a token. The largest logit stays exact; draws depend on the errors of the others. Greedy texts are exact
+            with both settings.
 
     Raises:
         ValueError: for a model that is not causal or has no token embedding, no prompt, an empty one or one longer
-            than max_seq_len, unknown tokens, and settings out of range.
+            than max_seq_len, unknown tokens, settings out of range, and int8 for a head that cannot have it.
     """
     at_least(1, max_new_tokens=max_new_tokens, num_loops=num_loops, chunk=chunk, vocab_size=vocab_size)
     check(isinstance(seed, int), "seed", seed, "a whole number")
@@ -145,6 +159,9 @@ def stream(
             raise ValueError(f"prompt: token {wrong}: expected 0 to {known - 1}, the model's vocabulary")
     if isinstance(stop, str) or not (callable(stop) or isinstance(stop, Collection)):
         raise ValueError(f"stop={stop!r}: expected tokens, or a function of the tokens written so far")
+    check(output_weights in get_args(OutputWeights), "output_weights", output_weights, "exact or int8")
+    if output_weights == "int8" and not packable(model.head):
+        raise ValueError("output_weights='int8': expected a linear head in float32, on a CPU with oneDNN, no autocast")
     if exit_rule is not None:
         if not isinstance(exit_rule, ExitRule):
             raise ValueError(f"exit_rule={exit_rule!r}: expected an ExitRule; parse_rule reads one from text")
@@ -152,6 +169,10 @@ def stream(
     ended = stop if callable(stop) else lambda written: written[-1] in stop
     sampling = sampling or Sampling()
     length = min(limit, max(map(len, prompts)) + max_new_tokens)
+    # The largest output of an int8 head is exact, and greedy texts need no other.
+    greedy = sampling.temperature == 0 and (exit_rule is None or exit_rule.needs != "logits")
+    if output_weights == "int8" or max_new_tokens >= PACKING_PAYS:
+        model = packed(model, int8_head=greedy or output_weights == "int8", outputs=vocab_size)
     decoder = Decoder(model, length, chunk, num_loops, exit_rule, cache_policy, cache_loops)
     generators = [torch.Generator().manual_seed((seed + 1_000_003 * row) % 2**63) for row in range(len(prompts))]
     rows = list(range(len(prompts)))

@@ -188,15 +188,15 @@ class CachedPass:
             if slots.numel() and id(slots) not in self.used:
                 name = f"core[{i}] ({type(self.cache.model.core[i]).__name__})"
                 raise ValueError(f"cache: {name} has a kv_shape but never called context.kv.write; its answer is wrong")
-        ran = torch.tensor([self.num_loops]) if loops_taken is None else loops_taken.amax(1)
-        for n in ran.unique().tolist():
-            rows = slice(None) if loops_taken is None else (ran == n).nonzero()[:, 0]
+        ran = None if loops_taken is None else loops_taken.amax(1)
+        for n in [self.num_loops] if ran is None else ran.unique().tolist():
+            rows = slice(None) if ran is None else (ran == n).nonzero()[:, 0]
             for section in ("core", "coda"):
                 policy = self.cache.policies[section]
-                written = {policy.slot(t, self.num_loops) for t in range(n)}
-                for slots in self.cache.slots[section]:
+                unwritten = set(range(policy.slots)) - {policy.slot(t, self.num_loops) for t in range(n)}
+                for slots in self.cache.slots[section] if unwritten else ():
                     last = slots[policy.slot(n - 1, self.num_loops)][:, rows, :, self.span]
-                    for empty in set(range(policy.slots)) - written:
+                    for empty in unwritten:
                         slots[empty][:, rows, :, self.span] = last
 
 

@@ -266,8 +266,8 @@ class LoopedModel(nn.Module):
         if cache is not None and cache.every_loop_logits and self.coda:
             chosen = every  # the keys of the coda after every loop belong into the cache
         wanted = sorted(set(chosen))
-        graphs = checked_graphs(self, inputs, graphs, cached=cache is not None)
-        run = Pass(self, inputs, attention_mask, positions, loops, cache, exit_rule, graphs)
+        matrices = checked_graphs(self, inputs, graphs, cached=cache is not None)
+        run = Pass(self, inputs, attention_mask, positions, loops, cache, exit_rule, matrices)
         state = run.initial if initial_state is None else checked_state(initial_state, run.initial)
         keep = every if loop_states else wanted
         window = min(loops, num_grad_loops or loops)
@@ -285,11 +285,12 @@ class LoopedModel(nn.Module):
         for n in wanted if found.num_loops in wanted else [*wanted, found.num_loops]:
             if n <= found.num_loops and n not in logits:
                 logits[n] = run.decode(found.states.get(n, found.state), n - 1, last)
+        read = [logits[n] for n in wanted if n in logits] or [logits[found.num_loops]]
         if isinstance(run.store, CachedPass):
             run.store.close(found.loops_taken)
         return LoopedOutput(
             logits=logits[found.num_loops],
-            loop_logits=torch.stack([logits[n] for n in wanted if n in logits] or [logits[found.num_loops]]),
+            loop_logits=read[0][None] if len(read) == 1 else torch.stack(read),
             state=found.state,
             num_loops=found.num_loops,
             loop_states=torch.stack(list(found.states.values())) if loop_states else None,

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,10 @@ class LoopedOutput:
     """Loops that each token took part in, with an exit rule."""
     ponder_cost: Float[Tensor, "batch seq"] | None = None
     """With halting="act", the ponder cost N + R of each token: its loops, and the remainder of the last."""
+
+
+# Without this, DistributedDataParallel with static_graph finds no tensor in the output and never reduces the gradients.
+pytree.register_dataclass(LoopedOutput)
 
 
 class Loop(NamedTuple):

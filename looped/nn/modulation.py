@@ -12,24 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from looped.config import ModelConfig
+from looped.nn.layer_names import ENCODING_WIDTH, LAYER_NAMES
 from looped.nn.positions import sinusoid
 from looped.nn.protocols import Modulation
 
-ENCODING_WIDTH = 256
 # t / num_loops is spread over 0 .. 1000, the range for which these sinusoids are customary in diffusion models.
 FRACTION_SCALE = 1000.0
-
-# The published code of the reasoning tasks orders the output of W as (s_a, s_m, g_a, g_m).
-SCALES_AND_GATES = ("attention_scale", "feedforward_scale", "attention_gate", "feedforward_gate")
-LAYER_NAMES: dict[str, tuple[str, ...]] = {
-    "none": (),
-    "additive": ("input_shift",),
-    "scale_gate": SCALES_AND_GATES,
-    "adaln_zero": (*SCALES_AND_GATES, "attention_shift", "feedforward_shift"),
-    "table": SCALES_AND_GATES,
-    "rezero": ("attention_gate", "feedforward_gate"),
-}
-"""The parts of a modulation that each core layer gets; `additive` acts on the first core layer alone."""
 
 
 class TimestepEncoding(nn.Module):
@@ -94,7 +82,7 @@ class TimestepNetwork(LayerModulation):
 
     def forward(self, num_loops: int, device: torch.device) -> Float[Tensor, "loops rows d_model"]:
         # float32 throughout: a sinusoid of a large index means nothing after rounding to bf16.
-        with torch.autocast(device.type, enabled=False):
+        with torch.autocast("cpu" if device.type == "meta" else device.type, enabled=False):
             encoded = self.encoding(num_loops, device).to(self.hidden.weight.dtype)
             embedded = self.embed(F.silu(self.hidden(encoded)))
             change = self.output(F.silu(embedded)).unflatten(-1, (len(self.offsets), -1))

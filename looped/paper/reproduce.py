@@ -13,7 +13,7 @@ from looped.costs.count import logits_in_training, training_flops
 from looped.launch.local import Work
 from looped.paper.tables import PaperTable, Words
 from looped.run_folder import MetricsRow, RunTable, TrainRow, read_rows, write_file
-from looped.training import LoopSchedule, train
+from looped.training.schedule import LoopSchedule
 
 
 def all_runs(table: PaperTable) -> dict[Words, tuple[int, ...]]:
@@ -71,6 +71,8 @@ def estimate(run: RunConfig) -> tuple[int, float]:
     Args:
         run: a configuration without sizes that are None.
     """
+    from looped.training.trainer import train
+
     seq = run.model.max_seq_len
     assert seq is not None
     config = run.train

@@ -18,6 +18,8 @@ RECIPES: dict[str, Callable[[], RunConfig]] = {
     "demo-looped-2": partial(reasoning.demo, "looped", 2),
     "demo-looped-4": partial(reasoning.demo, "looped", 4),
     "demo-timestep": partial(reasoning.demo, "timestep", 4),
+    "sudoku-4x4": reasoning.sudoku_4x4,
+    "p-hop": reasoning.p_hop,
     "sudoku": reasoning.sudoku,
     "sudoku-laptop": reasoning.sudoku_laptop,
     "sudoku-gate": partial(reasoning.halting, "gate"),

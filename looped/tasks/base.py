@@ -1,17 +1,18 @@
 """The base class of tasks: a distribution of problems, a solver that labels them, and an encoding for a model."""
 
+from __future__ import annotations
+
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
 
+from looped.lazy import torch
 from looped.tasks.faults import fault_of
 from looped.tasks.registry import TaskConfig
 
@@ -37,12 +38,12 @@ def split_of_hash(crc: int) -> Split:
 class Batch(NamedTuple):
     """Examples as input and target tensors of a model."""
 
-    inputs: Int[Tensor, "batch seq"] | Float[Tensor, "batch seq input"]
-    targets: Int[Tensor, "batch seq"] | Float[Tensor, "batch seq"]
+    inputs: Int[torch.Tensor, "batch seq"] | Float[torch.Tensor, "batch seq input"]
+    targets: Int[torch.Tensor, "batch seq"] | Float[torch.Tensor, "batch seq"]
     """Classes, or real numbers that the first output should equal."""
-    mask: Bool[Tensor, "batch seq"]
+    mask: Bool[torch.Tensor, "batch seq"]
     """True at supervised positions: their targets count in the loss and in scores."""
-    attention_mask: Bool[Tensor, "batch seq"]
+    attention_mask: Bool[torch.Tensor, "batch seq"]
     """True at real positions, False at padding."""
 
 
@@ -95,8 +96,11 @@ def common_start(one: str, other: str) -> int:
     return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), len(other))
 
 
-Predict = Callable[[Batch, Sequence[int]], Float[Tensor, "loops batch seq output"]]
-"""Function of a batch and ascending loop counts. It returns a model's logits after each of these, on the CPU."""
+@runtime_checkable
+class Predict(Protocol):
+    """Function of a batch and ascending loop counts. It returns a model's logits after each of these, on the CPU."""
+
+    def __call__(self, batch: Batch, loops: Sequence[int], /) -> Float[torch.Tensor, "loops batch seq output"]: ...
 
 
 class Task(ABC):
@@ -147,7 +151,7 @@ class Task(ABC):
     """Groups that are always evaluated on all their examples."""
     tokenizer: Tokenizer | None = None
     """The tokenizer, for tasks whose models continue text from a `prompt`."""
-    graphs: Mapping[str, Float[Tensor, "seq seq"]] = {}
+    graphs: Mapping[str, Float[torch.Tensor, "seq seq"]] = {}
     """Matrices of the structure that all problems share, by name, for `ModelConfig.graph_heads`. Row i holds the
     factors of the positions that position i sums."""
     spec: TaskSpec
@@ -177,7 +181,7 @@ class Task(ABC):
         """
 
     @classmethod
-    def load(cls, config: Any, folder: Path) -> "Task":
+    def load(cls, config: Any, folder: Path) -> Task:
         """A task that answers: everything works except `sample`, `available` and `sources`, which need the data.
 
         Args:
@@ -217,7 +221,9 @@ class Task(ABC):
         """Number of different problems in a split and group; None if there is no limit."""
         return None
 
-    def score(self, batch: Batch, logits: Float[Tensor, "batch seq output"]) -> dict[str, Float[Tensor, " batch"]]:
+    def score(
+        self, batch: Batch, logits: Float[torch.Tensor, "batch seq output"]
+    ) -> dict[str, Float[torch.Tensor, " batch"]]:
         """Score each example: a tensor of shape (batch,) for each metric, with values in [0, 1] unless they are errors.
 
         The main metric is `self.metric`. It is a key of this result, or `reported` derives it from the means. For
@@ -237,7 +243,7 @@ class Task(ABC):
             "token_accuracy": _mean(right.float(), batch.mask),
         }
 
-    def weights(self, batch: Batch) -> Float[Tensor, " batch"]:
+    def weights(self, batch: Batch) -> Float[torch.Tensor, " batch"]:
         """Weight of each example in a mean, of shape (batch,) and type float64. By default all weights are 1."""
         return torch.ones(len(batch.inputs), dtype=torch.double, device=batch.inputs.device)
 
@@ -260,7 +266,7 @@ class Task(ABC):
         """
         return {}
 
-    def answer(self, problem: Any, logits: Float[Tensor, "seq output"]) -> dict[str, Any]:
+    def answer(self, problem: Any, logits: Float[torch.Tensor, "seq output"]) -> dict[str, Any]:
         """The model's answer to a problem, as plain values with the keys answer, valid and confidence.
 
         `valid` says whether the answer obeys the rules of the task, or is None if the task has no rules. `confidence`
@@ -298,7 +304,7 @@ class Task(ABC):
         """
         raise ValueError(f"the task {self.name} continues no text (its class has no method `prompt`)")
 
-    def describe(self, problem: Any, logits: Float[Tensor, "seq output"] | None = None) -> str:
+    def describe(self, problem: Any, logits: Float[torch.Tensor, "seq output"] | None = None) -> str:
         """Input, answer and (if logits are given) prediction, as text to print."""
         text = self.to_text(problem)
         lines = [f"{self.title.lower()}: {text['input']}", f"answer: {text['expected'] or 'unknown'}"]
@@ -308,7 +314,7 @@ class Task(ABC):
             lines.append(f"prediction: {answer['answer']}{confidence}")
         return "\n".join(lines)
 
-    def visualise(self, problem: Any, logits: Float[Tensor, "loops seq output"]) -> dict[str, Any]:
+    def visualise(self, problem: Any, logits: Float[torch.Tensor, "loops seq output"]) -> dict[str, Any]:
         """The model's answer after each loop, as plain values for the report (see docs/design.md).
 
         By default the classes at supervised positions are shown as slots, and real values as points.
@@ -343,8 +349,8 @@ class Task(ABC):
         return str(output)
 
     def _predicted_words(
-        self, problem: Any, logits: Float[Tensor, "seq output"]
-    ) -> tuple[list[str], Float[Tensor, " masked"] | None]:
+        self, problem: Any, logits: Float[torch.Tensor, "seq output"]
+    ) -> tuple[list[str], Float[torch.Tensor, " masked"] | None]:
         """The answer at each supervised position, and for classes its probability."""
         batch = self.encode([problem])
         masked = logits.double().cpu()[: batch.mask.shape[1]][batch.mask[0]]
@@ -375,11 +381,13 @@ class Task(ABC):
         return np.random.default_rng([seed, SPLITS.index(split), step, zlib.crc32((group or "").encode())])
 
 
-def means(scores: Mapping[str, Tensor]) -> dict[str, float]:
+def means(scores: Mapping[str, torch.Tensor]) -> dict[str, float]:
     """The mean of each metric over a batch."""
     return {name: values.double().mean().item() for name, values in scores.items()}
 
 
-def _mean(values: Float[Tensor, "batch seq"], mask: Bool[Tensor, "batch seq"]) -> Float[Tensor, " batch"]:
+def _mean(
+    values: Float[torch.Tensor, "batch seq"], mask: Bool[torch.Tensor, "batch seq"]
+) -> Float[torch.Tensor, " batch"]:
     """The mean over the supervised positions of each example."""
     return (values * mask).sum(1) / mask.sum(1).clamp(min=1)

@@ -1,9 +1,10 @@
 """Checks of the batches of tasks, which find mistakes in one's own tasks above all."""
 
+from __future__ import annotations
+
 from typing import Any
 
-import torch
-from torch import Tensor
+from looped.lazy import torch
 
 
 def fault_of(batch: Any, kind: type, spec: Any, size: int) -> str:
@@ -15,7 +16,7 @@ def fault_of(batch: Any, kind: type, spec: Any, size: int) -> str:
         spec: the task's `TaskSpec`.
         size: number of problems.
     """
-    if not isinstance(batch, kind) or not all(isinstance(tensor, Tensor) for tensor in batch):
+    if not isinstance(batch, kind) or not all(isinstance(tensor, torch.Tensor) for tensor in batch):
         return f"{type(batch).__name__}; expected a Batch of four tensors"
     vectors, (inputs, targets, mask, real) = spec.inputs == "vectors", batch
     wanted = f"({size}, at most {spec.max_seq_len}{f', {spec.input_dim}' if vectors else ''})"

@@ -8,9 +8,8 @@ import pkgutil
 import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from looped.strict import Named, frozen, nearest
 
@@ -44,7 +43,7 @@ class UnknownTaskError(KeyError, ValueError):
 
 
 class TaskRegistry(Mapping[str, "type[Task]"]):
-    """All tasks by name. The module of a task is imported when the task is first used."""
+    """All tasks by name. The module `task` of a task's folder is imported when the task is first used."""
 
     def __init__(self) -> None:
         self._classes: dict[str, type[Task]] = {}
@@ -57,7 +56,7 @@ class TaskRegistry(Mapping[str, "type[Task]"]):
         """
         if name not in self._classes:
             if name in _folders():
-                importlib.import_module(f"{__package__}.{name}")
+                importlib.import_module(f"{__package__}.{name}.task")
             elif name in _installed():
                 _installed()[name].load()
         if name not in self._classes:
@@ -129,5 +128,8 @@ def _folders() -> tuple[str, ...]:
 
 
 @cache
-def _installed() -> dict[str, EntryPoint]:
+def _installed() -> dict[str, Any]:
+    """The entry points of installed packages, by the name of the task."""
+    from importlib.metadata import entry_points  # takes 10 ms
+
     return {entry.name: entry for entry in entry_points(group=GROUP)}

@@ -1,5 +1,7 @@
 """The base of tasks with symbols as input and output. A vocabulary, a sampler and a solver are enough."""
 
+from __future__ import annotations
+
 import hashlib
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
@@ -7,10 +9,9 @@ from reprlib import repr as shown  # cuts what is long
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
-import torch
 from jaxtyping import Float
-from torch import Tensor
 
+from looped.lazy import torch
 from looped.strict import check, frozen
 from looped.tasks.base import Batch, Split, Task, TaskSpec, split_of
 from looped.tasks.registry import TaskConfig
@@ -150,7 +151,7 @@ class SequenceTask(Task):
     def word(self, output: int) -> str:
         return self.vocabulary[output] if output < len(self.symbols) else END
 
-    def answer(self, problem: Example, logits: Float[Tensor, "seq output"]) -> dict[str, Any]:
+    def answer(self, problem: Example, logits: Float[torch.Tensor, "seq output"]) -> dict[str, Any]:
         """The symbols before the first end. The confidence is the joint probability of all slots."""
         words, confidence = self._predicted_words(problem, logits)
         assert confidence is not None

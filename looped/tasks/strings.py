@@ -1,5 +1,7 @@
 """The base of edit distance and longest common subsequence: drawing, encoding and reading pairs of strings."""
 
+from __future__ import annotations
+
 import itertools
 import re
 from abc import abstractmethod
@@ -10,13 +12,12 @@ from reprlib import repr as shown  # cuts what is long
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import torch
 from jaxtyping import Float, Int
-from torch import Tensor
 
-from looped.strict import check, frozen
+from looped.lazy import torch
 from looped.tasks.base import BUCKETS, Batch, Split, Task, TaskSpec, split_of
 from looped.tasks.registry import TaskConfig
+from looped.tasks.string_config import StringConfig
 
 PAD, SEPARATOR, END = 0, 1, 2  # END is <eos>, in the published versions only
 CHUNK = 4096  # pairs processed at once; limits the memory
@@ -54,31 +55,6 @@ def corrected_tokens(num_answers: int) -> Tokens:
     return Tokens(
         bar=2, letter_a=3, first_answer=0, num_answers=num_answers, vocab_size=29, output_size=num_answers, extra=2
     )
-
-
-@frozen
-class StringConfig(TaskConfig):
-    """The settings of tasks on two strings."""
-
-    length: int = 60
-    """Length n of the first string in training. The second string has n-3 .. n+2 letters."""
-    eval_lengths: tuple[int, ...] = ()
-    """Further lengths for evaluation."""
-    min_letters: int = 3
-    max_letters: int = 26
-    """Each pair has its own alphabet of min_letters .. max_letters letters."""
-    letter_pool: int = 26
-    """Number of letters, from a on, from which those alphabets are drawn."""
-    version: Literal["corrected", "published"] = "corrected"
-    """published follows the public code: the end token after the answer is scored too."""
-
-    def __post_init__(self) -> None:
-        for n in (self.length, *self.eval_lengths):
-            check(4 <= n <= 1000, "length", n, "4 to 1000")
-        low, high, pool = self.min_letters, self.max_letters, self.letter_pool
-        check(1 <= pool <= 26, "letter_pool", pool, "1 to 26")
-        check(1 <= low <= pool, "min_letters", low, f"1 to letter_pool={pool}")
-        check(low <= high <= pool, "max_letters", high, "min_letters to letter_pool")
 
 
 class StringTask(Task):
@@ -240,7 +216,9 @@ class StringTask(Task):
                 targets[row, at + 1], mask[row, at + 1] = END, True
         return Batch(*map(torch.from_numpy, (inputs, targets, mask, inputs != PAD)))
 
-    def score(self, batch: Batch, logits: Float[Tensor, "batch seq output"]) -> dict[str, Float[Tensor, " batch"]]:
+    def score(
+        self, batch: Batch, logits: Float[torch.Tensor, "batch seq output"]
+    ) -> dict[str, Float[torch.Tensor, " batch"]]:
         """accuracy: the answer is exact. Published versions also have published_accuracy: <eos> must be exact too."""
         right = logits.argmax(-1) == batch.targets
         at = batch.mask.int().argmax(1, keepdim=True)  # the first supervised position
@@ -249,12 +227,14 @@ class StringTask(Task):
             scores["published_accuracy"] = (right | ~batch.mask).all(1).float()
         return scores
 
-    def _probabilities(self, pair: Pair, logits: Float[Tensor, "*loops seq output"]) -> Float[Tensor, "*loops answers"]:
+    def _probabilities(
+        self, pair: Pair, logits: Float[torch.Tensor, "*loops seq output"]
+    ) -> Float[torch.Tensor, "*loops answers"]:
         at = int(self.encode([pair]).mask[0].int().argmax())
         start = self.tokens.first_answer
         return logits[..., at, start : start + self.tokens.num_answers].double().softmax(-1).cpu()
 
-    def answer(self, problem: Pair, logits: Float[Tensor, "seq output"]) -> dict[str, Any]:
+    def answer(self, problem: Pair, logits: Float[torch.Tensor, "seq output"]) -> dict[str, Any]:
         """The most probable number and its probability among all numbers."""
         confidence, answer = self._probabilities(problem, logits).max(-1)
         return {"answer": int(answer), "valid": None, "confidence": float(confidence)}
@@ -263,7 +243,7 @@ class StringTask(Task):
         expected = "" if problem.answer is None else str(problem.answer)
         return {"input": f"{problem.first} {problem.second}", "expected": expected}
 
-    def describe(self, problem: Pair, logits: Float[Tensor, "seq output"] | None = None) -> str:
+    def describe(self, problem: Pair, logits: Float[torch.Tensor, "seq output"] | None = None) -> str:
         lines = [
             f"{self.title.lower()}: {problem.first} | {problem.second}",
             f"answer: {'unknown' if problem.answer is None else problem.answer}",
@@ -273,7 +253,7 @@ class StringTask(Task):
             lines.append(f"prediction: {answer['answer']} ({answer['confidence']:.0%})")
         return "\n".join(lines)
 
-    def visualise(self, problem: Pair, logits: Float[Tensor, "loops seq output"]) -> dict[str, Any]:
+    def visualise(self, problem: Pair, logits: Float[torch.Tensor, "loops seq output"]) -> dict[str, Any]:
         probabilities = self._probabilities(problem, logits)
         shown = probabilities.amax(0).topk(min(SHOWN, probabilities.shape[1])).indices.sort().values.tolist()
         return {

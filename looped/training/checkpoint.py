@@ -6,7 +6,6 @@ when a run continues. None of them contains code.
 
 import json
 import math
-import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -16,15 +15,15 @@ from typing import Literal
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file, save_model
 from torch import Tensor, nn
-from torch.optim import AdamW, Muon, Optimizer
+from torch.optim import Optimizer
 
 from looped.config import RunConfig, Start
 from looped.files import new_folder, read_object, sha256, temporary_name
 from looped.models.transformer import LoopedTransformer
 from looped.models.weights import WEIGHTS, load_weights
-from looped.run_folder import CHECKPOINTS, Best, Summary, read_config, read_file
+from looped.run_folder import CHECKPOINTS, Best, Summary, read_config, read_file, saved_steps
 from looped.strict import check, from_dict, to_dict
-from looped.training.optim import WeightAverage
+from looped.training.optim import AdamW, Muon, WeightAverage
 
 AVERAGE, MOMENTS, PROGRESS = "average.safetensors", "optimizer.safetensors", "progress.json"
 KEYS = {AdamW: ("exp_avg", "exp_avg_sq", "step"), Muon: ("momentum_buffer",)}
@@ -93,12 +92,6 @@ def prune(folder: Path, keep_last: int, best: int | None) -> None:
             removed = temporary_name(_path(folder, step))
             _path(folder, step).rename(removed)  # a checkpoint is never half removed
             shutil.rmtree(removed)
-
-
-def saved_steps(folder: Path) -> list[int]:
-    """The steps of the checkpoints in a run folder, ascending."""
-    matches = (re.fullmatch(r"step_(\d+)", path.name) for path in (folder / CHECKPOINTS).glob("step_*"))
-    return sorted(int(match[1]) for match in matches if match)
 
 
 def load(

@@ -1,15 +1,58 @@
-"""Lightning Fabric with the devices, precision and distribution of a run."""
+"""The devices, precision and distribution of a run: one device, or several through Lightning Fabric."""
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning_fabric import Fabric
-from lightning_fabric.plugins import MixedPrecision, Precision
-from lightning_fabric.strategies.ddp import DDPStrategy
+from torch import Tensor, nn
 
-from looped.config import RunConfig
+from looped.config import RunConfig, TrainConfig
 from looped.training.devices import computes_in_bf16, find_device
 
 
-def make_fabric(run: RunConfig) -> Fabric:
+class OneDevice:
+    """A training in one process. It has the part of Fabric's interface that a training needs.
+
+    Fabric is imported for several devices only, because it loads torch's compiler. This takes about 80 MB, and as much
+    time as torch itself.
+    """
+
+    is_global_zero, world_size, global_rank = True, 1, 0
+
+    def __init__(self, device: torch.device, *, bf16: bool) -> None:
+        self.device, self.bf16 = device, bf16
+
+    def launch(self) -> None:
+        """There are no other processes."""
+
+    def setup_module(self, module: nn.Module) -> nn.Module:
+        return module.to(self.device)
+
+    def autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
+
+    def no_backward_sync(self, module: nn.Module, enabled: bool = True) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def backward(self, loss: Tensor) -> None:
+        loss.backward()
+
+    def all_reduce(self, values: Tensor, reduce_op: str) -> Tensor:
+        return values
+
+    def broadcast(self, value: Any) -> Any:
+        return value
+
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+    Devices = Fabric | OneDevice
+else:
+    Devices = Any
+
+
+def make_fabric(run: RunConfig) -> Devices:
     """The devices and the precision of the configuration.
 
     Raises:
@@ -20,12 +63,22 @@ def make_fabric(run: RunConfig) -> Fabric:
     count = {"cuda": torch.cuda.device_count(), "mps": 1, "cpu": config.devices}[device]
     if config.devices > count:
         raise ValueError(f"train.devices={config.devices}: this machine has {count} {device} devices")
-    bf16 = config.precision == "bf16" or (config.precision == "auto" and computes_in_bf16(device))
-    # The prelude has no gradient if the gradient window begins later and there is no input injection.
-    strategy = DDPStrategy(find_unused_parameters=run.schedule.num_grad_loops is not None)
+    bf16 = trains_in_bf16(config, device)
+    if config.devices == 1:
+        return OneDevice(torch.device("cpu") if device == "cpu" else torch.device(device, 0), bf16=bf16)
+    from lightning_fabric import Fabric
+    from lightning_fabric.plugins import MixedPrecision, Precision
+    from lightning_fabric.strategies.ddp import DDPStrategy
+
     return Fabric(
         accelerator=device,
         devices=config.devices,
-        strategy="auto" if config.devices == 1 else strategy,
+        # The prelude has no gradient if the gradient window begins later and there is no input injection.
+        strategy=DDPStrategy(find_unused_parameters=run.schedule.num_grad_loops is not None),
         plugins=MixedPrecision("bf16-mixed", device) if bf16 else Precision(),  # precision= would print a message
     )
+
+
+def trains_in_bf16(config: TrainConfig, device: str) -> bool:
+    """Whether a training on this kind of device computes in bf16, with weights in float32."""
+    return config.precision == "bf16" or (config.precision == "auto" and computes_in_bf16(device))

@@ -1,7 +1,9 @@
 """The optimiser and the moving average of the weights."""
 
+import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +11,15 @@ from torch import Tensor, nn
 from looped.config import OptimConfig
 
 LAYERS = ("prelude.", "core.", "coda.")
+
+
+def _without_compiler(kind: type[torch.optim.Optimizer]) -> Any:
+    """The optimiser, but two methods do not load torch's compiler (100 MB), which they do to stay out of its way."""
+    methods = {name: inspect.unwrap(getattr(kind, name)) for name in ("add_param_group", "step")}
+    return type(kind.__name__, (kind,), methods | {"step": torch.no_grad()(methods["step"])})
+
+
+AdamW, Muon = _without_compiler(torch.optim.AdamW), _without_compiler(torch.optim.Muon)
 
 
 def make_optimizers(model: nn.Module, config: OptimConfig) -> list[torch.optim.Optimizer]:
@@ -27,11 +38,11 @@ def make_optimizers(model: nn.Module, config: OptimConfig) -> list[torch.optim.O
             (decayed if chosen else plain).append(parameter)
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
     groups = [group for group in groups if group["params"]]
-    adamw = torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)
+    adamw = AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)
     if not orthogonalised:
         return [adamw]
     rate, decay = config.learning_rate, config.weight_decay
-    return [adamw, torch.optim.Muon(orthogonalised, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw")]
+    return [adamw, Muon(orthogonalised, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw")]
 
 
 class WeightAverage:

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from looped.config import RunConfig, TrainConfig
@@ -15,7 +14,13 @@ from looped.models.exit_rules import learned_rule
 from looped.models.transformer import LoopedTransformer
 from looped.tasks.base import Batch, Task, means
 from looped.training.errors import NonFiniteError, UpdateError
+from looped.training.fabric import Devices
 from looped.training.halting_loss import divergence_from_geometric, exit_distribution, losses
+
+IGNORED = -100
+"""The class of targets that do not count, cross-entropy's default."""
+Positions = Int[Tensor, " masked"] | slice
+"""Positions in a flattened batch."""
 
 
 class ModelWithLoss(nn.Module):
@@ -25,18 +30,22 @@ class ModelWithLoss(nn.Module):
         super().__init__()
         self.model, self.config = model, config
 
-    def forward(self, batch: Batch, padded: bool, num_loops: int, num_grad_loops: int) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, batch: Batch, padded: bool, num_loops: int, num_grad_loops: int, positions: Positions | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Sums over the masked positions of a batch.
 
         Args:
             padded: whether the batch has padding.
+            positions: see `masked_sums`; None finds them in the mask, for which the host waits.
 
         Returns:
             The loss (a scalar), and a vector: the number of right answers and, with loss=halting, the loops taken.
         """
         loop_logits = self.config.loss
+        positions = masked_positions(batch.mask) if positions is None else positions
         if loop_logits == "halting":
-            return self.halting_sums(batch, padded, num_loops)
+            return self.halting_sums(batch, positions, padded, num_loops)
         if loop_logits == "window":
             loop_logits = tuple(range(num_loops - (self.config.loss_window or 0) + 1, num_loops + 1))
         output = self.model(
@@ -47,43 +56,48 @@ class ModelWithLoss(nn.Module):
             loop_logits=loop_logits,
             recompute=self.config.recompute,
         )
-        loss, right = masked_sums(output.loop_logits, batch.targets, batch.mask)
+        loss, right = masked_sums(output.loop_logits, batch.targets, positions)
         return loss, right[None]
 
-    def halting_sums(self, batch: Batch, padded: bool, num_loops: int) -> tuple[Tensor, Tensor]:
+    def halting_sums(self, batch: Batch, positions: Positions, padded: bool, num_loops: int) -> tuple[Tensor, Tensor]:
         """The same sums for loss=halting."""
-        gate, mask = self.model.config.halting == "gate", batch.mask
+        gate = self.model.config.halting == "gate"
         attention_mask = batch.attention_mask if padded else None
         options: dict[str, Any] = {"loop_logits": "all", "loop_states": True, "recompute": self.config.recompute}
         output = self.model(
             batch.inputs, attention_mask=attention_mask, num_loops=num_loops, **(options if gate else {})
         )
-        targets = batch.targets[mask]
+        targets, logits = batch.targets.flatten()[positions], output.logits.flatten(0, 1)[positions]
         if gate:
             assert output.loop_states is not None
-            p = exit_distribution(self.model.halting_probability(output.loop_states, attention_mask)[:, mask].float())
-            loss = (p * losses(output.loop_logits[:, mask], targets)).sum(0)
+            halts = self.model.halting_probability(output.loop_states, attention_mask).flatten(1)[:, positions]
+            p = exit_distribution(halts.float())
+            loss = (p * losses(output.loop_logits.flatten(1, 2)[:, positions], targets)).sum(0)
             price = divergence_from_geometric(p, self.config.ponder_prior)
             loops = (p * torch.arange(1, num_loops + 1, device=p.device)[:, None]).sum(0)
         else:
             assert output.loops_taken is not None
             assert output.ponder_cost is not None
-            loss = losses(output.logits[mask][None], targets)[0]
-            price, loops = output.ponder_cost[mask], output.loops_taken[mask]
-        right = (output.logits[mask].argmax(-1) == targets).sum()
+            loss = losses(logits[None], targets)[0]
+            price, loops = output.ponder_cost.flatten()[positions], output.loops_taken.flatten()[positions]
+        right = (logits.argmax(-1) == targets).sum()
         return (loss + self.config.ponder_cost * price).sum(), torch.stack([right, loops.sum()])
 
 
 def masked_sums(
     loop_logits: Float[Tensor, "loops batch seq output"],
     targets: Int[Tensor, "batch seq"] | Float[Tensor, "batch seq"],
-    mask: Bool[Tensor, "batch seq"],
+    positions: Positions,
 ) -> tuple[Float[Tensor, ""], Int[Tensor, ""]]:
     """Sums over the masked positions: the loss, as a mean over loops, and the number of right answers in the last loop.
 
     The loss is the cross-entropy in nats. For real targets it is the squared error, and no answer counts as right.
+
+    Args:
+        positions: those of the masked positions in the flattened batch, see `masked_positions`. A mask itself would
+            have to be read by the host. Among other positions those with the class IGNORED do not count.
     """
-    logits, labels = loop_logits[:, mask].float(), targets[mask]
+    logits, labels = loop_logits.flatten(1, 2)[:, positions].float(), targets.flatten()[positions]
     if labels.is_floating_point():
         return ((logits[..., 0] - labels) ** 2).sum() / len(logits), labels.new_zeros((), dtype=torch.long)
     loss = F.cross_entropy(logits.flatten(0, 1), labels.repeat(len(logits)), reduction="sum") / len(logits)
@@ -91,7 +105,7 @@ def masked_sums(
 
 
 def train_step(
-    fabric: Fabric,
+    fabric: Devices,
     scored: nn.Module,
     optimizers: Sequence[torch.optim.Optimizer],
     batch: Batch,
@@ -99,9 +113,7 @@ def train_step(
     step: int,
     loops: tuple[int, int],
 ) -> dict[str, float]:
-    """One step on a whole batch (on cpu), in `accumulation` parts on each device.
-
-    The loss is the mean over the masked positions of the whole batch, however the batch is divided.
+    """One step on a whole batch (on cpu), in `accumulation` parts on each device; waits for the device.
 
     Args:
         scored: a `ModelWithLoss`, set up by `fabric`.
@@ -109,57 +121,100 @@ def train_step(
         loops: (num_loops, num_grad_loops).
 
     Returns:
-        Values by name. loss. grad_norm: norm of the gradient before clipping. accuracy, only for classes: share of the
-        masked positions with the right answer. mean_loops, only with loss=halting: mean loops at a masked position,
-        taken (act) or expected (gate).
+        Values by name, see `named`.
 
     Raises:
         NonFiniteError: the loss or gradient is not finite; the weights are unchanged.
         UpdateError: the optimiser failed; the weights must not be saved.
     """
+    norm, loss, *others = gradients(fabric, scored, batch, run, loops).tolist()
+    if not (isfinite(loss) and isfinite(norm)):
+        raise non_finite(fabric, scored, batch, run, step, loops, loss, norm)
+    update(optimizers, step)
+    return named([norm, loss, *others], batch)
+
+
+def gradients(fabric: Devices, scored: nn.Module, batch: Batch, run: RunConfig, loops: tuple[int, int]) -> Tensor:
+    """Compute the gradients of a whole batch and clip them; arguments as in `train_step`.
+
+    The loss is the mean over the masked positions of the whole batch, however the batch is divided. The host does not
+    wait for a GPU.
+
+    Returns:
+        The values (3 or 4) that `named` names, on the device.
+    """
     count = max(1, int(batch.mask.sum()))
     padded = not batch.attention_mask.all()
     scored.zero_grad()
-    learned_halting = run.train.loss == "halting"
-    sums = torch.zeros(3 if learned_halting else 2, device=fabric.device)
-    parts = run.train.accumulation * fabric.world_size
-    mine = split(batch, parts)[fabric.global_rank :: fabric.world_size]
+    sums = torch.zeros(3 if run.train.loss == "halting" else 2, device=fabric.device)
+    mine = split(batch, run.train.accumulation * fabric.world_size)[fabric.global_rank :: fabric.world_size]
     for number, part in enumerate(mine, 1):
         last = number == len(mine)
+        positions = to_device(masked_positions(part.mask), fabric.device)
         with fabric.no_backward_sync(scored, enabled=not last):  # pyright: ignore[reportArgumentType]: a private type
-            loss, others = scored(to_device(part, fabric.device), padded, *loops)
+            with fabric.autocast():
+                loss, others = scored(batch_to_device(part, fabric.device), padded, *loops, positions)
             fabric.backward(loss / count * fabric.world_size)  # gradients are averaged over the devices
         sums += torch.cat([loss.detach()[None], others.detach()])
-    clip = run.optim.clip_norm or float("inf")
-    grad_norm = nn.utils.clip_grad_norm_(scored.parameters(), clip)
     total = fabric.all_reduce(sums, reduce_op="sum")
     assert isinstance(total, Tensor)
-    norm, loss, accuracy, *mean_loops = torch.stack([grad_norm, *(total / count)]).tolist()
-    if not (isfinite(loss) and isfinite(norm)):
-        scored.zero_grad()
-        assert isinstance(scored.module, ModelWithLoss)
-        reason = first_non_finite(fabric, scored.module.model, batch, parts, loops[0])
-        reason = reason or f"all states are finite, but the loss is {loss} and the norm of its gradient {norm}"
-        raise NonFiniteError(f"step {step + 1}: {reason}; stopped with the weights of step {step}")
+    return torch.stack([clip(scored, run), *(total / count)])
+
+
+def clip(scored: nn.Module, run: RunConfig) -> Tensor:
+    """Clip the gradients. Returns their norm before that."""
+    return nn.utils.clip_grad_norm_(scored.parameters(), run.optim.clip_norm or float("inf"))
+
+
+def update(optimizers: Sequence[torch.optim.Optimizer], step: int) -> None:
+    """The optimisers' steps. Raises UpdateError if one fails."""
     try:
         for optimizer in optimizers:
             optimizer.step()
     except Exception as error:
         raise UpdateError(f"step {step + 1}: the optimiser failed ({error})") from error
-    values = {"loss": loss, "accuracy": accuracy, "grad_norm": norm}
-    if learned_halting:
-        values["mean_loops"] = mean_loops[0]
+
+
+def named(values: list[float], batch: Batch) -> dict[str, float]:
+    """The values of a step by name.
+
+    loss. grad_norm: norm of the gradient before clipping. accuracy, only for classes: share of the masked positions
+    with the right answer. mean_loops, only with loss=halting: mean loops at a masked position, taken (act) or expected
+    (gate).
+    """
+    norm, loss, accuracy, *mean_loops = values
+    result = {"loss": loss, "accuracy": accuracy, "grad_norm": norm}
+    if mean_loops:
+        result["mean_loops"] = mean_loops[0]
     if batch.targets.is_floating_point():
-        del values["accuracy"]
-    return values
+        del result["accuracy"]
+    return result
+
+
+def non_finite(
+    fabric: Devices,
+    scored: nn.Module,
+    batch: Batch,
+    run: RunConfig,
+    step: int,
+    loops: tuple[int, int],
+    loss: float,
+    norm: float,
+) -> NonFiniteError:
+    """The error of a step whose loss or gradient is not finite. The weights must be those before the step."""
+    scored.zero_grad()
+    inner: Any = getattr(scored, "module", scored)  # Fabric wraps it
+    reason = first_non_finite(fabric, inner.model, batch, run.train.accumulation * fabric.world_size, loops[0])
+    reason = reason or f"all states are finite, but the loss is {loss} and the norm of its gradient {norm}"
+    return NonFiniteError(f"step {step + 1}: {reason}; stopped with the weights of step {step}")
 
 
 @torch.no_grad()
-def first_non_finite(fabric: Fabric, model: LoopedTransformer, batch: Batch, parts: int, num_loops: int) -> str:
+def first_non_finite(fabric: Devices, model: LoopedTransformer, batch: Batch, parts: int, num_loops: int) -> str:
     """A sentence that names the first loop (from 1) after which a state is not finite; '' if all are finite."""
     first = num_loops + 1
     for part in split(batch, parts):
-        part = to_device(part, fabric.device)
+        part = batch_to_device(part, fabric.device)
         with fabric.autocast():
             states = model(
                 part.inputs, attention_mask=part.attention_mask, num_loops=num_loops, loop_states=True
@@ -172,7 +227,7 @@ def first_non_finite(fabric: Fabric, model: LoopedTransformer, batch: Batch, par
 
 @torch.no_grad()
 def validate(
-    fabric: Fabric, model: LoopedTransformer, task: Task, batch: Batch, num_loops: int, part_size: int
+    fabric: Devices, model: LoopedTransformer, task: Task, batch: Batch, num_loops: int, part_size: int
 ) -> dict[str, float]:
     """The scores that the task reports for a batch (on cpu), computed `part_size` examples at a time."""
     parts: list[dict[str, Tensor]] = []
@@ -180,7 +235,7 @@ def validate(
     for start in range(0, len(batch.inputs), part_size):
         # All parts have one size, because compiled code is specialised to it. The last part is filled from the front.
         rows = torch.arange(start, start + part_size) % len(batch.inputs)
-        part = to_device(Batch(*(tensor[rows] for tensor in batch)), fabric.device)
+        part = batch_to_device(Batch(*(tensor[rows] for tensor in batch)), fabric.device)
         with fabric.autocast():
             attention_mask = part.attention_mask if padded else None
             output = model(
@@ -197,5 +252,16 @@ def split(batch: Batch, parts: int) -> list[Batch]:
     return [Batch(*tensors) for tensors in zip(*(tensor.chunk(parts) for tensor in batch), strict=True)]
 
 
-def to_device(batch: Batch, device: torch.device) -> Batch:
-    return Batch(*(tensor.to(device, non_blocking=True) for tensor in batch))
+def masked_positions(mask: Bool[Tensor, "batch seq"]) -> Int[Tensor, " masked"]:
+    """The positions in the flattened batch where the mask is True."""
+    return mask.flatten().nonzero()[:, 0]
+
+
+def batch_to_device(batch: Batch, device: torch.device) -> Batch:
+    return Batch(*(to_device(tensor, device) for tensor in batch))
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor (on cpu) on a device. The host does not wait for a GPU, which reads from pinned memory."""
+    pinned = device.type == "cuda" and type(tensor) is Tensor  # not a fake tensor
+    return (tensor.pin_memory() if pinned else tensor).to(device, non_blocking=True)

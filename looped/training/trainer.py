@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning_fabric import Fabric
 
 from looped.config import STEPS, RunConfig, check_fits
 from looped.costs.count import (
@@ -19,12 +18,11 @@ from looped.costs.count import (
     parameters,
     training_flops,
 )
-from looped.costs.memory import check_memory
+from looped.costs.memory import LESS, check_memory
 from looped.locks import locked
 from looped.models.gradient import without_gradient
 from looped.models.graphs import share_graphs
 from looped.models.transformer import LoopedTransformer
-from looped.nn.native.block import LARGEST
 from looped.run_data import check_data, check_tokenizer, write_data
 from looped.run_folder import (
     CHECKPOINTS,
@@ -44,18 +42,25 @@ from looped.tasks.faults import check_splits
 from looped.training import checkpoint
 from looped.training.batches import Arrays, prepared_batches
 from looped.training.checkpoint import Progress
-from looped.training.devices import Interrupt, matmul_peak, peak_memory, should_compile
-from looped.training.errors import TrainingError, UpdateError, lacks_memory
-from looped.training.fabric import make_fabric
+from looped.training.devices import (
+    Interrupt,
+    fast_products,
+    keep_freed_memory,
+    matmul_peak,
+    peak_memory,
+    should_compile,
+    uses_native,
+)
+from looped.training.errors import NonFiniteError, TrainingError, UpdateError, lacks_memory
+from looped.training.fabric import Devices, make_fabric, trains_in_bf16
 from looped.training.logger import Display, Meter, Metrics, environment
 from looped.training.optim import WeightAverage, make_optimizers
+from looped.training.queue import Queue, queues
 from looped.training.schedule import LoopSchedule, learning_rate_at
 from looped.training.step import ModelWithLoss, train_step, validate
 
-LESS_MEMORY = (
-    "raise train.accumulation, set train.recompute=loop, or lower train.batch_size, train.eval_examples, "
-    "train.workers, the loops or the model's sizes"
-)
+READ_EVERY = 1.0
+"""Seconds after which the values of queued steps are read, at the latest."""
 
 
 def train(run: RunConfig, folder: Path, *, resume: bool = False) -> dict[str, Any]:
@@ -90,14 +95,15 @@ def train(run: RunConfig, folder: Path, *, resume: bool = False) -> dict[str, An
                 return asdict(summary)
         fabric.launch()
         try:
-            with Interrupt() as interrupt:
+            keep_freed_memory()
+            with Interrupt() as interrupt, fast_products(fabric.device):
                 return Trainer(run, folder, fabric).run_to_end(interrupt)
         except (MemoryError, RuntimeError) as error:
             known = isinstance(error, TrainingError)
             if not known and not lacks_memory(error):
                 raise
             reason = str(error) if known else f"too little memory ({error})"
-            reason += f"; {LESS_MEMORY}" if lacks_memory(error) else ""
+            reason += f"; {LESS['activations']}" if lacks_memory(error) else ""
             saved = checkpoint.saved_steps(folder)
             kept = f"continue from step {saved[-1]} with --resume" if saved else "there is no checkpoint yet"
             raise TrainingError(f"{reason}; {kept}") from (error.__cause__ if known else error)
@@ -106,12 +112,11 @@ def train(run: RunConfig, folder: Path, *, resume: bool = False) -> dict[str, An
 class Trainer:
     """One run in memory. It starts from the last checkpoint in its folder, if there is one."""
 
-    def __init__(self, run: RunConfig, folder: Path, fabric: Fabric) -> None:
+    def __init__(self, run: RunConfig, folder: Path, fabric: Devices) -> None:
         self.run, self.folder, self.fabric = run, folder, fabric
         self.task = TASKS[run.task.name](run.task)
         check_fits(run.model, self.task)
-        precision = str(fabric.strategy.precision.precision)
-        half = precision == "bf16-mixed"
+        half = trains_in_bf16(run.train, fabric.device.type)
         check_memory(run, self.task.batch("train", 0, 1, seed=0), fabric.device, half=half)
         self.validation = self.task.batch("validation", 0, run.train.eval_examples, seed=0)
         first = self.task.batch("train", 0, min(run.train.batch_size, 256), seed=run.train.seed)
@@ -126,8 +131,7 @@ class Trainer:
             started = f"starts from {run.start.run}, step {run.start.step}"
             started += f"; differs in {different}" if different else ""
         if should_compile(run.train.compile, fabric.device):
-            small = fabric.device.type == "cpu" and run.model.d_model <= LARGEST and run.train.compile is None
-            self.model.use_native() if small else self.model.compile_core()
+            self.model.use_native() if uses_native(run, fabric.device) else self.model.compile_core()
         self.scored = fabric.setup_module(ModelWithLoss(self.model, run.train))
         self.optimizers = make_optimizers(self.model, run.optim)
         self.average = WeightAverage(self.model, run.optim.ema_decay) if run.optim.ema_decay else None
@@ -136,6 +140,10 @@ class Trainer:
             self.progress = checkpoint.load(folder, saved[-1], self.model, self.optimizers, self.average)
         self.matmul_peak = fabric.world_size * matmul_peak(fabric.device, half)
         self.meter = Meter(self.progress.sums)
+        self.queue = None
+        if queues(fabric):
+            self.queue = Queue(fabric, self.scored, self.optimizers, self.average, run)
+        self.read_at = time.perf_counter()
         self.signal = 0
         """The signal that ends the training."""
         self.began = self.saved_at = time.perf_counter()
@@ -148,7 +156,9 @@ class Trainer:
             else:
                 write_data(run, self.task, folder)
                 write_config(run, folder)
-            made_on = environment(precision, fabric.device) | {"matmul_peak": self.matmul_peak}
+            made_on = environment("bf16-mixed" if half else "32-true", fabric.device) | {
+                "matmul_peak": self.matmul_peak
+            }
             write_file(folder, Environment, made_on)
             self.metrics = Metrics(folder / MetricsRow.file, self.progress.metrics_bytes)
 
@@ -182,7 +192,11 @@ class Trainer:
             began = time.perf_counter()
             batch = Batch(*map(torch.from_numpy, next(batches)))
             self.meter.waited += time.perf_counter() - began
-            values = train_step(self.fabric, self.scored, self.optimizers, batch, self.run, progress.step, loops)
+            if self.queue is not None:
+                self.queue.add(batch, progress.step, loops)
+            else:
+                values = train_step(self.fabric, self.scored, self.optimizers, batch, self.run, progress.step, loops)
+                self._count(batch, loops, values)
         except UpdateError:
             raise
         except Exception:  # the weights are those before this step
@@ -190,20 +204,42 @@ class Trainer:
                 self._save()
             raise
         progress.step += 1
-        if self.average:
+        last = progress.step == config.steps
+        logs, validates = (progress.step % every == 0 or last for every in (config.log_every, config.eval_every))
+        if self.queue is not None:
+            if not (logs or validates or time.perf_counter() - self.read_at > READ_EVERY):
+                return False
+            self._read()
+        elif self.average:
             self.average.update()
-        size, seq = batch.inputs.shape[:2]
-        loop_logits = logits_in_training(self.run, loops[0])
-        self.meter.add((size, seq), size * training_flops(self.run.model, seq, *loops, loop_logits), **values)
         means, speed = self.meter.means(), self.meter.speed(self.matmul_peak)
         self.display.update(progress.step, means, speed["examples_per_s"])
-        last = progress.step == config.steps
-        if progress.step % config.log_every == 0 or last:
+        if logs:
             counts = {"num_loops": loops[0], "num_grad_loops": loops[1]}
             memory = peak_memory(self.fabric.device)
             self._write("train", **means, learning_rate=rate, **counts, **speed, peak_memory=memory)
             self.meter = Meter()
-        return self._validate() if progress.step % config.eval_every == 0 or last else False
+        return self._validate() if validates else False
+
+    def _count(self, batch: Batch, loops: tuple[int, int], values: dict[str, float]) -> None:
+        """Add a finished step to the meter."""
+        size, seq = batch.inputs.shape[:2]
+        flops = size * training_flops(self.run.model, seq, *loops, logits_in_training(self.run, loops[0]))
+        self.meter.add((size, seq), flops, **values)
+
+    def _read(self) -> None:
+        """Wait for the queued steps. Raises NonFiniteError after a checkpoint of the last good weights."""
+        assert self.queue is not None
+        self.read_at, done = time.perf_counter(), self.progress.step - len(self.queue.unread)
+        try:
+            for started, values in self.queue.read():
+                self._count(started.batch, started.loops, values)
+                done += 1
+        except NonFiniteError:
+            self.progress.step = done
+            with suppress(OSError, MemoryError):
+                self._save()
+            raise
 
     def _validate(self) -> bool:
         """Validate, with averaged weights if there are any. Returns whether no earlier score is better."""
@@ -240,6 +276,8 @@ class Trainer:
 
     def _save(self) -> None:
         """Write a checkpoint, then the files that point to it, then remove checkpoints that are not needed."""
+        if self.queue is not None:
+            self._read()
         self.saved_at = time.perf_counter()
         if not self.fabric.is_global_zero:
             return

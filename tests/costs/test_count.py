@@ -4,11 +4,13 @@ import dataclasses
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from model_cases import TINY, VARIANTS, inputs_for
 from torch.utils.flop_counter import FlopCounterMode
 
 from looped.config import RunConfig, TrainConfig
-from looped.costs import count
+from looped.costs import count, of_model
 from looped.models import LoopedTransformer, parse_rule
 from looped.tasks.edit_distance import EditDistanceConfig
 
@@ -27,6 +29,24 @@ def test_costs_equal_the_built_model(name):
         with FlopCounterMode(display=False) as counter:
             model(inputs.float() if inputs.is_floating_point() else inputs, num_loops=loops)
         assert count.flops(config, inputs.shape[1], loops) == counter.get_total_flops()
+
+
+OPTIONS = {
+    "core_layers": (1, 3), "prelude_layers": (0, 2), "bias": (False, True), "norm": ("rms", "layer"),
+    "norm_gain": (False, True), "final_norm": (None, "none", "rms", "layer"), "embedding_norm": (False, True),
+    "feedforward_norm": (False, True), "activation": ("gelu", "swiglu"), "graph_heads": ((), ("edges", "back")),
+    "d_head": (None, 3), "d_ff": (None, 10), "positions": ("learned", "sinusoidal", "none"),
+    "input_injection": ("none", "add", "concat"), "halting": ("none", "gate", "act"), "tie_embeddings": (False, True),
+    "modulation": ("none", "additive", "scale_gate", "adaln_zero", "rezero"),
+}  # fmt: skip
+
+
+@given(st.fixed_dictionaries({name: st.sampled_from(choices) for name, choices in OPTIONS.items()}))
+@settings(max_examples=60, deadline=None)
+def test_parameters_are_counted_without_building_the_model(options):
+    config = dataclasses.replace(TINY, output_size=11, **options)
+    with torch.device("meta"):
+        assert count.parameters(config) == sum(p.numel() for p in LoopedTransformer(config).parameters())
 
 
 @pytest.mark.parametrize(("window", "loop_logits"), [(4, (4,)), (2, (4,)), (4, (1, 2, 4)), (2, (3, 4))])
@@ -84,10 +104,10 @@ def test_exit_rules_cost_what_they_read(rule, parts):
     with FlopCounterMode(display=False) as counter:
         assert model(inputs_for(config, batch=1)[0], exit_rule=parsed).num_loops == 4, "no exit before the last loop"
     counted = counter.get_total_flops()
-    assert count.exit_flops(model, inputs_for(config)[0], 4.0, parsed.needs) == counted
+    assert of_model.exit_flops(model, inputs_for(config)[0], 4.0, parsed.needs) == counted
     assert (counted > count.flops(config, 6)) == (parsed.needs == "logits")
-    assert count.exit_flops(model, inputs_for(config)[0], 3.25, parsed.needs) == pytest.approx(
-        0.75 * count.exit_flops(model, inputs_for(config)[0], 3.0, parsed.needs) + 0.25 * counted
+    assert of_model.exit_flops(model, inputs_for(config)[0], 3.25, parsed.needs) == pytest.approx(
+        0.75 * of_model.exit_flops(model, inputs_for(config)[0], 3.0, parsed.needs) + 0.25 * counted
     )
 
 
@@ -98,7 +118,7 @@ def test_a_gate_costs_a_vector_in_every_loop():
     with FlopCounterMode(display=False) as counter:
         model(inputs_for(config, batch=1)[0], exit_rule=parse_rule("gate:0.9"))
     assert (
-        count.exit_flops(model, inputs_for(config)[0], 4.0, "halting")
+        of_model.exit_flops(model, inputs_for(config)[0], 4.0, "halting")
         == counter.get_total_flops()
         > count.flops(config, 6)
     )

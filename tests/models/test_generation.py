@@ -165,25 +165,44 @@ def test_the_seed_alone_decides(model: LoopedTransformer):
     assert torch.equal(torch.get_rng_state(), state)
 
 
-@pytest.mark.parametrize("sampling", [Sampling(temperature=0.7, top_k=4), Sampling(temperature=0.7, top_p=0.8)])
+@pytest.mark.parametrize(
+    "sampling", [Sampling(temperature=0.7), Sampling(temperature=0.7, top_k=4), Sampling(temperature=0.7, top_p=0.8)]
+)
 def test_draws_follow_the_distribution(model: LoopedTransformer, sampling: Sampling):
     with torch.no_grad():
         model = copy.deepcopy(model)
         model.head.weight *= 0.2  # so that several tokens are probable
         logits = model(PROMPT[None]).logits[0, -1, :11].double()
-    kept = logits.topk(4).indices
+    kept = logits.topk(sampling.top_k or 11).indices
     if sampling.top_p:
         order = logits.argsort(descending=True)
         total = (logits / 0.7).softmax(-1)[order].cumsum(0)
         kept = order[: int((total < 0.8).sum()) + 1]
     chances = torch.zeros(11, dtype=torch.double)
     chances[kept] = (logits[kept] / 0.7).softmax(-1)
-    drawn = [write(model, max_new_tokens=1, seed=seed, sampling=sampling)[0] for seed in range(800)]
-    shares = torch.bincount(torch.tensor(drawn), minlength=11) / 800
+    texts = generate(model, [PROMPT] * 2000, max_new_tokens=1, sampling=sampling, vocab_size=11)
+    shares = torch.bincount(torch.tensor(texts).flatten(), minlength=11) / 2000
     assert (chances > 0.05).sum() > 1  # there is something to choose
-    assert len(kept) < 11
+    assert len(kept) < 11 or sampling == Sampling(temperature=0.7)
     assert (shares[chances == 0] == 0).all()
-    torch.testing.assert_close(shares.double(), chances, atol=0.06, rtol=0)
+    torch.testing.assert_close(shares.double(), chances, atol=0.04, rtol=0)
+
+
+@pytest.mark.parametrize("top_k", [None, 1, 7, 5000])
+@pytest.mark.parametrize("top_p", [None, 1e-9, 0.3, 0.95, 1.0])
+def test_probabilities_are_those_of_the_tokens_that_may_be_drawn(top_k: int | None, top_p: float | None):
+    for size, spread, temperature in ((1, 1, 1.0), (11, 1, 0.5), (300, 5, 1.0), (300, 0, 1.0), (1000, 0.1, 2.0)):
+        logits = spread * torch.randn(size, generator=torch.Generator().manual_seed(size))
+        chances, ids = Sampling(top_k=top_k, top_p=top_p, temperature=temperature).probabilities(logits)
+        values, order = (logits.double() / temperature).sort(descending=True, stable=True)
+        expected = values[:top_k].softmax(-1)
+        kept = max(1, int((expected.cumsum(0) - expected < (1.1 if top_p is None else top_p)).sum()))
+        found = torch.zeros(size, dtype=torch.double).scatter(0, ids, chances)
+        if spread:  # equal logits may be chosen in any order
+            wanted = torch.zeros(size, dtype=torch.double)
+            wanted[order[:kept]] = expected[:kept] / expected[:kept].sum()
+            torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-12)
+        assert abs(int((found > 0).sum()) - kept) <= (0 if spread else 1)
 
 
 @pytest.mark.parametrize(

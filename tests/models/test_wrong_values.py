@@ -131,6 +131,7 @@ def test_other_arguments_of_a_pass(options, says):
         ({"seed": 2.5}, "seed=2.5: expected a whole number"),
         ({"exit_rule": "kl:1"}, "exit_rule='kl:1': expected an ExitRule"),
         ({"cache_policy": "newest"}, "cache policy='newest': expected one of all, first, last, ring"),
+        ({"output_weights": "int4"}, "output_weights='int4': expected exact or int8"),
     ],
 )
 def test_arguments_of_generation(options, says):

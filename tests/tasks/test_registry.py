@@ -21,7 +21,7 @@ from looped.tasks import TASKS, SequenceTask, TaskConfig, frozen, register, regi
 @pytest.fixture(autouse=True)
 def _forget(monkeypatch: pytest.MonkeyPatch):
     """The next test starts without the tasks and recipes that a test registers."""
-    monkeypatch.setattr(TASKS, "_classes", dict(TASKS._classes))
+    monkeypatch.setattr(TASKS, "_classes", dict(TASKS))  # all of ours are imported, and so are not forgotten later
     before = dict(RECIPES)
     yield
     RECIPES.clear()

@@ -12,7 +12,7 @@ from training_cases import tiny
 
 from looped import machine
 from looped.config import check_fits
-from looped.costs.memory import check_memory, training_memory
+from looped.costs.memory import activations_memory, check_memory, examples_memory, weights_memory
 from looped.machine import machine_memory
 from looped.tasks import TASKS
 from looped.training import train
@@ -36,9 +36,10 @@ print(peak() - before)
 """
 
 
-def estimated(run, half=False, scores=True):
+def estimated(run, half=False):
     example = TASKS[run.task.name](run.task).batch("train", 0, 1, seed=0)
-    return training_memory(run, example, half=half, scores=scores)
+    activations = activations_memory(run, example, half=half)
+    return {"weights": weights_memory(run), "activations": activations, "examples": examples_memory(run, example)}
 
 
 def test_the_estimate_is_below_what_a_training_takes_but_not_far():
@@ -65,7 +66,7 @@ def test_what_cannot_fit_is_refused_at_once(tmp_path, settings, part):
     """Before the model or a batch is made."""
     with pytest.raises(ValueError, match=r"^too little memory: this training needs at least .* GB, and this mach") as e:
         train(tiny(**settings), tmp_path / "run")
-    assert f"most is for {part}; expected less: lower " in str(e.value)
+    assert f"most is for {part}; expected less: " in str(e.value)
     assert "\n" not in str(e.value)
     assert not (tmp_path / "run").exists()
 
@@ -83,7 +84,7 @@ def test_recomputation_and_parts_of_a_batch_need_less():
     ]
     assert few == sorted(few, reverse=True)
     whole, parts = (estimated(tiny(batch_size=64, accumulation=n)) for n in (1, 4))
-    assert whole["activations"] == 4 * parts["activations"]
+    assert whole["activations"] == pytest.approx(4 * parts["activations"], rel=0.001)
     assert whole["weights"] == parts["weights"]
 
 

@@ -119,8 +119,8 @@ def test_a_resumed_run_is_the_same(folder: Path, tmp_path: Path):
 def test_commands_use_the_graphs(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     rows = evaluate_run(folder, loops=[5, 9], examples=16)
     assert {row["num_loops"] for row in rows} == {5, 9}
-    config, model, _ = load_run(folder)
-    task = Sudoku(config.task)
+    _, model, _ = load_run(folder)
+    task = Sudoku(TASK)
     problem = task.sample("test", 1, np.random.default_rng(0))[0]
     (tmp_path / "board.txt").write_text("".join(map(str, problem.given.tolist())) + "\n")
     [answer], _ = solve_file(folder, str(tmp_path / "board.txt"), num_loops=5)

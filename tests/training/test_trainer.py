@@ -264,7 +264,7 @@ def test_non_finite_leaves_the_last_good_weights(tmp_path, monkeypatch):
 
     def train_step(fabric, scored, optimizers, batch, run, step, loops):
         if step == 7:
-            scored.module.model.modulation.table.data[1] = float("inf")
+            scored.model.modulation.table.data[1] = float("inf")
         return real(fabric, scored, optimizers, batch, run, step, loops)
 
     monkeypatch.setattr(trainer, "train_step", train_step)

@@ -1,28 +1,29 @@
 """Approximation and memorisation: the theory of Xu & Sato, measured (docs/theory.md)."""
 
+from __future__ import annotations
+
 import importlib.util
 import math
 import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
-import torch
 import tyro
 from tyro.conf import Positional
 
 from looped.commands.arguments import different
 from looped.commands.output import Table, print_table
 from looped.commands.theory.results import write_result
-from looped.report import theory_figures
+from looped.lazy import torch
 from looped.strict import at_least, check
-from looped.theory import continuity, memorization, rates
-from looped.theory.cells import Cells, Function, check_function, evaluate
-from looped.theory.construction import Budget, cells_for, construct, exact_on_all_sequences, life
-from looped.theory.functions import FUNCTIONS
-from looped.training import load_run
+from looped.theory import memorization
+
+if TYPE_CHECKING:
+    from looped.theory import rates
+    from looped.theory.cells import Function
 
 Kind = Literal["plain", "tuned", "radix", "modulated"]
 # Options with the names of the paper: d, N, and n for the number of cells.
@@ -63,6 +64,10 @@ def approximate(
         all_sequences: also run the weights in exact arithmetic on every sequence of cells.
         out: folder for approximate.json, error.svg and life.svg.
     """
+    from looped.theory import rates
+    from looped.theory.cells import Cells, evaluate
+    from looped.theory.construction import Budget, cells_for, construct, exact_on_all_sequences, life
+
     at_least(1, samples=samples, max_loops=max_loops)
     line = cells_for(dim, seq, cells, loops)
     if all_sequences and cells ** (seq * dim) > 4096:
@@ -110,6 +115,8 @@ def approximate(
     table.caption = f"quantised by loop {cells - 1}, contextual ID complete by loop {wait}, then the label is recalled"
     print_table(table)
     if out:
+        from looped.report import theory_figures
+
         write_result(out, "approximate.json", {**facts, "rows": rows})
         write_result(out, "error.svg", theory_figures.error_by_loops(rows))
         write_result(
@@ -167,6 +174,8 @@ def memorise(
         table.add_row(str(row["count"]), *(f"{row[dtype]:.2f}" for dtype in ("exact", "float64", "float32")))
     print_table(table)
     if out:
+        from looped.report import theory_figures
+
         write_result(
             out, "memorise.json", {"count": count, "dim": dim, "seed": seed, "eps": eps, "rows": rows, "curve": curve}
         )
@@ -195,6 +204,9 @@ def moduli(
         num_loops: loops of the model; the default is the number in training.
         out: folder for moduli.json.
     """
+    from looped.theory import continuity, rates
+    from looped.training import load_run
+
     at_least(1, d=dim, N=seq, num_loops=num_loops)
     check(bool(deltas), "deltas", deltas, "at least one")
     if Path(target).is_dir():
@@ -246,6 +258,10 @@ def rate(
         samples: number of random sequences for the error.
         out: folder for rate.json and error.svg.
     """
+    from looped.theory import rates
+    from looped.theory.cells import Cells
+    from looped.theory.construction import cells_for
+
     at_least(1, samples=samples)
     check(bool(cells), "n", cells, "at least one")
     check(bool(kinds), "kinds", kinds, "at least one")
@@ -265,6 +281,8 @@ def rate(
         print(f"{kind}: error falls as loops^{value:.3f} over the last sizes")
     print(f"exponents for smooth functions: {ours:.3f} for this construction, {theirs:.3f} in the theorem")
     if out:
+        from looped.report import theory_figures
+
         write_result(
             out,
             "rate.json",
@@ -281,6 +299,8 @@ def roughness(cells: CellCount = 8, samples: int = 1000, out: Path | None = None
         samples: number of random sequences of two tokens.
         out: folder for roughness.json and stall.svg.
     """
+    from looped.theory import rates
+
     at_least(2, n=cells, samples=samples)
     rows = rates.roughness(n=cells, samples=samples)
     table = Table("roughness", "eps", "omega tok", "omega cont", "plain", "tuned", "radix", "modulated",
@@ -290,6 +310,8 @@ def roughness(cells: CellCount = 8, samples: int = 1000, out: Path | None = None
         table.add_row(*(f"{row[name]:.4g}" for name in names))
     print_table(table)
     if out:
+        from looped.report import theory_figures
+
         write_result(out, "roughness.json", {"cells": cells, "samples": samples, "rows": rows})
         write_result(out, "stall.svg", theory_figures.stall(rows))
 
@@ -300,6 +322,8 @@ def load_function(target: str) -> Function:
     Raises:
         ValueError: no such example, file or name, or an error in the file.
     """
+    from looped.theory.functions import FUNCTIONS
+
     if target in FUNCTIONS:
         return FUNCTIONS[target]
     file, _, name = target.rpartition(":")
@@ -331,6 +355,8 @@ def load_checked(target: str, dim: int, seq: int) -> Function:
     Raises:
         ValueError: as `load_function` and `check_function`.
     """
+    from looped.theory.cells import check_function
+
     f = load_function(target)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

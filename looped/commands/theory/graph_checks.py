@@ -12,7 +12,6 @@ import numpy as np
 from looped.commands.output import Table, print_table
 from looped.commands.theory.graphs import agrees, answers, inputs_for, oracle, run_model, search_for
 from looped.commands.theory.results import write_result
-from looped.report import graph_figures
 from looped.strict import at_least
 from looped.theory.arithmetic import LIMITS, Array
 from looped.theory.depth_first import components, depth_first
@@ -69,6 +68,8 @@ def graphs(count: int = 36, seed: int = 0, out: Path | None = None) -> None:
     for row in sizes:
         print(f"{row['algorithm']} is certainly exact in {row['dtype']} up to {row['nodes']:,} nodes")
     if out:
+        from looped.report import graph_figures
+
         facts = {"count": count, "seed": seed, "rows": rows, "weights": weights, "sizes": sizes, "softmax": soft}
         write_result(out, "graphs.json", facts)
         write_result(out, "limits.svg", graph_figures.limits(weights))

@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 from xml.etree.ElementTree import ParseError
 
-import networkx
-
 from looped.reading import stream_lines, stream_text
 from looped.strict import shown
 from looped.theory.graphs import Graph
@@ -71,6 +69,8 @@ def _edge_list(path: Path, undirected: bool) -> Iterator[Row]:
 
 
 def _graphml(path: Path) -> Iterator[Row]:
+    import networkx
+
     text = "".join(stream_text(path, most=MOST_XML))
     if "<!ENTITY" in text:
         raise ValueError(f"{path}: defines entities of XML; expected GraphML without them")

@@ -1,28 +1,28 @@
 """Graph algorithms written as weights, on a user's graph and on random ones (docs/constructions.md)."""
 
+from __future__ import annotations
+
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
-import networkx
 import numpy as np
-import torch
 import tyro
 from tyro.conf import Positional
 
 from looped.commands.output import Table, print_table, say
 from looped.commands.theory.graph_files import NamedGraph, Weights, read_graph
 from looped.commands.theory.results import write_result
-from looped.models import StateChange
-from looped.models.memory import check_memory
-from looped.report import graph_figures
+from looped.lazy import torch
 from looped.strict import nearest
 from looped.theory import depth_first, graphs
 from looped.theory.arithmetic import LIMITS, Array
 from looped.theory.circuit import Graphs
 from looped.theory.graphs import Graph, Search
-from looped.theory.weights import write
+
+if TYPE_CHECKING:
+    import networkx
 
 Algorithm = Literal["bfs", "dijkstra", "bellman-ford", "dfs", "scc"]
 WEIGHTS: dict[str, Weights] = {"dijkstra": "at least 0", "bellman-ford": "any"}
@@ -53,6 +53,8 @@ def graph(
         undirected: the edges of an edge list go both ways.
         out: folder for graph.json, timeline.svg (tokens by loop) and loops.svg (the graph at some loops).
     """
+    import networkx
+
     named = read_graph(file, undirected=undirected, weights=WEIGHTS.get(algorithm, "ignored"))
     start = _source(named, algorithm, source)
     search = search_for(algorithm, named.graph)
@@ -93,6 +95,8 @@ def graph(
         }  # fmt: skip
         write_result(out, "graph.json", facts)
         if run.states is not None:
+            from looped.report import graph_figures
+
             stages = stages_of(algorithm, search, run.states[:, 0, : named.graph.nodes])
             labels = graph_figures.STAGES[algorithm]
             write_result(out, "timeline.svg", graph_figures.timeline(named.names, stages, labels))
@@ -146,7 +150,6 @@ class ModelRun(NamedTuple):
     """(loops, 1, tokens, registers)"""
 
 
-@torch.no_grad()
 def run_model(
     search: Search,
     inputs: Array,
@@ -159,10 +162,14 @@ def run_model(
 
     inverse_temperature: softmax with this factor instead of hardmax.
     """
+    from looped.models import StateChange
+    from looped.theory.weights import write
+
     model = write(search.program, inputs.shape[1], inverse_temperature=inverse_temperature)
     given = {name: torch.from_numpy(matrix).double() for name, matrix in matrices.items()}
     stop = StateChange(threshold=1e-30)
-    result = model(torch.from_numpy(inputs).double(), graphs=given, exit_rule=stop, loop_states=loop_states)
+    with torch.no_grad():
+        result = model(torch.from_numpy(inputs).double(), graphs=given, exit_rule=stop, loop_states=loop_states)
     taken = int(result.loops_taken.max())
     states = None if result.loop_states is None else result.loop_states[:taken].numpy()
     return ModelRun(result.logits.numpy(), taken, states)
@@ -186,6 +193,8 @@ def oracle(algorithm: str, graph: Graph, source: int | None) -> dict[int, Any]:
     Raises:
         networkx.NetworkXUnbounded: a cycle of negative weight can be reached from the source.
     """
+    import networkx
+
     known = _networkx(graph, source)
     match algorithm, source:
         case "bfs", int():
@@ -244,6 +253,8 @@ def stages_of(algorithm: str, search: Search, states: Array) -> Array:
 
 def _networkx(graph: Graph, first: int | None = None) -> networkx.DiGraph:
     """The graph with nodes, roots and neighbours in ascending order, but `first` as the first root."""
+    import networkx
+
     known = networkx.DiGraph()
     known.add_nodes_from(sorted(range(graph.nodes), key=lambda node: (node != first, node)))
     known.add_weighted_edges_from((u, v, weight) for (u, v), weight in sorted(graph.edges.items()))
@@ -264,6 +275,8 @@ def _source(named: NamedGraph, algorithm: str, source: str | None) -> int | None
 
 def _check_size(file: Path, search: Search) -> None:
     """Raises ValueError if matrices exceed the memory, or numbers the exact range of float64."""
+    from looped.models.memory import check_memory
+
     cost = search.program.circuit.cost()
     matrices = 4 * max(cost.heads, 1) + 3 * cost.graph_heads
     check_memory(f"{file}: {search.tokens:,} tokens", 8 * matrices * search.tokens**2, torch.device("cpu"))

@@ -6,16 +6,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import torch
 import tyro
 
 from looped.commands.arguments import different
 from looped.commands.output import Table, print_table
 from looped.commands.theory.results import write_result
-from looped.report import learning_figures
+from looped.lazy import torch
 from looped.strict import at_least, check
-from looped.theory.learning import regression as theory
-from looped.theory.learning.comparisons import conditioning, learners_against_references
 
 EXACT_LOOPS = 4  # from here on, the exact loss of a rotation takes more than a second
 
@@ -46,6 +43,8 @@ def regression(
         seed: seed of the data sets and of training.
         out: folder for regression.json and eigenvalues.svg.
     """
+    from looped.theory.learning import regression as theory
+
     check(2 <= dim <= 16, "d", dim, "2 to 16")
     for name, values, most in (("n", examples, 1000), ("loops", loops, 8)):
         check(bool(values), name, values, "at least one")
@@ -67,6 +66,8 @@ def regression(
         _print_steps(n, dim, found, thresholds)
         rows += found
     if out:
+        from looped.report import learning_figures
+
         content = {"dim": dim, "samples": samples, "training_steps": training_steps, "seed": seed, "rows": rows,
                    "smallest_n_of_a_rotation": thresholds}  # fmt: skip
         write_result(out, "regression.json", content)
@@ -89,6 +90,8 @@ def learners(
         seed: seed of the examples.
         out: folder for learners.json and descent.svg.
     """
+    from looped.theory.learning.comparisons import conditioning, learners_against_references
+
     check(1 <= dim <= 16, "d", dim, "1 to 16")
     check(max(2, dim) <= examples <= 200, "n", examples, f"{max(2, dim)} to 200, and at least d")
     check(1 < condition <= 10_000, "condition", condition, "above 1, at most 10,000")
@@ -109,6 +112,8 @@ def learners(
         table.add_row(str(row["loops"]), *(f"{row[name]:.2e}" for name in names))
     print_table(table)
     if out:
+        from looped.report import learning_figures
+
         content = {"examples": examples, "dim": dim, "condition": condition, "seed": seed, "rows": rows, "race": race}
         write_result(out, "learners.json", content)
         write_result(out, "descent.svg", learning_figures.descent(race))
@@ -116,6 +121,8 @@ def learners(
 
 def _steps(n: int, d: int, loops: int, samples: int, seed: int) -> dict[str, Any]:
     """The best multiple of I, the best aI + bJ, and for few loops the best normal and symmetric matrices."""
+    from looped.theory.learning import regression as theory
+
     step = theory.best_step(n, d, loops)
     bend = theory.curvature(step, n, d, loops)
     generator = torch.Generator().manual_seed(seed)
@@ -141,6 +148,8 @@ def _steps(n: int, d: int, loops: int, samples: int, seed: int) -> dict[str, Any
 
 
 def _trained(row: dict[str, Any], samples: int, seed: int, steps: int, *, symmetric: bool) -> dict[str, Any]:
+    from looped.theory.learning import regression as theory
+
     n, d, loops = row["n"], row["dim"], row["loops"]
     learned = theory.train(n, d, loops, symmetric=symmetric, steps=steps, seed=seed)
     fresh = theory.second_moments(n, d, samples, torch.Generator().manual_seed(seed + 1))

@@ -14,17 +14,13 @@ from tyro.conf import Positional
 
 from looped.commands.output import Table, print_table, print_text
 from looped.commands.theory.results import write_result
-from looped.report import machine_figures
 from looped.strict import at_least, check, nearest
 from looped.theory.computer.assembler import Image, assemble
-from looped.theory.computer.checks import in_model, in_whole_numbers
-from looped.theory.computer.execution import execute
 from looped.theory.computer.expressions import compile_expression
 from looped.theory.computer.machine import MACHINES
 from looped.theory.computer.programs import PROGRAMS
 from looped.theory.computer.random_programs import random_programs
 from looped.theory.computer.tracing import Event, expected_states, follow
-from looped.theory.pointers import ENCODINGS, FORMATS, largest_right, measure
 
 MOST_LOOPS = 100_000  # without --loops, which allows ten times as many
 MOST_TOKENS = 4096
@@ -82,6 +78,8 @@ def run(
         "interpreter after every loop."
     )
     if out:
+        from looped.report import machine_figures
+
         content = {"program": name, "inputs": list(input), "machine": image.kind, "tokens": built.size, "halted": halts,
                    "program_instructions": len(image.lines), **cost._asdict(), **facts}  # fmt: skip
         trace = {
@@ -117,6 +115,8 @@ def _source(program: str) -> tuple[str, str]:
 
 def _execute(image: Image, events: Sequence[Event], loops: int) -> dict[str, Any]:
     """Run the model and the circuit in whole numbers; compare both with the interpreter's events after every loop."""
+    from looped.theory.computer.execution import execute
+
     machine = image.machine()
     inputs, names = machine.inputs(image.memory, image.code), machine.program.circuit.registers
     columns = [names.index("m"), names.index("pc")]
@@ -190,6 +190,8 @@ def machines(
         seed: of the random programs.
         out: folder for machines.json.
     """
+    from looped.theory.computer.checks import in_model, in_whole_numbers
+
     at_least(0, seed=seed)
     limits = (
         ("programs", programs, 1),
@@ -239,6 +241,8 @@ def pointers(out: Path | None = None) -> None:
     Args:
         out: folder for pointers.json and pointers.svg.
     """
+    from looped.theory.pointers import ENCODINGS, FORMATS, largest_right, measure
+
     rows = [measure(name, 2**k) for name in ENCODINGS for k in range(2, 12)]
     chosen = [row._asdict() for row in rows if row.n in (16, 256, 2048)]
     _print_rows("inverse temperature for an error of 1e-6", chosen)
@@ -246,6 +250,8 @@ def pointers(out: Path | None = None) -> None:
               for name in ENCODINGS]  # fmt: skip
     _print_rows("largest number of positions, of powers of two up to 4,096, with every read right", limits)
     if out:
+        from looped.report import machine_figures
+
         content = [row._asdict() for row in rows]
         write_result(out, "pointers.json", {"error": 1e-6, "temperatures": content, "largest": limits})
         write_result(out, "pointers.svg", machine_figures.pointers(content, limits))

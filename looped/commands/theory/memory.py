@@ -5,21 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from tyro.conf import Positional
 
 from looped.commands.arguments import different
 from looped.commands.output import Table, print_table
 from looped.commands.theory.approximation import Dimension, Tokens, load_checked
 from looped.commands.theory.results import write_result
-from looped.report import memory_figures
+from looped.lazy import torch
 from looped.strict import at_least, check
 from looped.theory.arithmetic import Array, exact
-from looped.theory.cells import Cells, multisets
 from looped.theory.circuit import Program
-from looped.theory.memories import KINDS, formula, measure, memory, stages, weights
-from looped.theory.rates import resolution
-from looped.theory.weights import write
 
 Row = dict[str, Any]
 FORMULAS = {
@@ -50,6 +45,8 @@ def memories(count: int = 256, dim: Dimension = 1, bits: int = 4, seed: int = 0,
         seed: seed of the labels.
         out: folder for memories.json and trade.svg.
     """
+    from looped.theory.memories import KINDS, memory
+
     for name, value, least, most in (("count", count, 3, 4096), ("d", dim, 1, 100), ("bits", bits, 1, 16)):
         check(least <= value <= most, name, value, f"{least} to {most}")
     at_least(0, seed=seed)
@@ -68,6 +65,8 @@ def memories(count: int = 256, dim: Dimension = 1, bits: int = 4, seed: int = 0,
     print_table(table)
     print(f"{STATED}: Vardi et al. (2021) {count**0.5:.0f} parameters, sqrt(K), or K / L at depth L")
     if out:
+        from looped.report import memory_figures
+
         write_result(out, "memories.json", {"count": count, "dim": dim, "bits": bits, "seed": seed, "rows": rows})
         write_result(out, "trade.svg", memory_figures.trade(rows, total))
 
@@ -90,6 +89,10 @@ def compare(
         max_loops: the largest number of loops, and of layers, allowed.
         out: folder for compare.json and error.svg.
     """
+    from looped.theory.cells import Cells, multisets
+    from looped.theory.memories import KINDS, memory, stages
+    from looped.theory.rates import resolution
+
     check(bool(eps), "eps", eps, "at least one")
     different(eps=eps)
     check(2 <= max_loops <= MOST_BITS, "max_loops", max_loops, f"2 to {MOST_BITS}")
@@ -115,12 +118,16 @@ def compare(
         print(f"{STATED}: Vardi et al. (2021) {cells.count**0.5:.0f} parameters, sqrt(K), or K / L at depth L;")
         print(f"  Kim et al. (2023) {size:.0f}, d + N + sqrt(N M) for M = {multisets(cells):,} sequences\n")
     if out:
+        from looped.report import memory_figures
+
         write_result(out, "compare.json", {"function": function, "dim": dim, "seq": seq, "rows": rows})
         write_result(out, "error.svg", memory_figures.error_by_cost(rows))
 
 
 def _row(kind: str, labels: Array, bits: int, groups: int) -> Row:
     """The size of a memory, counted and equal to the derived one, and whether float64 holds its numbers."""
+    from looped.theory.memories import formula, measure, memory, weights
+
     size = measure(kind, labels, bits, groups=groups)
     count, d = labels.shape
     assert size == formula(kind, count, d, bits, groups=groups)
@@ -137,6 +144,8 @@ def _row(kind: str, labels: Array, bits: int, groups: int) -> Row:
 
 def _wrong(program: Program, inputs: Array, right: Array, row: Row) -> Row:
     """How many inputs give a wrong label: in exact arithmetic, of some if there are many loops, and in the model."""
+    from looped.theory.weights import write
+
     some = min(len(inputs), max(2, 2_000_000 // (row["depth"] * row["width"] * inputs.shape[1])))
     chosen = np.linspace(0, len(inputs) - 1, some).astype(int)
     wrong = (program.run(exact(inputs[chosen])) != right[chosen]).any((1, 2))

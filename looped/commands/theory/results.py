@@ -4,14 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from looped.files import write_atomic
-from looped.training.logger import environment
+from looped.lazy import torch
 
 
 def write_result(folder: Path, name: str, content: dict[str, Any] | bytes) -> None:
     """Write a figure as it is, or a result as JSON, with the environment that it was computed in."""
+    from looped.training.logger import environment
+
     if isinstance(content, bytes):
         text = content.decode()
     else:

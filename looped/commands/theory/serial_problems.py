@@ -4,9 +4,7 @@ import bisect
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-import networkx
 import numpy as np
-from rapidfuzz.distance import Levenshtein
 
 from looped.theory import automata, edit_distance, graphs
 from looped.theory.arithmetic import Array
@@ -59,6 +57,8 @@ def _sequences(rng: np.random.Generator, n: int, count: int) -> Examples:
 
 def _pairs(rng: np.random.Generator, n: int, count: int) -> Examples:
     """Pairs of strings of n of three letters."""
+    from rapidfuzz.distance import Levenshtein
+
     strings = ["".join(row) for row in rng.choice(list("abc"), (2 * count, n))]
     pairs = list(zip(strings[::2], strings[1::2], strict=True))
     answers = [Levenshtein.distance(*pair, weights=(2, 2, 3)) for pair in pairs]
@@ -67,6 +67,8 @@ def _pairs(rng: np.random.Generator, n: int, count: int) -> Examples:
 
 def _paths(rng: np.random.Generator, n: int, count: int) -> Examples:
     """Random graphs of n nodes, with the distances of all nodes from node 0."""
+    import networkx
+
     inputs, near, answers = [], [], []
     for _ in range(count):
         ends = np.argwhere(rng.random((n, n)) < 3 / n).tolist()

@@ -1,11 +1,12 @@
 """Loops as serial steps: automata and other problems, right with enough loops and at chance with fewer."""
 
+from __future__ import annotations
+
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from jaxtyping import Int
 from tyro.conf import Positional
 
@@ -13,15 +14,16 @@ from looped.commands.arguments import different
 from looped.commands.output import Table, print_table, say
 from looped.commands.theory.results import write_result
 from looped.commands.theory.serial_problems import PROBLEMS, S5, patience
-from looped.models import LoopedTransformer
+from looped.lazy import torch
 from looped.reading import read_text
-from looped.report import serial_figures
 from looped.strict import check
 from looped.theory import automata
 from looped.theory.arithmetic import Array
 from looped.theory.automata import Automaton
 from looped.theory.circuit import Graphs, Program
-from looped.theory.weights import write
+
+if TYPE_CHECKING:
+    from looped.models import LoopedTransformer
 
 MOST_LENGTH = 2048
 SERIAL_LENGTH = 128
@@ -93,6 +95,8 @@ def automaton(
         f"{facts['serial_last'][-1]:.1%} after {short} loops, {fewer} with one loop fewer"
     )
     if out:
+        from looped.report import serial_figures
+
         write_result(out, "automaton.json", facts)
         panels = {"doubling": right.mean(axis=1), "serial": serial_right.mean(axis=1)}
         write_result(out, "prefixes.svg", serial_figures.prefixes(panels))
@@ -157,6 +161,8 @@ def serial(
         table.add_row(str(n), *(f"{share:.1%}" for share in shares))
     print_table(table)
     if out:
+        from looped.report import serial_figures
+
         write_result(out, "serial.json", {"checks": checks, "rows": rows, "formats": formats})
         write_result(out, "loops.svg", serial_figures.loops(rows))
 
@@ -204,6 +210,8 @@ def check_automata(seed: int) -> list[dict[str, Any]]:
 
 def check_formats(seed: int) -> list[dict[str, Any]]:
     """The share of right prefixes of S5 with softmax at several inverse temperatures, and in shorter formats."""
+    from looped.theory.weights import write
+
     found = []
     for n in (16, 64, 256):
         words = np.random.default_rng([seed, n]).integers(0, len(S5.letters), (16, n))
@@ -245,7 +253,7 @@ def check_increasing(seed: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def outputs_by_loop(program: Program, inputs: Array, loops: int, graphs: Graphs | None = None) -> Int[Array, "..."]:
+def outputs_by_loop(program: Program, inputs: Array, loops: int, graphs: Graphs | None = None) -> Int[Array, ...]:
     """(loops, batch, seq, outputs) the outputs after each loop, in whole numbers."""
     parts = []
     for part in _parts(inputs):
@@ -257,12 +265,14 @@ def outputs_by_loop(program: Program, inputs: Array, loops: int, graphs: Graphs 
 
 def model_outputs(program: Program, inputs: Array) -> Array:
     """(batch, seq, outputs) the outputs of the program's `LoopedTransformer` in float64."""
+    from looped.theory.weights import write
+
     return _logits(write(program, inputs.shape[1]), inputs)
 
 
-@torch.no_grad()
 def _logits(model: LoopedTransformer, inputs: Array) -> Array:
-    parts = [model(torch.from_numpy(inputs[part])).logits.double().numpy() for part in _parts(inputs)]
+    with torch.no_grad():
+        parts = [model(torch.from_numpy(inputs[part])).logits.double().numpy() for part in _parts(inputs)]
     return np.concatenate(parts)
 
 

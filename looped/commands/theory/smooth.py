@@ -7,20 +7,17 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import torch
 import tyro
 
 from looped.commands.arguments import different
 from looped.commands.output import Table, print_table
 from looped.commands.theory.results import write_result
-from looped.report import serial_figures
+from looped.lazy import torch
 from looped.strict import check
-from looped.theory import lipschitz as points
-from looped.theory import rates, squaring
+from looped.theory import squaring
 from looped.theory.arithmetic import Array, exact
 from looped.theory.circuit import Program
 from looped.theory.quantization import cell_of
-from looped.theory.weights import write
 
 MOST_LOOPS = 60
 MOST_EXACT = 600
@@ -54,6 +51,8 @@ def square(loops: tuple[int, ...] = (1, 2, 4, 8, 12, 16, 20, 24, 26, 30), out: P
                       f"{row['error']:.3g}")  # fmt: skip
     print_table(table)
     if out:
+        from looped.report import serial_figures
+
         write_result(out, "square.json", {"rows": rows, "functions": others})
         write_result(out, "square.svg", serial_figures.squares(rows))
 
@@ -70,6 +69,8 @@ def lipschitz(
         samples: number of random points for the error.
         out: folder for lipschitz.json and lipschitz.svg.
     """
+    from looped.theory import rates
+
     check(len(cells) > 1 and all(2 <= n <= 512 for n in cells), "n", cells, "two or more numbers from 2 to 512")
     check(1 <= samples <= 10**7, "samples", samples, "1 to 10,000,000")
     different(n=cells)
@@ -86,12 +87,16 @@ def lipschitz(
     for dim, value in enumerate(slopes.values(), start=1):
         print(f"d={dim}: error falls as loops^{value:.3f}; -1/d = {-1 / dim:.3f}")
     if out:
+        from looped.report import serial_figures
+
         write_result(out, "lipschitz.json", {"samples": samples, "rows": rows, "slopes": slopes})
         write_result(out, "lipschitz.svg", serial_figures.lipschitz(rows))
 
 
 def point_errors(dim: int, cells: int, samples: int) -> dict[str, Any]:
     """Loops, errors and stored numbers for n cells on each axis, with labels in digits or in a table."""
+    from looped.theory import lipschitz as points
+
     f = points.hills(dim)
     x = np.random.default_rng(0).random((samples, dim))
     built = points.approximate(f, dim, cells)
@@ -155,9 +160,11 @@ def largest_error(program: Program, function: Callable[[Array], Array], x: Array
     return float(np.abs(program.run(_tokens(x))[:, 0, 0] - function(x.astype(float))).max())
 
 
-@torch.no_grad()
 def _model(program: Program, x: Array) -> Array:
-    return write(program, 1)(torch.from_numpy(_tokens(x))).logits.numpy()[:, 0, 0]
+    from looped.theory.weights import write
+
+    with torch.no_grad():
+        return write(program, 1)(torch.from_numpy(_tokens(x))).logits.numpy()[:, 0, 0]
 
 
 def _tokens(x: Array) -> Array:

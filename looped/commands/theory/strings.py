@@ -1,35 +1,34 @@
 """Edit distance and LCS as weights (docs/constructions.md): the wavefront of a pair, and the checks."""
 
+from __future__ import annotations
+
 import itertools
 import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from tyro.conf import Positional
 
 from looped.commands.output import Table, print_table
 from looped.commands.theory.results import write_result
-from looped.evaluation.scores import evaluate
-from looped.models.transformer import LoopedTransformer
-from looped.report import wavefront_figures
+from looped.lazy import torch
 from looped.strict import at_least, check
 from looped.tasks import TASKS
 from looped.tasks.base import Task
 from looped.theory import edit_distance as theory
 from looped.theory.circuit import Program
-from looped.theory.weights import write
 
-DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16}
+if TYPE_CHECKING:
+    from looped.models.transformer import LoopedTransformer
+
 COSTS = ((1, 1), (2, 3), (1, 2), (3, 4))
 LONGEST = 60  # letters that a table on the screen holds
 MOST = 100_000  # pairs, and examples
 
 
-@torch.no_grad()
 def wavefront(
     first: Positional[str], second: Positional[str], gap: int = 2, replace: int = 3, out: Path | None = None
 ) -> None:
@@ -42,13 +41,16 @@ def wavefront(
         replace: cost of a replaced letter.
         out: folder for wavefront.json and wavefront.svg.
     """
+    from looped.theory.weights import write
+
     for name, text in (("first", first), ("second", second)):
         fits = re.fullmatch("[a-z]+", text) is not None and len(text) <= LONGEST
         check(fits, name, text, f"1 to {LONGEST} of the letters a-z")
     loops = theory.loops_for(len(first + second))
     program = theory.edit_distance(gap * len(first + second) + 1, loops, gap=gap, replace=replace)
     tokens, (end,) = theory.encode([(first, second)])
-    output = write(program, tokens.shape[1])(torch.from_numpy(tokens), loop_states=True)
+    with torch.no_grad():
+        output = write(program, tokens.shape[1])(torch.from_numpy(tokens), loop_states=True)
     cells = list(theory.cells(output.loop_states[:, 0].numpy(), first, second))
     values = {(i, j): (value, loop) for loop, i, j, value in cells}
     answer = int(output.logits[0, end].argmax())
@@ -58,6 +60,8 @@ def wavefront(
     print_table(table)
     print(f"answer {answer} after {loops} loops of one layer with {program.circuit.cost().non_zeros} nonzero weights")
     if out:
+        from looped.report import wavefront_figures
+
         facts = {"first": first, "second": second, "gap": gap, "replace": replace, "loops": loops, "answer": answer}
         write_result(out, "wavefront.json", {**facts, "cells": cells})
         last = len(first + second) + 1
@@ -154,6 +158,8 @@ def _task(name: str, length: int) -> Task:
 
 
 def _model(task: Task, length: int, temperature: float | None, plateau: bool) -> LoopedTransformer:
+    from looped.theory.weights import write
+
     build = theory.lcs if task.name == "lcs" else theory.edit_distance
     assert task.spec.output_size is not None
     assert task.spec.max_seq_len is not None
@@ -164,8 +170,10 @@ def _model(task: Task, length: int, temperature: float | None, plateau: bool) ->
 def _scored(
     name: str, length: int, dtype: str, examples: int, temperature: float | None = None, plateau: bool = False
 ) -> dict[str, Any]:
+    from looped.evaluation.scores import evaluate
+
     task = _task(name, length)
-    model = _model(task, length, temperature, plateau).to(DTYPES[dtype])
+    model = _model(task, length, temperature, plateau).to(getattr(torch, dtype))
     began = time.process_time()
     (row,) = evaluate(model, task, loops=[model.num_loops], examples=examples)
     softmax = {} if temperature is None else {"inverse_temperature": temperature, "plateaus": plateau}
@@ -175,6 +183,8 @@ def _scored(
 
 
 def _by_loop(length: int, examples: int) -> list[dict[str, Any]]:
+    from looped.evaluation.scores import evaluate
+
     task = _task("edit_distance", length)
     model = _model(task, length, None, False)
     rows = evaluate(model, task, loops=range(1, model.num_loops + 11), examples=examples)

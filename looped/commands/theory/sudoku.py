@@ -9,26 +9,21 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import torch
 from tyro.conf import Positional
 
 from looped.commands.arguments import different
 from looped.commands.output import Table, print_table
 from looped.commands.theory.results import write_result
-from looped.models.exit_rules import StateChange
+from looped.lazy import torch
 from looped.reading import read_text
-from looped.report import sudoku_figures
 from looped.run_folder import EvalRow, ExitRow, read_rows
 from looped.strict import at_least, check
 from looped.tasks import TASKS, Task
 from looped.theory import sudoku as circuit
 from looped.theory.circuit import Program
-from looped.theory.weights import write
 
 BATCH = 64  # puzzles that the model solves together
 SHOWN = 40  # with more puzzles, the table of single puzzles is left out
-# The states are whole numbers, and much smaller than 10^9: a smaller relative change is none.
-UNCHANGED = StateChange(threshold=1e-9)
 
 
 class Item(NamedTuple):
@@ -117,6 +112,8 @@ def sudoku(
         }  # fmt: skip
         _write(out, facts, program, items, results)
         if trained:
+            from looped.report import sudoku_figures
+
             write_result(out, "trained.svg", sudoku_figures.beside_trained(classes, trained))
 
 
@@ -181,19 +178,24 @@ def _class(rating: str | None, given: np.ndarray) -> str:
     return f"{low}-{low + 1}"
 
 
-@torch.no_grad()
 def _solve(program: Program, boards: np.ndarray, loops: int) -> list[Result]:
     """Loop on every board until its state does not change any more.
 
     Raises:
         ValueError: some boards need more loops.
     """
+    from looped.models.exit_rules import StateChange
+    from looped.theory.weights import write
+
+    # The states are whole numbers, and much smaller than 10^9: a smaller relative change is none.
+    unchanged = StateChange(threshold=1e-9)
     model = write(program, boards.shape[1])
     results = []
     for start in range(0, len(boards), BATCH):
         inputs = torch.from_numpy(boards[start : start + BATCH].astype(np.int64))
         # One loop more shows that the last change is over, and another one that this was before the model's last loop.
-        found = model(inputs, num_loops=loops + 2, exit_rule=UNCHANGED)
+        with torch.no_grad():
+            found = model(inputs, num_loops=loops + 2, exit_rule=unchanged)
         assert found.loops_taken is not None
         states = found.state.numpy()
         left = circuit.candidates(program, states).sum(-1)
@@ -252,6 +254,8 @@ def _write(
     out: Path, facts: dict[str, Any], program: Program, items: Sequence[Item], results: Sequence[Result]
 ) -> None:
     """The numbers and the figures. The middle puzzle of each class runs once more, in whole numbers (int64)."""
+    from looped.report import sudoku_figures
+
     lines, equal = [], 0
     for row in facts["classes"]:
         members = [i for i, item in enumerate(items) if (item.source, item.kind) == (row["file"], row["class"])]

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd.function import once_differentiable
 from torch.nn.modules import module as torch_module
 
@@ -61,7 +62,7 @@ def runs_native(block: Any, x: Tensor, context: Context) -> bool:
     attention, feedforward = getattr(block, "attention", None), getattr(block, "feedforward", None)
     if not getattr(block, "native", False) or context.kv is not None or torch.compiler.is_compiling():
         return False
-    if type(x) is not Tensor or not x.is_cpu:  # not a fake tensor, for example
+    if type(x) not in (Tensor, FakeTensor) or not x.is_cpu:
         return False
     if type(attention) is not Attention or type(feedforward) is not FeedForward or torch_module._has_any_global_hook():
         return False
@@ -76,7 +77,7 @@ def runs_native(block: Any, x: Tensor, context: Context) -> bool:
         and not any(map(has_hooks, (attention, feedforward, *norms, *linear)))
         and attention.kind == "softmax"
         and not block.values_from_state
-        and all(type(part.weight) is nn.Parameter and part.weight.dtype == x.dtype for part in linear)
+        and all(type(part.weight) in (nn.Parameter, FakeTensor) and part.weight.dtype == x.dtype for part in linear)
         and x.dtype in (torch.float32, torch.float64)
         and max(x.shape[1], x.shape[2]) <= LARGEST
         and not any(width % LANES for width in widths)
@@ -166,9 +167,18 @@ class NativeBlock(torch.autograd.Function):
             d_weights = [next(gradients).view_as(weight) for weight in weights]
             d_biases = [None if bias is None else next(gradients) for bias in biases]
             dx, dy = torch.empty_like(x), dy.contiguous()
-            sums = pointers(*d_weights, *d_biases)
             call(
-                "backward", ctx.setting, weights, transposed, biases, dy, x, qkv, hidden, dx, rest=(sums, flat.numel())
+                "backward",
+                ctx.setting,
+                weights,
+                transposed,
+                biases,
+                dy,
+                x,
+                qkv,
+                hidden,
+                dx,
+                sums=[*d_weights, *d_biases],
             )
             return None, dx, *unfolded(tensors, d_weights, d_biases)
 
@@ -229,12 +239,15 @@ def unfolded(tensors: Sequence[Any], d_weights: list[Tensor], d_biases: list[Any
 
 def call(
     name: str, setting: Setting, weights: list[Tensor], transposed: list[Any], biases: list[Any], *tensors: Any,
-    rest: tuple[Any, int] | None = None,
+    sums: Sequence[Any] = (),
 ) -> None:  # fmt: skip
-    more = () if rest is None else (rest[0], c_int64(rest[1]))
+    """Call a function of block.cpp; `sums` are the gradients of weights and biases, which lie in one tensor."""
+    if type(tensors[0]) is FakeTensor:
+        return  # it has no values, but all outputs have their shapes
+    size = sum(part.numel() for part in sums if part is not None)
     getattr(library(), f"{name}_{setting.kind}")(
         byref(setting.sizes), pointers(*weights, *transposed, *biases), pointers(*setting.constants),
-        *map(c_void_p, map(address, tensors)), *more,
+        *map(c_void_p, map(address, tensors)), *((pointers(*sums), c_int64(size)) if sums else ()),
     )  # fmt: skip
 
 

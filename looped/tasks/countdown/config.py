@@ -8,6 +8,8 @@ from looped.tasks.registry import TaskConfig
 class CountdownConfig(TaskConfig):
     """Reach a target from given numbers, each used once, by + - * /."""
 
+    name = "countdown"
+
     numbers: int = 4
     max_number: int = 99
     min_target: int = 10

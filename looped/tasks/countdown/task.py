@@ -1,5 +1,7 @@
 """Countdown: reach a target from given numbers, each used once, by + - * /."""
 
+from __future__ import annotations
+
 import json
 import random
 import re
@@ -8,10 +10,9 @@ from reprlib import repr as shown  # cuts what is long
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import torch
 from jaxtyping import Float, Int
-from torch import Tensor
 
+from looped.lazy import torch
 from looped.tasks.base import Batch, Split, Task, TaskSpec, split_of
 from looped.tasks.countdown.config import CountdownConfig
 from looped.tasks.countdown.solver import BLANK, OFFSET, SIGNS, STEP, Step, canonical_solutions, obeys_rules
@@ -120,7 +121,9 @@ class Countdown(Task):
         attention_mask = np.ones(inputs.shape, bool)
         return Batch(*map(torch.from_numpy, (inputs, targets, mask, attention_mask)))
 
-    def score(self, batch: Batch, logits: Float[Tensor, "batch seq output"]) -> dict[str, Float[Tensor, " batch"]]:
+    def score(
+        self, batch: Batch, logits: Float[torch.Tensor, "batch seq output"]
+    ) -> dict[str, Float[torch.Tensor, " batch"]]:
         """exact: every slot equals the canonical solution (published metric). valid: the slots are any solution."""
         predicted = logits[:, self.prompt_length :].argmax(-1)
         exact = (predicted == batch.targets[:, self.prompt_length :]).all(1)
@@ -128,7 +131,7 @@ class Countdown(Task):
         valid = obeys_rules(prompt[:, :-1], prompt[:, -1], predicted.cpu().numpy())
         return {"exact": exact.float(), "valid": torch.from_numpy(valid).to(exact.device).float()}
 
-    def answer(self, problem: Problem, logits: Float[Tensor, "seq output"]) -> dict[str, Any]:
+    def answer(self, problem: Problem, logits: Float[torch.Tensor, "seq output"]) -> dict[str, Any]:
         """The steps as text. The confidence is the joint probability of all slots."""
         probabilities, predicted = logits[self.prompt_length :].double().softmax(-1).max(-1)
         slots = predicted.cpu().numpy()
@@ -141,7 +144,7 @@ class Countdown(Task):
         expected = ", ".join(map(str, problem.steps or ()))
         return {"input": " ".join(map(str, (*problem.numbers, problem.target))), "expected": expected}
 
-    def describe(self, problem: Problem, logits: Float[Tensor, "seq output"] | None = None) -> str:
+    def describe(self, problem: Problem, logits: Float[torch.Tensor, "seq output"] | None = None) -> str:
         lines = [
             f"numbers: {' '.join(map(str, problem.numbers))}, target: {problem.target}",
             f"answer: {'none' if problem.steps is None else ', '.join(map(str, problem.steps))}",
@@ -152,7 +155,7 @@ class Countdown(Task):
             lines.append(f"prediction: {answer['answer']} ({verdict}, {answer['confidence']:.0%})")
         return "\n".join(lines)
 
-    def visualise(self, problem: Problem, logits: Float[Tensor, "loops seq output"]) -> dict[str, Any]:
+    def visualise(self, problem: Problem, logits: Float[torch.Tensor, "loops seq output"]) -> dict[str, Any]:
         confidence, predicted = logits[:, self.prompt_length :].double().softmax(-1).max(-1)
         return {
             "kind": "slots",

@@ -1,7 +1,7 @@
 """The settings of the task edit_distance."""
 
 from looped.strict import frozen
-from looped.tasks.strings import StringConfig
+from looped.tasks.string_config import StringConfig
 
 
 @frozen
@@ -10,3 +10,5 @@ class EditDistanceConfig(StringConfig):
 
     With version=published, leading gaps cost 1 instead of 2.
     """
+
+    name = "edit_distance"

@@ -1,15 +1,17 @@
 """Errors by number of points in context, of a model and of textbook methods on the same prompts."""
 
+from __future__ import annotations
+
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float
 
 from looped.intervals import interval
+from looped.lazy import torch
 from looped.tasks.base import Batch, Predict, Split
 from looped.tasks.in_context.prompts import PromptTask
 

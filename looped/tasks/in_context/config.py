@@ -10,6 +10,8 @@ from looped.tasks.registry import TaskConfig
 class InContextConfig(TaskConfig):
     """Predict a function's value at a point from its values at earlier points of the prompt."""
 
+    name = "in_context"
+
     function: Literal["linear", "noisy_linear", "sparse_linear", "decision_tree", "relu"] = "decision_tree"
     dim: int = 20
     """Number of coordinates of a point."""

@@ -1,15 +1,16 @@
 """The base of in-context tasks: prompts of points with their values, for a causal model."""
 
+from __future__ import annotations
+
 import math
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from jaxtyping import Float
-from torch import Tensor
 
+from looped.lazy import torch
 from looped.tasks.base import Batch, Predict, Split, Task, TaskSpec
 
 SHOWN_POINTS, SHOWN_COORDINATES = 6, 5  # in a printed description
@@ -59,12 +60,16 @@ class PromptTask(Task):
         x, y = np.stack([p.x for p in problems]), np.stack([p.y for p in problems])
         return encode_arrays(x, np.nan_to_num(y))
 
-    def errors(self, batch: Batch, logits: Float[Tensor, "batch seq output"]) -> Float[Tensor, "batch points"]:
+    def errors(
+        self, batch: Batch, logits: Float[torch.Tensor, "batch seq output"]
+    ) -> Float[torch.Tensor, "batch points"]:
         """The error at each point (batch, points): the squared error, or for classes 0 (right) or 1 (wrong)."""
         predicted, y = logits[:, ::2, 0], batch.targets[:, ::2]
         return (predicted * y <= 0).float() if self.classes else (predicted - y) ** 2
 
-    def score(self, batch: Batch, logits: Float[Tensor, "batch seq output"]) -> dict[str, Float[Tensor, " batch"]]:
+    def score(
+        self, batch: Batch, logits: Float[torch.Tensor, "batch seq output"]
+    ) -> dict[str, Float[torch.Tensor, " batch"]]:
         """Classes: accuracy at the last point, and its mean over the points.
 
         Real values: squared_error at the last point, its mean over the points, and both divided by the dimension, as
@@ -89,7 +94,7 @@ class PromptTask(Task):
 
         return {"in_context.jsonl": errors_by_context(self, predict, loops=loops, split=split, group=group, seed=seed)}
 
-    def answer(self, problem: Prompt, logits: Float[Tensor, "seq output"]) -> dict[str, Any]:
+    def answer(self, problem: Prompt, logits: Float[torch.Tensor, "seq output"]) -> dict[str, Any]:
         """The value at the last point. For classes, the more probable one and its probability, as y is -1 or 1."""
         value = float(logits[2 * len(problem.y) - 2, 0])
         confidence = None if problem.labels is None else min(1.0, (1 + abs(value)) / 2)
@@ -102,7 +107,7 @@ class PromptTask(Task):
             "expected": "" if math.isnan(problem.y[-1]) else str(problem.text(float(problem.y[-1]))),
         }
 
-    def describe(self, problem: Prompt, logits: Float[Tensor, "seq output"] | None = None) -> str:
+    def describe(self, problem: Prompt, logits: Float[torch.Tensor, "seq output"] | None = None) -> str:
         count, dim = problem.x.shape
         some = f"the last {min(dim, SHOWN_COORDINATES)} of {dim} coordinates"
         lines = [f"{self.question}: {count} points, {some} -> value, of which the last is asked for"]
@@ -114,7 +119,7 @@ class PromptTask(Task):
             lines.append(f"prediction of the last value: {self.answer(problem, logits)['answer']}")
         return "\n".join(lines)
 
-    def visualise(self, problem: Prompt, logits: Float[Tensor, "loops seq output"]) -> dict[str, Any]:
+    def visualise(self, problem: Prompt, logits: Float[torch.Tensor, "loops seq output"]) -> dict[str, Any]:
         known = np.nan_to_num(problem.y)
         predicted = logits[:, : 2 * len(known) : 2, 0].double().tolist()
         return {

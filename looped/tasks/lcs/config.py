@@ -1,7 +1,7 @@
 """The settings of the task lcs."""
 
 from looped.strict import frozen
-from looped.tasks.strings import StringConfig
+from looped.tasks.string_config import StringConfig
 
 
 @frozen
@@ -10,6 +10,8 @@ class LCSConfig(StringConfig):
 
     With version=published, an 'insertion' in the copy of a string replaces a letter instead.
     """
+
+    name = "lcs"
 
     length: int = 100
     max_letters: int = 25

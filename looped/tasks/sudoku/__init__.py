@@ -1,4 +1,9 @@
-from looped.tasks.sudoku.config import SudokuConfig
-from looped.tasks.sudoku.task import Sudoku
+from typing import TYPE_CHECKING
 
-__all__ = ["Sudoku", "SudokuConfig"]
+from looped.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from looped.tasks.sudoku.config import SudokuConfig as SudokuConfig
+    from looped.tasks.sudoku.task import Sudoku as Sudoku
+else:
+    __getattr__, __dir__, __all__ = lazy_names(__name__, __file__)

@@ -10,6 +10,8 @@ from looped.tasks.registry import TaskConfig
 class SudokuConfig(TaskConfig):
     """Fill a Sudoku board. Puzzles are read from files, or generated with exactly one solution."""
 
+    name = "sudoku"
+
     resets = {"files": ("pool",)}  # noqa: RUF012
     paths = ("files",)
 

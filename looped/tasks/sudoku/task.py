@@ -1,5 +1,7 @@
 """Sudoku: fill a board so that every row, column and box holds each digit once."""
 
+from __future__ import annotations
+
 import math
 import sys
 from collections.abc import Sequence
@@ -8,11 +10,10 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import torch
 from jaxtyping import Float, Int, UInt8
-from torch import Tensor
 
 from looped.files import sha256
+from looped.lazy import torch
 from looped.machine import machine_memory
 from looped.tasks.base import SPLITS, Batch, Split, Task, TaskSpec, split_of
 from looped.tasks.registry import register
@@ -83,7 +84,7 @@ class Sudoku(Task):
             self.spec = TaskSpec(vocab_size=3, output_size=2, max_seq_len=cells * self.side)
 
     @cached_property
-    def graphs(self) -> dict[str, Float[Tensor, "seq seq"]]:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def graphs(self) -> dict[str, Float[torch.Tensor, "seq seq"]]:  # pyright: ignore[reportIncompatibleVariableOverride]
         """1 for positions in one row, column or box. Candidates must also be of one digit; or be in one cell."""
         cell, digit, box = torch.arange(self.side**2), torch.arange(self.side), self.config.box
         row, column = cell // self.side, cell % self.side
@@ -211,20 +212,24 @@ class Sudoku(Task):
         everywhere = torch.ones_like(inputs, dtype=torch.bool)
         return Batch(inputs, targets, inputs == 0 if self.config.loss == "blanks" else everywhere, everywhere)
 
-    def _board(self, tokens: Int[Tensor, "batch seq"]) -> Int[Tensor, "batch cells"]:
+    def _board(self, tokens: Int[torch.Tensor, "batch seq"]) -> Int[torch.Tensor, "batch cells"]:
         """The digit of each cell, from the inputs or targets of a batch; 0 is blank."""
         if not self.candidates:
             return tokens
         digits = torch.arange(1, self.side + 1, device=tokens.device)
         return ((tokens == 1).unflatten(-1, (-1, self.side)) * digits).sum(-1)
 
-    def _digit_logits(self, logits: Float[Tensor, "*batch seq output"]) -> Float[Tensor, "*batch cells side"]:
+    def _digit_logits(
+        self, logits: Float[torch.Tensor, "*batch seq output"]
+    ) -> Float[torch.Tensor, "*batch cells side"]:
         """The logits of the digits in each cell. A candidate's is its log odds."""
         if not self.candidates:
             return logits[..., 1:]
         return (logits[..., 1] - logits[..., 0]).unflatten(-1, (-1, self.side))
 
-    def score(self, batch: Batch, logits: Float[Tensor, "batch seq output"]) -> dict[str, Float[Tensor, " batch"]]:
+    def score(
+        self, batch: Batch, logits: Float[torch.Tensor, "batch seq output"]
+    ) -> dict[str, Float[torch.Tensor, " batch"]]:
         """board: all blanks are right. cells: share of right blanks. valid: the board keeps the rules and the givens.
 
         The prediction is the most probable digit. With loss="blanks" the model is not trained on the givens, so they
@@ -240,10 +245,14 @@ class Sudoku(Task):
             "valid": torch.from_numpy(obeys).to(logits.device).float(),
         }
 
-    def _filled(self, given: Int[Tensor, "*batch cells"], digits: Int[Tensor, "*batch cells"]) -> Tensor:
+    def _filled(
+        self, given: Int[torch.Tensor, "*batch cells"], digits: Int[torch.Tensor, "*batch cells"]
+    ) -> torch.Tensor:
         return torch.where(given > 0, given, digits) if self.config.loss == "blanks" else digits
 
-    def _predicted(self, problem: Puzzle, logits: Float[Tensor, "*loops seq output"]) -> tuple[Tensor, Tensor]:
+    def _predicted(
+        self, problem: Puzzle, logits: Float[torch.Tensor, "*loops seq output"]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """The predicted digit of each cell, and its probability among the digits (1 for copied givens)."""
         given = torch.from_numpy(problem.given).long()
         confidence, digits = self._digit_logits(logits.double().cpu()).softmax(-1).max(-1)
@@ -251,7 +260,7 @@ class Sudoku(Task):
         copied = (given > 0) & (self.config.loss == "blanks")
         return filled, confidence.masked_fill(copied, 1.0)
 
-    def answer(self, problem: Puzzle, logits: Float[Tensor, "seq output"]) -> dict[str, Any]:
+    def answer(self, problem: Puzzle, logits: Float[torch.Tensor, "seq output"]) -> dict[str, Any]:
         """The filled board as a row of digits. The confidence is that of the least certain cell."""
         filled, confidence = self._predicted(problem, logits)
         return {
@@ -274,7 +283,7 @@ class Sudoku(Task):
             for name, cells in (("input", problem.given), ("expected", problem.solution))
         }
 
-    def describe(self, problem: Puzzle, logits: Float[Tensor, "seq output"] | None = None) -> str:
+    def describe(self, problem: Puzzle, logits: Float[torch.Tensor, "seq output"] | None = None) -> str:
         boards = {"puzzle": problem.given.tolist(), "solution": problem.solution.tolist()}
         note = []
         if logits is not None:
@@ -297,7 +306,7 @@ class Sudoku(Task):
         bands = [[*rows[i : i + box], rule] for i in range(0, side, box)]
         return [name.ljust(len(rule)), *[line for band in bands for line in band][:-1]]
 
-    def visualise(self, problem: Puzzle, logits: Float[Tensor, "loops seq output"]) -> dict[str, Any]:
+    def visualise(self, problem: Puzzle, logits: Float[torch.Tensor, "loops seq output"]) -> dict[str, Any]:
         filled, confidence = self._predicted(problem, logits)
         return {
             "kind": "board",

@@ -13,6 +13,8 @@ class TablesConfig(TaskConfig):
     The published filter of OpenML tables is min_features=5, dim=20, min_rows=1000, max_rows=10000.
     """
 
+    name = "tables"
+
     paths: ClassVar[tuple[str, ...]] = ("tables", "held_out")
 
     tables: tuple[str, ...] = ("iris", "breast_cancer", "digits", "wine")

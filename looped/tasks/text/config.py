@@ -10,6 +10,8 @@ from looped.tasks.registry import TaskConfig
 class TextConfig(TaskConfig):
     """Predict every next token of a text."""
 
+    name = "text"
+
     paths: ClassVar[tuple[str, ...]] = (
         "train_files", "validation_files", "test_files", "dataset", "tokenizer", "cache",
     )  # fmt: skip

@@ -1,5 +1,7 @@
 """Language modelling: predict every next token of a text."""
 
+from __future__ import annotations
+
 import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,11 +9,9 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
-from torch import Tensor
 
+from looped.lazy import torch
 from looped.tasks.base import Batch, Split, Task, TaskSpec, Tokenizer, continuation
 from looped.tasks.registry import register
 from looped.tasks.text.config import TextConfig
@@ -68,7 +68,7 @@ class Text(Task):
     @classmethod
     def from_documents(
         cls, config: TextConfig, documents: Mapping[str, Iterable[str]] | Iterable[str], tokenizer: Any = None
-    ) -> "Text":
+    ) -> Text:
         """The task on documents in memory, such as a column of a data set, for a training loop of your own.
 
         >>> Text.from_documents(TextConfig(context=64), dataset["text"], hugging_face_tokenizer)  # doctest: +SKIP
@@ -93,7 +93,7 @@ class Text(Task):
         size = self.tokenizer.vocab_size
         self.spec = TaskSpec(vocab_size=size, output_size=size, max_seq_len=config.context, causal=True)
 
-    def __reduce__(self) -> tuple[type["Text"], tuple[TextConfig, Corpus]]:
+    def __reduce__(self) -> tuple[type[Text], tuple[TextConfig, Corpus]]:
         return Text, (self.config, self.corpus)
 
     def sources(self) -> dict[str, str]:
@@ -110,7 +110,7 @@ class Text(Task):
             write_tokenizer(folder / SAVED_TOKENIZER, self.tokenizer)
 
     @classmethod
-    def load(cls, config: TextConfig, folder: Path) -> "Text":
+    def load(cls, config: TextConfig, folder: Path) -> Text:
         """The task without its corpus. It answers, but does not sample.
 
         Raises:
@@ -162,12 +162,16 @@ class Text(Task):
             *map(torch.from_numpy, (inputs, targets, attention_mask & (places >= lengths - scored), attention_mask))
         )
 
-    def score(self, batch: Batch, logits: Float[Tensor, "batch seq output"]) -> dict[str, Float[Tensor, " batch"]]:
+    def score(
+        self, batch: Batch, logits: Float[torch.Tensor, "batch seq output"]
+    ) -> dict[str, Float[torch.Tensor, " batch"]]:
         """loss: mean cross-entropy in nats over the scored tokens of the window."""
-        nats = F.cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), reduction="none").view_as(batch.targets)
+        nats = torch.nn.functional.cross_entropy(
+            logits.flatten(0, 1), batch.targets.flatten(), reduction="none"
+        ).view_as(batch.targets)
         return {"loss": (nats * batch.mask).sum(1) / batch.mask.sum(1)}
 
-    def weights(self, batch: Batch) -> Float[Tensor, " batch"]:
+    def weights(self, batch: Batch) -> Float[torch.Tensor, " batch"]:
         """The number of scored tokens of each window."""
         return batch.mask.sum(1).double()
 
@@ -182,7 +186,9 @@ class Text(Task):
 
     # Answering, reading and showing
 
-    def _next(self, problem: Window, logits: Float[Tensor, "*loops seq output"]) -> Float[Tensor, "*loops vocab"]:
+    def _next(
+        self, problem: Window, logits: Float[torch.Tensor, "*loops seq output"]
+    ) -> Float[torch.Tensor, "*loops vocab"]:
         """Probabilities of the next token after the prompt. Outputs that belong to no token are cut off."""
         return logits[..., len(problem.inputs) - 1, : self.tokenizer.vocab_size].double().cpu().softmax(-1)
 
@@ -201,7 +207,7 @@ class Text(Task):
     def _expected(self, problem: Window) -> str:
         return self._word(problem, int(problem.targets[-1])) if problem.scored else ""
 
-    def answer(self, problem: Window, logits: Float[Tensor, "seq output"]) -> dict[str, Any]:
+    def answer(self, problem: Window, logits: Float[torch.Tensor, "seq output"]) -> dict[str, Any]:
         """The most probable next token."""
         confidence, token = self._next(problem, logits).max(-1)
         return {"answer": self._word(problem, int(token)), "valid": None, "confidence": float(confidence)}
@@ -253,14 +259,14 @@ class Text(Task):
             raise ValueError(f"{source}: no prompt in it ({bad} bad rows)")
         return prompts, bad
 
-    def describe(self, problem: Window, logits: Float[Tensor, "seq output"] | None = None) -> str:
+    def describe(self, problem: Window, logits: Float[torch.Tensor, "seq output"] | None = None) -> str:
         lines = [f"text: {self._text(problem)!r}", f"next token: {self._expected(problem)!r}"]
         if logits is not None:
             answer = self.answer(problem, logits)
             lines.append(f"prediction: {answer['answer']!r} ({answer['confidence']:.0%})")
         return "\n".join(lines)
 
-    def visualise(self, problem: Window, logits: Float[Tensor, "loops seq output"]) -> dict[str, Any]:
+    def visualise(self, problem: Window, logits: Float[torch.Tensor, "loops seq output"]) -> dict[str, Any]:
         """The next token's distribution after each loop, over the most probable tokens in the order of their ids."""
         probabilities = self._next(problem, logits)
         shown = probabilities.amax(0).topk(min(SHOWN, probabilities.shape[1])).indices.sort().values.tolist()

@@ -384,8 +384,8 @@ def test_candidates_are_scored_and_shown_as_cells(loss):
 
 
 def test_graphs_join_the_positions_of_a_unit():
-    for tokens, digits in (("cells", 1), ("candidates", 9)):
-        task = Sudoku(SudokuConfig(tokens=tokens))
+    for config, digits in ((SudokuConfig(), 1), (SudokuConfig(tokens="candidates"), 9)):
+        task = Sudoku(config)
         places = np.arange(81 * digits)
         row, column, digit = places // digits // 9, places // digits % 9, places % digits
         units = {"row": (row, digit), "column": (column, digit), "box": (row // 3, column // 3, digit)}

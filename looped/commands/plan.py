@@ -1,0 +1,84 @@
+"""`looped plan`."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from looped.commands.arguments import planned_run
+from looped.commands.output import Table, output, print_table, say
+from looped.recipes import RECIPES
+
+if TYPE_CHECKING:
+    from looped.training.planning import Choice, Plan
+
+
+def plan(arguments: Sequence[str]) -> None:
+    """Predict the FLOPs, memory and time of a training, and recommend settings for the memory at hand."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print("usage: looped plan RECIPE [--memory SIZE] [--out FILE] [--FIELD VALUE ...]\n")
+        print(f"recipes: {', '.join(RECIPES)}")
+        print("`looped plan RECIPE --help` lists the fields with the recipe's values.")
+        return
+    name, *rest = arguments
+    run, memory, out = planned_run(name, rest)
+    from looped.training import planning  # loads torch, which the help does not need
+
+    with output(out) as write:
+        found = planning.plan(run, memory)
+        if out:
+            write(json.dumps(asdict(found), indent=2) + "\n")
+    show(found)
+
+
+def show(plan: "Plan") -> None:
+    """Print a plan."""
+    say(f"{plan.recipe} on {plan.device}: {plan.parameters:,} parameters")
+    say(f"FLOPs: {plan.step_flops:.3g} a step, {plan.training_flops:.3g} in all")
+    place = "the GPU" if plan.device == "cuda" else f"the program takes {gigabytes(plan.program)} of it"
+    say(f"memory at hand: {gigabytes(plan.at_hand)}; {place}")
+    table = Table("recompute", "parts", "window", "tensors", "peak memory", "step", "training", "")
+    for choice in [*plan.choices, *([plan.window] if plan.window else [])]:
+        notes = [
+            "as configured" if choice is plan.choices[0] else "",
+            "recommended" if choice is plan.recommended else "",
+            "another training" if choice is plan.window else "",
+            "" if choice.fits else "does not fit",
+        ]
+        table.add_row(
+            choice.recompute,
+            str(choice.accumulation),
+            str(choice.num_grad_loops or "all"),
+            gigabytes(choice.tensors),
+            f"{'' if choice.measured else 'at least '}{gigabytes(choice.memory)}",
+            "" if choice.step_seconds is None else duration(choice.step_seconds),
+            "" if choice.seconds is None else duration(choice.seconds),
+            ", ".join(filter(None, notes)),
+        )
+    print_table(table)
+    say(_advice(plan))
+
+
+def _advice(plan: "Plan") -> str:
+    best: Choice | None = plan.recommended
+    if best is None:
+        text = "nothing fits: a smaller model, a shorter sequence or more memory is needed"
+        if plan.window:
+            text += f"; a gradient window fits, but trains something else: {plan.window.words()}"
+        return text
+    chosen = "as configured" if best is plan.choices[0] else best.words()
+    return f"recommended: {chosen}; a batch of about {plan.largest_batch:,} examples would fit too"
+
+
+def gigabytes(size: int) -> str:
+    return f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"
+
+
+def duration(seconds: float) -> str:
+    for unit, length in (("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.3g} {unit}"
+    return f"{seconds:.3g} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"
+
+
+main = plan
