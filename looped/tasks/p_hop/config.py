@@ -10,6 +10,8 @@ from looped.tasks.registry import TaskConfig
 class PHopConfig(TaskConfig):
     """p-hop induction: go to the last earlier occurrence of the current letter, step right, `hops` times."""
 
+    name = "p_hop"
+
     hops: int = 16
     """Number p of hops."""
     length: int = 256

@@ -1,5 +1,7 @@
 """p-hop induction (Sanford, Hsu & Telgarsky, 2024): follow a chain of p lookups in a word."""
 
+from __future__ import annotations
+
 import hashlib
 import string
 from collections.abc import Sequence
@@ -8,10 +10,9 @@ from reprlib import repr as shown  # cuts what is long
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from jaxtyping import Float, Int
-from torch import Tensor
 
+from looped.lazy import torch
 from looped.tasks.base import Batch, Split, Task, TaskSpec, split_of
 from looped.tasks.p_hop.config import PHopConfig
 from looped.tasks.registry import TaskConfig, register
@@ -82,19 +83,20 @@ class PHop(Task):
 
     def encode(self, problems: Sequence[str]) -> Batch:
         """Each letter is a token. The target at a position is the letter that is reached by p hops from there."""
-        codes = np.frombuffer("".join(problems).encode(), np.uint8)
-        words = codes.reshape(len(problems), -1).astype(np.int64) - ord("a")
+        words = codes(problems)
         reached = hop(words, self.config.hops)
         mask = reached > 0
         mask[:, :-1] &= self.config.loss == "dense"
         targets = np.where(reached > 0, np.take_along_axis(words, reached, 1), 0)
         return Batch(*map(torch.from_numpy, (words, targets, mask, np.ones_like(mask))))
 
-    def score(self, batch: Batch, logits: Float[Tensor, "batch seq output"]) -> dict[str, Float[Tensor, " batch"]]:
+    def score(
+        self, batch: Batch, logits: Float[torch.Tensor, "batch seq output"]
+    ) -> dict[str, Float[torch.Tensor, " batch"]]:
         """accuracy: the answer at the last letter is right, whatever `loss` is."""
         return {"accuracy": (logits[:, -1].argmax(-1) == batch.targets[:, -1]).float()}
 
-    def answer(self, problem: str, logits: Float[Tensor, "seq output"]) -> dict[str, Any]:
+    def answer(self, problem: str, logits: Float[torch.Tensor, "seq output"]) -> dict[str, Any]:
         """The letter with the highest probability at the last position."""
         confidence, letter = logits[-1].double().softmax(-1).max(-1)
         return {"answer": self.word(int(letter)), "valid": None, "confidence": float(confidence)}
@@ -103,7 +105,8 @@ class PHop(Task):
         return self.alphabet[output]
 
     def to_text(self, problem: str) -> dict[str, str]:
-        return {"input": problem, "expected": self.word(int(self.encode([problem]).targets[0, -1]))}
+        word = codes([problem])
+        return {"input": problem, "expected": self.word(int(word[0, hop(word, self.config.hops)[0, -1]]))}
 
     def read(self, lines: Sequence[str], source: str, on_bad_row: Literal["stop", "skip"]) -> tuple[list[str], int]:
         """Read one word a line; spaces in it and blank lines are ignored. Repeated letters are allowed."""
@@ -129,6 +132,12 @@ class PHop(Task):
         if not self.encode([word]).mask[0, -1]:
             return f"{shown(word)}: has no answer, because a hop finds no earlier occurrence of its letter"
         return ""
+
+
+def codes(problems: Sequence[str]) -> Words:
+    """The letters of words of equal length as numbers from 0."""
+    letters = np.frombuffer("".join(problems).encode(), np.uint8)
+    return letters.reshape(len(problems), -1).astype(np.int64) - ord("a")
 
 
 def hop(words: Words, hops: int) -> Words:
