@@ -12,7 +12,6 @@ from looped.commands.arguments import command
 from looped.commands.output import Table, print_table, say
 from looped.files import write_atomic
 from looped.locks import locked
-from looped.models.graphs import share_graphs
 from looped.printing import printable
 from looped.run_data import task_with_data
 from looped.run_folder import check_run_folder
@@ -43,6 +42,7 @@ def inspect(
         allow_outside: use files outside the working folder that config.json names, if you trust the run folder.
     """
     from looped.analysis.measure import take_sample
+    from looped.models.graphs import share_graphs
     from looped.training.checkpoint import load_run
     from looped.training.devices import find_device
 
