@@ -11,7 +11,19 @@ from looped.files import write_atomic
 
 ROOT = Path(__file__).resolve().parents[1]
 # In the order of the page.
-FOLDERS = ("demo", "sudoku", "table2-cpu", "table3-cpu", "table4-cpu", "depth", "caches", "decoding", "bench", "plan")
+FOLDERS = (
+    "demo",
+    "sudoku",
+    "sudoku-laptop",
+    "table2-cpu",
+    "table3-cpu",
+    "table4-cpu",
+    "depth",
+    "caches",
+    "decoding",
+    "bench",
+    "plan",
+)
 KEPT = ("Scores", "Differences at equal loops", "Score by number of loops", "Score by group")
 HEAD = """# Results
 

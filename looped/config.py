@@ -36,11 +36,13 @@ class ModelConfig:
     """Whether a position attends only to itself and earlier positions."""
     d_model: int = 256
     num_heads: int = 4
+    """Heads that compare queries with keys; 0 leaves the graph heads alone."""
     d_head: int | None = None
     """Width of an attention head; None is d_model / num_heads."""
     graph_heads: tuple[str, ...] = ()
     """Further heads in every layer. Each multiplies its values by the matrix of this name, which comes with the input
-    (graph heads: Back de Luca & Fountoulakis, 2024), such as the edges of a graph."""
+    (graph heads: Back de Luca & Fountoulakis, 2024), such as the edges of a graph, or which the task gives
+    (`Task.graphs`), such as the cells in one row of a board."""
     d_ff: int | None = None
     """Width of the feed-forward layer; None is 4 * d_model."""
     prelude_layers: int = 0
@@ -103,13 +105,16 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         positive(
-            self, "vocab_size", "input_dim", "output_size", "max_seq_len", "d_model", "num_heads", "d_head",
+            self, "vocab_size", "input_dim", "output_size", "max_seq_len", "d_model", "d_head",
             "d_ff", "core_layers", "num_loops", "max_loops", "initialisation_depth", "cache_loops",
         )  # fmt: skip
         for name in ("prelude_layers", "core_layers", "coda_layers"):
             check(
                 0 <= getattr(self, name) <= MAX_LAYERS, name, getattr(self, name), f"at least 0, at most {MAX_LAYERS}"
             )
+        least = "at least 1, or 0 beside graph_heads and d_head"
+        alone = self.num_heads == 0 and bool(self.graph_heads) and self.d_head is not None
+        check(self.num_heads >= 1 or alone, "num_heads", self.num_heads, least)
         divides = self.d_head is not None or self.d_model % self.num_heads == 0
         check(divides, "num_heads", self.num_heads, f"a divisor of d_model={self.d_model}, or d_head beside it")
         names = self.graph_heads
@@ -191,7 +196,9 @@ def check_fits(model: ModelConfig, task: Any, *, complete: bool = True) -> None:
         else:
             fits = given >= needed if given is not None else not complete
             check(fits, f"model.{name}", given, f"at least {needed} for task {task.name}")
-    check(not model.graph_heads, "model.graph_heads", model.graph_heads, f"none for task {task.name}, without graphs")
+    if model.graph_heads and not {*model.graph_heads} <= task.graphs.keys():
+        expected = f"among {', '.join(task.graphs)}, the graphs of" if task.graphs else "none for"
+        check(False, "model.graph_heads", model.graph_heads, f"{expected} task {task.name}")
 
 
 @frozen

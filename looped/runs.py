@@ -16,6 +16,7 @@ from looped.evaluation.calibration import calibrate
 from looped.evaluation.scores import EVALUATION_SEED, checked_loops, evaluate, predictor, solve, visualisations
 from looped.locks import locked
 from looped.models.exit_rules import ExitRule, learned_rule, parse_rule
+from looped.models.graphs import share_graphs
 from looped.models.transformer import LoopedTransformer
 from looped.printing import printable
 from looped.reading import read_text
@@ -144,7 +145,9 @@ def _opened(
     with locked(folder):
         run, model, step = load_run(folder, checkpoint)
         model.to(find_device(device))
-        yield run, model, task_with_data(run, folder, allow_outside=allow_outside), step
+        task = task_with_data(run, folder, allow_outside=allow_outside)
+        share_graphs(model, task.graphs)
+        yield run, model, task, step
 
 
 def evaluate_run(
@@ -236,6 +239,7 @@ def solve_file(
     """
     run, model, step = load_run(folder)
     task = answering_task(run, folder)
+    share_graphs(model, task.graphs)
     setting = loop_setting(folder, run.model, step, num_loops, exit_rule)
     name = "standard input" if source == "-" else source
     text = _standard_input() if source == "-" else read_text(Path(source))

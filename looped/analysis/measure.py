@@ -230,7 +230,12 @@ def components(sample: Sample) -> dict[str, Any]:
 
 
 def attention(sample: Sample) -> dict[str, Any]:
-    """Attention maps of the first example, the effective number of keys, and the change between loops."""
+    """Attention maps of the first example, the effective number of keys, and the change between loops.
+
+    None if the model has graph heads alone, whose weights are the graph.
+    """
+    if not sample.model.config.num_heads:
+        return {"attention": None}
     part, _ = sample.first(1)
     model, trained = sample.model, min(sample.model.config.num_loops, sample.loops)
     real = part.attention_mask[0]

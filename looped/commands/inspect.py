@@ -42,6 +42,7 @@ def inspect(
         allow_outside: use files outside the working folder that config.json names, if you trust the run folder.
     """
     from looped.analysis.measure import take_sample
+    from looped.models.graphs import share_graphs
     from looped.training.checkpoint import load_run
     from looped.training.devices import find_device
 
@@ -51,6 +52,7 @@ def inspect(
         config, model, step = load_run(run)
         model.to(find_device("auto"))
         task = task_with_data(config, run, allow_outside=allow_outside)
+        share_graphs(model, task.graphs)
         sample = take_sample(model, task, loops=loops, examples=examples, group=group, split=split, seed=seed)
         numbers = {
             "run": run.resolve().name, "recipe": config.recipe, "task": config.task.name, "metric": task.metric,

@@ -60,7 +60,8 @@ def activations_memory(run: RunConfig, example: Batch, *, half: bool) -> int:
 
 def _numbers_of_a_layer(config: ModelConfig) -> int:
     """The numbers that the backward pass of a layer needs at a position, without attention weights."""
-    attention = (4 if config.cache == "all" else 2) * config.num_heads * config.head_dim
+    heads = (4 if config.cache == "all" else 2) * config.num_heads + 2 * len(config.graph_heads)
+    attention = heads * config.head_dim
     feedforward = (4 if config.activation == "swiglu" else 2) * config.ff_dim
     return 2 * config.d_model + attention + feedforward
 
@@ -73,9 +74,9 @@ def examples_memory(run: RunConfig, example: Batch) -> int:
 
 def _weights(config: ModelConfig) -> int:
     """The number of weights of the embedding, the output and the layers, without norms and modulation."""
-    d, inner = config.d_model, config.num_heads * config.head_dim
+    d, heads = config.d_model, 4 * config.num_heads + 2 * len(config.graph_heads)
     layers = config.prelude_layers + config.core_layers + config.coda_layers
-    layer = 4 * d * inner + (3 if config.activation == "swiglu" else 2) * d * config.ff_dim
+    layer = d * heads * config.head_dim + (3 if config.activation == "swiglu" else 2) * d * config.ff_dim
     positions = (config.max_seq_len or 0) * (config.positions == "learned")
     inputs, table = config.vocab_size or config.input_dim or 0, config.max_loops or 0
     outputs = 0 if config.tie_embeddings else config.output_size or 0

@@ -1,12 +1,10 @@
 """Checks of the arguments of a forward pass."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-
-from looped.nn.protocols import graph_heads
 
 MAX_LOOPS = 1_000_000
 """More loops are refused, because a call would never end."""
@@ -52,23 +50,6 @@ def loop_numbers(given: Any, every: range) -> Collection[int]:
     if not len(chosen):
         raise ValueError(f"loop_logits={given!r}: expected last, all, or loop numbers from 1 to {len(every)}")
     return chosen
-
-
-def checked_graphs(
-    model: Any, inputs: Tensor, graphs: Mapping[str, Tensor] | None, *, cached: bool = False
-) -> Mapping[str, Tensor]:
-    """The matrices of the graph heads; ValueError for other names than the blocks', other shapes, or a cache."""
-    wanted = {name for blocks in model.sections.values() for block in blocks for name in graph_heads(block)}
-    graphs = graphs or {}
-    if wanted != graphs.keys():
-        raise ValueError(f"graphs: have the names {sorted(graphs)}; expected {sorted(wanted)}, the graph heads")
-    if graphs and cached:
-        raise ValueError("graphs: expected none beside a cache")
-    shape = (inputs.shape[0], inputs.shape[1], inputs.shape[1])
-    for name, graph in graphs.items():
-        if not isinstance(graph, Tensor) or graph.shape != shape or graph.device != inputs.device:
-            raise ValueError(f"graphs: {name!r}: expected a tensor {shape} on {inputs.device}")
-    return graphs
 
 
 def checked_mask(inputs: Tensor, mask: Any) -> Tensor | None:

@@ -14,6 +14,7 @@ from looped.models.iteration import iterate
 from looped.models.kv_cache import Cache, CachedPass, PassKV
 from looped.models.memory import check_memory
 from looped.nn.attention import causal_mask, combined_mask
+from looped.nn.graphs import SharedGraph
 from looped.nn.modulation import by_layer
 from looped.nn.protocols import Context, KVStore, Section
 
@@ -43,7 +44,7 @@ class Pass:
         num_loops: int,
         cache: Cache | None,
         rule: ExitRule | None,
-        graphs: Mapping[str, Tensor] | None = None,
+        graphs: Mapping[str, Tensor | SharedGraph] | None = None,
     ) -> None:
         seq, device = inputs.shape[1], inputs.device
         start = 0 if cache is None else cache.used
@@ -151,7 +152,9 @@ class Pass:
         return shared._replace(
             mask=take(shared.mask), rotary=rotary, embedded=self.active.take(shared.embedded),
             position_embedding=take(shared.position_embedding),
-            graphs={name: graph[rows] for name, graph in shared.graphs.items()},
+            graphs={
+                name: graph[rows] if isinstance(graph, Tensor) else graph for name, graph in shared.graphs.items()
+            },
         )  # fmt: skip
 
 

@@ -18,9 +18,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from looped.models.arguments import MAX_LOOPS, check_inputs, checked_graphs, checked_mask, checked_state, loop_numbers
+from looped.models.arguments import MAX_LOOPS, check_inputs, checked_mask, checked_state, loop_numbers
 from looped.models.exit_rules import ExitRule, learned_rule
 from looped.models.forward_pass import Pass
+from looped.models.graphs import checked_graphs
 from looped.models.iteration import Recompute
 from looped.models.kv_cache import Cache, CachedPass
 from looped.models.memory import check_memory
@@ -109,7 +110,7 @@ class LoopedModel(nn.Module):
             self.halt = halt
         self.halting: Literal["none", "gate", "act"] = halting
         self.loop_norm, self.num_loops = loop_norm, num_loops
-        self.kv_loops, self.causal, self.max_seq_len = kv_loops, causal, max_seq_len
+        self.kv_loops, self.causal, self.max_seq_len, self.graphs = kv_loops, causal, max_seq_len, nn.ModuleDict()
         if not len(self.core):
             raise ValueError("core: expected at least one block")
         if num_loops < 1 or (kv_loops is not None and kv_loops < 1):
@@ -239,7 +240,7 @@ class LoopedModel(nn.Module):
             last_logits: decode only this many positions at the end; None is all.
             loop_states: also return the state after each loop.
             recompute: see `iterate`.
-            graphs: matrices (batch, seq, seq) by name, for blocks with graph heads (`ModelConfig.graph_heads`).
+            graphs: matrices (batch, seq, seq) by name, for graph heads; None is those of `share_graphs`.
 
         Raises:
             ValueError: for a sequence longer than max_seq_len or than the cache, loop numbers out of range, a cache
@@ -265,8 +266,8 @@ class LoopedModel(nn.Module):
         if cache is not None and cache.every_loop_logits and self.coda:
             chosen = every  # the keys of the coda after every loop belong into the cache
         wanted = sorted(set(chosen))
-        graphs = checked_graphs(self, inputs, graphs, cached=cache is not None)
-        run = Pass(self, inputs, attention_mask, positions, loops, cache, exit_rule, graphs)
+        matrices = checked_graphs(self, inputs, graphs, cached=cache is not None)
+        run = Pass(self, inputs, attention_mask, positions, loops, cache, exit_rule, matrices)
         state = run.initial if initial_state is None else checked_state(initial_state, run.initial)
         keep = every if loop_states else wanted
         window = min(loops, num_grad_loops or loops)
@@ -313,8 +314,7 @@ class LoopedModel(nn.Module):
         at_least(1, num_loops=num_loops)
         attention_mask = checked_mask(inputs, attention_mask)
         self._check(inputs, attention_mask, num_loops, None, [num_loops], None)
-        graphs = checked_graphs(self, inputs, graphs)
-        run = Pass(self, inputs, attention_mask, None, num_loops, None, None, graphs)
+        run = Pass(self, inputs, attention_mask, None, num_loops, None, None, checked_graphs(self, inputs, graphs))
         return Loop(run.initial, run.step, lambda state: run.decode(state, num_loops - 1))
 
     def _check(

@@ -20,7 +20,8 @@ class Attention(nn.Module):
         self.kind = config.attention
         self.num_heads, self.head_dim = config.num_heads, config.head_dim
         self.rotary = config.positions == "rotary"
-        self.qkv = nn.Linear(d, 3 * inner, bias=config.bias)
+        if inner:
+            self.qkv = nn.Linear(d, 3 * inner, bias=config.bias)
         self.graph_heads = config.graph_heads
         of_graphs = len(self.graph_heads) * config.head_dim
         if of_graphs:
@@ -38,6 +39,20 @@ class Attention(nn.Module):
         With rotary positions, `context.rotary` holds the angles; None counts positions from 0. `context.kv` holds keys
         and values of other tokens or loops; None attends to the current tokens alone.
         """
+        mixed = [self._scored_heads(x, value_input, context)] if self.num_heads else []
+        if self.graph_heads:
+            values = self.graph_values(value_input).split(self.head_dim, dim=-1)
+            graphs = [context.graphs[name] for name in self.graph_heads]
+            mixed += [g.to(v.dtype) @ v if isinstance(g, Tensor) else g(v) for g, v in zip(graphs, values, strict=True)]
+        return self.project(torch.cat(mixed, dim=-1) if len(mixed) > 1 else mixed[0])
+
+    def _scored_heads(
+        self,
+        x: Float[Tensor, "batch seq d_model"],
+        value_input: Float[Tensor, "batch seq d_model"],
+        context: Context,
+    ) -> Float[Tensor, "batch seq inner"]:
+        """The heads that compare queries with keys, side by side."""
         slot = context.kv
         own = slot is None or slot.computes
         if own and value_input is x:
@@ -57,11 +72,7 @@ class Attention(nn.Module):
             kv = (slot.write(torch.stack(kv) if self.rotary else parts[1:]) if own else slot.read()).unbind(0)
         k, v = kv
         mixed = dot_product_attention(q, k, v, context.mask, self.kind)
-        if self.graph_heads:
-            values = rearrange(self.graph_values(value_input), "b s (h d) -> b h s d", d=self.head_dim)
-            graphs = torch.stack([context.graphs[name] for name in self.graph_heads], dim=1)
-            mixed = torch.cat([mixed, graphs.to(values.dtype) @ values], dim=1)
-        return self.project(rearrange(mixed, "b h s d -> b s (h d)"))
+        return rearrange(mixed, "b h s d -> b s (h d)")
 
     def angles(self, x: Float[Tensor, "batch seq d_model"], context: Context) -> Rotation:
         """The rotary angles of the context, or else those of positions counted from 0."""

@@ -35,7 +35,8 @@ class TransformerBlock(nn.Module):
         self.graph_heads = config.graph_heads
         self.native = False
         """Whether to compute small blocks in C++ on CPUs, in training and in evaluation."""
-        self.kv_shape = (config.num_heads, config.head_dim)
+        # A cache keeps no graphs, so a layer of graph heads alone cannot be cached.
+        self.kv_shape = (config.num_heads, config.head_dim) if config.num_heads else None
 
     def forward(
         self, x: Float[Tensor, "batch seq d_model"], context: Context = ALONE

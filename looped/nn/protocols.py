@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from looped.nn.graphs import SharedGraph
 from looped.nn.positions import Rotation
 
 Section = Literal["prelude", "core", "coda"]
@@ -58,8 +59,9 @@ class Context(NamedTuple):
     """Output of the prelude, which an injection may add to the state. None inside the prelude."""
     position_embedding: Float[Tensor, "*batch seq d_model"] | None = None
     """Vectors of the positions, if the model adds such."""
-    graphs: Mapping[str, Float[Tensor, "batch seq seq"]] = {}
-    """Matrices that came with the input, by name. Row i holds the factors of the tokens that token i sums."""
+    graphs: Mapping[str, Float[Tensor, "batch seq seq"] | SharedGraph] = {}
+    """Matrices by name, which came with the input or which all inputs share. Row i holds the factors of the tokens that
+    token i sums."""
 
 
 @runtime_checkable

@@ -21,6 +21,7 @@ RECIPES: dict[str, Callable[[], RunConfig]] = {
     "sudoku-4x4": reasoning.sudoku_4x4,
     "p-hop": reasoning.p_hop,
     "sudoku": reasoning.sudoku,
+    "sudoku-laptop": reasoning.sudoku_laptop,
     "sudoku-gate": partial(reasoning.halting, "gate"),
     "sudoku-act": partial(reasoning.halting, "act"),
 }

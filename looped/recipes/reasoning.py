@@ -7,7 +7,7 @@ code, as far as it has a file of settings. If the public record lacks a setting,
 import dataclasses
 from typing import Literal
 
-from looped.config import ModelConfig, OptimConfig, RunConfig, TrainConfig
+from looped.config import ModelConfig, OptimConfig, RunConfig, ScheduleConfig, TrainConfig
 from looped.tasks import TaskConfig
 from looped.tasks.countdown import CountdownConfig
 from looped.tasks.edit_distance import EditDistanceConfig
@@ -95,6 +95,34 @@ def sudoku() -> RunConfig:
         ),
         train=TrainConfig(
             steps=12_500, batch_size=256, loss="all", workers=2, eval_every=500, eval_examples=1024, log_every=250
+        ),
+    )  # fmt: skip
+
+
+def sudoku_laptop() -> RunConfig:
+    """9x9 Sudoku in an hour on one thread of a CPU; docs/results.md has its results.
+
+    A token is a candidate: a cell and a digit. Graph heads sum over the candidates of one cell, and over those of one
+    digit in a row, column or box, so all symmetries of Sudoku are built in and nothing else is. One small layer is
+    looped 8 to 32 times, with gradient in the last 8 loops and the loss on the last 4. It is then run for far more
+    loops than in training: `looped solve --num-loops 128`. The learning rate is constant, so training can stop at any
+    time, and averaged weights are evaluated. docs/log.md has the measurements behind each choice.
+    """
+    return RunConfig(
+        note="Sized for one hour on one thread. The structure of the board is given, by graph heads.",
+        model=ModelConfig(
+            d_model=32, num_heads=0, d_head=16, graph_heads=("row", "column", "box", "cell"), d_ff=64, num_loops=32,
+            activation="swiglu", positions="none", input_injection="add", loop_norm=True, initialisation="pytorch",
+        ),
+        task=SudokuConfig(tokens="candidates", pool=20_000),
+        schedule=ScheduleConfig(kind="random", min_loops=8, max_loops=32, num_grad_loops=8),
+        optim=OptimConfig(
+            optimizer="muon", learning_rate=5e-3, betas=(0.9, 0.98), warmup_steps=50, schedule="constant",
+            ema_decay=0.998,
+        ),
+        train=TrainConfig(
+            steps=30_000, batch_size=8, loss="window", loss_window=4, precision="fp32", compile=False, workers=0,
+            eval_every=5000, eval_examples=256, save_every=1000, log_every=250,
         ),
     )  # fmt: skip
 

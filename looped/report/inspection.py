@@ -207,8 +207,10 @@ def _components(n: Row) -> Section:
     return Section("Paths of the states", takeaway, [Chart(figures.paths("paths", n), caption)])
 
 
-def _attention(n: Row) -> Section:
+def _attention(n: Row) -> Section | None:
     found = n["attention"]
+    if found is None:
+        return None
     shown = min(found["positions"], len(found["maps"][0][0]))
     part = "all" if shown == found["positions"] else "the first"
     caption = f"Attention of the first example for {part} {shown} positions. Rows are queries, columns are keys. "

@@ -75,6 +75,25 @@ def beside_trained(rows: Sequence[Mapping[str, Any]], trained: Mapping[str, Sequ
         return svg_bytes(figure)
 
 
+def share_by_minutes(rows: Sequence[Mapping[str, Any]], loops: int) -> bytes:
+    """Share of solved boards after so many loops against minutes of training, a line for each band."""
+    shown = [row for row in rows if row["num_loops"] == loops and row["metric"] == "board"]
+    bands = list(dict.fromkeys(row["group"] for row in shown))
+    colors = matplotlib.colormaps["viridis"](np.linspace(0, 0.9, len(bands)))
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(6.5, 4.2))
+        axes = figure.add_subplot()
+        for i, (band, color) in enumerate(zip(bands, colors, strict=True)):
+            points = sorted((row["minutes"], row["value"]) for row in shown if row["group"] == band)
+            axes.plot(*zip(*points, strict=True), color=color, marker=SERIES[i % len(SERIES)][1], ms=4, label=band)
+        axes.set(
+            xscale="log", xlabel="minutes of one thread", ylabel=f"boards solved, {loops} loops", ylim=(-0.03, 1.03)
+        )
+        plain_numbers(axes.xaxis)
+        figure.legend(loc="outside lower left", ncols=5, columnspacing=1.2)
+        return svg_bytes(figure)
+
+
 def levels(depth: np.ndarray) -> bytes:
     """The number of decisions in force after each loop (loops + 1,)."""
     with matplotlib.rc_context(STYLE):

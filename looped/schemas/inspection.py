@@ -161,7 +161,7 @@ class Inspection(InFile):
     jacobian: Jacobian
     starts: Starts
     components: Components
-    attention: AttentionMaps
+    attention: AttentionMaps | None
     modulation: dict[str, tuple[Channels, ...]] | None
     environment: Environment
 
@@ -187,7 +187,8 @@ class Inspection(InFile):
         for i, path in enumerate(self.components.paths):
             check_length(f"components.paths[{i}].points", path.points, self.loops + 1)
         at = min(self.trained_loops, self.loops)
-        for name, loop in (("jacobian", self.jacobian.loop), ("attention", self.attention.loop)):
+        counted = {"jacobian": self.jacobian.loop} | ({"attention": self.attention.loop} if self.attention else {})
+        for name, loop in counted.items():
             rising = all(a < b <= self.loops for a, b in zip((0, *loop), loop, strict=False))
             check(rising and at in loop, f"{name}.loop", loop, f"loops in rising order, with loop {at}")
         for name in ("radius", "norm"):

@@ -151,6 +151,9 @@ class Task(ABC):
     """Groups that are always evaluated on all their examples."""
     tokenizer: Tokenizer | None = None
     """The tokenizer, for tasks whose models continue text from a `prompt`."""
+    graphs: Mapping[str, Float[torch.Tensor, "seq seq"]] = {}
+    """Matrices of the structure that all problems share, by name, for `ModelConfig.graph_heads`. Row i holds the
+    factors of the positions that position i sums."""
     spec: TaskSpec
 
     def __init__(self, config: Any) -> None:

@@ -21,6 +21,7 @@ from looped.costs.count import (
 from looped.costs.memory import LESS, check_memory
 from looped.locks import locked
 from looped.models.gradient import without_gradient
+from looped.models.graphs import share_graphs
 from looped.models.transformer import LoopedTransformer
 from looped.run_data import check_data, check_tokenizer, write_data
 from looped.run_folder import (
@@ -122,6 +123,7 @@ class Trainer:
         check_splits(self.task, first, self.validation)
         self.schedule = LoopSchedule(run.schedule, run.model.num_loops, run.train.seed)
         self.model = LoopedTransformer(run.model, seed=run.train.seed)
+        share_graphs(self.model, self.task.graphs)
         saved, started = checkpoint.saved_steps(folder), ""
         if run.start and not saved:
             check_tokenizer(self.task, Path(run.start.run))

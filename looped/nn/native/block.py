@@ -66,6 +66,8 @@ def runs_native(block: Any, x: Tensor, context: Context) -> bool:
         return False
     if type(attention) is not Attention or type(feedforward) is not FeedForward or torch_module._has_any_global_hook():
         return False
+    if attention.graph_heads:  # perhaps they are the only heads, and there is no `qkv`
+        return False
     norms = (block.attention_norm, block.feedforward_norm)
     linear = (attention.qkv, attention.project, feedforward.up, feedforward.down)
     widths = (x.shape[-1], attention.num_heads * attention.head_dim, feedforward.down.in_features)
@@ -74,7 +76,7 @@ def runs_native(block: Any, x: Tensor, context: Context) -> bool:
         and all(type(part) in NORMS for part in norms)
         and not any(map(has_hooks, (attention, feedforward, *norms, *linear)))
         and attention.kind == "softmax"
-        and not (attention.graph_heads or block.values_from_state)
+        and not block.values_from_state
         and all(type(part.weight) in (nn.Parameter, FakeTensor) and part.weight.dtype == x.dtype for part in linear)
         and x.dtype in (torch.float32, torch.float64)
         and max(x.shape[1], x.shape[2]) <= LARGEST

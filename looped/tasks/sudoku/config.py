@@ -21,6 +21,9 @@ class SudokuConfig(TaskConfig):
     """Puzzle files, also compressed: a CSV with columns such as puzzle, solution and rating; pairs of puzzle and
     solution; one puzzle a line, where . or 0 is blank; or grids. Comments begin with #. Without files, `pool` puzzles
     are generated from `pool_seed`."""
+    tokens: Literal["cells", "candidates"] = "cells"
+    """cells: a token for each cell. candidates: a token for each cell and digit, and the model says whether the digit
+    belongs into the cell."""
     pool: int = 2000
     pool_seed: int = 0
     min_clues: int | None = None

@@ -42,6 +42,9 @@ class Puzzle(NamedTuple):
 class Sudoku(Task):
     """Boards of `box**4` cells, one token each: 0 is blank, digits are their own ids. The target is the solution.
 
+    With tokens="candidates" there is a token for each cell and digit: 0 if the cell is blank, 1 if the digit is given
+    there, 2 if another one is. The target is 1 for the digit of the solution, else 0.
+
     >>> task = Sudoku(SudokuConfig(box=2))
     >>> puzzles, skipped = task.read(["31.22....21..32."], "example", "stop")
     >>> print(task.describe(puzzles[0]))
@@ -64,7 +67,7 @@ class Sudoku(Task):
     """
 
     Config = SudokuConfig
-    presentation = frozenset({"augment", "loss", "on_bad_row"})
+    presentation = frozenset({"augment", "loss", "on_bad_row", "tokens"})
     metric = "board"
 
     @classmethod
@@ -74,8 +77,22 @@ class Sudoku(Task):
     def __init__(self, config: SudokuConfig) -> None:
         super().__init__(config)
         self.side = config.box**2
-        symbols = self.side + 1
-        self.spec = TaskSpec(vocab_size=symbols, output_size=symbols, max_seq_len=self.side**2)
+        self.candidates = config.tokens == "candidates"
+        symbols, cells = self.side + 1, self.side**2
+        self.spec = TaskSpec(vocab_size=symbols, output_size=symbols, max_seq_len=cells)
+        if self.candidates:
+            self.spec = TaskSpec(vocab_size=3, output_size=2, max_seq_len=cells * self.side)
+
+    @cached_property
+    def graphs(self) -> dict[str, Float[torch.Tensor, "seq seq"]]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """1 for positions in one row, column or box. Candidates must also be of one digit; or be in one cell."""
+        cell, digit, box = torch.arange(self.side**2), torch.arange(self.side), self.config.box
+        row, column = cell // self.side, cell % self.side
+        units = {"row": row, "column": column, "box": row // box * box + column // box}
+        if self.candidates:
+            units = {name: (unit[:, None] * self.side + digit).flatten() for name, unit in units.items()}
+            units["cell"] = cell.repeat_interleave(self.side)
+        return {name: (unit[:, None] == unit).float() for name, unit in units.items()}
 
     # Drawing
 
@@ -187,8 +204,28 @@ class Sudoku(Task):
     def encode(self, problems: Sequence[Puzzle]) -> Batch:
         inputs = torch.from_numpy(np.stack([p.given for p in problems])).long()
         targets = torch.from_numpy(np.stack([p.solution for p in problems])).long()
+        if self.candidates:
+            digits = torch.arange(1, self.side + 1)
+            inputs, targets = inputs[..., None], targets[..., None]
+            inputs = ((inputs > 0).long() + ((inputs > 0) & (inputs != digits))).flatten(1)
+            targets = (targets == digits).long().flatten(1)
         everywhere = torch.ones_like(inputs, dtype=torch.bool)
         return Batch(inputs, targets, inputs == 0 if self.config.loss == "blanks" else everywhere, everywhere)
+
+    def _board(self, tokens: Int[torch.Tensor, "batch seq"]) -> Int[torch.Tensor, "batch cells"]:
+        """The digit of each cell, from the inputs or targets of a batch; 0 is blank."""
+        if not self.candidates:
+            return tokens
+        digits = torch.arange(1, self.side + 1, device=tokens.device)
+        return ((tokens == 1).unflatten(-1, (-1, self.side)) * digits).sum(-1)
+
+    def _digit_logits(
+        self, logits: Float[torch.Tensor, "*batch seq output"]
+    ) -> Float[torch.Tensor, "*batch cells side"]:
+        """The logits of the digits in each cell. A candidate's is its log odds."""
+        if not self.candidates:
+            return logits[..., 1:]
+        return (logits[..., 1] - logits[..., 0]).unflatten(-1, (-1, self.side))
 
     def score(
         self, batch: Batch, logits: Float[torch.Tensor, "batch seq output"]
@@ -198,10 +235,10 @@ class Sudoku(Task):
         The prediction is the most probable digit. With loss="blanks" the model is not trained on the givens, so they
         are copied from the input. With loss="all" the model must predict them itself to be valid.
         """
-        digits = logits[..., 1:].argmax(-1) + 1
-        blank = batch.inputs == 0
-        wrong = ((digits != batch.targets) & blank).sum(1)
-        obeys = valid(self._filled(batch.inputs, digits).cpu().numpy(), batch.inputs.cpu().numpy())
+        digits, given = self._digit_logits(logits).argmax(-1) + 1, self._board(batch.inputs)
+        blank = given == 0
+        wrong = ((digits != self._board(batch.targets)) & blank).sum(1)
+        obeys = valid(self._filled(given, digits).cpu().numpy(), given.cpu().numpy())
         return {
             "board": (wrong == 0).float(),
             "cells": 1 - wrong / blank.sum(1).clamp(min=1),
@@ -218,7 +255,7 @@ class Sudoku(Task):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The predicted digit of each cell, and its probability among the digits (1 for copied givens)."""
         given = torch.from_numpy(problem.given).long()
-        confidence, digits = logits[..., 1:].double().cpu().softmax(-1).max(-1)
+        confidence, digits = self._digit_logits(logits.double().cpu()).softmax(-1).max(-1)
         filled = self._filled(given.expand_as(digits), digits + 1)
         copied = (given > 0) & (self.config.loss == "blanks")
         return filled, confidence.masked_fill(copied, 1.0)

@@ -348,3 +348,50 @@ def test_own_puzzles_are_read_and_solved():
     assert puzzles[0].rating is None
     with pytest.raises(ValueError, match="text: no Sudoku puzzle in it"):
         small().read([], "text", "stop")
+
+
+@pytest.mark.parametrize("loss", ["blanks", "all"])
+def test_candidates_are_scored_and_shown_as_cells(loss):
+    """Random logits of cells, and candidates whose log odds are these logits, give the same scores and answers."""
+    cells = Sudoku(SudokuConfig(box=2, loss=loss))
+    candidates = Sudoku(SudokuConfig(box=2, loss=loss, tokens="candidates"))
+    assert (candidates.spec.vocab_size, candidates.spec.output_size, candidates.spec.max_seq_len) == (3, 2, 64)
+    problems = small().sample("test", 40, np.random.default_rng(0))
+    batch, of_candidates = cells.encode(problems), candidates.encode(problems)
+    assert (of_candidates.mask == batch.mask.repeat_interleave(4, 1)).all()
+    for p, inputs, targets in zip(problems, *of_candidates[:2], strict=True):
+        for place in range(64):
+            given, digit = p.given[place // 4], place % 4 + 1
+            assert inputs[place] == (0 if not given else 1 if given == digit else 2)
+            assert targets[place] == (p.solution[place // 4] == digit)
+    # Noise makes about half of the cells of some boards wrong.
+    noise = torch.linspace(0, 40, 40)[:, None, None] * torch.rand(40, 16, 5, generator=torch.manual_seed(0))
+    logits = logits_for(batch.targets, 5) + noise
+    odds = logits[..., 1:].flatten(1)
+    of_candidates_logits = torch.stack([-odds / 2, odds / 2], -1)
+    expected, found = cells.score(batch, logits), candidates.score(of_candidates, of_candidates_logits)
+    assert 0 < expected["board"].mean() < 1
+    assert all(torch.equal(found[name], values) for name, values in expected.items())
+    for problem, row, others in zip(problems, logits, of_candidates_logits, strict=True):
+        answer, other = cells.answer(problem, row), candidates.answer(problem, others)
+        assert other.pop("confidence") == pytest.approx(answer.pop("confidence"))
+        assert other == answer
+        assert candidates.describe(problem, others) == cells.describe(problem, row)
+    shown = candidates.visualise(problems[0], of_candidates_logits[:3])["loops"]
+    assert [loop["cells"] for loop in shown] == [
+        loop["cells"] for loop in cells.visualise(problems[0], logits[:3])["loops"]
+    ]
+
+
+def test_graphs_join_the_positions_of_a_unit():
+    for config, digits in ((SudokuConfig(), 1), (SudokuConfig(tokens="candidates"), 9)):
+        task = Sudoku(config)
+        places = np.arange(81 * digits)
+        row, column, digit = places // digits // 9, places // digits % 9, places % digits
+        units = {"row": (row, digit), "column": (column, digit), "box": (row // 3, column // 3, digit)}
+        units |= {"cell": (row, column)} if digits > 1 else {}
+        assert task.graphs.keys() == units.keys()
+        for name, unit in units.items():
+            same = np.logical_and.reduce([part[:, None] == part for part in unit])
+            assert (task.graphs[name].numpy() == same).all()
+            assert (same.sum(1) == 9).all()
