@@ -225,7 +225,7 @@ CASES = {
     "best of no checkpoint": Case("evaluate strings", ("strings", "no checkpoint of step 3", "4"), NO_CHECKPOINT),
     "architecture": Case(
         "evaluate strings",
-        (STEP, "of another architecture", "(12, 16) here and (12, 32) in the model"),
+        (STEP, "of another architecture", "(29, 16) here and (29, 32) in the model"),
         config("strings", '"d_model": 16', '"d_model": 32'),
     ),
     "metrics of the report": Case(
