@@ -334,10 +334,11 @@ def test_no_compiler(monkeypatch, tmp_path):
 
 
 @pytest.mark.skipif(not should_compile(None, torch.device("cpu")), reason="no compiler here")
-def test_compiled_run_trains_and_resumes(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("attention", "setting"), [("softmax", None), ("linear", True)], ids=["C++", "torch.compile"])
+def test_compiled_run_trains_and_resumes(attention, setting, tmp_path, monkeypatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # its checks cannot be compiled
-    run = tiny(steps=6, log_every=1, eval_every=6)
-    compiled = dataclasses.replace(run, train=dataclasses.replace(run.train, compile=True))
+    run = tiny(steps=6, log_every=1, eval_every=6, model={"attention": attention})
+    compiled = dataclasses.replace(run, train=dataclasses.replace(run.train, compile=setting))
     train(run, tmp_path / "eager")
     train(compiled, tmp_path / "compiled")
     assert losses(tmp_path / "compiled") == pytest.approx(losses(tmp_path / "eager"), rel=1e-4)
