@@ -71,7 +71,7 @@ def without_cache(model: LoopedTransformer, tokens: torch.Tensor, count: int) ->
 
 
 def seconds(work: Callable[[], object], device: torch.device) -> float:
-    """Of the processor, or with a GPU of the clock."""
+    """Seconds of the processor; with a GPU, of the clock."""
     if device.type == "cpu":
         began = time.process_time()
         work()

@@ -1,4 +1,4 @@
-"""What the parts of `benchmarks.gpu` share: results, settings, and steps of the Sudoku recipe on random boards."""
+"""Shared by the parts of `benchmarks.gpu`: results, settings, and steps of the Sudoku recipe on random boards."""
 
 import dataclasses
 import json

@@ -8,7 +8,7 @@ MEMINFO, STATUS = Path("/proc/meminfo"), Path("/proc/self/status")
 LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 """Limits of a control group, in version 2 and 1."""
 USED = (Path("/sys/fs/cgroup/memory.current"), Path("/sys/fs/cgroup/memory/memory.usage_in_bytes"))
-"""What its processes use."""
+"""The memory that the processes of a control group use."""
 
 
 def machine_memory() -> int:

@@ -1,4 +1,4 @@
-"""What each core layer gets from a modulation. Here because counting weights needs no torch."""
+"""The parts of a modulation by kind. This file imports no torch, because counting weights needs none."""
 
 ENCODING_WIDTH = 256
 

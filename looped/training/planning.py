@@ -1,4 +1,4 @@
-"""What a training will cost on this machine: memory from a simulated step, time from a few real steps.
+"""The cost of a training on this machine: memory from a simulated step, time from a few real steps.
 
 Nothing is trained or written.
 """
@@ -55,7 +55,7 @@ class Choice:
     step_seconds: float | None
     """Mean over the schedule; None if the steps cannot run on this machine."""
     seconds: float | None
-    """Of the whole training."""
+    """Seconds of the whole training."""
 
     def words(self) -> str:
         """The options of `looped train` that choose these settings."""

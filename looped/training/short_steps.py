@@ -33,12 +33,12 @@ End = tuple[Batch, tuple[int, int]]
 
 @dataclass(frozen=True)
 class Measured:
-    """What the steps took."""
+    """Memory and time of the steps."""
 
     growth: int
     """Peak bytes of the process, or of the GPU, beyond those at the start."""
     seconds: list[float]
-    """Of a step, for each end."""
+    """Seconds of a step, for each end."""
     validation: float
     """Seconds for a validation example."""
 

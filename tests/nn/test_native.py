@@ -22,6 +22,7 @@ CASES: dict[str, dict[str, Any]] = {
     "raw feed-forward input": {"feedforward_norm": False, "norm": "layer", "bias": True},
     "additive": {"modulation": "additive"},
     "scale_gate": {"modulation": "scale_gate", "gate_offset": 1},
+    "scale_gate with biases": {"modulation": "scale_gate", "norm": "layer", "bias": True},
     "adaln_zero with biases": {"modulation": "adaln_zero", "norm": "layer", "bias": True},
     "adaln_zero": {"modulation": "adaln_zero"},
     "table": {"modulation": "table", "max_loops": 3},

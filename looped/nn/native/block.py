@@ -125,14 +125,15 @@ def native_block(block: Any, x: Tensor, context: Context) -> Tensor:
 
 def scale_and_shift(norm: Any, scale: Tensor | None, shift: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
     """The factor and the offset of a normalised input: (n g + b) s + t = n (g s) + (b s + t)."""
-    gain, bias = getattr(norm, "weight", None), getattr(norm, "bias", None)
-    return multiplied(gain, scale), bias if shift is None else shift if bias is None else torch.addcmul(
-        shift, bias, scale if scale is not None else torch.ones_like(bias)
-    )
+    gain, bias = getattr(norm, "weight", None), multiplied(getattr(norm, "bias", None), scale, alone=None)
+    return multiplied(gain, scale, alone=scale), shift if bias is None else bias if shift is None else bias + shift
 
 
-def multiplied(a: Tensor | None, b: Tensor | None) -> Tensor | None:
-    return b if a is None else a if b is None else a * b
+def multiplied(a: Tensor | None, scale: Tensor | None, alone: Tensor | None) -> Tensor | None:
+    """a * scale, where no scale is one; `alone` if there is no a."""
+    if a is None:
+        return alone
+    return a if scale is None else a * scale
 
 
 class NativeBlock(torch.autograd.Function):
