@@ -1,6 +1,7 @@
 """The block in C++ against the plain block: values, every gradient, memory, and when it must not be used."""
 
 import copy
+import itertools
 from typing import Any
 
 import pytest
@@ -95,6 +96,18 @@ def test_gradients(settings, batch, seq, padded, count):
             assert found[name] is None, name
         else:
             torch.testing.assert_close(found[name], gradient, rtol=1e-8, atol=1e-8 * gradient.abs().max().item())
+
+
+@pytest.mark.parametrize("modulation", ["none", "additive", "scale_gate", "adaln_zero", "table", "rezero"])
+def test_norms_biases_gains_and_modulations_combine(modulation):
+    inputs = torch.randint(11, (3, 6), generator=torch.Generator().manual_seed(1))
+    settings: dict[str, Any] = {"modulation": modulation} | ({"max_loops": 3} if modulation == "table" else {})
+    for norm, bias, gain in itertools.product(("rms", "layer"), (False, True), (False, True)):
+        plain, fast = models(norm=norm, bias=bias, norm_gain=gain, **settings)
+        expected, found = gradients(plain, inputs)[1], gradients(fast, inputs)[1]
+        for name, gradient in expected.items():
+            scale = gradient.abs().max().item()
+            torch.testing.assert_close(found[name], gradient, rtol=1e-8, atol=1e-8 * scale, msg=f"{norm} {name}")
 
 
 def test_masks_of_each_query():
