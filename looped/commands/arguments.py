@@ -65,6 +65,18 @@ def training_run(name: str, arguments: Sequence[str]) -> tuple[RunConfig, Path, 
     return run, options.out, options.resume
 
 
+def needs_recipe(arguments: Sequence[str], command: str, options: str) -> bool:
+    """Whether the words of a command name no recipe; prints its usage then."""
+    if arguments and arguments[0] not in ("-h", "--help"):
+        return False
+    from looped.recipes import RECIPES
+
+    print(f"usage: looped {command} RECIPE {options} [--FIELD VALUE ...]\n")
+    print(f"recipes: {', '.join(RECIPES)}")
+    print(f"`looped {command} RECIPE --help` lists the fields with the recipe's values.")
+    return True
+
+
 def _recipe_options(target: Any, name: str, arguments: Sequence[str], program: str, **defaults: Any) -> Any:
     """The options of a command that takes a recipe; `target` has a field `run`, which is completed.
 

@@ -5,9 +5,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from looped.commands.arguments import planned_run
+from looped.commands.arguments import needs_recipe, planned_run
 from looped.commands.output import Table, output, print_table, say
-from looped.recipes import RECIPES
 
 if TYPE_CHECKING:
     from looped.training.planning import Choice, Plan
@@ -15,10 +14,7 @@ if TYPE_CHECKING:
 
 def plan(arguments: Sequence[str]) -> None:
     """Predict the FLOPs, memory and time of a training, and recommend settings for the memory at hand."""
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print("usage: looped plan RECIPE [--memory SIZE] [--out FILE] [--FIELD VALUE ...]\n")
-        print(f"recipes: {', '.join(RECIPES)}")
-        print("`looped plan RECIPE --help` lists the fields with the recipe's values.")
+    if needs_recipe(arguments, "plan", "[--memory SIZE] [--out FILE]"):
         return
     name, *rest = arguments
     run, memory, out = planned_run(name, rest)

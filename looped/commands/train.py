@@ -4,7 +4,7 @@ import os
 import shlex
 from collections.abc import Sequence
 
-from looped.commands.arguments import training_run
+from looped.commands.arguments import needs_recipe, training_run
 from looped.printing import printable
 from looped.run_folder import CONFIG
 from looped.training.errors import Interrupted
@@ -13,12 +13,7 @@ from looped.user_code import import_words
 
 def train(arguments: Sequence[str]) -> None:
     """Train a recipe, with any of its settings changed: looped train demo-looped-4 --model.num-loops 8."""
-    if not arguments or arguments[0] in ("-h", "--help"):
-        from looped.recipes import RECIPES
-
-        print("usage: looped train RECIPE [--out FOLDER] [--resume] [--from RUN] [--FIELD VALUE ...]\n")
-        print(f"recipes: {', '.join(RECIPES)}")
-        print("`looped train RECIPE --help` lists the fields with the recipe's values.")
+    if needs_recipe(arguments, "train", "[--out FOLDER] [--resume] [--from RUN]"):
         return
     name, *rest = arguments
     run, out, resume = training_run(name, rest)
