@@ -277,7 +277,7 @@ def _plan(planner: Planner) -> Plan:
     share, window = planner.share, run.schedule.num_grad_loops
     divisors = [parts for parts in range(1, share + 1) if share % parts == 0]
     for level in levels:
-        # The fewest parts whose tensors fit. What the allocator loses is then measured.
+        # The fewest parts whose tensors fit. The memory that the allocator loses is measured afterwards.
         fit = partial(_tensors_fit, planner, level)
         first = 0 if fit(1) else bisect_left(divisors, True, 1, key=fit)
         for parts in divisors[first : first + TRIES]:
