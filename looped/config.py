@@ -124,6 +124,13 @@ class TrainConfig:
     recompute: Literal["none", "loop", "nested"] = "none"
     """Activations kept for the backward pass. none: all are kept. loop: one state for each loop. nested: about
     sqrt(num_loops) states. The others are recomputed."""
+    gradient: Literal["unroll", "implicit", "neumann", "phantom"] = "unroll"
+    """unroll: through the last num_grad_loops loops. The others need memory for a few loops, however many are run, and
+    take the gradient at the last state as if it were a fixed point of the loop. implicit: the exact one (DEQ, 2019).
+    neumann: the first `gradient_terms` terms of its series; one term is the one-step gradient. phantom: through
+    `gradient_terms` loops with the damping `gradient_damping`."""
+    gradient_terms: int | None = None
+    gradient_damping: float = 1.0
     workers: int = 1
     """Number of processes that prepare batches; with 0 the batches are prepared between steps."""
     log_every: int = 50
@@ -157,6 +164,15 @@ class TrainConfig:
             check(self.step_weight > 0, "step_weight", self.step_weight, "a positive number")
         else:
             forbid_unused(self, f"loss={self.loss!r}", "step_weight")
+        if self.gradient in ("unroll", "implicit"):
+            forbid_unused(self, f"gradient={self.gradient!r}", "gradient_terms")
+        else:
+            terms = self.gradient_terms
+            check(terms is not None and terms >= 1, "gradient_terms", terms, f"at least 1 with {self.gradient!r}")
+        if self.gradient == "phantom":
+            check(0 < self.gradient_damping <= 1, "gradient_damping", self.gradient_damping, "above 0, at most 1")
+        else:
+            forbid_unused(self, f"gradient={self.gradient!r}", "gradient_damping")
         names = [name for name, _ in self.regularisers]
         check(len({*names}) == len(names), "regularisers", names, "different names")
         if self.loss == "halting":
@@ -209,6 +225,8 @@ class RunConfig:
             check(timestep == "index", "model.timestep", timestep, "'index' when examples differ in their loops")
         if self.train.loss in ("all", "halting", *OWN_LOOPS):
             check(window is None, "schedule.num_grad_loops", window, f"None when train.loss={self.train.loss!r}")
+        if self.train.gradient != "unroll":
+            self._check_fixed_point()
         halting, learned_halting = self.model.halting, self.train.loss == "halting"
         needs = "'halting', which trains" if halting != "none" else "'last', 'all' or 'window' with"
         check(
@@ -224,3 +242,21 @@ class RunConfig:
             self.optim.warmup_steps <= self.train.steps or self.train.steps == 0,
             "optim.warmup_steps", self.optim.warmup_steps, f"at most train.steps={self.train.steps}",
         )  # fmt: skip
+
+    def _check_fixed_point(self) -> None:
+        """Raise ValueError if the loop has no fixed point at which train.gradient could be taken."""
+        gradient = f"train.gradient={self.train.gradient!r}"
+        for condition, name, value, expected in (
+            (
+                self.model.input_injection != "none",
+                "model.input_injection",
+                "none",
+                "add or concat",
+            ),
+            (self.model.modulation in ("none", "rezero"), "model.modulation", self.model.modulation, "none or rezero"),
+            (self.model.cache == "all", "model.cache", self.model.cache, "'all'"),
+            (self.train.loss == "last", "train.loss", self.train.loss, "'last'"),
+            (self.train.recompute == "none", "train.recompute", self.train.recompute, "'none'"),
+            (self.schedule.num_grad_loops is None, "schedule.num_grad_loops", self.schedule.num_grad_loops, "None"),
+        ):
+            check(condition, name, value, f"{expected} with {gradient}")

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from looped.config import OWN_LOOPS, RunConfig, TrainConfig
 from looped.models.exit_rules import learned_rule
+from looped.models.fixed_point import TERMS, FixedPoint, FixedPointGradient
 from looped.models.outputs import own_logits
 from looped.models.transformer import LoopedTransformer
 from looped.tasks.base import Batch, Task, means
@@ -30,6 +31,10 @@ class ModelWithLoss(nn.Module):
     def __init__(self, model: LoopedTransformer, config: TrainConfig) -> None:
         super().__init__()
         self.model, self.config = model, config
+        kind, terms = config.gradient, config.gradient_terms or TERMS
+        self.gradient = None if kind == "unroll" else FixedPointGradient(kind, terms, config.gradient_damping)
+        self.fixed_point: FixedPoint | None = None
+        """With a gradient at the fixed point, the facts of the last forward pass."""
 
     def forward(
         self, batch: Batch, padded: bool, num_loops: int, num_grad_loops: int, positions: Positions | None = None
@@ -55,7 +60,9 @@ class ModelWithLoss(nn.Module):
             num_grad_loops=num_grad_loops,
             loop_logits="all" if own or loss == "all" else window if loss == "window" else "last",
             recompute=self.config.recompute,
+            gradient=self.gradient,
         )
+        self.fixed_point = output.fixed_point
         read = output.loop_logits
         if own:
             assert batch.loops is not None
@@ -166,12 +173,14 @@ def gradients(fabric: Devices, scored: nn.Module, batch: Batch, run: RunConfig, 
     wait for a GPU.
 
     Returns:
-        The values (3 or 4) that `named` names, on the device.
+        The values that `named` names, on the device.
     """
     count = max(1, int(batch.mask.sum()))
     padded = not batch.attention_mask.all()
     scored.zero_grad()
     sums = torch.zeros(3 if run.train.loss == "halting" else 2, device=fabric.device)
+    inner: Any = getattr(scored, "module", scored)  # Fabric wraps it
+    facts: list[Tensor] = []
     mine = split(batch, run.train.accumulation * fabric.world_size)[fabric.global_rank :: fabric.world_size]
     for number, part in enumerate(mine, 1):
         last = number == len(mine)
@@ -181,9 +190,12 @@ def gradients(fabric: Devices, scored: nn.Module, batch: Batch, run: RunConfig, 
                 loss, others = scored(batch_to_device(part, fabric.device), padded, *loops, positions)
             fabric.backward(loss / count * fabric.world_size)  # gradients are averaged over the devices
         sums += torch.cat([loss.detach()[None], others.detach()])
+        if inner.fixed_point is not None:
+            facts.append(inner.fixed_point.values())
     total = fabric.all_reduce(sums, reduce_op="sum")
     assert isinstance(total, Tensor)
-    return torch.stack([clip(scored, run), *(total / count)])
+    of_parts = torch.stack(facts).mean(0) if facts else sums[:0]
+    return torch.stack([clip(scored, run), *(total / count), *of_parts.to(fabric.device)])
 
 
 def clip(scored: nn.Module, run: RunConfig) -> Tensor:
@@ -205,12 +217,12 @@ def named(values: list[float], batch: Batch) -> dict[str, float]:
 
     loss. grad_norm: norm of the gradient before clipping. accuracy, only for classes: share of the masked positions
     with the right answer. mean_loops, only with loss=halting: mean loops at a masked position, taken (act) or expected
-    (gate).
+    (gate). residual and unconverged, only with a gradient at the fixed point: the relative change of the state in the
+    last loop, and 1 if the gradient did not converge, else 0.
     """
-    norm, loss, accuracy, *mean_loops = values
+    norm, loss, accuracy, *others = values
     result = {"loss": loss, "accuracy": accuracy, "grad_norm": norm}
-    if mean_loops:
-        result["mean_loops"] = mean_loops[0]
+    result |= zip(("mean_loops",) if len(others) == 1 else ("residual", "unconverged"), others, strict=bool(others))
     if batch.targets.is_floating_point():
         del result["accuracy"]
     return result
