@@ -247,11 +247,12 @@ class RunConfig:
         """Raise ValueError if the loop has no fixed point at which train.gradient could be taken."""
         gradient = f"train.gradient={self.train.gradient!r}"
         for condition, name, value, expected in (
+            (self.model.input_injection != "none", "model.input_injection", "none", "add or concat"),
             (
-                self.model.input_injection != "none",
-                "model.input_injection",
-                "none",
-                "add or concat",
+                self.train.gradient != "implicit" or self.train.precision == "fp32",
+                "train.precision",
+                self.train.precision,
+                "'fp32', because bf16 does not converge,",
             ),
             (self.model.modulation in ("none", "rezero"), "model.modulation", self.model.modulation, "none or rezero"),
             (self.model.cache == "all", "model.cache", self.model.cache, "'all'"),
@@ -259,4 +260,4 @@ class RunConfig:
             (self.train.recompute == "none", "train.recompute", self.train.recompute, "'none'"),
             (self.schedule.num_grad_loops is None, "schedule.num_grad_loops", self.schedule.num_grad_loops, "None"),
         ):
-            check(condition, name, value, f"{expected} with {gradient}")
+            check(condition, name, value, f"{expected} with {gradient}")  # fmt: skip

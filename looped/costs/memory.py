@@ -39,6 +39,8 @@ def activations_memory(run: RunConfig, example: Batch, *, half: bool) -> int:
     rows = train.batch_size // (train.accumulation * train.devices)
     loops = run.schedule.max_loops or config.num_loops
     with_gradient = min(loops, run.schedule.num_grad_loops or loops)
+    if train.gradient != "unroll":
+        with_gradient = (train.gradient_terms or 1) if train.gradient == "phantom" else 2
     layer = _numbers_of_a_layer(config)
     if train.compile is not False and config.d_model <= LARGEST:  # C++ keeps less, in 32 bits
         hidden = config.ff_dim * (2 if config.activation == "swiglu" else 1)

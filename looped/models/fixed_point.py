@@ -11,6 +11,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 TERMS = 200
 """Terms after which the exact gradient counts as not converged."""
@@ -89,11 +90,12 @@ def fixed_point(
 def _solve(again: Tensor, start: Tensor, g: Tensor, gradient: FixedPointGradient, facts: FixedPoint) -> Tensor:
     """u = g + J'g + (J')^2 g + ..., for J = d again / d start."""
     exact = gradient.kind == "implicit"
+    most = 2 if type(again) is FakeTensor else gradient.terms  # it has no values that could converge
     u, change = g, float("inf")
-    while facts.terms < gradient.terms and not (exact and change < TOLERANCE):
+    while facts.terms < most and not (exact and change < TOLERANCE):
         (product,) = torch.autograd.grad(again, start, u, retain_graph=True)
         new = g + product
-        if exact:
+        if exact and type(new) is not FakeTensor:
             change = float((new - u).norm() / new.norm().clamp(min=torch.finfo(new.dtype).tiny))
         u, facts.terms = new, facts.terms + 1
     facts.converged = not exact or change < TOLERANCE

@@ -151,7 +151,7 @@ class Planner:
         self.ends: list[End] = []
         for _, step in dict.fromkeys((self.most, self.least)):
             batch = self.task.batch("train", step, self.share, seed=self.seed)
-            self.ends.append((batch, loops_of_step(run.train.loss, schedule.at(step), batch)))
+            self.ends.append((batch, loops_of_step(run.train, schedule.at(step), batch)))
         self.validation = self.task.batch("validation", 0, min(self.share, 64), seed=0)
         began = time.perf_counter()
         self.task.batch("train", self.most[1], run.train.batch_size, seed=self.seed)
@@ -169,7 +169,7 @@ class Planner:
     def _flops(self, loops: tuple[int, int], step: int) -> int:
         size = self.share if self.run.train.loss in OWN_LOOPS else 1
         batch = self.task.batch("train", step, size, seed=self.seed)
-        seq, loops = batch.inputs.shape[1], loops_of_step(self.run.train.loss, loops, batch)
+        seq, loops = batch.inputs.shape[1], loops_of_step(self.run.train, loops, batch)
         one = training_flops(self.run.model, seq, *loops, logits_in_training(self.run, loops[0]))
         return one * self.run.train.batch_size
 

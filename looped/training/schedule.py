@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from looped.config import OWN_LOOPS, OptimConfig, ScheduleConfig
+from looped.config import OWN_LOOPS, OptimConfig, ScheduleConfig, TrainConfig
 from looped.tasks.base import Batch
 
 STREAM = 0x100B5  # separates the draws of loop counts from other draws with the same seed and step
@@ -29,9 +29,11 @@ class LoopSchedule:
         return loops, min(loops, self.config.num_grad_loops or loops)
 
 
-def loops_of_step(loss: str, scheduled: tuple[int, int], batch: Batch) -> tuple[int, int]:
+def loops_of_step(config: TrainConfig, scheduled: tuple[int, int], batch: Batch) -> tuple[int, int]:
     """(num_loops, num_grad_loops) of a step: as scheduled, or the most that an example of the batch needs."""
-    if loss not in OWN_LOOPS:
+    if config.gradient != "unroll":
+        return scheduled[0], (config.gradient_terms or 1) if config.gradient == "phantom" else 1
+    if config.loss not in OWN_LOOPS:
         return scheduled
     assert batch.loops is not None
     most = int(batch.loops.max())

@@ -57,7 +57,7 @@ class ModelWithLoss(nn.Module):
             batch.inputs,
             attention_mask=batch.attention_mask if padded else None,
             num_loops=num_loops,
-            num_grad_loops=num_grad_loops,
+            num_grad_loops=num_grad_loops if self.gradient is None else None,
             loop_logits="all" if own or loss == "all" else window if loss == "window" else "last",
             recompute=self.config.recompute,
             gradient=self.gradient,

@@ -195,7 +195,7 @@ class Trainer:
             began = time.perf_counter()
             batch = Batch(*next(batches)).map(torch.from_numpy)
             self.meter.waited += time.perf_counter() - began
-            loops = loops_of_step(config.loss, loops, batch)
+            loops = loops_of_step(config, loops, batch)
             if self.queue is not None:
                 self.queue.add(batch, progress.step, loops)
             else:
@@ -251,7 +251,7 @@ class Trainer:
         began = time.perf_counter()
         with self.average.applied() if self.average else nullcontext():
             own = self.run.train.loss in OWN_LOOPS
-            loops, _ = loops_of_step(self.run.train.loss, (self.schedule.last, 1), self.validation)
+            loops, _ = loops_of_step(self.run.train, (self.schedule.last, 1), self.validation)
             scores = validate(self.fabric, self.model, self.task, self.validation, loops, part_size, own=own)
         scores = self.fabric.broadcast(scores)  # rounding may differ between devices, but all need the same scores
         self.meter.began += time.perf_counter() - began

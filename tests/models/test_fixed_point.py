@@ -1,6 +1,7 @@
 """Gradients at the fixed point of a loop, in float64, against unrolling, finite differences and closed forms."""
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
@@ -114,17 +115,23 @@ def test_memory_does_not_grow_with_the_loops(gradient: FixedPointGradient):
     assert saved(4) == saved(64) > 0
 
 
-def test_a_run_says_how_far_it_is_from_a_fixed_point(tmp_path):
+@pytest.mark.parametrize(("initialisation", "converges"), [("pytorch", True), ("gpt2", False)])
+def test_a_run_says_how_far_it_is_from_a_fixed_point(initialisation: Any, converges: bool, tmp_path):
     run = RunConfig(
         task=EditDistanceConfig(length=4, min_letters=2, max_letters=2),
         optim=OptimConfig(warmup_steps=0),
-        model=ModelConfig(d_model=16, num_heads=2, num_loops=8, input_injection="add", loop_norm=True),
+        model=ModelConfig(d_model=16, num_heads=2, num_loops=8, input_injection="add", loop_norm=True,
+                          initialisation=initialisation),
         train=TrainConfig(steps=4, batch_size=8, log_every=2, eval_every=4, eval_examples=8, workers=0,
                           gradient="implicit", accumulation=2, precision="fp32"),
     )  # fmt: skip
     train(complete(run), tmp_path / "run")
     rows = [row for row in read_rows(tmp_path / "run", MetricsRow) if isinstance(row, TrainRow)]
-    assert all(row.residual is not None and 0 < row.residual < 1 and row.unconverged == 0 for row in rows)
+    assert all(row.residual is not None and 0 < row.residual < 1 and row.num_grad_loops == 1 for row in rows)
+    assert all((row.unconverged == 0) == converges for row in rows)
+
+
+ONE_STEP = "--train.gradient neumann --train.gradient-terms 1 --model.input-injection add"
 
 
 @pytest.mark.parametrize(
@@ -133,8 +140,15 @@ def test_a_run_says_how_far_it_is_from_a_fixed_point(tmp_path):
         ("--train.gradient implicit", "model.input_injection='none': expected add or concat"),
         ("--train.gradient neumann --model.input-injection add", "gradient_terms=None: expected at least 1"),
         ("--train.gradient-terms 3", "gradient_terms=3: has no effect when gradient='unroll'"),
-        ("--train.gradient implicit --model.input-injection add --train.loss all", "train.loss='all': expected 'last'"),
-        ("--train.gradient implicit --model.input-injection add --model.modulation scale_gate", "model.modulation="),
+        ("--train.gradient implicit --model.input-injection add", "train.precision='auto': expected 'fp32'"),
+        (
+            "--train.gradient neumann --train.gradient-terms 1 --model.input-injection add --train.loss all",
+            "train.loss='all': expected 'last'",
+        ),
+        (
+            "--train.gradient phantom --train.gradient-terms 2 --model.input-injection add --model.modulation scale_gate",
+            "model.modulation=",
+        ),
     ],
 )
 def test_settings_without_a_fixed_point(words: str, says: str, capsys, tmp_path, monkeypatch):
