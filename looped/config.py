@@ -126,9 +126,9 @@ class TrainConfig:
     sqrt(num_loops) states. The others are recomputed."""
     gradient: Literal["unroll", "implicit", "neumann", "phantom"] = "unroll"
     """unroll: through the last num_grad_loops loops. The others need memory for a few loops, however many are run, and
-    take the gradient at the last state as if it were a fixed point of the loop. implicit: the exact one (DEQ, 2019).
-    neumann: the first `gradient_terms` terms of its series; one term is the one-step gradient. phantom: through
-    `gradient_terms` loops with the damping `gradient_damping`."""
+    take the gradient at the last state as if it were a fixed point of the loop. implicit: the exact one (DEQ, 2019),
+    or the one-step gradient if it does not converge. neumann: the first `gradient_terms` terms of its series; one term
+    is the one-step gradient. phantom: through `gradient_terms` loops with the damping `gradient_damping`."""
     gradient_terms: int | None = None
     gradient_damping: float = 1.0
     workers: int = 1

@@ -2,7 +2,7 @@
 
 The loop is run without gradient. If its state z no longer changes, z = f(z), the implicit function theorem gives the
 gradient of everything that f contains: dL/dw = u df/dw with u = (I - J')^-1 g, where J = df/dz and g = dL/dz (Bai,
-Kolter & Koltun, Deep Equilibrium Models, 2019). u is the limit of u <- J'u + g.
+Kolter & Koltun, Deep Equilibrium Models, 2019). u is the sum of the series g + J'g + (J')^2 g + ...
 """
 
 from collections.abc import Callable
@@ -13,19 +13,23 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
-TERMS = 200
+TERMS = 100
 """Terms after which the exact gradient counts as not converged."""
-TOLERANCE = 1e-6
-"""Relative change of u at which it counts as converged. Float32 carries seven digits."""
+TOLERANCE = 1e-4
+"""Size of the last term, relative to the sum, at which the exact gradient counts as converged."""
+LARGEST = 1e3
+"""Size of a term, relative to the first one, at which the sum counts as divergent."""
 
 
 @dataclass(frozen=True)
 class FixedPointGradient:
     """A way to compute the gradient at the last state of a loop.
 
-    implicit: the exact one, if the state is a fixed point. neumann: the first `terms` terms u = sum (J')^i g; one term
-    is the one-step gradient (Fung et al., 2022). phantom: through `terms` damped loops z <- d f(z) + (1 - d) z from
-    the last state (Geng et al., 2021). phantom with d = 1 is what num_grad_loops computes.
+    implicit: the exact one, if the state is a fixed point. If its series does not converge, because J has an eigenvalue
+    of about 1 or more, the one-step gradient takes its place, and `FixedPoint.converged` says so. neumann: the first
+    `terms` terms u = sum (J')^i g; one term is the one-step gradient (Fung et al., 2022). phantom: through `terms`
+    damped loops z <- d f(z) + (1 - d) z from the last state (Geng et al., 2021). phantom with d = 1 is what
+    num_grad_loops computes.
     """
 
     kind: Literal["implicit", "neumann", "phantom"]
@@ -88,15 +92,15 @@ def fixed_point(
 
 
 def _solve(again: Tensor, start: Tensor, g: Tensor, gradient: FixedPointGradient, facts: FixedPoint) -> Tensor:
-    """u = g + J'g + (J')^2 g + ..., for J = d again / d start."""
-    exact = gradient.kind == "implicit"
-    most = 2 if type(again) is FakeTensor else gradient.terms  # it has no values that could converge
-    u, change = g, float("inf")
-    while facts.terms < most and not (exact and change < TOLERANCE):
-        (product,) = torch.autograd.grad(again, start, u, retain_graph=True)
-        new = g + product
-        if exact and type(new) is not FakeTensor:
-            change = float((new - u).norm() / new.norm().clamp(min=torch.finfo(new.dtype).tiny))
-        u, facts.terms = new, facts.terms + 1
-    facts.converged = not exact or change < TOLERANCE
-    return u
+    """u = g + J'g + (J')^2 g + ..., for J = d again / d start; only g if the exact sum does not converge."""
+    exact, first = gradient.kind == "implicit", g.norm()
+    u, term = g, g
+    while facts.terms < gradient.terms:
+        (term,) = torch.autograd.grad(again, start, term, retain_graph=True)
+        u, facts.terms = u + term, facts.terms + 1
+        if type(term) is FakeTensor:  # it has no values that could converge
+            return u
+        if exact and (term.norm() <= TOLERANCE * u.norm() or not term.norm() < LARGEST * first):
+            break
+    facts.converged = not exact or bool(term.norm() <= TOLERANCE * u.norm())
+    return u if facts.converged else g
