@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from looped.config import ModelConfig, OptimConfig, RunConfig, TrainConfig
-from looped.recipes.work import Work
+from looped.recipes.work import Claim, Row, Work
 from looped.tasks.n_rasp_l import NRaspLConfig
 from looped.tasks.n_rasp_l.config import PROBLEMS, Problem
 
@@ -84,10 +84,38 @@ RECIPES: dict[str, Callable[[], RunConfig]] = {
     **{f"fan-{problem.replace('_', '-')}-published": partial(published, problem) for problem in PROBLEMS},
 }
 
+N, FIXED, UNINJECTED = ("fan-parity",), ("fan-parity-fixed",), ("fan-parity-uninjected",)
+PAPER = ("fan-parity-published",)
+LOOPS = tuple(range(1, 41))
+
+
+def parity_rows(length: str) -> tuple[Row, ...]:
+    row = partial(Row, task=f"Parity, length {length}", groups=(length,), loops=LOOPS)
+    return (
+        row(model="loops = n", words=N, paper="near 1 (figure)", published=PAPER),
+        row(model="16 loops at all lengths", words=FIXED, published=(*PAPER, "--train.loss", "last")),
+        row(
+            model="loops = n, no input injection",
+            words=UNINJECTED,
+            published=(*PAPER, "--model.input-injection", "none"),
+        ),
+    )
+
+
+def beats(length: str) -> Claim:
+    says = f"Loops = n beat 16 loops at length {length}."
+    return Claim(task=f"Parity, length {length}", says=says, first=FIXED, second=N, groups=(length,))
+
+
 WORK = Work(
     title="Length generalisation",
     source="Fan, Du, Ramchandran & Lee, Looped Transformers for Length Generalization (ICLR 2025)",
-    rows=(),
-    claims=(),
-    differs=(),
+    rows=tuple(row for length in ("16", "24", "32") for row in parity_rows(length)),
+    claims=(beats("24"), beats("32")),
+    differs=(
+        "The paper trains a model of width 256 on lengths 1 to 20 for 100,001 steps of 64 examples, with AdamW. These "
+        "runs have width 64, lengths 1 to 16, 1,200 steps of 32 examples, Muon and averaged weights.",
+        "The paper publishes figures, not numbers.",
+        "Inputs are split by a hash. The paper draws test inputs without regard to the training inputs.",
+    ),
 )
