@@ -3,9 +3,9 @@
 from typing import get_args
 
 from looped.report.blocks import Chart, Section, Table
-from looped.report.comparison import Estimate, Problem, Variant, policy_score
+from looped.report.comparison import Estimate, Problem, Variant, mean_loops, policy_score
 from looped.report.figures import spaced
-from looped.report.length_figures import mean_loops, score_by_length_and_loops
+from looped.report.length_figures import score_by_length_and_loops
 from looped.report.number_format import interval, number
 from looped.run_folder import Policy
 
@@ -29,7 +29,7 @@ def chosen_loops(problem: Problem, slug: str) -> Section | None:
 
     def cell(variant: Variant, policy: Policy, group: str) -> str:
         estimate = score(variant, policy, group)
-        return f"{interval(estimate)}\n{mean_loops(variant, policy, group):.4g} loops" if estimate else "–"
+        return f"{interval(estimate)}\n{mean_loops(variant.runs, policy, group):.4g} loops" if estimate else "–"
 
     pairs = [(v, group) for v in problem.variants for group in problem.all_groups]
     policies = [policy for policy in get_args(Policy) if any(score(v, policy, group) for v, group in pairs)]

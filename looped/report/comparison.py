@@ -188,6 +188,13 @@ def policy_score(run: Run, metric: str, policy: Policy, groups: Sequence[str]) -
     return _pooled(rows, groups)
 
 
+def mean_loops(runs: Sequence[Run], policy: Policy, group: str) -> float:
+    """Mean over runs and test examples of the loops that were chosen; NaN without such rows."""
+    wanted = (policy, group, "test")
+    found = [r.mean_loops for run in runs for r in run.policy_rows if (r.policy, r.group, r.split) == wanted]
+    return float(np.mean(found)) if found else np.nan
+
+
 def exit_score(run: Run, metric: str, groups: Sequence[str]) -> tuple[str, float, Estimate] | None:
     """The exit rule with which the run was evaluated, its mean loops and score on test examples; None without one."""
     rows = [r for r in run.exit_rows if r.metric == metric and r.split == "test" and r.group in groups]

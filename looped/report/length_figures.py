@@ -3,22 +3,16 @@
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator
 
-from looped.report.comparison import Problem, Variant
+from looped.report.comparison import Problem, Variant, mean_loops
 from looped.report.figures import RenderedFigure, render, shorten, spaced
-from looped.run_folder import Policy
-
-
-def mean_loops(variant: Variant, policy: Policy, group: str) -> float:
-    """Mean of the chosen loops over seeds and examples; NaN without such rows."""
-    rows = [row for run in variant.runs for row in run.policy_rows if (row.policy, row.group) == (policy, group)]
-    return float(np.mean([row.mean_loops for row in rows])) if rows else np.nan
 
 
 def score_by_length_and_loops(problem: Problem, name: str) -> RenderedFigure | None:
     """Test score by length and loops, a heat map for each variant (Fan et al., 2024, show this diagonal).
 
-    A line marks the loops that the task says, and crosses those that are most confident over the length's examples.
+    A line marks the loops that the task says, and a cross those that are most confident over a length in one seed.
     None unless the groups are several lengths, and the scores have no error's scale.
     """
     lengths = sorted((group for group in problem.all_groups if group.isdecimal()), key=int)
@@ -34,15 +28,20 @@ def score_by_length_and_loops(problem: Problem, name: str) -> RenderedFigure | N
             middles = (np.array(counts[1:]) + counts[:-1]) / 2
             edges = [counts[0] - 0.5, *middles, counts[-1] + 0.5]
             mesh = axes.pcolormesh(edges, np.arange(len(lengths) + 1) - 0.5, values, vmin=0, vmax=1, cmap="viridis")
-            for policy, style, label in (("task", "o-", "loops of the task"), ("confidence", "x", "most confident")):
-                at = [mean_loops(variant, policy, group) for group in lengths]
-                axes.plot(at, range(len(lengths)), style, color="white", mfc="none", ms=6, mew=1.6, lw=1.4, label=label,
-                          path_effects=[withStroke(linewidth=3, foreground="black")])  # fmt: skip
+            outlined = {"color": "white", "path_effects": [withStroke(linewidth=3.2, foreground="black")]}
+            rows = range(len(lengths))
+            needed = [mean_loops(variant.runs, "task", n) for n in lengths]
+            axes.plot(needed, rows, label="loops of the task", **outlined)
+            for run in variant.runs:
+                chosen = [mean_loops([run], "confidence", n) for n in lengths]
+                label = "most confident in a seed" if run is variant.runs[0] else None
+                axes.plot(chosen, rows, "x", ms=6, mew=1.6, label=label, **outlined)
             axes.set_title(shorten(variant.name, 50), loc="left", fontsize=10)
-            axes.set_yticks(range(len(lengths)), lengths)
+            axes.set_yticks(rows, lengths)
             axes.set(ylabel="length", xlim=(edges[0], edges[-1]))
             axes.grid(visible=False)
         panels[-1].set_xlabel("number of loops")
+        panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
         figure.colorbar(mesh, ax=list(panels), label=f"test {spaced(problem.metric)}", fraction=0.05)
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower left", ncols=2)
 
