@@ -63,6 +63,8 @@ class OptimConfig:
     decay: Literal["matrices", "all_but_bias"] = "matrices"
     """The weights with weight decay. all_but_bias also decays norm gains, as the public reasoning code does."""
     warmup_steps: int = 100
+    constant_steps: int = 0
+    """Number of steps after the warm-up in which the learning rate stays at its largest value."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     final_fraction: float = 0.0
     """Learning rate at the end, as a fraction of the largest learning rate."""
@@ -79,12 +81,13 @@ class OptimConfig:
         check(self.weight_decay >= 0, "weight_decay", self.weight_decay, "at least 0")
         check(all(0 <= b < 1 for b in self.betas), "betas", self.betas, "two numbers from 0 to below 1")
         check(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "at least 0")
+        check(self.constant_steps >= 0, "constant_steps", self.constant_steps, "at least 0")
         fraction(self, "final_fraction")
         positive(self, "update_every")
         check(self.clip_norm is None or self.clip_norm > 0, "clip_norm", self.clip_norm, "a positive number")
         check(self.ema_decay is None or 0 < self.ema_decay < 1, "ema_decay", self.ema_decay, "strictly between 0 and 1")
         if self.schedule == "constant":
-            forbid_unused(self, "schedule='constant'", "final_fraction")
+            forbid_unused(self, "schedule='constant'", "final_fraction", "constant_steps")
 
 
 @frozen
@@ -241,6 +244,11 @@ class RunConfig:
         check(
             self.optim.warmup_steps <= self.train.steps or self.train.steps == 0,
             "optim.warmup_steps", self.optim.warmup_steps, f"at most train.steps={self.train.steps}",
+        )  # fmt: skip
+        rest = self.train.steps - self.optim.warmup_steps
+        check(
+            self.optim.constant_steps <= rest or self.train.steps == 0,
+            "optim.constant_steps", self.optim.constant_steps, f"at most {rest}, the steps after the warm-up",
         )  # fmt: skip
 
     def _check_fixed_point(self) -> None:

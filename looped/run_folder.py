@@ -153,11 +153,14 @@ class ExitRow(EvalRow):
     """Mean over examples of the loops taken."""
 
 
+Policy = Literal["task", "confidence", "confidence-example"]
+
+
 @frozen
 class PolicyRow(EvalRow):
     """A score at loops that were chosen for each example or group; `num_loops` is the largest number of loops."""
 
-    policy: Literal["task", "confidence", "confidence-example"]
+    policy: Policy
     """task: the loops that the task says an example needs. confidence: the loop count whose answers are most confident
     over the group, or in confidence-example over each example."""
     mean_loops: float

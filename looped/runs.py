@@ -37,6 +37,7 @@ from looped.tasks.base import SPLITS, Split, Task
 from looped.training.checkpoint import load_run
 from looped.training.devices import find_device
 
+CONFIDENCE = 20  # loops beyond those that an example needs, as published by Fan et al. (2024)
 MOST_EXAMPLES = 10_000_000  # more would not end in a day
 
 
@@ -155,6 +156,7 @@ def evaluate_run(
     *,
     loops: Sequence[int] = (),
     exit_rule: str | None = None,
+    confidence: int | None = None,
     examples: int = 1024,
     groups: Sequence[str] | None = None,
     split: Split = "test",
@@ -170,6 +172,8 @@ def evaluate_run(
     Args:
         loops: loop counts; the default is a range from 1 to twice the trained number, or to 8.
         exit_rule: a rule to score in addition; None is the recommended one, or no rule if `loops` are given.
+        confidence: also choose the most confident loop count, among those up to so many more than an example needs.
+            None does so with CONFIDENCE if the examples had their own loops in training (train.loss=task).
         examples: the largest number of examples in each group.
         groups: different groups of the task; None is all of them.
         allow_outside: see `run_data.task_with_data`.
@@ -189,6 +193,8 @@ def evaluate_run(
         counts = checked_loops(model, loops or default_loops(run.model.num_loops, run.model.max_loops))
         setting = loop_setting(folder, run.model, step, None, "none" if loops and exit_rule is None else exit_rule)
         early = None if setting.exit_rule is None else (setting.num_loops, setting.exit_rule)
+        if confidence is None and run.train.loss in OWN_LOOPS:
+            confidence = CONFIDENCE
         answers = {
             "trained_loops": run.model.num_loops,
             "examples": visualisations(model, task, loops=min(counts[-1], max(run.model.num_loops, 4))),
@@ -196,7 +202,10 @@ def evaluate_run(
         check_content(folder, AnswersByLoop, answers)  # the user's own `visualise` may be wrong: say so before the work
         for group in groups:
             with _status(f"{folder}: {task.metric} for {group}, {counts[0]} to {counts[-1]} loops"):
-                found = evaluate(model, task, loops=counts, examples=examples, groups=[group], split=split, early=early)
+                found = evaluate(
+                    model, task, loops=counts, examples=examples, groups=[group], split=split, early=early,
+                    confidence=confidence,
+                )  # fmt: skip
                 rows += [row | {"step": step} for row in found]
         trained = run.model.num_loops
         some = [n for n in counts if n in (1, trained // 2, trained, 2 * trained)] or counts

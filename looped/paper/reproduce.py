@@ -92,7 +92,7 @@ def estimate(run: RunConfig) -> tuple[int, float]:
         config, batch_size=max(1, min(config.batch_size, 4096 // seq)), accumulation=1, steps=3, workers=0, target=None,
         compile=False, log_every=1, eval_every=3, eval_examples=1, save_every=3,
     )  # fmt: skip
-    optim = dataclasses.replace(run.optim, warmup_steps=0)
+    optim = dataclasses.replace(run.optim, warmup_steps=0, constant_steps=0)
     model = dataclasses.replace(run.model, num_loops=loops)
     trial = dataclasses.replace(run, model=model, train=short, schedule=schedule, optim=optim)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):  # no output

@@ -8,8 +8,9 @@ import numpy as np
 
 from looped.files import write_atomic
 from looped.locks import locked
+from looped.report.blocks import Chart, Section
 from looped.report.comparison import problems
-from looped.report.content import Chart, Section, build
+from looped.report.content import build
 from looped.report.html import page
 from looped.report.inspection import inspection
 from looped.report.markdown import markdown, results_csv

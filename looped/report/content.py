@@ -1,10 +1,11 @@
 """The content of the report: sections of sentences, tables, figures and visualisations, computed from the problems."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 from looped.report import figures
 from looped.report.answers_by_loop import LEGENDS, visualise_run
+from looped.report.blocks import Chart, Html, Section, Sentences, Table
+from looped.report.chosen_loops import chosen_loops
 from looped.report.comparison import (
     Difference,
     Estimate,
@@ -15,55 +16,10 @@ from looped.report.comparison import (
     run_score,
     validation_mean,
 )
-from looped.report.figures import RenderedFigure, spaced
+from looped.report.figures import spaced
 from looped.report.number_format import amount, duration, interval, number, signed
 from looped.report.read import Run
 from looped.tasks import TASKS
-
-
-@dataclass(frozen=True)
-class Table:
-    """Cells are plain text. Text after a line break in a cell is secondary."""
-
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    caption: str = ""
-
-
-@dataclass(frozen=True)
-class Chart:
-    """A figure with its caption."""
-
-    figure: RenderedFigure
-    caption: str
-
-
-@dataclass(frozen=True)
-class Sentences:
-    """Sentences as a list, or a single sentence as a paragraph."""
-
-    items: Sequence[str]
-
-
-@dataclass(frozen=True)
-class Html:
-    """Finished HTML with escaped texts, shown only on the HTML page."""
-
-    html: str
-
-
-Block = Table | Chart | Sentences | Html
-
-
-@dataclass(frozen=True)
-class Section:
-    """A part of the report: a title, one sentence, then blocks and sections within it."""
-
-    title: str
-    takeaway: str
-    """One sentence, computed from the data."""
-    blocks: Sequence[Block] = ()
-    parts: Sequence["Section"] = field(default_factory=tuple)
 
 
 def build(problems: Sequence[Problem], runs: Sequence[Run]) -> tuple[str, str, list[Section]]:
@@ -99,7 +55,8 @@ def _problem(problem: Problem, slug: str) -> Section:
             ["Lines: mean over seeds at the chosen learning rate; bands: lowest to highest seed."] if several else []
         )
         parts = [
-            _scores(problem), _differences(problem), _by_loops(problem, slug), _leaving(problem),
+            _scores(problem), _differences(problem), _by_loops(problem, slug), chosen_loops(problem, slug),
+            _leaving(problem),
             Section("Learning curves", _curves_takeaway(problem), [*curves, Sentences(lines)]) if curves else None,
             _by_group(problem, slug), _by_context(problem, slug), _answers_by_loop(problem),
             _grid(problem) if _has_grid(problem) else None, *parts,

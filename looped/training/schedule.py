@@ -41,7 +41,8 @@ def loops_of_step(config: TrainConfig, scheduled: tuple[int, int], batch: Batch)
 
 
 def learning_rate_at(config: OptimConfig, step: int, total_steps: int) -> float:
-    """The learning rate of a step, counted from 0: linear warm-up from zero, then decay to final_fraction.
+    """The learning rate of a step, counted from 0: linear warm-up from zero, constant steps, then decay to
+    final_fraction.
 
     The rate changes every `update_every` steps. With warm-up, the first `update_every` steps therefore have rate zero.
     In the public code this is a whole epoch.
@@ -51,6 +52,7 @@ def learning_rate_at(config: OptimConfig, step: int, total_steps: int) -> float:
         return config.learning_rate * step / config.warmup_steps
     if config.schedule == "constant":
         return config.learning_rate
-    done = (step - config.warmup_steps) / max(1, total_steps - config.warmup_steps)
+    start = config.warmup_steps + config.constant_steps
+    done = max(0, step - start) / max(1, total_steps - start)
     left = 1 - done if config.schedule == "linear" else (1 + math.cos(math.pi * done)) / 2
     return config.learning_rate * (config.final_fraction + (1 - config.final_fraction) * left)

@@ -30,6 +30,7 @@ SMALL_TASKS: dict[str, dict[str, Any]] = {
     "sudoku": {"box": 2, "pool": 64, "min_clues": 5, "max_clues": 8},
     "countdown": {"numbers": 3, "max_number": 9, "max_target": 20},
     "in_context": {"points": 30},
+    "n_rasp_l": {"length": 6, "eval_lengths": (9,), "start_length": 1, "length_every": 1},
     "p_hop": {"hops": 1, "length": 8},
     "tables": {"points": 9},
     "text": {"context": 16},
@@ -144,7 +145,8 @@ def shrunk(name: str, texts: dict[str, Any]) -> RunConfig:
         output_size=None,
         max_seq_len=None,
     )
-    schedule, optim = run.schedule, dataclasses.replace(run.optim, warmup_steps=min(run.optim.warmup_steps, 2))
+    optim = dataclasses.replace(run.optim, warmup_steps=min(run.optim.warmup_steps, 2), constant_steps=0)
+    schedule = run.schedule
     if schedule.kind == "curriculum":
         window = None if schedule.num_grad_loops is None else 1
         schedule = dataclasses.replace(schedule, min_loops=1, max_loops=3, every=1, num_grad_loops=window)

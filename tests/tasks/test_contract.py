@@ -17,6 +17,8 @@ from looped.tasks.countdown import CountdownConfig
 from looped.tasks.edit_distance import EditDistanceConfig
 from looped.tasks.in_context import InContextConfig
 from looped.tasks.lcs import LCSConfig
+from looped.tasks.n_rasp_l import NRaspLConfig
+from looped.tasks.n_rasp_l.config import PROBLEMS
 from looped.tasks.p_hop import PHopConfig
 from looped.tasks.sudoku import SudokuConfig
 from looped.tasks.tables import TablesConfig
@@ -37,6 +39,7 @@ CONFIGS = {
     "tables": TablesConfig(points=9),
     "p_hop": PHopConfig(hops=2, length=24),
     "p_hop, dense": PHopConfig(hops=2, length=24, loss="dense"),
+    **{f"n_rasp_l, {problem}": NRaspLConfig(problem=problem, eval_lengths=(24,)) for problem in PROBLEMS},
     "own sequence task": Collapse.Config(eval_lengths=(9,)),
     "own task of classes": Successor.Config(),
     "own task of numbers": Sums.Config(),
