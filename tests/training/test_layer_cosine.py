@@ -1,9 +1,11 @@
 import pytest
 import torch
 from torch import nn
+from training_cases import tiny
 
 from looped.config import ModelConfig
 from looped.nn.block import TransformerBlock
+from looped.training import load_run, train
 from looped.training.layer_cosine import layer_cosine
 
 
@@ -89,3 +91,26 @@ def test_the_gradient_is_orthogonal_to_each_layer_and_right():
 def test_k_must_divide_the_layers_and_be_smaller(k):
     with pytest.raises(ValueError, match=f"k={k}: expected a divisor of 4 layers, smaller than 4"):
         layer_cosine(layers(4), k)
+
+
+@pytest.mark.parametrize("weight", [0.0, 10.0])
+def test_training_makes_layers_similar_only_with_the_regulariser(weight, tmp_path):
+    regularisers = (("cosine:2", weight),) if weight else ()
+    run = tiny(
+        model={"core_layers": 4, "num_loops": 1},
+        optim={"learning_rate": 1e-2},
+        steps=30,
+        eval_every=30,
+        regularisers=regularisers,
+    )
+    train(run, tmp_path / "run")
+    _, model, _ = load_run(tmp_path / "run")
+    cosine = layer_cosine(model.core, 2).item()
+    assert cosine > 0.9 if weight else cosine < 0.3
+
+
+@pytest.mark.parametrize("argument", ["", "x", "-1", "3", "4"])
+def test_a_run_with_an_impossible_period_is_refused(argument, tmp_path):
+    run = tiny(model={"core_layers": 4}, regularisers=((f"cosine:{argument}", 1.0),))
+    with pytest.raises(ValueError, match=f"train.regularisers='cosine:{argument}': expected cosine:K with K below"):
+        train(run, tmp_path / "run")
