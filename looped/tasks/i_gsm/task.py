@@ -62,7 +62,28 @@ class IGSM(PromptTask):
         return self.config.max_parameters * STATEMENT + 4
 
     def draw(self, rng: np.random.Generator, group: str | None) -> Example | None:
-        config, draw = self.config, random.Random(int(rng.integers(2**63)))  # far quicker for single numbers
+        draw = random.Random(int(rng.integers(2**63)))  # far quicker for single numbers
+        names = self._parameters(draw)
+        uses, needs = [], []  # of each parameter: the earlier ones in its expression, and all that it needs
+        for k in range(len(names)):
+            used = [] if k == 0 or draw.random() < 1 / 4 else draw.sample(range(k), draw.randint(1, min(3, k)))
+            uses.append(used)
+            needs.append({*used}.union(*(needs[i] for i in used)))
+        allowed = self.trained if group is None else (int(group),)
+        queries = [name for name, needed in zip(names, needs, strict=True) if len(needed) in allowed]
+        if not queries:
+            return None
+        query = draw.choice(queries)
+        statements = [
+            f"{name}:={self._expression([names[i] for i in used], draw)}."
+            for name, used in zip(names, uses, strict=True)
+        ]
+        draw.shuffle(statements)
+        return self._solved("".join(statements) + query + "?")
+
+    def _parameters(self, draw: random.Random) -> list[str]:
+        """Edges of a random graph, in random order; [] if their number is out of range."""
+        config = self.config
         ends = [0, *accumulate(draw.randint(config.min_entities, config.max_entities) for _ in range(config.levels))]
         letters = draw.sample(string.ascii_uppercase, ends[-1])
         levels = [letters[start:end] for start, end in pairwise(ends)]
@@ -74,26 +95,9 @@ class IGSM(PromptTask):
             (others if covered.issuperset(edge) else first).append(edge)
             covered.update(edge)
         number = max(len(first), min(draw.randint(config.min_parameters, config.max_parameters), len(edges)))
-        if not config.min_parameters <= number <= config.max_parameters:
-            return None
-        names = ["#".join(edge) for edge in (first + others)[:number]]
-        draw.shuffle(names)
-        uses, needs = [], []  # of each parameter: the earlier ones in its expression, and all that it needs
-        for k in range(number):
-            used = [] if k == 0 or draw.random() < 1 / 4 else draw.sample(range(k), draw.randint(1, min(3, k)))
-            uses.append(used)
-            needs.append({*used}.union(*(needs[i] for i in used)))
-        allowed = self.trained if group is None else (int(group),)
-        queries = [k for k in range(number) if len(needs[k]) in allowed]
-        if not queries:
-            return None
-        query = names[draw.choice(queries)]
-        statements = [
-            f"{name}:={self._expression([names[i] for i in used], draw)}."
-            for name, used in zip(names, uses, strict=True)
-        ]
-        draw.shuffle(statements)
-        return self._solved("".join(statements) + query + "?")
+        chosen = ["#".join(edge) for edge in (first + others)[:number]]
+        draw.shuffle(chosen)
+        return chosen if config.min_parameters <= number <= config.max_parameters else []
 
     def _expression(self, names: list[str], draw: random.Random) -> str:
         if not names:
