@@ -58,7 +58,7 @@ def write_table(table: Work, scale: str, command: str, out: Path, seeds: Sequenc
     ]  # fmt: skip
     claims = [
         {"task": claim.task, "says": claim.says, "groups": list(claim.groups), "first": names(claim.first),
-         "second": names(claim.second)}
+         "second": names(claim.second), "goal": names(claim.goal)}
         for claim in table.claims
     ]  # fmt: skip
     content: dict[str, Any] = {

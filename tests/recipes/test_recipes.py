@@ -32,6 +32,8 @@ SMALL_TASKS: dict[str, dict[str, Any]] = {
     "in_context": {"points": 30},
     "n_rasp_l": {"length": 6, "eval_lengths": (9,), "start_length": 1, "length_every": 1},
     "p_hop": {"hops": 1, "length": 8},
+    "n_ary_addition": {"operands": (2,), "eval_operands": (2,)},
+    "i_gsm": {"min_operations": 1, "max_operations": 2},
     "tables": {"points": 9},
     "text": {"context": 16},
 }
@@ -135,12 +137,14 @@ def shrunk(name: str, texts: dict[str, Any]) -> RunConfig:
     """The recipe with small sizes, few loops and two steps; all other settings are its own."""
     run = named(recipe(name), texts)
     task = dataclasses.replace(run.task, **SMALL_TASKS[run.task.name])
+    # cosine:K needs a multiple of K layers.
+    layers = run.model.core_layers if run.train.regularisers else min(run.model.core_layers, 2)
     model = dataclasses.replace(
         run.model,
         d_model=16,
         num_heads=2,
         num_loops=min(run.model.num_loops, 3),
-        core_layers=min(run.model.core_layers, 2),
+        core_layers=layers,
         vocab_size=None,
         output_size=None,
         max_seq_len=None,

@@ -15,10 +15,12 @@ from looped.tasks import TASKS, Batch, registry
 from looped.tasks.base import SPLITS
 from looped.tasks.countdown import CountdownConfig
 from looped.tasks.edit_distance import EditDistanceConfig
+from looped.tasks.i_gsm import IGSMConfig
 from looped.tasks.in_context import InContextConfig
 from looped.tasks.lcs import LCSConfig
 from looped.tasks.n_rasp_l import NRaspLConfig
 from looped.tasks.n_rasp_l.config import PROBLEMS
+from looped.tasks.n_ary_addition import NAryAdditionConfig
 from looped.tasks.p_hop import PHopConfig
 from looped.tasks.sudoku import SudokuConfig
 from looped.tasks.tables import TablesConfig
@@ -40,6 +42,10 @@ CONFIGS = {
     "p_hop": PHopConfig(hops=2, length=24),
     "p_hop, dense": PHopConfig(hops=2, length=24, loss="dense"),
     **{f"n_rasp_l, {problem}": NRaspLConfig(problem=problem, eval_lengths=(24,)) for problem in PROBLEMS},
+    "p_hop, repeats": PHopConfig(hops=2, length=24, version="repeats"),
+    "n_ary_addition": NAryAdditionConfig(operands=(2, 4), eval_operands=(3,)),
+    "i_gsm": IGSMConfig(),
+    "i_gsm, published": IGSMConfig(version="published"),
     "own sequence task": Collapse.Config(eval_lengths=(9,)),
     "own task of classes": Successor.Config(),
     "own task of numbers": Sums.Config(),
