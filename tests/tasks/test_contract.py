@@ -13,6 +13,7 @@ from own_tasks import Collapse, Successor, Sums
 
 from looped.tasks import TASKS, Batch, registry
 from looped.tasks.base import SPLITS
+from looped.tasks.chomsky import ChomskyConfig
 from looped.tasks.countdown import CountdownConfig
 from looped.tasks.edit_distance import EditDistanceConfig
 from looped.tasks.in_context import InContextConfig
@@ -37,6 +38,8 @@ CONFIGS = {
     "tables": TablesConfig(points=9),
     "p_hop": PHopConfig(hops=2, length=24),
     "p_hop, dense": PHopConfig(hops=2, length=24, loss="dense"),
+    "chomsky, regular": ChomskyConfig(problem="modular_arithmetic"),
+    "chomsky, several outputs": ChomskyConfig(problem="binary_addition", eval_lengths=(20,)),
     "own sequence task": Collapse.Config(eval_lengths=(9,)),
     "own task of classes": Successor.Config(),
     "own task of numbers": Sums.Config(),

@@ -17,7 +17,7 @@ MODULUS = 5
 DIGITS = "01234"
 
 
-class Problem(NamedTuple):
+class WordProblem(NamedTuple):
     """A problem on words."""
 
     symbols: str
@@ -178,7 +178,7 @@ def total(text: str) -> str:
 
 
 def product(text: str) -> str:
-    """The product, least significant bit first. One or two bits without an operator have zeros as answer (published)."""
+    """The product, least significant bit first. One or two bits without an operator give zeros (published)."""
     return little_endian(math.prod(operands(text, "*"))) if "*" in text or len(text) > 2 else "0" * (len(text) - 1)
 
 
@@ -199,22 +199,22 @@ def matched(pattern: str, text: str, expected: str) -> str:
 
 
 PROBLEMS = {
-    "even_pairs": Problem("01", words("01"), lambda bits: str(int(bits[0] != bits[-1]))),
-    "modular_arithmetic": Problem(DIGITS + "+-*", flat_expression, value),
-    "parity_check": Problem("01", words("01"), lambda bits: str(bits.count("1") % 2)),
-    "cycle_navigation": Problem(DIGITS, words("012"), moves),
-    "stack_manipulation": Problem(DIGITS, stack_program, run_stack, lambda length: length + 1),
-    "reverse_string": Problem("01", words("01"), lambda bits: bits[::-1], lambda length: length),
-    "modular_arithmetic_brackets": Problem(DIGITS + "+-*()", expression, value),
-    "solve_equation": Problem(DIGITS + "+-()x=", equation, unknown),
-    "duplicate_string": Problem("01", words("01"), lambda bits: 2 * bits, lambda length: 2 * length),
-    "missing_duplicate_string": Problem("0123", marked_square, missing),
-    "odds_first": Problem("01", words("01"), lambda bits: bits[1::2] + bits[::2], lambda length: length),
-    "binary_addition": Problem("01+", operation("+"), total, lambda length: length + 1),
-    "binary_multiplication": Problem(
+    "even_pairs": WordProblem("01", words("01"), lambda bits: str(int(bits[0] != bits[-1]))),
+    "modular_arithmetic": WordProblem(DIGITS + "+-*", flat_expression, value),
+    "parity_check": WordProblem("01", words("01"), lambda bits: str(bits.count("1") % 2)),
+    "cycle_navigation": WordProblem(DIGITS, words("012"), moves),
+    "stack_manipulation": WordProblem(DIGITS, stack_program, run_stack, lambda length: length + 1),
+    "reverse_string": WordProblem("01", words("01"), lambda bits: bits[::-1], lambda length: length),
+    "modular_arithmetic_brackets": WordProblem(DIGITS + "+-*()", expression, value),
+    "solve_equation": WordProblem(DIGITS + "+-()x=", equation, unknown),
+    "duplicate_string": WordProblem("01", words("01"), lambda bits: 2 * bits, lambda length: 2 * length),
+    "missing_duplicate_string": WordProblem("0123", marked_square, missing),
+    "odds_first": WordProblem("01", words("01"), lambda bits: bits[1::2] + bits[::2], lambda length: length),
+    "binary_addition": WordProblem("01+", operation("+"), total, lambda length: length + 1),
+    "binary_multiplication": WordProblem(
         "01*", operation("*"), product, lambda length: length, lambda text: math.prod(map(len, text.split("*")))
     ),
-    "compute_sqrt": Problem("01", positive, root, _half, lambda bits: _half(len(bits)) ** 2),
-    "bucket_sort": Problem(DIGITS, words(DIGITS), lambda letters: "".join(sorted(letters)), lambda length: length),
+    "compute_sqrt": WordProblem("01", positive, root, _half, lambda bits: _half(len(bits)) ** 2),
+    "bucket_sort": WordProblem(DIGITS, words(DIGITS), lambda letters: "".join(sorted(letters)), lambda length: length),
 }
 """By name, as in `ChomskyConfig.problem`."""

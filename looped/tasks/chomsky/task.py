@@ -12,7 +12,7 @@ from jaxtyping import Float
 from looped.lazy import torch
 from looped.tasks.base import Batch
 from looped.tasks.chomsky.config import ChomskyConfig, Problem
-from looped.tasks.chomsky.problems import PROBLEMS
+from looped.tasks.chomsky.problems import PROBLEMS, WordProblem
 from looped.tasks.registry import TaskConfig, register
 from looped.tasks.sequence import Example, SequenceTask
 
@@ -43,16 +43,26 @@ class Chomsky(SequenceTask):
         return [ChomskyConfig(problem=problem) for problem in get_args(Problem)]
 
     def __init__(self, config: ChomskyConfig) -> None:
-        self.problem = PROBLEMS[config.problem]
+        self.config = config
         self.vocabulary = self.problem.symbols
         self.title = f"Chomsky {config.problem.replace('_', ' ')}"
         super().__init__(config)
+        self.widths = []  # a batch has one length, so nothing is padded
+
+    @property
+    def problem(self) -> WordProblem:
+        """The problem's functions."""
+        return PROBLEMS[self.config.problem]
 
     def draw(self, length: int, rng: np.random.Generator) -> str:
         return self.problem.draw(length, rng)
 
     def solve(self, symbols: str) -> str:
         return self.problem.solve(symbols)
+
+    def input_length(self, length: int) -> int:
+        """Without brackets, digits and operators alternate, so an even length gives one symbol less (published)."""
+        return length - (self.config.problem == "modular_arithmetic" and length % 2 == 0)
 
     def output_length(self, length: int) -> int:
         return self.problem.slots(length)
