@@ -33,8 +33,9 @@ def work_for(table: Work, out: Path, seeds: Sequence[int], options: Sequence[str
             folder = str(out / folder_name(words, seed))
             settings = [*words[1:], *options, "--train.seed", str(seed)]
             train = ["looped", "train", words[0], "--out", folder, "--resume", *settings]
-            options_of_loops = ["--loops", *map(str, loops)] if loops else []
-            work.append((Path(folder), [train, ["looped", "evaluate", folder, *options_of_loops]]))
+            scored = ["--loops", *map(str, loops)] if loops else []
+            scored += ["--examples", str(table.examples)] if table.examples else []
+            work.append((Path(folder), [train, ["looped", "evaluate", folder, *scored]]))
     return work
 
 

@@ -27,6 +27,7 @@ VARIANTS = ("standard", "looped", "timestep")
 SMALL_TASKS: dict[str, dict[str, Any]] = {
     "edit_distance": {"length": 4},
     "lcs": {"length": 4},
+    "chomsky": {"length": 4, "eval_lengths": (8,), "start_length": None, "length_every": None},
     "sudoku": {"box": 2, "pool": 64, "min_clues": 5, "max_clues": 8},
     "countdown": {"numbers": 3, "max_number": 9, "max_target": 20},
     "in_context": {"points": 30},

@@ -13,6 +13,7 @@ from own_tasks import Collapse, Successor, Sums
 
 from looped.tasks import TASKS, Batch, registry
 from looped.tasks.base import SPLITS
+from looped.tasks.chomsky import ChomskyConfig
 from looped.tasks.countdown import CountdownConfig
 from looped.tasks.edit_distance import EditDistanceConfig
 from looped.tasks.i_gsm import IGSMConfig
@@ -46,6 +47,8 @@ CONFIGS = {
     "n_ary_addition": NAryAdditionConfig(operands=(2, 4), eval_operands=(3,)),
     "i_gsm": IGSMConfig(),
     "i_gsm, published": IGSMConfig(version="published"),
+    "chomsky, regular": ChomskyConfig(problem="modular_arithmetic"),
+    "chomsky, several outputs": ChomskyConfig(problem="binary_addition", eval_lengths=(20,)),
     "own sequence task": Collapse.Config(eval_lengths=(9,)),
     "own task of classes": Successor.Config(),
     "own task of numbers": Sums.Config(),
