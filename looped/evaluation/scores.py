@@ -13,6 +13,7 @@ from looped.costs.of_model import exit_flops, forward_flops
 from looped.intervals import interval
 from looped.models.arguments import MAX_LOOPS
 from looped.models.exit_rules import ExitRule
+from looped.models.generated import generated, generated_scores
 from looped.models.looped_model import LoopedModel
 from looped.models.memory import check_memory
 from looped.tasks.base import Batch, Predict, Split, Task
@@ -65,6 +66,18 @@ def run_with_exits(
     return output.logits.float(), (output.loops_taken * exit_mask).sum(1).double() / exit_mask.sum(1)
 
 
+def scores_with_exits(
+    model: LoopedModel, task: Task, batch: Batch, num_loops: int, rule: ExitRule
+) -> tuple[dict[str, Float[Tensor, " batch"]], Float[Tensor, " batch"]]:
+    """The scores of each example and its mean loops. If answers are generated, these are the loops of their tokens."""
+    logits, taken = run_with_exits(model, batch, num_loops, rule)
+    scores = task.score(batch, logits)
+    if task.generation is not None:
+        answers, taken = generated(model, task, batch, num_loops, rule)
+        scores |= task.score_generated(batch, answers)
+    return scores, taken
+
+
 def evaluate(
     model: LoopedModel,
     task: Task,
@@ -99,7 +112,7 @@ def evaluate(
         device = model.device
         for part in parts(batch, part_size(model, batch, len(loops)), device):
             for count, logits in zip(loops, loop_logits(model, part, loops), strict=True):
-                for metric, values in task.score(part, logits).items():
+                for metric, values in (task.score(part, logits) | generated_scores(model, task, part, count)).items():
                     scores.setdefault((count, metric), []).append(values.cpu())
         facts = {"n": len(batch.inputs), "split": split, "trained_loops": model.num_loops}
         weights = task.weights(batch)
@@ -112,8 +125,8 @@ def evaluate(
         most, rule = early
         exited: dict[str, list[Tensor]] = {}
         for part in parts(batch, part_size(model, batch, 1), device):
-            logits, taken = run_with_exits(model, part, most, rule)
-            for score, values in (task.score(part, logits) | {"loops": taken}).items():
+            found, taken = scores_with_exits(model, task, part, most, rule)
+            for score, values in (found | {"loops": taken}).items():
                 exited.setdefault(score, []).append(values.cpu())
         mean = ((torch.cat(exited.pop("loops")) * weights).sum() / weights.sum()).item()
         cost = {"flops_per_example": round(exit_flops(model, batch.inputs, mean, rule.needs))}
@@ -202,6 +215,8 @@ def solve(
 ) -> Iterator[tuple[Any, dict[str, Any]]]:
     """Pairs of a problem and the model's answer to it (see `Task.answer`), in order. This is a generator.
 
+    The answers are generated if the task says so (`Task.generation`).
+
     Args:
         problems: problems from `Task.sample` or `Task.read`.
         num_loops: number of loops, or the largest number with an exit rule.
@@ -210,6 +225,10 @@ def solve(
     for start in range(0, len(problems), PART):
         part = problems[start : start + PART]
         batch = next(parts(task.encode(part), PART, model.device))
+        if task.generation is not None:
+            answers, _ = generated(model, task, batch, num_loops, exit_rule)
+            yield from zip(part, map(task.generated_answer, part, answers), strict=True)
+            continue
         logits, _ = run_with_exits(model, batch, num_loops, exit_rule)
         for problem, row in zip(part, logits.cpu(), strict=True):
             yield problem, task.answer(problem, row)

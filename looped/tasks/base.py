@@ -47,6 +47,14 @@ class Batch(NamedTuple):
     """True at real positions, False at padding."""
 
 
+class Generation(NamedTuple):
+    """How answers are generated: greedily, one token at a time, until the token `end`."""
+
+    end: int
+    max_new_tokens: int
+    """The longest answer, with its end."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TaskSpec:
     """The sizes that a model needs for a task. The names are fields of `ModelConfig`; see `ModelConfig.for_task`."""
@@ -141,7 +149,7 @@ class Task(ABC):
     """Settings of the encoding, not of the problems. They may differ between models that a report compares."""
 
     metric: str = "accuracy"
-    """The score that decides which model is better: a key of what `score` or `reported` returns."""
+    """The score that decides which model is better: a key of what `score`, `score_generated` or `reported` returns."""
     lower_is_better: bool = False
     """Whether `metric` and all other scores are errors: at least 0, without an upper bound."""
     groups: tuple[str, ...] = ("all",)
@@ -151,6 +159,9 @@ class Task(ABC):
     """Groups that are always evaluated on all their examples."""
     tokenizer: Tokenizer | None = None
     """The tokenizer, for tasks whose models continue text from a `prompt`."""
+    generation: Generation | None = None
+    """How a causal model generates the answers; None if they are read from a single pass. The prompt of an example is
+    its input up to the first supervised position, and the targets from there on are the right answer and its end."""
     graphs: Mapping[str, Float[torch.Tensor, "seq seq"]] = {}
     """Matrices of the structure that all problems share, by name, for `ModelConfig.graph_heads`. Row i holds the
     factors of the positions that position i sums."""
@@ -228,8 +239,9 @@ class Task(ABC):
 
         The main metric is `self.metric`. It is a key of this result, or `reported` derives it from the means. For
         classes the default is accuracy (1 if the most probable class is right at every supervised position) and
-        token_accuracy (the share of supervised positions with the right class). For real targets it is squared_error,
-        the mean over supervised positions.
+        token_accuracy (the share of supervised positions with the right class). If answers are generated, this
+        accuracy is named teacher_forced, because the model sees the right answer up to each position. For real targets
+        the default is squared_error, the mean over supervised positions.
 
         Args:
             batch: from `encode`, on the device of the logits.
@@ -239,9 +251,28 @@ class Task(ABC):
             return {"squared_error": _mean((logits[..., 0] - batch.targets) ** 2, batch.mask)}
         right = logits.argmax(-1) == batch.targets
         return {
-            "accuracy": (right | ~batch.mask).all(1).float(),
+            self.pass_metric: (right | ~batch.mask).all(1).float(),
             "token_accuracy": _mean(right.float(), batch.mask),
         }
+
+    @property
+    def pass_metric(self) -> str:
+        """The main score of a single pass: `metric`, unless answers are generated."""
+        return self.metric if self.generation is None else "teacher_forced"
+
+    def score_generated(
+        self, batch: Batch, answers: Sequence[Sequence[int]]
+    ) -> dict[str, Float[torch.Tensor, " batch"]]:
+        """Score the generated answer to each example, as `score` does, for tasks with `generation`.
+
+        By default accuracy is 1 if the answer equals the targets.
+
+        Args:
+            answers: token ids, with the end of the answer unless it became too long.
+        """
+        right = [row[mask].tolist() for row, mask in zip(batch.targets, batch.mask, strict=True)]
+        equal = [float(list(answer) == wanted) for answer, wanted in zip(answers, right, strict=True)]
+        return {self.metric: torch.tensor(equal)}
 
     def weights(self, batch: Batch) -> Float[torch.Tensor, " batch"]:
         """Weight of each example in a mean, of shape (batch,) and type float64. By default all weights are 1."""
@@ -275,6 +306,16 @@ class Task(ABC):
         words, confidence = self._predicted_words(problem, logits)
         probability = None if confidence is None else float(confidence.prod())
         return {"answer": " ".join(words), "valid": None, "confidence": probability}
+
+    def generated_answer(self, problem: Any, answer: Sequence[int]) -> dict[str, Any]:
+        """A generated answer as plain values with the keys of `answer`, for tasks with `generation`.
+
+        Args:
+            answer: token ids, with the end of the answer unless it became too long.
+        """
+        assert self.generation is not None
+        words = [self.word(token) for token in answer if token != self.generation.end]
+        return {"answer": " ".join(words), "valid": None, "confidence": None}
 
     def to_text(self, problem: Any) -> dict[str, str]:
         """The problem as text: its `input`, and the `expected` answer ('' if it is unknown)."""

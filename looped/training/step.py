@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from looped.config import RunConfig, TrainConfig
 from looped.models.exit_rules import learned_rule
+from looped.models.generated import generated_scores
 from looped.models.transformer import LoopedTransformer
 from looped.tasks.base import Batch, Task, means
 from looped.training.errors import NonFiniteError, UpdateError
@@ -241,7 +242,8 @@ def validate(
             output = model(
                 part.inputs, attention_mask=attention_mask, num_loops=num_loops, exit_rule=learned_rule(model.config)
             )
-        parts.append(task.score(part, output.logits.float()))
+            written = generated_scores(model, task, part, num_loops, learned_rule(model.config))
+        parts.append(task.score(part, output.logits.float()) | written)
     scores = {name: torch.cat([part[name] for part in parts])[: len(batch.inputs)] for name in parts[0]}
     reported = [task.reported(name, mean, "validation") for name, mean in means(scores).items()]
     return {name: value for values in reported for name, value in values.items()}

@@ -1,0 +1,24 @@
+"""The settings of the task increasing_subsequence."""
+
+from typing import ClassVar
+
+from looped.strict import check, frozen
+from looped.tasks.chain_config import ChainConfig
+
+
+@frozen
+class IncreasingSubsequenceConfig(ChainConfig):
+    """The longest increasing subsequence. `length` is the number of numbers in a sequence."""
+
+    name = "increasing_subsequence"
+
+    length: int = 50
+    numbers: int = 150
+    """The numbers of a sequence are below this, and larger than the longest length."""
+
+    smallest: ClassVar[int] = 3
+
+    def __post_init__(self) -> None:
+        ChainConfig.__post_init__(self)
+        least = 2 * max(self.length, *self.eval_lengths, 0) + 1
+        check(self.numbers >= least, "numbers", self.numbers, f"at least {least}, twice the longest length plus 1")
