@@ -9,7 +9,8 @@ from torch import Tensor
 from looped.models.exit_rules import ExitRule
 from looped.models.generation import Sampling, stream
 from looped.models.looped_model import LoopedModel
-from looped.tasks.base import Batch, Task
+from looped.tasks.base import Task
+from looped.tasks.batch import Batch
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

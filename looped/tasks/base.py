@@ -7,13 +7,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from looped.lazy import torch
+from looped.tasks.batch import Batch as Batch
+from looped.tasks.continuation import Tokenizer
 from looped.tasks.faults import fault_of
+from looped.tasks.generating import Generates
 from looped.tasks.registry import TaskConfig
 
 Split = Literal["train", "validation", "test"]
@@ -35,26 +38,6 @@ def split_of_hash(crc: int) -> Split:
     return "test" if bucket == 0 else "validation" if bucket == 1 else "train"
 
 
-class Batch(NamedTuple):
-    """Examples as input and target tensors of a model."""
-
-    inputs: Int[torch.Tensor, "batch seq"] | Float[torch.Tensor, "batch seq input"]
-    targets: Int[torch.Tensor, "batch seq"] | Float[torch.Tensor, "batch seq"]
-    """Classes, or real numbers that the first output should equal."""
-    mask: Bool[torch.Tensor, "batch seq"]
-    """True at supervised positions: their targets count in the loss and in scores."""
-    attention_mask: Bool[torch.Tensor, "batch seq"]
-    """True at real positions, False at padding."""
-
-
-class Generation(NamedTuple):
-    """How answers are generated: greedily, one token at a time, until the token `end`."""
-
-    end: int
-    max_new_tokens: int
-    """The longest answer, with its end."""
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TaskSpec:
     """The sizes that a model needs for a task. The names are fields of `ModelConfig`; see `ModelConfig.for_task`."""
@@ -69,49 +52,13 @@ class TaskSpec:
 
 
 @runtime_checkable
-class Tokenizer(Protocol):
-    """Conversion of texts to token ids and back. No text contains the id `end`."""
-
-    @property
-    def vocab_size(self) -> int:
-        """Number of ids, which are 0 to vocab_size - 1."""
-        ...
-
-    @property
-    def end(self) -> int:
-        """The id of the end of text."""
-        ...
-
-    def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """The token ids of each text."""
-        ...
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text of some token ids."""
-        ...
-
-
-def continuation(tokenizer: Tokenizer, before: Sequence[int], new: Sequence[int]) -> str:
-    """The text that the ids `new` add after the ids `before`. Some tokenizers decode an id differently at the start."""
-    start, whole = tokenizer.decode(before), tokenizer.decode([*before, *new])
-    return whole[common_start(start, whole) :]
-
-
-def common_start(one: str, other: str) -> int:
-    """The number of characters that two texts have in common at their start."""
-    if other.startswith(one):
-        return len(one)
-    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), len(other))
-
-
-@runtime_checkable
 class Predict(Protocol):
     """Function of a batch and ascending loop counts. It returns a model's logits after each of these, on the CPU."""
 
     def __call__(self, batch: Batch, loops: Sequence[int], /) -> Float[torch.Tensor, "loops batch seq output"]: ...
 
 
-class Task(ABC):
+class Task(Generates, ABC):
     """A distribution of problems with their answers, and their encoding for a model.
 
     A task needs settings (`Config`), a `spec`, `sample` and `encode`. Everything else has defaults: classes count as
@@ -159,9 +106,8 @@ class Task(ABC):
     """Groups that are always evaluated on all their examples."""
     tokenizer: Tokenizer | None = None
     """The tokenizer, for tasks whose models continue text from a `prompt`."""
-    generation: Generation | None = None
-    """How a causal model generates the answers; None if they are read from a single pass. The prompt of an example is
-    its input up to the first supervised position, and the targets from there on are the right answer and its end."""
+    trained_seq_len: int | None = None
+    """The longest sequence in training, if evaluation also has longer ones. Learned positions are then refused."""
     graphs: Mapping[str, Float[torch.Tensor, "seq seq"]] = {}
     """Matrices of the structure that all problems share, by name, for `ModelConfig.graph_heads`. Row i holds the
     factors of the positions that position i sums."""
@@ -175,6 +121,11 @@ class Task(ABC):
         """Settings of a small example for `looped tasks`. The method may write files into `folder`."""
         return cls.Config()
 
+    @classmethod
+    def example_configs(cls, folder: Path) -> Sequence[TaskConfig]:
+        """Settings of the examples for `looped tasks`, if there is more than one."""
+        return [cls.example_config(folder)]
+
     # Data and files
 
     def sources(self) -> dict[str, str]:
@@ -184,7 +135,7 @@ class Task(ABC):
         """
         return {}
 
-    def save(self, folder: Path) -> None:  # noqa: B027  a task without files writes none
+    def save(self, folder: Path) -> None:
         """Write the files without which a model cannot answer, such as a tokenizer. By default there is none.
 
         Args:
@@ -228,6 +179,22 @@ class Task(ABC):
         attention_mask: True at real positions, False at padding. seq is at most `spec.max_seq_len`.
         """
 
+    def loops_for(self, problem: Any) -> int | None:
+        """The number of loops T(n) that a problem of this size needs; None if the task does not say.
+
+        train.loss=task reads the answer to each problem after so many loops (Fan et al., 2024).
+        """
+        return None
+
+    def with_loops(self, batch: Batch, problems: Sequence[Any]) -> Batch:
+        """The batch of the problems with its `loops`, if the task gives them (`loops_for`)."""
+        loops = [self.loops_for(problem) for problem in problems]
+        return batch if None in loops else batch._replace(loops=torch.tensor(loops))
+
+    def sample_step(self, step: int, size: int, rng: np.random.Generator) -> Sequence[Any]:
+        """The problems of a training step. A task may let them grow; by default all steps are alike."""
+        return self.sample("train", size, rng)
+
     def available(self, split: Split, group: str | None = None) -> int | None:
         """Number of different problems in a split and group; None if there is no limit."""
         return None
@@ -251,28 +218,9 @@ class Task(ABC):
             return {"squared_error": _mean((logits[..., 0] - batch.targets) ** 2, batch.mask)}
         right = logits.argmax(-1) == batch.targets
         return {
-            self.pass_metric: (right | ~batch.mask).all(1).float(),
+            "accuracy" if self.generation is None else "teacher_forced": (right | ~batch.mask).all(1).float(),
             "token_accuracy": _mean(right.float(), batch.mask),
         }
-
-    @property
-    def pass_metric(self) -> str:
-        """The main score of a single pass: `metric`, unless answers are generated."""
-        return self.metric if self.generation is None else "teacher_forced"
-
-    def score_generated(
-        self, batch: Batch, answers: Sequence[Sequence[int]]
-    ) -> dict[str, Float[torch.Tensor, " batch"]]:
-        """Score the generated answer to each example, as `score` does, for tasks with `generation`.
-
-        By default accuracy is 1 if the answer equals the targets.
-
-        Args:
-            answers: token ids, with the end of the answer unless it became too long.
-        """
-        right = [row[mask].tolist() for row, mask in zip(batch.targets, batch.mask, strict=True)]
-        equal = [float(list(answer) == wanted) for answer, wanted in zip(answers, right, strict=True)]
-        return {self.metric: torch.tensor(equal)}
 
     def weights(self, batch: Batch) -> Float[torch.Tensor, " batch"]:
         """Weight of each example in a mean, of shape (batch,) and type float64. By default all weights are 1."""
@@ -306,16 +254,6 @@ class Task(ABC):
         words, confidence = self._predicted_words(problem, logits)
         probability = None if confidence is None else float(confidence.prod())
         return {"answer": " ".join(words), "valid": None, "confidence": probability}
-
-    def generated_answer(self, problem: Any, answer: Sequence[int]) -> dict[str, Any]:
-        """A generated answer as plain values with the keys of `answer`, for tasks with `generation`.
-
-        Args:
-            answer: token ids, with the end of the answer unless it became too long.
-        """
-        assert self.generation is not None
-        words = [self.word(token) for token in answer if token != self.generation.end]
-        return {"answer": " ".join(words), "valid": None, "confidence": None}
 
     def to_text(self, problem: Any) -> dict[str, str]:
         """The problem as text: its `input`, and the `expected` answer ('' if it is unknown)."""
@@ -385,10 +323,6 @@ class Task(ABC):
             "loops": frames,
         }
 
-    def word(self, output: int) -> str:
-        """The printed name of an output class."""
-        return str(output)
-
     def _predicted_words(
         self, problem: Any, logits: Float[torch.Tensor, "seq output"]
     ) -> tuple[list[str], Float[torch.Tensor, " masked"] | None]:
@@ -411,8 +345,13 @@ class Task(ABC):
         Raises:
             ValueError: `encode` gave tensors that do not fit `spec`.
         """
-        batch = self.encode(self.sample(split, size, self.rng(split, step, seed, group), group))
-        if fault := fault_of(batch, Batch, self.spec, size):
+        rng = self.rng(split, step, seed, group)
+        training = split == "train" and group is None
+        problems = self.sample_step(step, size, rng) if training else self.sample(split, size, rng, group)
+        batch = self.encode(problems)
+        if isinstance(batch, Batch):  # if not, `fault_of` says so
+            batch = self.with_loops(batch, problems)
+        if fault := fault_of(batch, self.spec, size):
             raise ValueError(f"task {self.name}: encode({size} problems) gave {fault}")
         return batch
 

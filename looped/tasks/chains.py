@@ -12,8 +12,10 @@ import numpy as np
 from jaxtyping import Float
 
 from looped.lazy import torch
-from looped.tasks.base import BUCKETS, Batch, Generation, Split, Task, TaskSpec, split_of
+from looped.tasks.base import BUCKETS, Split, Task, TaskSpec, split_of
+from looped.tasks.batch import Batch
 from looped.tasks.chain_config import ChainConfig
+from looped.tasks.generating import Generation
 from looped.tasks.registry import TaskConfig
 
 PAD, END, FIRST = 0, 1, 2  # word k has the id FIRST + k
