@@ -1,11 +1,11 @@
 """The settings of the task arithmetic."""
 
 from looped.strict import check, frozen
-from looped.tasks.chain_config import ChainConfig
+from looped.tasks.rounds_config import RoundsConfig
 
 
 @frozen
-class ArithmeticConfig(ChainConfig):
+class ArithmeticConfig(RoundsConfig):
     """Expressions of numbers modulo a prime. `length` is the number of operators."""
 
     name = "arithmetic"
@@ -14,7 +14,7 @@ class ArithmeticConfig(ChainConfig):
     """A prime; the numbers are 0 to modulus - 1."""
 
     def __post_init__(self) -> None:
-        ChainConfig.__post_init__(self)
+        RoundsConfig.__post_init__(self)
         p = self.modulus
         prime = 2 <= p <= 1000 and all(p % k for k in range(2, p))
         check(prime, "modulus", p, "a prime below 1000")

@@ -9,12 +9,13 @@ from reprlib import repr as shown  # cuts what is long
 import numpy as np
 
 from looped.tasks.arithmetic.config import ArithmeticConfig
-from looped.tasks.chains import ChainTask, Problem, Words
+from looped.tasks.chains import Problem, Words
 from looped.tasks.registry import register
+from looped.tasks.rounds import RoundsTask
 
 
 @register("arithmetic")
-class Arithmetic(ChainTask):
+class Arithmetic(RoundsTask):
     """The value of an expression with + - * / and brackets, modulo a prime.
 
     Example for the prime 11: `( 6 + 9 ) / 2 =` has the chain `4 / 2 =` and the answer `2`. Each step computes one
@@ -75,6 +76,14 @@ class Arithmetic(ChainTask):
             else:
                 b = value * pow(a, -1, p) % p if operator == "*" else a * pow(value, -1, p) % p
             return [str(a), operator, str(b)]
+
+    def rounds(self, problem: Problem) -> list[Words]:
+        """One simplified expression a round, and the answer in the last."""
+        *steps, answer = " ".join((*problem.chain, *problem.answer)).split("=")
+        return [*((*step.split(), "=") for step in steps), tuple(answer.split())]
+
+    def chain(self, question: Words, rounds: Sequence[Words]) -> Words:
+        return sum(rounds[:-1], ())
 
     def solve(self, words: Words) -> Problem:
         """The expression with the chain that computes the first possible operation in each step."""

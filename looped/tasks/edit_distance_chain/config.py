@@ -3,11 +3,11 @@
 from typing import ClassVar, Literal
 
 from looped.strict import check, frozen
-from looped.tasks.chain_config import ChainConfig
+from looped.tasks.rounds_config import RoundsConfig
 
 
 @frozen
-class EditDistanceChainConfig(ChainConfig):
+class EditDistanceChainConfig(RoundsConfig):
     """Edit distance with its table. `length` is the number of letters of the first string that is drawn."""
 
     name = "edit_distance_chain"
@@ -24,6 +24,6 @@ class EditDistanceChainConfig(ChainConfig):
     smallest: ClassVar[int] = 4
 
     def __post_init__(self) -> None:
-        ChainConfig.__post_init__(self)
+        RoundsConfig.__post_init__(self)
         low, high, pool = self.min_letters, self.max_letters, self.letter_pool
         check(1 <= low <= high <= pool <= 26, "letters", (low, high, pool), "1 <= min <= max <= pool <= 26")

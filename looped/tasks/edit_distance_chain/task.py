@@ -10,16 +10,17 @@ from reprlib import repr as shown  # cuts what is long
 import numpy as np
 from jaxtyping import Int
 
-from looped.tasks.chains import ChainTask, Problem, Words
+from looped.tasks.chains import Problem, Words
 from looped.tasks.edit_distance_chain.config import EditDistanceChainConfig
 from looped.tasks.pairs import StringPairs, by_length
 from looped.tasks.registry import register
+from looped.tasks.rounds import RoundsTask
 
 GAP, REPLACE = 2, 3
 
 
 @register("edit_distance_chain")
-class EditDistanceChain(StringPairs, ChainTask):
+class EditDistanceChain(StringPairs, RoundsTask):
     """The edit distance of two strings (insert 2, delete 2, replace 3), after the rows of its table.
 
     Example: `a b | a c b <sep>` has the chain `0 2 4 , 2 3 2 , <sep>` and the answer `2`. Row i has the distances of
@@ -50,6 +51,13 @@ class EditDistanceChain(StringPairs, ChainTask):
         rows = table(first, second, 1 if self.config.version == "published" else GAP)
         chain = [word for row in rows for word in (*map(str, row), ",")]
         return Problem((*first, "|", *second, "<sep>"), (*chain, "<sep>"), (str(rows[-1][-1]),))
+
+    def rounds(self, problem: Problem) -> list[Words]:
+        """One row of the table a round."""
+        return [(*row.split(), ",") for row in " ".join(problem.chain).split(",")[:-1]]
+
+    def chain(self, question: Words, rounds: Sequence[Words]) -> Words:
+        return (*sum(rounds, ()), "<sep>")
 
     def solve(self, words: Words) -> Problem:
         strings, most = "".join(words).split("|"), self.longest

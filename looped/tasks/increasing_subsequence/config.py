@@ -3,11 +3,11 @@
 from typing import ClassVar
 
 from looped.strict import check, frozen
-from looped.tasks.chain_config import ChainConfig
+from looped.tasks.rounds_config import RoundsConfig
 
 
 @frozen
-class IncreasingSubsequenceConfig(ChainConfig):
+class IncreasingSubsequenceConfig(RoundsConfig):
     """The longest increasing subsequence. `length` is the number of numbers in a sequence."""
 
     name = "increasing_subsequence"
@@ -19,6 +19,9 @@ class IncreasingSubsequenceConfig(ChainConfig):
     smallest: ClassVar[int] = 3
 
     def __post_init__(self) -> None:
-        ChainConfig.__post_init__(self)
+        RoundsConfig.__post_init__(self)
+        shortest = min(self.length, self.min_length or self.length, *self.eval_lengths)
+        fits = self.answer != "rounds" or shortest > 10
+        check(fits, "length", shortest, "at least 11 with answer='rounds', because a round has ten lengths")
         least = 2 * max(self.length, *self.eval_lengths, 0) + 1
         check(self.numbers >= least, "numbers", self.numbers, f"at least {least}, twice the longest length plus 1")

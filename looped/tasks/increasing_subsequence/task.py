@@ -7,13 +7,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from looped.tasks.chains import ChainTask, Problem, Words
+from looped.tasks.chains import Problem, Words
 from looped.tasks.increasing_subsequence.config import IncreasingSubsequenceConfig
 from looped.tasks.registry import register
+from looped.tasks.rounds import RoundsTask
+
+ROUND = 10  # lengths in a round
 
 
 @register("increasing_subsequence")
-class IncreasingSubsequence(ChainTask):
+class IncreasingSubsequence(RoundsTask):
     """The length of the longest strictly increasing subsequence.
 
     Example: `70 80 75 90 <sep>` has the chain `1 2 2 3 <sep>` and the answer `3`. The chain has, for each number, the
@@ -50,6 +53,16 @@ class IncreasingSubsequence(ChainTask):
         lengths = [str(n) for n in lengths_at(numbers)]
         best = max(map(int, lengths))
         return Problem((*map(str, numbers), "<sep>"), (*lengths, "<sep>"), (str(best),))
+
+    def rounds(self, problem: Problem) -> list[Words]:
+        """Ten lengths a round. The last of them is repeated to fill the last round."""
+        lengths = problem.chain[:-1]
+        lengths += lengths[-1:] * (-len(lengths) % ROUND)
+        return [(*lengths[i : i + ROUND], "<sep>") for i in range(0, len(lengths), ROUND)]
+
+    def chain(self, question: Words, rounds: Sequence[Words]) -> Words:
+        lengths = sum((words[:-1] for words in rounds), ())
+        return (*lengths[: len(question) - 1], "<sep>")
 
     def solve(self, words: Words) -> Problem:
         numbers = [int(word) for word in words if word.isdigit()]
