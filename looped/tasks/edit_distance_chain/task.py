@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import string
 from collections.abc import Sequence
+from pathlib import Path
 from reprlib import repr as shown  # cuts what is long
 
 import numpy as np
@@ -13,7 +14,7 @@ from jaxtyping import Int
 from looped.tasks.chains import Problem, Words
 from looped.tasks.edit_distance_chain.config import EditDistanceChainConfig
 from looped.tasks.pairs import StringPairs, by_length
-from looped.tasks.registry import register
+from looped.tasks.registry import TaskConfig, register
 from looped.tasks.rounds import RoundsTask
 
 GAP, REPLACE = 2, 3
@@ -33,6 +34,10 @@ class EditDistanceChain(StringPairs, RoundsTask):
     separator = "<sep>"
     edits = ("delete", "replace", "insert")
     shorter_first = True
+
+    @classmethod
+    def example_config(cls, folder: Path) -> TaskConfig:
+        return EditDistanceChainConfig(length=4)
 
     def vocabulary(self) -> Sequence[str]:
         most = REPLACE * (self.longest + 2)  # all letters replaced or inserted

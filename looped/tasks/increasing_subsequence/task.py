@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
 from looped.tasks.chains import Problem, Words
 from looped.tasks.increasing_subsequence.config import IncreasingSubsequenceConfig
-from looped.tasks.registry import register
+from looped.tasks.registry import TaskConfig, register
 from looped.tasks.rounds import RoundsTask
 
 ROUND = 10  # lengths in a round
@@ -28,6 +29,10 @@ class IncreasingSubsequence(RoundsTask):
     Config = IncreasingSubsequenceConfig
     title = "Longest increasing subsequence"
     separator = "<sep>"
+
+    @classmethod
+    def example_config(cls, folder: Path) -> TaskConfig:
+        return IncreasingSubsequenceConfig(length=8)
 
     def vocabulary(self) -> Sequence[str]:
         return ["<sep>", *map(str, range(1, self.config.numbers))]
