@@ -3,11 +3,11 @@
 from typing import ClassVar, Literal
 
 from looped.strict import check, frozen
-from looped.tasks.registry import TaskConfig
+from looped.tasks.growing import Growing
 
 
 @frozen
-class ChainConfig(TaskConfig):
+class ChainConfig(Growing):
     """The settings of every task with chains. A task may add settings or change defaults."""
 
     answer: Literal["direct", "chain"] = "chain"
@@ -24,8 +24,12 @@ class ChainConfig(TaskConfig):
     """The smallest and the largest possible problem."""
 
     def __post_init__(self) -> None:
+        Growing.__post_init__(self)
         for length in (self.length, *self.eval_lengths):
             check(self.smallest <= length <= self.largest, "length", length, f"{self.smallest} to {self.largest}")
-        least = self.min_length
-        wanted = f"{self.smallest} to length={self.length}"
-        check(least is None or self.smallest <= least <= self.length, "min_length", least, wanted)
+        for name, least, most in (
+            ("min_length", self.smallest, self.length),
+            ("start_length", self.min_length or self.length, self.length),
+        ):
+            value, wanted = getattr(self, name), f"{least} to {most}"
+            check(value is None or least <= value <= most, name, value, wanted)

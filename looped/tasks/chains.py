@@ -97,7 +97,14 @@ class ChainTask(Task):
         """
         if group is not None and group not in self.groups:
             raise ValueError(f"group={group!r}: expected one of {', '.join(self.groups)}")
-        lengths = np.array(self.trained_lengths if group is None else [int(group)])
+        return self._drawn(split, size, rng, self.trained_lengths if group is None else [int(group)])
+
+    def sample_step(self, step: int, size: int, rng: np.random.Generator) -> list[Problem]:
+        longest = self.config.longest_at(step, self.config.length)
+        return self._drawn("train", size, rng, range(self.trained_lengths[0], longest + 1))
+
+    def _drawn(self, split: Split, size: int, rng: np.random.Generator, among: Sequence[int]) -> list[Problem]:
+        lengths = np.array(among)
         share = 1 - 2 / BUCKETS if split == "train" else 1 / BUCKETS
         found: list[Problem] = []
         fruitless = 0

@@ -19,6 +19,8 @@ from looped.tasks.equations import EquationsConfig
 from looped.tasks.increasing_subsequence import IncreasingSubsequenceConfig
 
 seeds = st.integers(0, 2**32)
+for name in ("arithmetic", "edit_distance", "edit_distance_chain", "equations", "increasing_subsequence"):
+    TASKS[name]  # imports the task, which may take longer than an example of a test
 
 
 def drawn(config, count=12, seed=0):
@@ -249,6 +251,17 @@ def test_targets_are_what_follows_the_question(answer):
         assert (inputs[start + 1 :][mask[start + 1 :]] == targets[mask][:-1]).all()
 
 
+def test_problems_grow_with_the_step():
+    task = TASKS["arithmetic"](ArithmeticConfig(length=4, min_length=1, start_length=2, length_every=10))
+
+    def operators(step):
+        problems = task.sample_step(step, 60, np.random.default_rng(step))
+        return {sum(word in {*"+-*/"} for word in problem.question) for problem in problems}
+
+    assert [operators(step) for step in (9, 10, 20, 99)] == [{1, 2}, {1, 2, 3}, {1, 2, 3, 4}, {1, 2, 3, 4}]
+    assert operators(9) < {len(steps(task, p)) - 1 for p in task.sample("train", 60, np.random.default_rng(0))}
+
+
 ROUNDS = [
     ArithmeticConfig(length=5, min_length=1, answer="rounds"),
     IncreasingSubsequenceConfig(length=31, min_length=11, answer="rounds"),
@@ -354,7 +367,8 @@ def test_bad_questions_are_one_line(config, line, message):
     ("kind", "settings", "message"),
     [
         (ArithmeticConfig, {"modulus": 9}, "modulus=9: expected a prime"),
-        (ArithmeticConfig, {"length": 3, "min_length": 4}, "min_length=4: expected 1 to length=3"),
+        (ArithmeticConfig, {"length": 3, "min_length": 4}, "min_length=4: expected 1 to 3"),
+        (ArithmeticConfig, {"min_length": 2, "start_length": 1, "length_every": 9}, "start_length=1: expected 2 to 4"),
         (EquationsConfig, {"length": 27}, "length=27: expected 1 to 26"),
         (IncreasingSubsequenceConfig, {"length": 80}, "numbers=150: expected at least 161"),
         (IncreasingSubsequenceConfig, {"length": 10, "answer": "rounds"}, "length=10: expected at least 11"),
