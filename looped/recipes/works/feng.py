@@ -19,20 +19,18 @@ EPOCH = 1_000_000 // 512  # steps of the public code for one pass over its milli
 def small(problem: Literal["arithmetic", "equations"], answer: Answer, layers: int, loops: int) -> RunConfig:
     """Expressions of at most 3 operators, or 2 equations, modulo 5: a minute on one thread of a CPU."""
     data = {
-        "arithmetic": ArithmeticConfig(
-            length=3, min_length=1, start_length=1, length_every=400, modulus=5, answer=answer
-        ),
+        "arithmetic": ArithmeticConfig(length=3, min_length=1, modulus=5, answer=answer),
         "equations": EquationsConfig(length=2, modulus=5, answer=answer),
     }
     return RunConfig(
-        note="Sized for a minute on a CPU: numbers modulo 5 instead of 11, d=64 instead of 256, Muon, rotary positions, "
-        "and expressions that grow from one operator to three in the first 800 steps.",
+        note="Sized for a minute on a CPU: numbers modulo 5 instead of 11, d=64 instead of 256, Muon, and rotary "
+        "positions.",
         model=ModelConfig(
             d_model=64, num_heads=4, core_layers=layers, num_loops=loops, causal=True, positions="rotary"
         ),
         task=data[problem],
-        optim=OptimConfig(optimizer="muon", learning_rate=5e-3),
-        train=TrainConfig(steps=2000, batch_size=64, eval_every=500, eval_examples=512),
+        optim=OptimConfig(optimizer="muon", learning_rate=3e-3),
+        train=TrainConfig(steps=1200, batch_size=64, eval_every=400, eval_examples=512),
     )  # fmt: skip
 
 
@@ -82,6 +80,7 @@ MODELS = {
     "chain": "chain, 3 layers",
     "chain-looped": "chain, 1 layer looped 3 times",
 }
+LOOPS = {1: (1,), 3: (1, 2, 3, 4, 6), 8: (1, 2, 4, 6, 8, 12, 16)}
 PAPER = {  # depth 3 of the smallest published size: 4 operators modulo 11, 3 variables modulo 11
     ("arithmetic", "direct"): "0.729",
     ("arithmetic", "chain"): "1.000",
@@ -100,6 +99,7 @@ def _row(problem: str, arm: str) -> Row:
         task=HEADINGS[problem],
         model=MODELS[arm],
         words=(f"feng-{problem}-{arm}",),
+        loops=LOOPS[ARMS[arm][2]],
         paper=PAPER.get((problem, arm)),
         published=(f"feng-{problem}-published-{arm}",) if has_paper else None,
     )
