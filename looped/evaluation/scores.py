@@ -15,6 +15,7 @@ from looped.costs.of_model import exit_flops, forward_flops
 from looped.intervals import interval
 from looped.models.arguments import MAX_LOOPS
 from looped.models.exit_rules import ExitRule
+from looped.models.generated import generated, generated_scores
 from looped.models.looped_model import LoopedModel
 from looped.models.memory import check_memory
 from looped.models.outputs import own_logits
@@ -67,6 +68,18 @@ def run_with_exits(
     if output.loops_taken is None:
         return output.logits.float(), torch.full((len(batch.inputs),), float(num_loops), dtype=torch.double)
     return output.logits.float(), (output.loops_taken * exit_mask).sum(1).double() / exit_mask.sum(1)
+
+
+def scores_with_exits(
+    model: LoopedModel, task: Task, batch: Batch, num_loops: int, rule: ExitRule
+) -> tuple[dict[str, Float[Tensor, " batch"]], Float[Tensor, " batch"]]:
+    """The scores of each example and its mean loops. If answers are generated, these are the loops of their tokens."""
+    logits, taken = run_with_exits(model, batch, num_loops, rule)
+    scores = task.score(batch, logits)
+    if task.generation is not None:
+        answers, taken = generated(model, task, batch, num_loops, rule)
+        scores |= task.score_generated(batch, answers)
+    return scores, taken
 
 
 def evaluate(
@@ -130,8 +143,8 @@ def evaluate(
             most, rule = early
             exited: dict[str, list[Tensor]] = {}
             for part in parts(batch, part_size(model, batch, 1), model.device):
-                logits, taken = run_with_exits(model, part, most, rule)
-                for score, values in (task.score(part, logits) | {"loops": taken}).items():
+                of_part, taken = scores_with_exits(model, task, part, most, rule)
+                for score, values in (of_part | {"loops": taken}).items():
                     exited.setdefault(score, []).append(values.cpu())
             found = {score: torch.cat(values) for score, values in exited.items()}
             weights = task.weights(batch)
@@ -168,7 +181,10 @@ def _scored(
     sure: list[Tensor] = []
     for part in parts(batch, part_size(model, batch, len(loops)), model.device):
         logits = loop_logits(model, part, loops)
-        by_loop = [task.score(part, after) for after in logits]
+        by_loop = [
+            task.score(part, after) | generated_scores(model, task, part, count)
+            for count, after in zip(loops, logits, strict=True)
+        ]
         for score in by_loop[0]:
             found.setdefault(score, []).append(torch.stack([scores[score] for scores in by_loop]).cpu())
         if confident:
@@ -269,6 +285,8 @@ def solve(
 ) -> Iterator[tuple[Any, dict[str, Any]]]:
     """Pairs of a problem and the model's answer to it (see `Task.answer`), in order. This is a generator.
 
+    The answers are generated if the task says so (`Task.generation`).
+
     Args:
         problems: problems from `Task.sample` or `Task.read`.
         num_loops: number of loops, or the largest number with an exit rule. None is as many as the task says that each
@@ -281,6 +299,10 @@ def solve(
     for start in range(0, len(problems), PART):
         part = problems[start : start + PART]
         batch = next(parts(task.with_loops(task.encode(part), part), PART, model.device))
+        if task.generation is not None and num_loops is not None:
+            answers, _ = generated(model, task, batch, num_loops, exit_rule)
+            yield from zip(part, map(task.generated_answer, part, answers), strict=True)
+            continue
         if num_loops is not None:
             logits, _ = run_with_exits(model, batch, num_loops, exit_rule)
         elif batch.loops is not None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from looped.config import OWN_LOOPS, RunConfig, TrainConfig
 from looped.models.exit_rules import learned_rule
 from looped.models.fixed_point import TERMS, FixedPoint, FixedPointGradient
+from looped.models.generated import generated_scores
 from looped.models.outputs import own_logits
 from looped.models.transformer import LoopedTransformer
 from looped.tasks.base import Batch, Task, means
@@ -293,11 +294,12 @@ def validate(
                 exit_rule=learned_rule(model.config),
                 loop_logits="all" if own else "last",
             )
+            written = generated_scores(model, task, part, num_loops, learned_rule(model.config))
         logits = output.logits
         if own:
             assert part.loops is not None
             logits = own_logits(output.loop_logits, part.loops)
-        parts.append(task.score(part, logits.float()))
+        parts.append(task.score(part, logits.float()) | written)
     scores = {name: torch.cat([part[name] for part in parts])[: len(batch.inputs)] for name in parts[0]}
     reported = [task.reported(name, mean, "validation") for name, mean in means(scores).items()]
     return {name: value for values in reported for name, value in values.items()}

@@ -25,6 +25,10 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 TASK_NAMES = ("edit-distance", "lcs", "sudoku", "countdown", "in-context-tree", "wikitext")
 VARIANTS = ("standard", "looped", "timestep")
 SMALL_TASKS: dict[str, dict[str, Any]] = {
+    "arithmetic": {"length": 2, "eval_lengths": ()},
+    "equations": {"length": 2},
+    "increasing_subsequence": {"length": 12, "eval_lengths": ()},
+    "edit_distance_chain": {"length": 4, "eval_lengths": ()},
     "edit_distance": {"length": 4},
     "lcs": {"length": 4},
     "chomsky": {"length": 4, "eval_lengths": (8,), "start_length": None, "length_every": None},
