@@ -15,6 +15,7 @@ from looped.models.arguments import MAX_LOOPS
 from looped.models.exit_rules import ExitRule
 from looped.models.looped_model import LoopedModel
 from looped.models.memory import check_memory
+from looped.models.outputs import LoopedOutput
 from looped.tasks.base import Batch, Predict, Split, Task
 
 EVALUATION_SEED = 0  # every model gets the same examples
@@ -51,15 +52,22 @@ def exit_positions(batch: Batch) -> Bool[Tensor, "batch seq"]:
 
 
 @torch.no_grad()
+def final_output(
+    model: LoopedModel, batch: Batch, num_loops: int, rule: ExitRule | None, initial_state: Tensor | None = None
+) -> LoopedOutput:
+    """The model's output for a batch on its device; `initial_state` as in `LoopedModel.forward`."""
+    attention_mask = None if bool(batch.attention_mask.all()) else batch.attention_mask
+    return model(
+        batch.inputs, attention_mask=attention_mask, num_loops=num_loops, initial_state=initial_state,
+        exit_rule=rule, exit_mask=exit_positions(batch),
+    )  # fmt: skip
+
+
 def run_with_exits(
     model: LoopedModel, batch: Batch, num_loops: int, rule: ExitRule | None
 ) -> tuple[Float[Tensor, "batch seq output"], Float[Tensor, " batch"]]:
     """Final logits (batch, seq, output), and the mean loops of each example over its `exit_positions` (batch,)."""
-    attention_mask = None if bool(batch.attention_mask.all()) else batch.attention_mask
-    exit_mask = exit_positions(batch)
-    output = model(
-        batch.inputs, attention_mask=attention_mask, num_loops=num_loops, exit_rule=rule, exit_mask=exit_mask
-    )
+    output, exit_mask = final_output(model, batch, num_loops, rule), exit_positions(batch)
     if output.loops_taken is None:
         return output.logits.float(), torch.full((len(batch.inputs),), float(num_loops), dtype=torch.double)
     return output.logits.float(), (output.loops_taken * exit_mask).sum(1).double() / exit_mask.sum(1)
@@ -195,21 +203,3 @@ def visualisations(model: LoopedModel, task: Task, *, loops: int, count: int = 6
         task.visualise(problem, loop_logits(model, task.encode([problem]), range(1, loops + 1))[:, 0].cpu())
         for problem in drawn
     ]
-
-
-def solve(
-    model: LoopedModel, task: Task, problems: Sequence[Any], *, num_loops: int, exit_rule: ExitRule | None = None
-) -> Iterator[tuple[Any, dict[str, Any]]]:
-    """Pairs of a problem and the model's answer to it (see `Task.answer`), in order. This is a generator.
-
-    Args:
-        problems: problems from `Task.sample` or `Task.read`.
-        num_loops: number of loops, or the largest number with an exit rule.
-        exit_rule: ends the loop early.
-    """
-    for start in range(0, len(problems), PART):
-        part = problems[start : start + PART]
-        batch = next(parts(task.encode(part), PART, model.device))
-        logits, _ = run_with_exits(model, batch, num_loops, exit_rule)
-        for problem, row in zip(part, logits.cpu(), strict=True):
-            yield problem, task.answer(problem, row)

@@ -17,6 +17,7 @@ from looped.tasks.countdown import CountdownConfig
 from looped.tasks.edit_distance import EditDistanceConfig
 from looped.tasks.in_context import InContextConfig
 from looped.tasks.lcs import LCSConfig
+from looped.tasks.maze import MazeConfig
 from looped.tasks.p_hop import PHopConfig
 from looped.tasks.sudoku import SudokuConfig
 from looped.tasks.tables import TablesConfig
@@ -35,6 +36,7 @@ CONFIGS = {
         function="sparse_linear", dim=6, points=9, start_dim=2, dim_every=1, start_points=3, points_every=2
     ),
     "tables": TablesConfig(points=9),
+    "maze": MazeConfig(side=5),
     "p_hop": PHopConfig(hops=2, length=24),
     "p_hop, dense": PHopConfig(hops=2, length=24, loss="dense"),
     "own sequence task": Collapse.Config(eval_lengths=(9,)),
