@@ -37,7 +37,7 @@ def activations_memory(run: RunConfig, example: Batch, *, half: bool) -> int:
     """
     config, train, seq = run.model, run.train, example.inputs.shape[1]
     rows = train.batch_size // (train.accumulation * train.devices)
-    loops = run.schedule.max_loops or config.num_loops
+    loops = run.most_loops
     with_gradient = min(loops, run.schedule.num_grad_loops or loops)
     layer = _numbers_of_a_layer(config)
     if train.compile is not False and config.d_model <= LARGEST:  # C++ keeps less, in 32 bits

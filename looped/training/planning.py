@@ -141,7 +141,7 @@ class Planner:
         self.free = torch.cuda.mem_get_info()[0] if self.device.type == "cuda" else free_memory()
         self.at_hand = memory or self.free
         self.seed = run.train.seed
-        schedule = LoopSchedule(run.schedule, run.model.num_loops, self.seed)
+        schedule = LoopSchedule(run.schedule, run.model.num_loops, self.seed, run.train.segments)
         self.share = run.train.batch_size // run.train.devices
         sampled = sorted({round(s) for s in np.linspace(0, run.train.steps - 1, min(SAMPLES, run.train.steps))})
         # A pair of FLOPs and step for each sample. The cheapest and the dearest step are measured.

@@ -30,6 +30,7 @@ SMALL_TASKS: dict[str, dict[str, Any]] = {
     "sudoku": {"box": 2, "pool": 64, "min_clues": 5, "max_clues": 8},
     "countdown": {"numbers": 3, "max_number": 9, "max_target": 20},
     "in_context": {"points": 30},
+    "maze": {"side": 5},
     "p_hop": {"hops": 1, "length": 8},
     "tables": {"points": 9},
     "text": {"context": 16},
