@@ -48,20 +48,17 @@ def solve(
     """
     check(attempts >= 1, "attempts", attempts, "at least 1")
     config = getattr(model, "config", None)
-    if attempts > 1 and config is not None and config.input_injection == "none":
-        reason = "1 for a model without input injection, which has its input in the initial state alone"
-        raise ValueError(f"attempts={attempts}: expected {reason}")
     for start in range(0, len(problems), PART):
         part = problems[start : start + PART]
         batch = next(parts(task.encode(part), PART, model.device))
         output = final_output(model, batch, num_loops, exit_rule)
         answers = [task.answer(*pair) for pair in zip(part, output.logits.float().cpu(), strict=True)]
         if attempts > 1:
+            no_rules = f"1 for the task {task.name}, which has no rules to check"
+            check(all(answer["valid"] is not None for answer in answers), "attempts", attempts, no_rules)
+            injected = config is None or config.input_injection != "none"
+            check(injected, "attempts", attempts, "1 for a model without input injection, whose state holds the input")
             answers = [answer | {"attempt": 1} for answer in answers]
-            if any(answer["valid"] is None for answer in answers):
-                raise ValueError(
-                    f"attempts={attempts}: expected 1 for the task {task.name}, which has no rules to check"
-                )
         for attempt in range(2, attempts + 1):
             open_rows = [row for row, answer in enumerate(answers) if not answer["valid"]]
             if not open_rows:
