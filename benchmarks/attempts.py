@@ -1,6 +1,6 @@
 """The share of test problems that trained models solve, by loops and by the number of attempts.
 
-`python -m benchmarks.attempts RUN ... --out results/NAME` tries each problem from several initial states and keeps the
+`python -m benchmarks.attempts RUN ... --out FOLDER` tries each problem from several initial states and keeps the
 first answer that the task's rules accept, as `looped solve --attempts` does. It writes attempts.json and attempts.svg.
 """
 

@@ -247,24 +247,6 @@ def test_solve_boards_from_standard_input_into_a_file(
         assert 0 < answer["confidence"] <= 1
 
 
-def test_solve_tries_other_initial_states(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], boards: Path, strings: Path
-):
-    run(f"train {BOARDS}", *options(SMALL), "--model.input-injection", "add", "--out", tmp_path / "injected")
-    (tmp_path / "puzzles.txt").write_text("".join(f"{puzzle}\n" for puzzle in PUZZLES))
-    capsys.readouterr()
-    run("solve", tmp_path / "injected", tmp_path / "puzzles.txt", "--format", "jsonl", "--attempts", 9)
-    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert all(answer["attempt"] == 1 or answer["valid"] for answer in answers)
-    (tmp_path / "pairs.txt").write_text("abc abd\n")
-    for folder, file, reason in (
-        (boards, "puzzles.txt", "attempts=2: expected 1 for a model without input injection, whose"),
-        (strings, "pairs.txt", "attempts=2: expected 1 for the task edit_distance, which has no rules to check"),
-    ):
-        assert main(["solve", str(folder), str(tmp_path / file), "--attempts", "2"]) == 2
-        assert capsys.readouterr().err.startswith(f"looped: error: {reason}")
-
-
 def test_sudoku_files_take_the_place_of_the_recipes_pool(tmp_path: Path, boards: Path):
     pool = TASKS["sudoku"](load_run(boards)[0].task).pool  # pyright: ignore[reportAttributeAccessIssue]
     (tmp_path / "puzzles.txt").write_text("".join("".join(map(str, p)) + "\n" for p in pool.puzzles.tolist()))

@@ -12,12 +12,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from looped.evaluation.scores import PART, final_output, parts
+from looped.evaluation.scores import PART, final_output, loop_logits, parts
 from looped.intervals import interval
 from looped.models.exit_rules import ExitRule
 from looped.models.looped_model import LoopedModel
+from looped.models.outputs import own_logits
 from looped.strict import check
-from looped.tasks.base import Batch, Task
+from looped.tasks.base import Task
 
 STREAM = 0x57A27  # separates the draws of initial states from other draws with the same seed
 
@@ -27,7 +28,7 @@ def solve(
     task: Task,
     problems: Sequence[Any],
     *,
-    num_loops: int,
+    num_loops: int | None,
     exit_rule: ExitRule | None = None,
     attempts: int = 1,
 ) -> Iterator[tuple[Any, dict[str, Any]]]:
@@ -39,38 +40,54 @@ def solve(
 
     Args:
         problems: problems from `Task.sample` or `Task.read`.
-        num_loops: number of loops, or the largest number with an exit rule.
+        num_loops: number of loops, or the largest number with an exit rule. None is as many as the task says that each
+            problem needs, in one attempt.
         exit_rule: ends the loop early.
         attempts: the largest number of initial states.
 
     Raises:
-        ValueError: attempts > 1, and the task has no rules, or the model has its input in the initial state alone.
+        ValueError: attempts > 1, and the task has no rules, or the model has its input in the initial state alone;
+            num_loops=None, and the task does not say how many loops a problem needs.
     """
     check(attempts >= 1, "attempts", attempts, "at least 1")
-    config = getattr(model, "config", None)
     for start in range(0, len(problems), PART):
         part = problems[start : start + PART]
-        batch = next(parts(task.encode(part), PART, model.device))
+        batch = next(parts(task.with_loops(task.encode(part), part), PART, model.device))
+        if num_loops is None:
+            check(batch.loops is not None, "num_loops", None, f"a number: {task.name} does not say how many are needed")
+            check(attempts == 1, "attempts", attempts, "1 without a number of loops")
+            assert batch.loops is not None
+            logits = own_logits(loop_logits(model, batch, range(1, int(batch.loops.max()) + 1)), batch.loops)
+            yield from zip(part, _answers(task, part, logits), strict=True)
+            continue
         output = final_output(model, batch, num_loops, exit_rule)
-        answers = [task.answer(*pair) for pair in zip(part, output.logits.float().cpu(), strict=True)]
+        answers = _answers(task, part, output.logits)
         if attempts > 1:
-            no_rules = f"1 for the task {task.name}, which has no rules to check"
-            check(all(answer["valid"] is not None for answer in answers), "attempts", attempts, no_rules)
-            injected = config is None or config.input_injection != "none"
-            check(injected, "attempts", attempts, "1 for a model without input injection, whose state holds the input")
+            _check_attempts(attempts, model, task, answers)
             answers = [answer | {"attempt": 1} for answer in answers]
         for attempt in range(2, attempts + 1):
-            open_rows = [row for row, answer in enumerate(answers) if not answer["valid"]]
-            if not open_rows:
+            wrong = [row for row, answer in enumerate(answers) if not answer["valid"]]
+            if not wrong:
                 break
-            some = Batch(*(tensor[open_rows] for tensor in batch))
-            state = random_state(output.state[open_rows], attempt)
-            logits = final_output(model, some, num_loops, exit_rule, state).logits.float().cpu()
-            for row, of_row in zip(open_rows, logits, strict=True):
-                answer = task.answer(part[row], of_row)
+            state = random_state(output.state[wrong], attempt)
+            again = final_output(model, batch.map(lambda tensor, rows=wrong: tensor[rows]), num_loops, exit_rule, state)
+            for row, answer in zip(wrong, _answers(task, [part[row] for row in wrong], again.logits), strict=True):
                 if answer["valid"]:
                     answers[row] = answer | {"attempt": attempt}
         yield from zip(part, answers, strict=True)
+
+
+def _answers(task: Task, problems: Sequence[Any], logits: Float[Tensor, "batch seq output"]) -> list[dict[str, Any]]:
+    return [task.answer(problem, row) for problem, row in zip(problems, logits.float().cpu(), strict=True)]
+
+
+def _check_attempts(attempts: int, model: LoopedModel, task: Task, answers: Sequence[dict[str, Any]]) -> None:
+    """Raise ValueError unless answers can be verified, and an initial state can be replaced."""
+    no_rules = f"1 for the task {task.name}, which has no rules to check"
+    check(all(answer["valid"] is not None for answer in answers), "attempts", attempts, no_rules)
+    config = getattr(model, "config", None)  # a model of one's own parts has none
+    injected = config is None or config.input_injection != "none"
+    check(injected, "attempts", attempts, "1 for a model without input injection, whose state holds the input")
 
 
 def random_state(

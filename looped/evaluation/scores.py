@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from looped.models.arguments import MAX_LOOPS
 from looped.models.exit_rules import ExitRule
 from looped.models.looped_model import LoopedModel
 from looped.models.memory import check_memory
-from looped.models.outputs import LoopedOutput
+from looped.models.outputs import LoopedOutput, own_logits
 from looped.tasks.base import Batch, Predict, Split, Task
 
 EVALUATION_SEED = 0  # every model gets the same examples
@@ -115,6 +116,8 @@ def evaluate(
             cost = {"flops_per_example": forward_flops(model, batch.inputs, count)}
             for metric, found in row_of(task, score, torch.cat(values), weights, split, group).items():
                 rows.append({"group": group, "num_loops": count, "metric": metric, **found, **facts, **cost})
+        if batch.loops is not None:
+            rows += _own_rows(model, task, batch, split, group, weights, facts)
         if early is None:
             continue
         most, rule = early
@@ -130,6 +133,32 @@ def evaluate(
             for metric, found in row_of(task, score, torch.cat(values), weights, split, group).items():
                 rows.append({"group": group, "num_loops": most, "metric": metric, **found, **facts, **cost, **exits})
     return rows
+
+
+def _own_rows(
+    model: LoopedModel, task: Task, batch: Batch, split: Split, group: str, weights: Tensor, facts: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """The rows at the loops that the task says each example needs."""
+    assert batch.loops is not None
+    most = int(batch.loops.max())
+    scores: dict[str, list[Tensor]] = {}
+    for part in parts(batch, part_size(model, batch, most), model.device):
+        assert part.loops is not None
+        logits = own_logits(loop_logits(model, part, range(1, int(part.loops.max()) + 1)), part.loops)
+        for score, values in task.score(part, logits).items():
+            scores.setdefault(score, []).append(values.cpu())
+    counts = Counter(batch.loops.tolist())
+    flops = sum(n * forward_flops(model, batch.inputs, loops) for loops, n in counts.items())
+    chosen = {
+        "policy": "task",
+        "mean_loops": batch.loops.double().mean().item(),
+        "flops_per_example": round(flops / len(batch.inputs)),
+    }
+    return [
+        {"group": group, "num_loops": most, "metric": metric, **found, **facts, **chosen}
+        for score, values in scores.items()
+        for metric, found in row_of(task, score, torch.cat(values), weights, split, group).items()
+    ]
 
 
 def checked_loops(model: LoopedModel, loops: Sequence[int]) -> list[int]:
@@ -162,7 +191,7 @@ def part_size(model: LoopedModel, batch: Batch, loops: int) -> int:
 def parts(batch: Batch, size: int, device: torch.device) -> Iterator[Batch]:
     """The batch in parts of at most `size` examples, on the device."""
     for start in range(0, len(batch.inputs), size):
-        yield Batch(*(tensor[start : start + size].to(device) for tensor in batch))
+        yield batch.map(lambda tensor, start=start: tensor[start : start + size].to(device))
 
 
 def sample_batch(task: Task, split: Split, examples: int, group: str | None) -> Batch:
@@ -176,7 +205,7 @@ def sample_batch(task: Task, split: Split, examples: int, group: str | None) -> 
 def check_examples(task: Task, split: Split, size: int, group: str | None) -> None:
     """Raise ValueError if so many examples need more memory than the machine has."""
     one = task.batch(split, 0, 1, seed=EVALUATION_SEED, group=group)
-    check_memory(f"examples={size}", size * sum(tensor.nbytes for tensor in one), torch.device("cpu"))
+    check_memory(f"examples={size}", size * one.nbytes, torch.device("cpu"))
 
 
 def predictor(model: LoopedModel) -> Predict:

@@ -1,11 +1,14 @@
 """Answers from several initial states, against the model called by hand."""
 
 import dataclasses
+import json
+from pathlib import Path
 
 import pytest
 import torch
 
 from looped import solve
+from looped.cli import main
 from looped.config import ModelConfig
 from looped.evaluation.answers import random_state, solved_by_attempts
 from looped.models import LoopedTransformer
@@ -103,3 +106,29 @@ def test_attempts_need_rules_and_injection(task):
         list(solve(model_for(task.spec, input_injection="none"), task, boards, num_loops=3, attempts=2))
     with pytest.raises(ValueError, match="attempts=0: expected at least 1"):
         list(solve(model_for(task.spec), task, boards, num_loops=3, attempts=0))
+
+
+def test_solve_in_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Exit code 2 and one line for a task without rules and a model without injection."""
+    short = "--model.d-model 16 --train.steps 1 --train.batch-size 4 --train.eval-examples 4 --optim.warmup-steps 0"
+    boards = "sudoku-4x4 --task.pool 200"
+    for name, words in {
+        "injected": f"{boards} --model.input-injection add", "plain": boards, "strings": "demo-standard"
+    }.items():  # fmt: skip
+        assert main(["train", *words.split(), *short.split(), "--out", str(tmp_path / name)]) == 0
+    (tmp_path / "boards.txt").write_text("31.22....21..32.\n3142243142131.2.\n")
+    (tmp_path / "pairs.txt").write_text("abc abd\n")
+    capsys.readouterr()
+    command = ["solve", str(tmp_path / "injected"), str(tmp_path / "boards.txt"), "--format", "jsonl"]
+    assert main([*command, "--attempts", "40"]) == 0
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(answers) == 2
+    assert all(answer["valid"] if answer["attempt"] > 1 else True for answer in answers)
+    for name, file, reason in (
+        ("plain", "boards.txt", "attempts=2: expected 1 for a model without input injection, whose"),
+        ("strings", "pairs.txt", "attempts=2: expected 1 for the task edit_distance, which has no rules to check"),
+    ):
+        assert main(["solve", str(tmp_path / name), str(tmp_path / file), "--attempts", "2"]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith(f"looped: error: {reason}")
+        assert error.count("\n") == 1

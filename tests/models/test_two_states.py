@@ -88,7 +88,7 @@ def test_small_blocks_run_in_cpp():
     ("options", "expected"),
     [
         ({"input_injection": "none"}, "input_injection='none': expected add with inner_loops"),
-        ({"modulation": "rezero"}, "modulation='rezero': has no effect when inner_loops"),
+        ({"modulation": "rezero"}, "modulation='rezero': has no effect when there are inner_loops"),
         ({"coda_layers": 1}, "coda_layers=1: has no effect"),
         ({"inner_loops": 0}, "inner_loops=0: expected at least 1"),
     ],

@@ -135,23 +135,27 @@ def shrunk(name: str, texts: dict[str, Any]) -> RunConfig:
     """The recipe with small sizes, few loops and two steps; all other settings are its own."""
     run = named(recipe(name), texts)
     task = dataclasses.replace(run.task, **SMALL_TASKS[run.task.name])
+    segments = min(run.train.segments, 2)
     model = dataclasses.replace(
         run.model,
         d_model=16,
         num_heads=2,
-        num_loops=min(run.model.num_loops, 3),
+        num_loops=4 if segments > 1 else min(run.model.num_loops, 3),
         core_layers=min(run.model.core_layers, 2),
         vocab_size=None,
         output_size=None,
         max_seq_len=None,
     )
     schedule, optim = run.schedule, dataclasses.replace(run.optim, warmup_steps=min(run.optim.warmup_steps, 2))
+    if segments > 1 and schedule.num_grad_loops:
+        schedule = dataclasses.replace(schedule, num_grad_loops=1)
     if schedule.kind == "curriculum":
         window = None if schedule.num_grad_loops is None else 1
         schedule = dataclasses.replace(schedule, min_loops=1, max_loops=3, every=1, num_grad_loops=window)
     settings = dataclasses.replace(
         run.train,
         loss_window=None if run.train.loss_window is None else 1,
+        segments=segments,
         steps=2,
         batch_size=8,
         eval_examples=8,

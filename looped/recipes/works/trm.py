@@ -46,19 +46,21 @@ def small(segments: int, learning_rate: float, **model: Any) -> RunConfig:
 
 
 TRM = (
-    "TRM with attention (Jolicoeur-Martineau, 2025). Differs: cross-entropy by softmax instead of stablemax in float64; "
-    "no halting head, so every puzzle gets all 16 segments; AdamW instead of adam-atan2; no 16 prefix positions of a "
-    "puzzle embedding; both states start from zero instead of a fixed random vector; uniform instead of truncated normal "
-    "initial weights."
+    "TRM with attention (Jolicoeur-Martineau, 2025). Differs: cross-entropy by softmax, not stablemax; no halting, "
+    "so every puzzle gets all 16 segments; AdamW instead of adam-atan2; no 16 prefix positions of a puzzle embedding; "
+    "both states start from zero, not from a fixed random vector; uniform, not truncated normal initial weights."
 )
-EXTREME = " Give the published files: --task.files train.csv --task.test-files test.csv. Without them puzzles are generated."
+FILES = (
+    " Give the published files: --task.files train.csv --task.test-files test.csv. Without them, easier problems are "
+    "drawn."
+)
 
 
 def recursive(task: SudokuConfig | MazeConfig, note: str, **model: Any) -> RunConfig:
     """TRM's model and training: 16 segments of 3 loops, each with 6 updates of z and one of y, gradient in the last."""
     config = ModelConfig(
         d_model=512, num_heads=8, core_layers=2, num_loops=16 * 3, inner_loops=6, input_injection="add", d_ff=1536,
-        activation="swiglu", norm_place="after", norm_gain=False, positions="rotary", initialisation="pytorch",
+        activation="swiglu", norm_gain=False, positions="rotary", initialisation="pytorch",
     )  # fmt: skip
     return RunConfig(
         note=note,
@@ -82,16 +84,16 @@ def thousand() -> SudokuConfig:
 
 def one_state() -> RunConfig:
     """The cheaper ablation with one state: as many applications of the layers, the gradient through the last 7."""
-    run = recursive(thousand(), f"{TRM} One state instead of two.{EXTREME}", inner_loops=None, num_loops=16 * 21)
+    run = recursive(thousand(), f"{TRM} One state instead of two.{FILES}", inner_loops=None, num_loops=16 * 21)
     return replace(run, schedule=ScheduleConfig(num_grad_loops=7))
 
 
 def sic() -> RunConfig:
     """sic with one start (K=1): more loops in a segment, Muon, 8,000 steps."""
     note = (
-        "sic (K=1): 6 loops of 10 updates in a segment. Differs from the publication as `sudoku-extreme`, and: attention "
-        "instead of a mixing of positions, no label smoothing of 0.2, Muon with the scale of AdamW's learning rates, "
-        f"averaged weights from the first step on, weights in float32.{EXTREME}"
+        "sic (K=1): 6 loops of 10 updates in a segment. Differs as `sudoku-extreme` does, and: attention instead of a "
+        "mixing of positions, no label smoothing of 0.2, Muon with the scale of AdamW's learning rates, averaged "
+        f"weights from the first step on, weights in float32.{FILES}"
     )
     run = recursive(thousand(), note, num_loops=16 * 6, inner_loops=9)
     optim = replace(
@@ -104,9 +106,9 @@ def sic() -> RunConfig:
 def many() -> RunConfig:
     """The other protocol: millions of different puzzles, one unroll of 16 loops with the loss on all of them."""
     return RunConfig(
-        note="The many-puzzle protocol (chenglou, 2026): all training puzzles, no symmetries, blanks alone in the loss. "
+        note="The many-puzzle protocol (chenglou, 2026): all training puzzles, no symmetries, loss on blanks alone. "
         "Differs: the input is injected by addition instead of the softmax of the last prediction; learned positions "
-        f"instead of rotary ones by row and column; no dropout of 0.1; ratings mixed.{EXTREME}",
+        f"instead of rotary ones by row and column; no dropout of 0.1; ratings mixed.{FILES}",
         model=ModelConfig(
             d_model=128, num_heads=4, core_layers=4, num_loops=16, d_ff=512, activation="relu", input_injection="add"
         ),
@@ -121,9 +123,8 @@ def many() -> RunConfig:
 def maze_hard() -> RunConfig:
     """TRM on mazes of 30x30 cells, without symmetries, as published."""
     note = (
-        f"{TRM} inner_loops=4 is from memory, unchecked. Give the published files: --task.files train.csv "
-        "--task.test-files test.csv. Without them easier mazes are drawn. The metric exact compares with the stated "
-        "path; valid accepts any shortest path, which some publications count."
+        f"{TRM} inner_loops=4 is from memory, unchecked. The metric exact compares with the stated path; valid accepts "
+        f"any shortest path, which some publications count.{FILES}"
     )
     return recursive(MazeConfig(side=30, augment=False), note, inner_loops=4)
 
@@ -131,7 +132,7 @@ def maze_hard() -> RunConfig:
 RECIPES = {
     "trm-unroll": partial(small, 1, 1e-2),
     "trm-segments": partial(small, 4, 5e-3),
-    "sudoku-extreme": lambda: recursive(thousand(), TRM + EXTREME),
+    "sudoku-extreme": lambda: recursive(thousand(), TRM + FILES),
     "sudoku-extreme-one-state": one_state,
     "sudoku-extreme-sic": sic,
     "sudoku-extreme-many": many,
