@@ -278,6 +278,7 @@ def _plan(planner: Planner) -> Plan:
         levels = []
     share, window = planner.share, run.schedule.num_grad_loops
     divisors = [parts for parts in range(1, share + 1) if share % parts == 0]
+    divisors = divisors if run.train.segments == 1 else divisors[:1]
     for level in levels:
         # The fewest parts whose tensors fit. The memory that the allocator loses is measured afterwards.
         fit = partial(_tensors_fit, planner, level)
