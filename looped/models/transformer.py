@@ -50,7 +50,7 @@ class LoopedTransformer(LoopedModel):
         added = c.positions in ("learned", "sinusoidal")
         with torch.random.fork_rng(devices=[]):  # the layers' own initialisation is overwritten below
             core = [TransformerBlock(c) for _ in range(c.core_layers)]
-            norm = make_norm(c.final_norm or c.norm, d, gain=True, bias=c.bias)
+            norm = make_norm(c.last_norm, d, gain=True, bias=c.bias)
             super().__init__(
                 embed=nn.Embedding(inputs, d) if c.inputs == "tokens" else nn.Linear(inputs, d, bias=c.bias),
                 positions=PositionEmbedding(c.max_seq_len, d, learned=c.positions == "learned") if added else None,

@@ -93,7 +93,7 @@ def test_a_run_resumes_bit_for_bit_and_is_evaluated_at_its_own_loops(tmp_path):
         patch.setattr("looped.training.trainer.Trainer._finished", stops_after(2))
         train(short, folder)
     train(short, folder, resume=True)
-    name = "checkpoints/step_4/model.safetensors"
+    name = "checkpoints/step_000004/model.safetensors"
     assert (tmp_path / "whole" / name).read_bytes() == (folder / name).read_bytes()
     evaluate_run(folder, loops=[2], examples=32)
     rows = read_rows(folder, EvalRow)

@@ -67,7 +67,7 @@ def recursive(task: SudokuConfig | MazeConfig, note: str, **model: Any) -> RunCo
     """TRM's model and training: 16 segments of 3 loops, each with 6 updates of z and one of y, gradient in the last."""
     config = ModelConfig(
         d_model=512, num_heads=8, core_layers=2, num_loops=16 * 3, inner_loops=6, input_injection="add", d_ff=1536,
-        activation="swiglu", norm_gain=False, positions="rotary", initialisation="pytorch",
+        activation="swiglu", norm_place="after", norm_gain=False, positions="rotary", initialisation="pytorch",
     )  # fmt: skip
     return RunConfig(
         note=note,
