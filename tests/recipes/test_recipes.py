@@ -147,7 +147,7 @@ def shrunk(name: str, texts: dict[str, Any]) -> RunConfig:
         max_seq_len=None,
     )
     schedule, optim = run.schedule, dataclasses.replace(run.optim, warmup_steps=min(run.optim.warmup_steps, 2))
-    if segments > 1 and schedule.num_grad_loops:
+    if schedule.kind == "fixed" and schedule.num_grad_loops:
         schedule = dataclasses.replace(schedule, num_grad_loops=1)
     if schedule.kind == "curriculum":
         window = None if schedule.num_grad_loops is None else 1
