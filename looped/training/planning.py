@@ -21,6 +21,7 @@ from looped.costs.simulate import Simulation
 from looped.machine import free_memory, resident_memory
 from looped.models.iteration import Recompute
 from looped.models.transformer import LoopedTransformer
+from looped.nn.graphs import SharedGraph
 from looped.tasks import TASKS
 from looped.tasks.base import Batch
 from looped.training.devices import find_device, usable_cores, uses_native
@@ -110,9 +111,15 @@ def simulated_peak(run: RunConfig, batch: Batch, loops: tuple[int, int], rows: i
     some = rows_of(batch, simulated * rows)
     run = replace(run, train=replace(run.train, devices=1, accumulation=simulated, batch_size=simulated * rows))
     fabric = make_fabric(run)
+    matrices = TASKS[run.task.name](run.task).graphs if run.model.graph_heads else {}
+    graphs = {name: SharedGraph(matrices[name]) for name in run.model.graph_heads}  # its form depends on the values
     with Simulation(selected=int(some.mask[:rows].sum())) as simulation:
         with torch.device(fabric.device):
             model = LoopedTransformer(run.model)
+        for name, graph in graphs.items():
+            for part, values in list(graph.named_buffers()):
+                setattr(graph, part, torch.empty(values.shape, dtype=values.dtype, device=fabric.device))
+            model.graphs[name] = graph
         if uses_native(run, fabric.device):
             model.use_native()
         scored = ModelWithLoss(model, run.train)

@@ -140,6 +140,8 @@ RECIPES = {
     "trm-unroll": partial(small, 1, 1e-2),
     "trm-segments": partial(small, 4, 5e-3),
     "trm-window": window,
+    "trm-one-state": partial(small, 4, 5e-3, norm_place="after", loop_norm=False),
+    "trm-two-states": partial(small, 4, 5e-3, norm_place="after", loop_norm=False, inner_loops=1, num_loops=8),
     "sudoku-extreme": lambda: recursive(thousand(), TRM + FILES),
     "sudoku-extreme-one-state": one_state,
     "sudoku-extreme-sic": sic,
@@ -149,6 +151,7 @@ RECIPES = {
 
 BOARDS = "9x9 Sudoku, 100 training boards"
 UNROLL, WINDOW, SEGMENTS = ("trm-unroll",), ("trm-window",), ("trm-segments",)
+ONE, TWO = ("trm-one-state",), ("trm-two-states",)
 WORK = Work(
     title="Deep supervision",
     source="Wang et al., Hierarchical Reasoning Model (2025); Jolicoeur-Martineau, Less is More (TRM, 2025)",
@@ -156,6 +159,13 @@ WORK = Work(
         Row(task=BOARDS, model="one unroll of 16 loops, loss on all", words=UNROLL, loops=LOOPS),
         Row(task=BOARDS, model="16 loops, gradient and loss in the last 4", words=WINDOW, loops=LOOPS),
         Row(task=BOARDS, model="4 segments of 4 loops", words=SEGMENTS, loops=LOOPS, published=("sudoku-extreme",)),
+        Row(task=BOARDS, model="the same, norms after the sublayers", words=ONE, loops=LOOPS),
+        Row(
+            task=BOARDS,
+            model="the same with two states, 4 segments of 2 loops",
+            words=TWO,
+            loops=(2, 4, 8, 16, 32),
+        ),
     ),
     claims=(
         Claim(
@@ -169,6 +179,12 @@ WORK = Work(
             says="Segments with a carried state solve more boards than a gradient window of the same memory.",
             first=WINDOW,
             second=SEGMENTS,
+        ),
+        Claim(
+            task=BOARDS,
+            says="Two states solve more boards than one state with as many applications of the layers.",
+            first=ONE,
+            second=TWO,
         ),
     ),
     differs=(
