@@ -96,7 +96,7 @@ def random_state(
     """A Gaussian initial state: a pure function of seed and attempt, the same for all examples up to its size.
 
     The size of an example's state is the root mean square of its `last` state. An answer does therefore not depend on
-    the other examples of its batch.
+    the other examples of its batch, if these have its length.
     """
     drawn = np.random.default_rng([seed, attempt, STREAM]).standard_normal(last.shape[1:])
     noise = torch.from_numpy(drawn).to(last)
