@@ -112,6 +112,9 @@ class TrainConfig:
     """Further terms of the loss, each with its weight, such as `cosine:4 10` (looped/training/regularisers.py)."""
     loss_window: int | None = None
     """Number of final loops in the loss (loss=window)."""
+    segments: int = 1
+    """Number of optimiser steps on the same problems. Each runs num_loops / segments loops, from the last state of the
+    step before, through which no gradient flows (deep supervision; Wang et al., HRM, 2025)."""
     ponder_cost: float = 0.01
     """Weight of the cost of loops (loss=halting). act: the ponder cost N + R. gate: the KL divergence, in nats, of the
     exit distribution from a geometric distribution."""
@@ -149,8 +152,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         positive(
-            self, "batch_size", "accumulation", "loss_window", "devices", "log_every", "eval_every", "eval_examples",
-            "save_every", "keep_last",
+            self, "batch_size", "accumulation", "loss_window", "segments", "devices", "log_every", "eval_every",
+            "eval_examples", "save_every", "keep_last",
         )  # fmt: skip
         check(self.steps >= 0, "steps", self.steps, "at least 0")
         check(0 <= self.seed < 2**63, "seed", self.seed, "at least 0, in 64 bits")
@@ -215,7 +218,9 @@ class RunConfig:
     """The initial weights (`looped train --from`); None draws them."""
 
     def __post_init__(self) -> None:
-        most = self.schedule.max_loops or self.model.num_loops
+        if self.train.segments > 1:
+            self._check_segments()
+        most = self.most_loops
         window = self.schedule.num_grad_loops
         check(window is None or window <= most, "schedule.num_grad_loops", window, f"at most {most} loops")
         if self.train.loss == "window":
@@ -269,3 +274,21 @@ class RunConfig:
             (self.schedule.num_grad_loops is None, "schedule.num_grad_loops", self.schedule.num_grad_loops, "None"),
         ):
             check(condition, name, value, f"{expected} with {gradient}")  # fmt: skip
+
+    @property
+    def most_loops(self) -> int:
+        """The largest number of loops in a training step."""
+        return (self.schedule.max_loops or self.model.num_loops) // self.train.segments
+
+    def _check_segments(self) -> None:
+        """Segments cut the loops of a problem into equal parts, whose loops must all be alike."""
+        segments, model, words = self.train.segments, self.model, f"with train.segments={self.train.segments}"
+        loss = self.train.loss
+        check(loss in ("last", "all", "window"), "train.loss", loss, f"last, all or window {words}")
+        for name in ("devices", "accumulation"):
+            check(getattr(self.train, name) == 1, f"train.{name}", getattr(self.train, name), f"1 {words}")
+        check(self.schedule.kind == "fixed", "schedule.kind", self.schedule.kind, f"fixed {words}")
+        check(model.num_loops % segments == 0, "model.num_loops", model.num_loops, f"a multiple of {segments} {words}")
+        alike = f"none or rezero {words}, because loops are counted anew in each segment"
+        check(model.modulation in ("none", "rezero"), "model.modulation", model.modulation, alike)
+        check(model.cache == "all", "model.cache", model.cache, f"all {words}")

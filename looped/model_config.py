@@ -72,6 +72,9 @@ class ModelConfig:
     """Whether positions are added again before every loop instead of once at the input."""
     input_injection: Literal["none", "add", "concat"] = "none"
     """How the embedded input is combined with the state in each loop. With add or concat the state starts at zero."""
+    inner_loops: int | None = None
+    """None: one state. A number: in each loop the core updates a latent state so many times, and then once an answer
+    state, which is read out (TRM: Jolicoeur-Martineau, 2025; needs input_injection=add)."""
     modulation: Literal["none", "additive", "scale_gate", "adaln_zero", "table", "rezero"] = "none"
     """How the loop index acts on the core. additive: a sinusoid is added to the state (Universal Transformer).
     scale_gate: scales and gates (TMLT, the paper's model). adaln_zero: scales, gates and shifts (DiT). table: a learned
@@ -101,7 +104,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         positive(
             self, "vocab_size", "input_dim", "output_size", "max_seq_len", "d_model", "d_head",
-            "d_ff", "core_layers", "num_loops", "max_loops", "initialisation_depth", "cache_loops",
+            "d_ff", "core_layers", "num_loops", "max_loops", "initialisation_depth", "cache_loops", "inner_loops",
         )  # fmt: skip
         for name in ("prelude_layers", "core_layers", "coda_layers"):
             check(
@@ -141,6 +144,10 @@ class ModelConfig:
             forbid_unused(self, f"modulation={self.modulation!r}", "max_loops")
         if self.cache == "all":
             forbid_unused(self, "cache='all'", "cache_loops")
+        if self.inner_loops is not None:
+            check(self.input_injection == "add", "input_injection", self.input_injection, "add with inner_loops")
+            unused = ("modulation", "coda_layers", "loop_norm", "cache", "positions_every_loop")
+            forbid_unused(self, "there are inner_loops", *unused)
         if self.tie_embeddings and self.vocab_size and self.output_size:
             check(
                 self.vocab_size == self.output_size, "output_size", self.output_size, "vocab_size when embeddings tie"
@@ -161,6 +168,11 @@ class ModelConfig:
         """
         spec = {f.name: getattr(task.spec, f.name) for f in fields(task.spec)}
         return cls(**{**spec, **settings})
+
+    @property
+    def core_depth(self) -> int:
+        """Layers that a loop applies one after another."""
+        return self.core_layers * (1 + (self.inner_loops or 0))
 
     @property
     def last_norm(self) -> Literal["rms", "layer", "none"]:

@@ -12,8 +12,9 @@ from rich.status import Status
 from rich.text import Text
 
 from looped.config import OWN_LOOPS, Device, ModelConfig, RunConfig
+from looped.evaluation.answers import solve
 from looped.evaluation.calibration import calibrate
-from looped.evaluation.scores import EVALUATION_SEED, checked_loops, evaluate, predictor, solve, visualisations
+from looped.evaluation.scores import EVALUATION_SEED, checked_loops, evaluate, predictor, visualisations
 from looped.locks import locked
 from looped.models.exit_rules import ExitRule, learned_rule, parse_rule
 from looped.models.graphs import share_graphs
@@ -233,18 +234,21 @@ def solve_file(
     num_loops: int | None = None,
     exit_rule: str | None = None,
     on_bad_row: Literal["stop", "skip"] = "stop",
+    attempts: int = 1,
 ) -> tuple[list[dict[str, Any]], int]:
     """The answers of a trained model to the problems in a file, and the number of skipped rows.
 
-    An answer has the keys input, answer, valid, confidence and expected. `expected` is the solution of the task's own
-    solver, or ''. The loops are chosen as in `loop_setting`.
+    An answer has the keys input, answer, valid, confidence and expected, and attempt with attempts > 1. `expected` is
+    the solution of the task's own solver, or ''. The loops are chosen as in `loop_setting`.
 
     Args:
         source: path of the file; `-` is standard input.
         on_bad_row: stop at a bad row, or skip and count it.
+        attempts: the largest number of initial states, see `solve`.
 
     Raises:
-        ValueError: no run folder; a bad row (on_bad_row=stop); no problem in the file.
+        ValueError: no run folder; a bad row (on_bad_row=stop); no problem in the file; attempts that the task or the
+            model does not allow.
     """
     run, model, step = load_run(folder)
     task = answering_task(run, folder)
@@ -257,7 +261,7 @@ def solve_file(
     text = _standard_input() if source == "-" else read_text(Path(source))
     lines = [line.removesuffix("\r") for line in text.split("\n")]  # unlike splitlines, only a line feed ends a line
     problems, skipped = task.read(lines, name, on_bad_row)
-    answers = solve(model, task, problems, num_loops=loops, exit_rule=rule)
+    answers = solve(model, task, problems, num_loops=loops, exit_rule=rule, attempts=attempts)
     return [{**task.to_text(problem), **answer} for problem, answer in answers], skipped
 
 

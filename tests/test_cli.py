@@ -49,7 +49,7 @@ OPTIONS = {
     "compare": {"out", "seeds", "learning-rates", "jobs", "dry-run", "override"},
     "reproduce": {"scale", "out", "seeds", "jobs", "override", "dry-run"},
     "report": {"out"},
-    "solve": {"out", "format", "num-loops", "exit-rule", "on-bad-row"},
+    "solve": {"out", "format", "num-loops", "exit-rule", "attempts", "on-bad-row"},
     "generate": {
         *("prompt", "tokens", "temperature", "top-k", "top-p", "stop", "seed", "num-loops", "exit-rule"),
         *("cache", "cache-loops", "output-weights", "checkpoint", "device"),

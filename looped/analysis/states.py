@@ -129,7 +129,7 @@ def attention_maps(
     """Attention weights of the core layers: how much each query (fifth axis) attends to each key (sixth), by loop.
 
     Rows sum to 1. Linear attention gives its scores instead. The maps are recomputed from the inputs of each attention
-    layer during an ordinary forward pass.
+    layer during an ordinary forward pass. With two states (`TwoStates`) they are those of the update of the answer.
 
     Args:
         keep: loop numbers from 1, ascending; None is all. Maps are large.
@@ -142,25 +142,26 @@ def attention_maps(
     if loops >= 1 and (not kept or min(kept) < 1 or max(kept) > loops):
         raise ValueError(f"keep={kept}: expected loop numbers from 1 to num_loops={loops}")
     maps: list[Tensor] = []
-    calls = [0] * len(model.core)
+    attentions = [module for module in model.core.modules() if isinstance(module, Attention)]
+    calls, in_a_loop = [0] * len(attentions), getattr(model.core[0], "inner_loops", 0) + 1
 
     def hook_of(layer: int) -> Callable[[Attention, tuple[Any, ...], dict[str, Any]], None]:
         def hook(module: Attention, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             calls[layer] += 1
-            if calls[layer] in kept:
+            loop, others = divmod(calls[layer], in_a_loop)
+            if not others and loop in kept:
                 given = inspect.signature(module.forward).bind(*args, **kwargs).arguments
                 maps.append(_attention_weights(module, given["x"], given["context"]))
 
         return hook
 
-    attentions = [module for module in model.core.modules() if isinstance(module, Attention)]
     hooks = [a.register_forward_pre_hook(hook_of(i), with_kwargs=True) for i, a in enumerate(attentions)]
     try:
         states(model.loop(inputs, attention_mask=attention_mask, num_loops=loops), loops)
     finally:
         for hook in hooks:
             hook.remove()
-    return torch.stack(maps).unflatten(0, (len(kept), len(model.core)))
+    return torch.stack(maps).unflatten(0, (len(kept), len(attentions)))
 
 
 def _attention_weights(

@@ -193,7 +193,7 @@ class LoopedModel(nn.Module):
 
     def use_native(self) -> None:
         """Compute small transformer blocks in C++ on CPUs (`looped.nn.native`). Their gradient has no gradient."""
-        for block in (*self.prelude, *self.core, *self.coda):
+        for block in self.modules():
             if isinstance(block, TransformerBlock):
                 block.native = True
 

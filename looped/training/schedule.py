@@ -11,10 +11,15 @@ STREAM = 0x100B5  # separates the draws of loop counts from other draws with the
 
 
 class LoopSchedule:
-    """The number of loops of each training step. `num_loops` is the model's, for kind='fixed'."""
+    """The number of loops of each training step.
 
-    def __init__(self, config: ScheduleConfig, num_loops: int, seed: int) -> None:
-        self.config, self.seed = config, seed
+    Args:
+        num_loops: the model's, for kind='fixed'.
+        segments: see `TrainConfig.segments`.
+    """
+
+    def __init__(self, config: ScheduleConfig, num_loops: int, seed: int, segments: int = 1) -> None:
+        self.config, self.seed, self.segments = config, seed, segments
         self.first = config.min_loops or num_loops
         self.last = config.max_loops or num_loops
         """The largest number of loops. The model is evaluated with it."""
@@ -26,6 +31,7 @@ class LoopSchedule:
             loops = min(self.last, self.first + step // (self.config.every or 1) * self.config.loops_step)
         elif self.config.kind == "random":
             loops = int(np.random.default_rng([self.seed, step, STREAM]).integers(self.first, self.last + 1))
+        loops //= self.segments
         return loops, min(loops, self.config.num_grad_loops or loops)
 
 

@@ -36,6 +36,10 @@ class ModelWithLoss(nn.Module):
         self.gradient = None if kind == "unroll" else FixedPointGradient(kind, terms, config.gradient_damping)
         self.fixed_point: FixedPoint | None = None
         """With a gradient at the fixed point, the facts of the last forward pass."""
+        self.initial_state: Float[Tensor, "batch seq d_model"] | None = None
+        """The state from which the next pass begins, in the middle of a segment; None is the model's own."""
+        self.last_state: Float[Tensor, "batch seq d_model"] | None = None
+        """The state after the last pass, without gradient, with segments."""
 
     def forward(
         self, batch: Batch, padded: bool, num_loops: int, num_grad_loops: int, positions: Positions | None = None
@@ -59,11 +63,13 @@ class ModelWithLoss(nn.Module):
             attention_mask=batch.attention_mask if padded else None,
             num_loops=num_loops,
             num_grad_loops=num_grad_loops if self.gradient is None else None,
+            initial_state=self.initial_state,
             loop_logits="all" if own or loss == "all" else window if loss == "window" else "last",
             recompute=self.config.recompute,
             gradient=self.gradient,
         )
         self.fixed_point = output.fixed_point
+        self.last_state = output.state.detach() if self.config.segments > 1 else None
         read = output.loop_logits
         if own:
             assert batch.loops is not None
@@ -242,20 +248,32 @@ def non_finite(
     """The error of a step whose loss or gradient is not finite. The weights must be those before the step."""
     scored.zero_grad()
     inner: Any = getattr(scored, "module", scored)  # Fabric wraps it
-    reason = first_non_finite(fabric, inner.model, batch, run.train.accumulation * fabric.world_size, loops[0])
+    parts = run.train.accumulation * fabric.world_size
+    reason = first_non_finite(fabric, inner.model, batch, parts, loops[0], inner.initial_state)
     reason = reason or f"all states are finite, but the loss is {loss} and the norm of its gradient {norm}"
     return NonFiniteError(f"step {step + 1}: {reason}; stopped with the weights of step {step}")
 
 
 @torch.no_grad()
-def first_non_finite(fabric: Devices, model: LoopedTransformer, batch: Batch, parts: int, num_loops: int) -> str:
+def first_non_finite(
+    fabric: Devices,
+    model: LoopedTransformer,
+    batch: Batch,
+    parts: int,
+    num_loops: int,
+    initial_state: Tensor | None = None,
+) -> str:
     """A sentence that names the first loop (from 1) after which a state is not finite; '' if all are finite."""
     first = num_loops + 1
     for part in split(batch, parts):
         part = batch_to_device(part, fabric.device)
         with fabric.autocast():
             states = model(
-                part.inputs, attention_mask=part.attention_mask, num_loops=num_loops, loop_states=True
+                part.inputs,
+                attention_mask=part.attention_mask,
+                num_loops=num_loops,
+                initial_state=initial_state,
+                loop_states=True,
             ).loop_states
         assert states is not None
         bad = (~states.flatten(1).isfinite().all(dim=1)).nonzero()

@@ -36,6 +36,7 @@ SMALL_TASKS: dict[str, dict[str, Any]] = {
     "countdown": {"numbers": 3, "max_number": 9, "max_target": 20},
     "in_context": {"points": 30},
     "n_rasp_l": {"length": 6, "eval_lengths": (9,), "start_length": 1, "length_every": 1},
+    "maze": {"side": 5},
     "p_hop": {"hops": 1, "length": 8},
     "n_ary_addition": {"operands": (2,), "eval_operands": (2,)},
     "i_gsm": {"min_operations": 1, "max_operations": 2},
@@ -144,11 +145,12 @@ def shrunk(name: str, texts: dict[str, Any]) -> RunConfig:
     task = dataclasses.replace(run.task, **SMALL_TASKS[run.task.name])
     # cosine:K needs a multiple of K layers.
     layers = run.model.core_layers if run.train.regularisers else min(run.model.core_layers, 2)
+    segments = min(run.train.segments, 2)
     model = dataclasses.replace(
         run.model,
         d_model=16,
         num_heads=2,
-        num_loops=min(run.model.num_loops, 3),
+        num_loops=4 if segments > 1 else min(run.model.num_loops, 3),
         core_layers=layers,
         vocab_size=None,
         output_size=None,
@@ -156,12 +158,15 @@ def shrunk(name: str, texts: dict[str, Any]) -> RunConfig:
     )
     optim = dataclasses.replace(run.optim, warmup_steps=min(run.optim.warmup_steps, 2), constant_steps=0)
     schedule = run.schedule
+    if schedule.kind == "fixed" and schedule.num_grad_loops:
+        schedule = dataclasses.replace(schedule, num_grad_loops=1)
     if schedule.kind == "curriculum":
         window = None if schedule.num_grad_loops is None else 1
         schedule = dataclasses.replace(schedule, min_loops=1, max_loops=3, every=1, num_grad_loops=window)
     settings = dataclasses.replace(
         run.train,
         loss_window=None if run.train.loss_window is None else 1,
+        segments=segments,
         steps=2,
         batch_size=8,
         eval_examples=8,

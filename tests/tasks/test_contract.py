@@ -23,6 +23,7 @@ from looped.tasks.i_gsm import IGSMConfig
 from looped.tasks.in_context import InContextConfig
 from looped.tasks.increasing_subsequence import IncreasingSubsequenceConfig
 from looped.tasks.lcs import LCSConfig
+from looped.tasks.maze import MazeConfig
 from looped.tasks.n_ary_addition import NAryAdditionConfig
 from looped.tasks.n_rasp_l import NRaspLConfig
 from looped.tasks.n_rasp_l.config import PROBLEMS
@@ -44,6 +45,7 @@ CONFIGS = {
         function="sparse_linear", dim=6, points=9, start_dim=2, dim_every=1, start_points=3, points_every=2
     ),
     "tables": TablesConfig(points=9),
+    "maze": MazeConfig(side=5),
     "p_hop": PHopConfig(hops=2, length=24),
     "p_hop, dense": PHopConfig(hops=2, length=24, loss="dense"),
     **{f"n_rasp_l, {problem}": NRaspLConfig(problem=problem, eval_lengths=(24,)) for problem in PROBLEMS},
