@@ -207,6 +207,12 @@ class RunConfig:
             check(self.schedule.kind == "fixed", "schedule.kind", self.schedule.kind, "'fixed' with train.loss='task'")
             timestep = self.model.timestep
             check(timestep == "index", "model.timestep", timestep, "'index' when examples differ in their loops")
+        order = self.model.layer_order
+        readable = self.train.loss == "last" and window is None
+        check(
+            order == "cycle" or readable or (order == "reverse" and self.train.loss not in OWN_LOOPS),
+            "model.layer_order", order, "'cycle' unless train.loss='last' without schedule.num_grad_loops",
+        )  # fmt: skip
         if self.train.loss in ("all", "halting", *OWN_LOOPS):
             check(window is None, "schedule.num_grad_loops", window, f"None when train.loss={self.train.loss!r}")
         halting, learned_halting = self.model.halting, self.train.loss == "halting"
@@ -216,10 +222,8 @@ class RunConfig:
         )
         if halting == "act":
             forbid_unused(self.train, "model.halting='act'", "ponder_prior", "recompute")
-        if self.model.max_loops is not None:
-            check(
-                most <= self.model.max_loops, "schedule.max_loops", most, f"<= model.max_loops={self.model.max_loops}"
-            )
+        if (limit := self.model.most_loops) is not None:
+            check(most <= limit, "schedule.max_loops", most, f"<= {limit}, for which the model has weights")
         check(
             self.optim.warmup_steps <= self.train.steps or self.train.steps == 0,
             "optim.warmup_steps", self.optim.warmup_steps, f"at most train.steps={self.train.steps}",
