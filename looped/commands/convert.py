@@ -21,8 +21,8 @@ def convert(
 ) -> None:
     """Turn a trained standard model into a looped one: looped convert runs/mine --loops 3 --out runs/looped.
 
-    Its N layers become N / loops layers, each used `loops` times (Bae et al., 2025). The new run folder has no step
-    of training; `looped train --from` continues from it.
+    Its N layers become N / loops layers, each used `loops` times (Bae et al., 2025). The new run folder has no steps of
+    training, and the option `--from` of `looped train` continues from it.
 
     Args:
         run: a run folder whose model applies its core once.

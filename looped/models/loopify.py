@@ -10,6 +10,7 @@ from looped.nn.per_loop import BlockPerLoop, LowRankLinear
 from looped.strict import check
 
 Init = Literal["average", "stepwise", "lower"]
+INITS: tuple[Init, ...] = ("average", "stepwise", "lower")
 WITHOUT_LOOPS = ("num_loops", "layer_order", "modulation", "input_injection", "positions_every_loop", "loop_norm",
                  "halting")  # fmt: skip
 """Settings that must have their defaults, because a looped model would apply them in each loop."""
@@ -38,7 +39,7 @@ def loopify(model: LoopedTransformer, loops: int, *, init: Init = "average", lor
         check(value == default, f"model.{name}", value, f"{default!r} in a model whose layers become loops")
     divides = loops >= 2 and layers % loops == 0
     check(divides, "loops", loops, f"2 or more that divide the {layers} core layers")
-    check(init in ("average", "stepwise", "lower"), "init", init, "average, stepwise or lower")
+    check(init in INITS, "init", init, "average, stepwise or lower")
     kept = layers // loops
     made = LoopedTransformer(dataclasses.replace(config, core_layers=kept, num_loops=loops, lora_rank=lora_rank))
     made.to(model.device, next(model.parameters()).dtype)
