@@ -19,7 +19,8 @@ def small(layers: int, loops: int, rank: int = 0, steps: int = 400, rate: float 
         ),
         task=PHopConfig(hops=2, length=16, loss="dense"),
         optim=OptimConfig(optimizer="muon", learning_rate=rate, warmup_steps=min(100, steps // 5)),
-        train=TrainConfig(steps=steps, batch_size=32, eval_every=min(100, steps), eval_examples=512, workers=0, precision="fp32"),
+        train=TrainConfig(steps=steps, batch_size=32, eval_every=min(100, steps), eval_examples=512, workers=0,
+                          precision="fp32"),
     )  # fmt: skip
 
 
