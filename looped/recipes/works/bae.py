@@ -28,7 +28,7 @@ RECIPES = {
     "bae-standard": partial(small, 6, 1),
     "bae-tied": partial(small, 3, 2),
     "bae-rank-4": partial(small, 3, 2, 4),
-    "bae-rank-16": partial(small, 3, 2, 16),
+    "bae-rank-8": partial(small, 3, 2, 8),
     # For `looped train bae-uptrain --from RUN --model.lora-rank R`, with a RUN of `looped convert`.
     "bae-uptrain": partial(small, 3, 2, steps=60, rate=5e-3),
 }
@@ -39,10 +39,10 @@ WORK = Work(
         Row(task=TASK, model="6 x 1, not shared", words=("bae-standard",), loops=(1,)),
         Row(task=TASK, model="3 x 2, tied", words=("bae-tied",), loops=(2,)),
         Row(task=TASK, model="3 x 2, rank 4", words=("bae-rank-4",), loops=(2,)),
-        Row(task=TASK, model="3 x 2, rank 16", words=("bae-rank-16",), loops=(2,)),
+        Row(task=TASK, model="3 x 2, rank 8", words=("bae-rank-8",), loops=(2,)),
     ),
     claims=(
-        Claim(task=TASK, says="Changes of rank 16 help a tied model.", first=("bae-tied",), second=("bae-rank-16",)),
+        Claim(task=TASK, says="Changes of rank 8 help a tied model.", first=("bae-tied",), second=("bae-rank-8",)),
         Claim(task=TASK, says="Six layers of their own beat three tied ones.", first=("bae-tied",),
               second=("bae-standard",)),
     ),
