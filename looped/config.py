@@ -231,6 +231,12 @@ class RunConfig:
             check(self.schedule.kind == "fixed", "schedule.kind", self.schedule.kind, "'fixed' with train.loss='task'")
             timestep = self.model.timestep
             check(timestep == "index", "model.timestep", timestep, "'index' when examples differ in their loops")
+        order = self.model.layer_order
+        readable = self.train.loss == "last" and window is None
+        check(
+            order == "cycle" or readable or (order == "reverse" and self.train.loss not in OWN_LOOPS),
+            "model.layer_order", order, "'cycle' unless train.loss='last' without schedule.num_grad_loops",
+        )  # fmt: skip
         if self.train.loss in ("all", "halting", *OWN_LOOPS):
             check(window is None, "schedule.num_grad_loops", window, f"None when train.loss={self.train.loss!r}")
         if self.train.gradient != "unroll":
@@ -242,10 +248,8 @@ class RunConfig:
         )
         if halting == "act":
             forbid_unused(self.train, "model.halting='act'", "ponder_prior", "recompute")
-        if self.model.max_loops is not None:
-            check(
-                most <= self.model.max_loops, "schedule.max_loops", most, f"<= model.max_loops={self.model.max_loops}"
-            )
+        if (limit := self.model.most_loops) is not None:
+            check(most <= limit, "schedule.max_loops", most, f"<= {limit}, for which the model has weights")
         check(
             self.optim.warmup_steps <= self.train.steps or self.train.steps == 0,
             "optim.warmup_steps", self.optim.warmup_steps, f"at most train.steps={self.train.steps}",
@@ -259,6 +263,7 @@ class RunConfig:
     def _check_fixed_point(self) -> None:
         """Raise ValueError if the loop has no fixed point at which train.gradient could be taken."""
         gradient = f"train.gradient={self.train.gradient!r}"
+        self.model.check_equal_loops(f"with {gradient}")
         for condition, name, value, expected in (
             (self.model.input_injection != "none", "model.input_injection", "none", "add or concat"),
             (
@@ -267,8 +272,6 @@ class RunConfig:
                 self.train.precision,
                 "'fp32', because bf16 does not converge,",
             ),
-            (self.model.modulation in ("none", "rezero"), "model.modulation", self.model.modulation, "none or rezero"),
-            (self.model.cache == "all", "model.cache", self.model.cache, "'all'"),
             (self.train.loss == "last", "train.loss", self.train.loss, "'last'"),
             (self.train.recompute == "none", "train.recompute", self.train.recompute, "'none'"),
             (self.schedule.num_grad_loops is None, "schedule.num_grad_loops", self.schedule.num_grad_loops, "None"),
@@ -289,6 +292,4 @@ class RunConfig:
             check(getattr(self.train, name) == 1, f"train.{name}", getattr(self.train, name), f"1 {words}")
         check(self.schedule.kind == "fixed", "schedule.kind", self.schedule.kind, f"fixed {words}")
         check(model.num_loops % segments == 0, "model.num_loops", model.num_loops, f"a multiple of {segments} {words}")
-        alike = f"none or rezero {words}, because loops are counted anew in each segment"
-        check(model.modulation in ("none", "rezero"), "model.modulation", model.modulation, alike)
-        check(model.cache == "all", "model.cache", model.cache, f"all {words}")
+        model.check_equal_loops(f"{words}, because loops are counted anew in each segment")

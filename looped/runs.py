@@ -123,7 +123,7 @@ def calibrate_run(
     check(tolerance >= 0, "tolerance", tolerance, "at least 0")
     with _opened(folder, examples, split, checkpoint, device, allow_outside) as (run, model, task, step):
         trained = run.model.num_loops
-        counts = sorted({*(loops or default_loops(trained, run.model.max_loops)), trained})
+        counts = sorted({*(loops or default_loops(trained, run.model.most_loops)), trained})
         with _status(f"{folder}: {task.metric} by loop count and exit rule, up to {counts[-1]} loops"):
             found = calibrate(model, task, loops=counts, examples=examples, split=split, tolerance=tolerance, rows=rows)
         found |= {"step": step, "device": next(model.parameters()).device.type, "threads": torch.get_num_threads()}
@@ -191,7 +191,7 @@ def evaluate_run(
         for group in groups:
             check(group in task.groups, "group", group, f"one of {', '.join(task.groups)}")
         check(len(set(groups)) == len(groups), "groups", list(groups), "different groups")
-        counts = checked_loops(model, loops or default_loops(run.model.num_loops, run.model.max_loops))
+        counts = checked_loops(model, loops or default_loops(run.model.num_loops, run.model.most_loops))
         setting = loop_setting(folder, run.model, step, None, "none" if loops and exit_rule is None else exit_rule)
         early = None if setting.exit_rule is None else (setting.num_loops, setting.exit_rule)
         if confidence is None and run.train.loss in OWN_LOOPS:

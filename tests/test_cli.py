@@ -58,6 +58,7 @@ OPTIONS = {
     "show": set(),
     "recipes": set(),
     "tasks": set(),
+    "convert": {"out", "loops", "lora-rank", "init"},
     "completion": set(),
 }
 TRAIN_OPTIONS = {"out", "resume", "from", "recipe", "note"}

@@ -141,27 +141,26 @@ def attention_maps(
     kept = list(range(1, loops + 1)) if keep is None else list(keep)
     if loops >= 1 and (not kept or min(kept) < 1 or max(kept) > loops):
         raise ValueError(f"keep={kept}: expected loop numbers from 1 to num_loops={loops}")
-    maps: list[Tensor] = []
-    attentions = [module for module in model.core.modules() if isinstance(module, Attention)]
-    calls, in_a_loop = [0] * len(attentions), getattr(model.core[0], "inner_loops", 0) + 1
+    maps: dict[tuple[int, int], Tensor] = {}
 
     def hook_of(layer: int) -> Callable[[Attention, tuple[Any, ...], dict[str, Any]], None]:
         def hook(module: Attention, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            calls[layer] += 1
-            loop, others = divmod(calls[layer], in_a_loop)
-            if not others and loop in kept:
-                given = inspect.signature(module.forward).bind(*args, **kwargs).arguments
-                maps.append(_attention_weights(module, given["x"], given["context"]))
+            given = inspect.signature(module.forward).bind(*args, **kwargs).arguments
+            if (t := given["context"].loop) + 1 in kept:
+                maps[t, layer] = _attention_weights(module, given["x"], given["context"])
 
         return hook
 
-    hooks = [a.register_forward_pre_hook(hook_of(i), with_kwargs=True) for i, a in enumerate(attentions)]
+    # A core of two states applies its layers several times in a loop; the last map stays.
+    layers = [layer for block in model.core for layer in getattr(block, "layers", [block])]
+    attentions = [(i, m) for i, layer in enumerate(layers) for m in layer.modules() if isinstance(m, Attention)]
+    hooks = [module.register_forward_pre_hook(hook_of(i), with_kwargs=True) for i, module in attentions]
     try:
         states(model.loop(inputs, attention_mask=attention_mask, num_loops=loops), loops)
     finally:
         for hook in hooks:
             hook.remove()
-    return torch.stack(maps).unflatten(0, (len(kept), len(attentions)))
+    return torch.stack([maps[key] for key in sorted(maps)]).unflatten(0, (len(kept), len(layers)))
 
 
 def _attention_weights(

@@ -222,7 +222,7 @@ def checked_loops(model: LoopedModel, loops: Sequence[int]) -> list[int]:
     """
     most, found = model.max_loops, sorted(loops)
     if not found or len(set(found)) < len(found) or found[0] < 1 or found[-1] > (most or MAX_LOOPS):
-        limit = f"1 to {most}, the rows of the learned table" if most else f"1 to {MAX_LOOPS:,}"
+        limit = f"1 to {most}, for which the model has weights" if most else f"1 to {MAX_LOOPS:,}"
         raise ValueError(f"loops={found}: expected different loop counts, {limit}")
     return found
 

@@ -87,7 +87,9 @@ def check_call(
     if loops > MAX_LOOPS:
         raise ValueError(f"num_loops={loops}: expected at most {MAX_LOOPS:,}")
     if model.max_loops is not None and loops > model.max_loops:
-        raise ValueError(f"num_loops={loops}: expected at most {model.max_loops}, the max_loops of the modulation")
+        raise ValueError(
+            f"num_loops={loops}: expected at most {model.max_loops}, the max_loops of the modulation or the core"
+        )
     if rule is not None:
         if not isinstance(rule, ExitRule):
             raise ValueError(f"exit_rule={rule!r}: expected an ExitRule; parse_rule reads one from text")

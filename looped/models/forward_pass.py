@@ -13,6 +13,7 @@ from looped.models.exit_rules import ActCarry, ExitRule
 from looped.models.fixed_point import FixedPoint, FixedPointGradient, fixed_point
 from looped.models.iteration import iterate
 from looped.models.kv_cache import Cache, CachedPass, PassKV
+from looped.models.layer_order import applications
 from looped.models.memory import check_memory
 from looped.nn.attention import causal_mask, combined_mask
 from looped.nn.graphs import SharedGraph
@@ -124,8 +125,9 @@ class Pass:
     def step(self, state: Tensor, t: int) -> Tensor:
         """The state after loop t, of the examples in the loop."""
         shared, model = self._active_rows(), self.model
-        contexts = [self.context("core", layer, t, shared) for layer in range(len(model.core))]
-        new = model.run_core(state, contexts)
+        applied = applications(model.layer_order, len(model.core), self.num_loops, t)
+        contexts = [self.context("core", layer, own, shared) for layer, own in applied]
+        new = model.run_core(state, contexts, [layer for layer, _ in applied])
         if t == 0 and (not isinstance(new, Tensor) or new.shape != state.shape):  # a block does the same in every loop
             found = tuple(new.shape) if isinstance(new, Tensor) else type(new).__name__
             raise ValueError(

@@ -16,6 +16,7 @@ from looped.nn.block import TransformerBlock
 from looped.nn.injection import make_injection
 from looped.nn.modulation import make_modulation
 from looped.nn.norms import make_norm
+from looped.nn.per_loop import make_core_block
 from looped.nn.positions import PositionEmbedding, RotaryAngles
 from looped.nn.two_states import Answer, StartBoth, TwoStates
 from looped.strict import from_dict, to_dict
@@ -44,12 +45,12 @@ class LoopedTransformer(LoopedModel):
         assert c.max_seq_len is not None
         inner = (4 * c.num_heads + 2 * len(c.graph_heads)) * c.head_dim
         hidden = (3 if c.activation == "swiglu" else 2) * c.ff_dim
-        layers = c.prelude_layers + c.core_layers + c.coda_layers
+        layers = c.prelude_layers + c.core_layers * (c.num_loops if c.own_weights else 1) + c.coda_layers
         weights = d * (inputs + c.output_size + c.max_seq_len + layers * (inner + hidden) + (c.max_loops or 0))
         check_memory(f"a model of {weights:,} weights", 4 * weights, torch.get_default_device())
         added = c.positions in ("learned", "sinusoidal")
         with torch.random.fork_rng(devices=[]):  # the layers' own initialisation is overwritten below
-            core = [TransformerBlock(c) for _ in range(c.core_layers)]
+            core = [make_core_block(c) for _ in range(c.core_layers)]
             norm = make_norm(c.last_norm, d, gain=True, bias=c.bias)
             super().__init__(
                 embed=nn.Embedding(inputs, d) if c.inputs == "tokens" else nn.Linear(inputs, d, bias=c.bias),
@@ -67,6 +68,7 @@ class LoopedTransformer(LoopedModel):
                 halt=nn.Linear(d, 1) if c.halting != "none" else None,
                 halting=c.halting,
                 num_loops=c.num_loops,
+                layer_order=c.layer_order,
                 kv_loops=(c.cache_loops or 1) if c.cache == "first" else None,
                 causal=c.causal,
                 max_seq_len=c.max_seq_len,

@@ -90,7 +90,7 @@ def test_the_default_loops_are_few():
 
 def test_loops_beyond_the_table():
     task, model = make(STRINGS, modulation="table", max_loops=3)
-    with pytest.raises(ValueError, match="1 to 3, the rows of the learned table"):
+    with pytest.raises(ValueError, match="1 to 3, for which the model has weights"):
         evaluate(model, task, loops=[4], examples=4)
 
 
