@@ -38,7 +38,7 @@ def test_commands(tmp_path):
     output = run(["bash", "-e", "-c", commands], tmp_path)
     assert "abcab cabba" in output
     assert (tmp_path / "runs/mine/report/report.html").exists()
-    assert "looped train demo-standard" in output
+    assert "looped train edit-distance-small" in output
 
 
 def test_build_your_own(tmp_path):
