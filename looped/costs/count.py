@@ -111,5 +111,5 @@ def training_flops(config: ModelConfig, seq_len: int, num_loops: int, num_grad_l
 
 def logits_in_training(run: RunConfig, num_loops: int) -> int:
     """Number of loops, among `num_loops`, after which a training step computes logits."""
-    every = run.train.loss == "all" or run.model.halting == "gate"
+    every = run.train.loss in ("all", "task", "steps") or run.model.halting == "gate"
     return num_loops if every else run.train.loss_window or 1
