@@ -7,27 +7,31 @@ from looped.report.number_format import amount, interval, number, signed
 
 
 def scores_sentence(problem: Problem) -> str:
-    """The best and the worst variant at the loops in training, with their parameters where these differ."""
-    sizes = {v.name: amount(v.mean_of("parameters")) for v in problem.variants}
-    differ = len({*sizes.values()}) > 1  # the names then come with the number of parameters
-    names = {v.name: f"{v.name} ({sizes[v.name]} parameters)" if differ else v.name for v in problem.variants}
-    small = sorted(problem.variants, key=lambda v: v.mean_of("parameters"))  # of equal variants the smallest is named
-    scored = {names[v.name]: e for v in small if (e := problem.headline(v))}
+    """The best and the worst variant at the loops in training, with their parameters where these differ.
+
+    Among equal scores, the best is that with the fewest parameters.
+    """
+    variants = sorted(problem.variants, key=lambda v: v.mean_of("parameters"))
+    scored = {v.name: e for v in variants if (e := problem.headline(v))}
     if not scored:
         return "No finished run has been evaluated yet."
+    sizes = {v.name: amount(v.mean_of("parameters")) for v in variants}
+    differ = len({*sizes.values()}) > 1
+    named = {name: f"{name} ({sizes[name]})" if differ else name for name in scored}
     best = max(scored, key=lambda name: problem.rank(scored[name].value))
-    top = scored.pop(best)
+    worst = min(scored, key=lambda name: problem.rank(scored[name].value))
+    bottom, top = scored[worst], scored.pop(best)
+    best = f"{best} ({sizes[best]} parameters)" if differ else best
     if not scored:
         return f"{best} scores {interval(top)}."
     near = [name for name, e in scored.items() if e.low <= top.high and top.low <= e.high]
     most, least = ("lowest", "highest") if problem.lower_is_better else ("highest", "lowest")
-    error = " error" if problem.lower_is_better else ""
-    apart = (
-        f", but its interval overlaps with that of {joined(near)}" if near else "; its interval overlaps with no other"
-    )
-    text = f"{best} has the {most} mean{error}, {interval(top)}{apart}."
-    worst = min(scored, key=lambda name: problem.rank(scored[name].value))
-    return text if worst in near or len(scored) == 1 else f"{text} {worst} has the {least}, {interval(scored[worst])}."
+    text = f"{best} has the {most} mean{' error' if problem.lower_is_better else ''}, {interval(top)}"
+    if near:
+        text += f", but its interval overlaps with that of {joined([named[name] for name in near])}."
+    else:
+        text += "; its interval overlaps with no other."
+    return text if worst in near or len(scored) == 1 else f"{text} {named[worst]} has the {least}, {interval(bottom)}."
 
 
 def climb_sentence(problem: Problem) -> str:

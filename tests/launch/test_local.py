@@ -36,7 +36,7 @@ def wait_until(true, seconds: float = 60) -> None:
 
 def test_children_end_and_save_when_their_parent_is_killed(tmp_path: Path):
     command = [sys.executable, "-m", "looped.cli", *compare(tmp_path, 10**6, "--jobs", "2")]
-    folders = [tmp_path / f"demo-looped-{n}-seed0" for n in (2, 4)]
+    folders = [tmp_path / f"edit-distance-small{ending}-seed0" for ending in ("", "-timestep")]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True) as parent:
         try:
             wait_until(lambda: all((folder / "metrics.jsonl").exists() for folder in folders))
