@@ -45,10 +45,14 @@ class ModelConfig:
     num_loops: int = 1
     """Number of times that the core is applied, unless a call gives another number."""
     norm: Literal["rms", "layer", "none"] = "rms"
+    norm_place: Literal["before", "after"] = "before"
+    """before: each sublayer reads the normalised state, x + f(norm(x)). after: the sum is normalised, norm(x + f(x)),
+    as in the original transformer (Vaswani et al., 2017)."""
     norm_gain: bool = True
     """Whether the norms inside the layers have a learned gain."""
     final_norm: Literal["rms", "layer", "none"] | None = None
-    """Norm before the output, always with a learned gain; None is the same kind as `norm`."""
+    """Norm before the output, always with a learned gain. None is the same kind as `norm`, or none with
+    norm_place=after, because the state is then normalised already."""
     loop_norm: bool = False
     """Whether the final norm is applied after every loop instead of once."""
     embedding_norm: bool = False
@@ -119,8 +123,10 @@ class ModelConfig:
         else:
             forbid_unused(self, "inputs='vectors'", "vocab_size", "tie_embeddings")
         if self.norm == "none":
-            forbid_unused(self, "norm='none'", "norm_gain", "feedforward_norm", "values")
-        if self.final_norm == "none" or (self.final_norm is None and self.norm == "none"):
+            forbid_unused(self, "norm='none'", "norm_gain", "norm_place", "feedforward_norm", "values")
+        if self.norm_place == "after":
+            forbid_unused(self, "norm_place='after'", "feedforward_norm", "values")
+        if self.last_norm == "none":
             forbid_unused(self, "there is no final norm", "loop_norm")
         if self.positions in ("rotary", "none"):
             forbid_unused(self, f"positions={self.positions!r}", "positions_every_loop")
@@ -155,6 +161,11 @@ class ModelConfig:
         """
         spec = {f.name: getattr(task.spec, f.name) for f in fields(task.spec)}
         return cls(**{**spec, **settings})
+
+    @property
+    def last_norm(self) -> Literal["rms", "layer", "none"]:
+        """The kind of the norm before the output."""
+        return self.final_norm or (self.norm if self.norm_place == "before" else "none")
 
     @property
     def head_dim(self) -> int:
