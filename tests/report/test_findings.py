@@ -1,11 +1,14 @@
-"""The sentences with which a report begins."""
+"""What a report begins with, and what its figures and boards leave out."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from run_folders import eval_rows, write_run
+from run_folders import board_picture, eval_rows, write_run
 
-from looped.report import report
+from looped.report import figures, report
+from looped.report.answers_by_loop import visualise_run
+from looped.report.comparison import problems
+from looped.report.read import read_run, read_runs
 
 
 def findings(root: Path, scores: dict[str, Sequence[Sequence[float]]]) -> str:
@@ -52,3 +55,33 @@ def test_runs_without_scores_have_no_findings(tmp_path: Path) -> None:
     findings(tmp_path, {"small": [(0.2, 0.9)]})
     (tmp_path / "small-seed0/eval.jsonl").unlink()
     assert "Findings" not in report([tmp_path], tmp_path / "out").with_name("report.md").read_text()
+
+
+def test_a_variant_without_a_loop_is_a_point_beside_looped_ones(tmp_path: Path) -> None:
+    markers = []
+    for trained in (4, 1):
+        for recipe, loops in (("looped", 4), ("other", trained)):
+            rows = eval_rows({"all": [0.5] * 8}, range(1, 9), loops)
+            task = {"name": "edit_distance"}
+            write_run(
+                tmp_path / f"{trained}/{recipe}", recipe=recipe, trained=loops, validation=0.5, rows=rows, task=task
+            )
+        (problem,) = problems(read_runs([tmp_path / str(trained)]))
+        figure = figures.score_by_loops(problem, "name")
+        assert figure is not None
+        markers.append(figure.svg.count(b"<use "))
+    assert markers[0] - markers[1] == 7
+
+
+def test_a_board_of_few_loops_shows_them_all(tmp_path: Path) -> None:
+    for loops, frames, slider in ((3, 3, False), (4, 4, False), (8, 5, True)):
+        picture = board_picture(0, box=2)
+        picture["loops"] = picture["loops"][:loops]
+        folder = write_run(
+            tmp_path / str(loops), recipe="boards", trained=3, validation=0.5, examples=[picture],
+            rows=eval_rows({"all": [0.5]}, [3], 3), task={"name": "sudoku", "box": 2},
+        )  # fmt: skip
+        shown = visualise_run(read_run(folder))
+        assert shown is not None
+        assert shown.html.count('<div class="frame') - 1 == frames, "one of them holds the frames"
+        assert ("player" in shown.html) == slider
