@@ -60,7 +60,7 @@ def test_one_failure_leaves_the_others_their_report(tmp_path: Path, capsys: pyte
     assert main(compare(tmp_path, 2)) == 2
     out, err = capsys.readouterr()
     assert out.strip() == str(tmp_path / "report/report.html")
-    assert "edit-distance-small-seed0" in (tmp_path / "report/report.md").read_text()
+    assert "edit-distance-small-timestep-seed0" in (tmp_path / "report/report.md").read_text()
     reason = f"{broken}: looped: error: {broken}/config.json:1: not JSON"
     assert err.splitlines()[-1].startswith(f"looped: error: 1 of 2 runs failed: {reason}")
 
