@@ -121,7 +121,8 @@ class LoopedModel(nn.Module):
         if halt is not None:
             self.halt = halt
         self.halting: Literal["none", "gate", "act"] = halting
-        self.loop_norm, self.num_loops, self.layer_order = loop_norm, num_loops, layer_order
+        self.loop_norm, self.num_loops = loop_norm, num_loops
+        self.layer_order: Literal["cycle", "sequence", "reverse"] = layer_order
         self.kv_loops, self.causal, self.max_seq_len, self.graphs = kv_loops, causal, max_seq_len, nn.ModuleDict()
         if not len(self.core):
             raise ValueError("core: expected at least one block")

@@ -217,7 +217,7 @@ def test_complete_fills_what_the_task_decides(name: str, texts: dict[str, Any]):
 
 @pytest.mark.parametrize("field", ["vocab_size", "output_size", "max_seq_len"])
 def test_complete_rejects_too_small_sizes(field: str):
-    run = recipe("demo-looped-2")
+    run = recipe("edit-distance-small")
     needed = getattr(complete(run).model, field)
     assert getattr(complete(with_model(run, **{field: needed + 1})).model, field) == needed + 1
     with pytest.raises(ValueError, match=f"model.{field}={needed - 1}: expected at least {needed} for task edit_dist"):
@@ -226,7 +226,7 @@ def test_complete_rejects_too_small_sizes(field: str):
 
 def test_complete_rejects_another_kind_of_input():
     with pytest.raises(ValueError, match=r"model\.inputs='vectors': expected 'tokens' for task edit_distance"):
-        complete(with_model(recipe("demo-looped-2"), inputs="vectors", input_dim=3))
+        complete(with_model(recipe("edit-distance-small"), inputs="vectors", input_dim=3))
 
 
 def test_complete_rejects_a_model_that_could_look_at_the_answers():
@@ -254,13 +254,24 @@ def test_published_differs_in_what_is_documented(task: str, variant: str):
     assert different == OF_TASK[task] | OF_PAIR[task, variant]
 
 
-def test_demo_recipes_see_the_same_data():
-    runs = [recipe(name) for name in RECIPES if name.startswith("demo-")]
-    assert len(runs) == 4
-    for run in runs:
-        assert (run.task, run.optim, run.train) == (runs[0].task, runs[0].optim, runs[0].train)
-    assert [run.model.num_loops for run in runs] == [1, 2, 4, 4]
-    assert [run.model.modulation for run in runs] == ["none", "none", "none", "scale_gate"]
+@pytest.mark.parametrize(
+    ("name", "endings"),
+    [
+        ("p-hop-looped", ("one-layer", "three-layers", "timestep")),
+        ("sudoku-4x4", ("timestep",)),
+        ("edit-distance-small", ("timestep",)),
+    ],
+)
+def test_small_recipes_differ_in_the_depth_or_the_timestep_alone(name, endings):
+    base = recipe(name)
+    for ending in endings:
+        run = recipe(f"{name.removesuffix('-looped')}-{ending}")
+        assert (run.task, run.optim, run.train) == (base.task, base.optim, base.train)
+        before, after = to_dict(base.model), to_dict(run.model)
+        changed = {key for key in before if before[key] != after[key]}
+        expected = {"modulation", "gate_offset"} if "timestep" in run.recipe else {"num_loops", "core_layers"}
+        assert changed <= expected
+        assert run.model.core_layers * run.model.num_loops in (1, effective_depth(base.model))
 
 
 def test_language_recipes_see_the_same_data():
