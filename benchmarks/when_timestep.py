@@ -48,6 +48,8 @@ ARMS = ("plain", "wide", "frozen", "modulated")
 LOOPS = (2, 4, 8, 16)
 RATES = (0.01, 0.02, 0.04)
 PILOT_SEEDS, SEEDS = (100, 101, 102), tuple(range(8))
+DELTAS = (1 / 32, 1 / 8)
+"""Distances of the moduli. At the first they still grow with the number of labels; the second is in docs/theory.md."""
 STEPS, WARMUP, BATCH = 300, 20, 32
 D_MODEL, D_FF = 32, 128
 MODULATION_IN_D_FF = 208
@@ -74,7 +76,7 @@ class Target:
     def seq(self) -> int:
         return 4 if self.family == "fourier" else 2
 
-    def moduli(self, seed: int, delta: float = 1 / 8) -> tuple[float, float]:
+    def moduli(self, seed: int, delta: float) -> tuple[float, float]:
         """The token and contextual modulus of a function, in units of its standard deviation.
 
         Fourier targets depend on the other tokens through their mean. To move all of them by delta is the same as to
@@ -242,7 +244,10 @@ def main() -> None:
     with devices.fast_products(torch.device("cpu")):
         if run("pilot", pilot_cells()):
             content["rates"] = chosen_rates(content["pilot"])
-            content["moduli"] = {str(target): [target.moduli(seed) for seed in SEEDS] for target in TARGETS}
+            content["moduli"] = {
+                f"{delta:g}": {str(target): [target.moduli(seed, delta) for seed in SEEDS] for target in TARGETS}
+                for delta in DELTAS
+            }
             save(path, content)
             if arguments.part == "all":
                 run("runs", main_cells(content["rates"]))
