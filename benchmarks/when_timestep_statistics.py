@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
 from scipy import stats
+from scipy.optimize import brentq
 
 from benchmarks.when_timestep import ARMS, DELTAS, LOOPS, PILOT, PILOT_SEEDS, RATES, SEEDS, TARGETS
 from looped.files import write_atomic
@@ -66,11 +67,10 @@ def seeds_needed(deviation: float, effect: float = EFFECT) -> int:
 
 def smallest_effect(deviation: float, seeds: int) -> float:
     """The smallest difference that is seen with a power of 80%."""
-    low, high = 0.0, 100 * deviation
-    for _ in range(50):
-        middle = (low + high) / 2
-        low, high = (low, middle) if power(middle, deviation, seeds) >= 0.8 else (middle, high)
-    return high
+    high = 0.01 * deviation
+    while power(high, deviation, seeds) < 0.8:
+        high *= 2
+    return float(brentq(lambda effect: power(effect, deviation, seeds) - 0.8, high / 2, high))
 
 
 def complete_seeds(runs: list[dict[str, Any]]) -> list[int]:
