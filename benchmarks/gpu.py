@@ -81,7 +81,7 @@ def equality(setting: Setting, results: Results) -> None:
             model = LoopedTransformer(config).to(device)
             if compiled:
                 model.compile_core()
-            moved = Batch(*(tensor.to(device) for tensor in batch))
+            moved = batch.map(lambda tensor: tensor.to(device))
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
                 loss, _ = ModelWithLoss(model, TrainConfig(loss="all"))(moved, True, 4, 4)
             loss.backward()

@@ -22,7 +22,7 @@ COMMANDS = {
     "evaluate": "Score a run by group (length, difficulty) and loop count, below and beyond the trained number.",
     "calibrate": "Choose the loop count or exit rule that other commands then use for a run.",
     "compare": "Train and evaluate several recipes over seeds and learning rates, then report them together.",
-    "reproduce": "Run a table of the paper (2, 3 or 4), as published and corrected, beside the paper's numbers.",
+    "reproduce": "Run a table of the paper (2, 3 or 4) or of a work that it cites, beside the published numbers.",
     "report": "Write report.html, report.md, results.csv and figures from run folders.",
     "solve": "Answer your own puzzles, pairs of strings, countdown problems or tables with a trained model.",
     "generate": 'Continue texts with a trained language model: looped generate runs/mine --prompt "Once upon a time".',

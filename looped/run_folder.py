@@ -15,6 +15,9 @@ from looped.config import RunConfig
 from looped.files import parse_object, read_lines, read_object, write_atomic
 from looped.schemas.content import Content, InFile
 from looped.schemas.content import Environment as Environment
+from looped.schemas.tables import RunTable as RunTable
+from looped.schemas.tables import TableClaim as TableClaim
+from looped.schemas.tables import TableRow as TableRow
 from looped.schemas.visualisations import Visualisation
 from looped.strict import from_dict, frozen, to_dict
 
@@ -134,7 +137,7 @@ class EvalRow(InFile):
 
     @classmethod
     def kind_of(cls, data: dict[str, Any]) -> type[Content]:
-        return ExitRow if "exit_rule" in data else EvalRow
+        return ExitRow if "exit_rule" in data else PolicyRow if "policy" in data else EvalRow
 
 
 @frozen
@@ -144,6 +147,17 @@ class ExitRow(EvalRow):
     exit_rule: str
     mean_loops: float
     """Mean over examples of the loops taken."""
+
+
+@frozen
+class PolicyRow(EvalRow):
+    """A score at loops that were chosen for each example or group; `num_loops` is the largest number of loops."""
+
+    policy: Literal["task", "confidence", "confidence-example"]
+    """task: the loops that the task says an example needs. confidence: the loop count whose answers are most confident
+    over the group, or in confidence-example over each example."""
+    mean_loops: float
+    """Mean over examples of the chosen loops."""
 
 
 @frozen
@@ -220,40 +234,6 @@ class Calibration(InFile):
     """The step of the checkpoint that was calibrated."""
     device: str
     threads: int
-
-
-@frozen
-class TableRow(Content):
-    """The runs of a row in one of the paper's tables, by the names of their folders."""
-
-    task: str
-    model: str
-    paper: float | None
-    published: tuple[str, ...]
-    corrected: tuple[str, ...]
-
-
-@frozen
-class TableClaim(Content):
-    """The claim that the runs `second` are better than the runs `first`."""
-
-    task: str
-    says: str
-    first: tuple[str, ...]
-    second: tuple[str, ...]
-
-
-@frozen
-class RunTable(InFile):
-    """A table of the paper. Its file is in the folder that contains the run folders."""
-
-    file: ClassVar[str] = "table.json"
-    title: str
-    scale: str
-    command: str
-    rows: tuple[TableRow, ...]
-    claims: tuple[TableClaim, ...]
-    differs: tuple[str, ...]
 
 
 # --- Reading and writing -------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.status import Status
 from rich.text import Text
 
-from looped.config import Device, ModelConfig, RunConfig
+from looped.config import OWN_LOOPS, Device, ModelConfig, RunConfig
 from looped.evaluation.calibration import calibrate
 from looped.evaluation.scores import EVALUATION_SEED, checked_loops, evaluate, predictor, solve, visualisations
 from looped.locks import locked
@@ -240,12 +240,15 @@ def solve_file(
     run, model, step = load_run(folder)
     task = answering_task(run, folder)
     share_graphs(model, task.graphs)
-    setting = loop_setting(folder, run.model, step, num_loops, exit_rule)
+    if run.train.loss in OWN_LOOPS and num_loops is None and exit_rule is None:
+        loops, rule = None, None  # as many as the task says that each problem needs
+    else:
+        loops, rule = loop_setting(folder, run.model, step, num_loops, exit_rule)
     name = "standard input" if source == "-" else source
     text = _standard_input() if source == "-" else read_text(Path(source))
     lines = [line.removesuffix("\r") for line in text.split("\n")]  # unlike splitlines, only a line feed ends a line
     problems, skipped = task.read(lines, name, on_bad_row)
-    answers = solve(model, task, problems, num_loops=setting.num_loops, exit_rule=setting.exit_rule)
+    answers = solve(model, task, problems, num_loops=loops, exit_rule=rule)
     return [{**task.to_text(problem), **answer} for problem, answer in answers], skipped
 
 

@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ROWS = [
     {"strict", "files", "locks", "printing", "reading", "machine", "intervals", "lazy", "user_code"},
     {"schemas", "tasks"},
+    {"model_config"},
     {"config"},
     {"nn", "run_folder"},
     {"models", "launch", "run_data"},

@@ -14,7 +14,7 @@ from looped.config import CachePolicy, Device, OutputWeights
 from looped.run_data import answering_task
 from looped.run_folder import read_config
 from looped.strict import at_least
-from looped.tasks.base import Tokenizer, common_start, continuation
+from looped.tasks.continuation import Tokenizer, common_start, continuation
 
 
 def generate(

@@ -15,26 +15,28 @@ from looped.launch.local import raise_failures, run_commands, typed
 from looped.locks import locked
 from looped.paper.reproduce import all_runs, estimate, work_for, write_table
 from looped.paper.tables import paper_table
+from looped.paper.tables import work as work_of
 from looped.recipes.scales import Scale
 
 
 def reproduce(
-    table: Positional[int],
-    scale: Scale = "demo",
+    name: Positional[str],
+    scale: Scale | None = None,
     out: Path | None = None,
     seeds: tuple[int, ...] = (0,),
     jobs: int = 1,
     override: tuple[str, ...] = (),
     dry_run: Annotated[bool, FlagCreatePairsOff] = False,
 ) -> None:
-    """Run a table of the paper (2, 3 or 4), as published and corrected, beside the paper's numbers.
+    """Run a table of the paper (2, 3 or 4) or of a work that it cites, beside the published numbers.
 
     Finished runs are skipped and interrupted ones continue. The report shows all finished runs. The scale `paper` first
     estimates its cost from three measured steps of every run.
 
     Args:
-        table: number of the table.
-        scale: demo (minutes), cpu (45 minutes on 2 cores with 2 seeds), gpu (30 minutes on one GPU), or paper.
+        name: number of the table, or name of the work.
+        scale: demo (minutes), cpu (45 minutes on 2 cores with 2 seeds), gpu (30 minutes on one GPU), or paper. The
+            default is demo for a table and cpu for a work, which has only cpu and paper.
         out: folder of the run folders and of the report; the default is runs/table2-cpu or the like.
         seeds: one run for each seed.
         jobs: number of runs at a time; the cores are divided among them.
@@ -43,8 +45,10 @@ def reproduce(
     """
     from looped.report import report
 
-    content = paper_table(table, scale)
-    out = out or Path("runs") / f"table{table}-{scale}"
+    table = name.isdecimal()
+    scale = scale or ("demo" if table else "cpu")
+    content = paper_table(int(name), scale) if table else work_of(name, scale)
+    out = out or Path("runs") / f"{'table' if table else ''}{name}-{scale}"
     if jobs < 1 or not seeds:
         raise ValueError(f"seeds={seeds}, jobs={jobs}: expected at least one of each")
     different(seeds=seeds)

@@ -12,10 +12,11 @@ def tasks() -> None:
     """List the tasks, with an example of each."""
     with tempfile.TemporaryDirectory() as folder:
         for name, kind in TASKS.items():
-            task = kind(kind.example_config(Path(folder)))
-            problem = task.sample("train", 1, task.rng("train", 0, 0), None)[0]
-            doc = (inspect.getdoc(kind) or "").partition("\n")[0]
-            print(f"{name}: {doc}\n\n{task.describe(problem)}\n")
+            print(f"{name}: {(inspect.getdoc(kind) or '').partition(chr(10))[0]}\n")
+            for config in kind.example_configs(Path(folder)):
+                task = kind(config)
+                problem = task.sample("train", 1, task.rng("train", 0, 0), None)[0]
+                print(f"{task.describe(problem)}\n")
 
 
 main = command(tasks)

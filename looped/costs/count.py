@@ -42,7 +42,7 @@ def non_embedding_parameters(config: ModelConfig) -> int:
     for inputs, outputs in [(d, 3 * inner), (inner + of_graphs, d), (d, up), (c.ff_dim, d), (d, of_graphs)]:
         layer += inputs * outputs + outputs * c.bias
     count = layer * (c.prelude_layers + c.core_layers + c.coda_layers)
-    count += _norm(c, c.final_norm or c.norm, gain=True) + 2 * d * c.embedding_norm
+    count += _norm(c, c.last_norm, gain=True) + 2 * d * c.embedding_norm
     count += (2 * d * d + d * c.bias) * (c.input_injection == "concat")
     count += (d + 1) * (c.halting != "none")
     rows = c.core_layers * len(LAYER_NAMES[c.modulation])
@@ -111,5 +111,5 @@ def training_flops(config: ModelConfig, seq_len: int, num_loops: int, num_grad_l
 
 def logits_in_training(run: RunConfig, num_loops: int) -> int:
     """Number of loops, among `num_loops`, after which a training step computes logits."""
-    every = run.train.loss == "all" or run.model.halting == "gate"
+    every = run.train.loss in ("all", "task", "steps") or run.model.halting == "gate"
     return num_loops if every else run.train.loss_window or 1

@@ -69,7 +69,7 @@ def _numbers_of_a_layer(config: ModelConfig) -> int:
 def examples_memory(run: RunConfig, example: Batch) -> int:
     """Bytes of the validation examples and of the batches prepared ahead."""
     ahead = min(max(1, 4 * run.train.workers), run.train.steps) * run.train.batch_size
-    return sum(tensor.nbytes for tensor in example) * (run.train.eval_examples + ahead)
+    return example.nbytes * (run.train.eval_examples + ahead)
 
 
 def _weights(config: ModelConfig) -> int:

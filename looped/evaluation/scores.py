@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from looped.models.arguments import MAX_LOOPS
 from looped.models.exit_rules import ExitRule
 from looped.models.looped_model import LoopedModel
 from looped.models.memory import check_memory
+from looped.models.outputs import own_logits
 from looped.tasks.base import Batch, Predict, Split, Task
 
 EVALUATION_SEED = 0  # every model gets the same examples
@@ -107,6 +109,8 @@ def evaluate(
             cost = {"flops_per_example": forward_flops(model, batch.inputs, count)}
             for metric, found in row_of(task, score, torch.cat(values), weights, split, group).items():
                 rows.append({"group": group, "num_loops": count, "metric": metric, **found, **facts, **cost})
+        if batch.loops is not None:
+            rows += _own_rows(model, task, batch, split, group, weights, facts)
         if early is None:
             continue
         most, rule = early
@@ -122,6 +126,32 @@ def evaluate(
             for metric, found in row_of(task, score, torch.cat(values), weights, split, group).items():
                 rows.append({"group": group, "num_loops": most, "metric": metric, **found, **facts, **cost, **exits})
     return rows
+
+
+def _own_rows(
+    model: LoopedModel, task: Task, batch: Batch, split: Split, group: str, weights: Tensor, facts: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """The rows at the loops that the task says each example needs."""
+    assert batch.loops is not None
+    most = int(batch.loops.max())
+    scores: dict[str, list[Tensor]] = {}
+    for part in parts(batch, part_size(model, batch, most), model.device):
+        assert part.loops is not None
+        logits = own_logits(loop_logits(model, part, range(1, int(part.loops.max()) + 1)), part.loops)
+        for score, values in task.score(part, logits).items():
+            scores.setdefault(score, []).append(values.cpu())
+    counts = Counter(batch.loops.tolist())
+    flops = sum(n * forward_flops(model, batch.inputs, loops) for loops, n in counts.items())
+    chosen = {
+        "policy": "task",
+        "mean_loops": batch.loops.double().mean().item(),
+        "flops_per_example": round(flops / len(batch.inputs)),
+    }
+    return [
+        {"group": group, "num_loops": most, "metric": metric, **found, **facts, **chosen}
+        for score, values in scores.items()
+        for metric, found in row_of(task, score, torch.cat(values), weights, split, group).items()
+    ]
 
 
 def checked_loops(model: LoopedModel, loops: Sequence[int]) -> list[int]:
@@ -154,7 +184,7 @@ def part_size(model: LoopedModel, batch: Batch, loops: int) -> int:
 def parts(batch: Batch, size: int, device: torch.device) -> Iterator[Batch]:
     """The batch in parts of at most `size` examples, on the device."""
     for start in range(0, len(batch.inputs), size):
-        yield Batch(*(tensor[start : start + size].to(device) for tensor in batch))
+        yield batch.map(lambda tensor, start=start: tensor[start : start + size].to(device))
 
 
 def sample_batch(task: Task, split: Split, examples: int, group: str | None) -> Batch:
@@ -168,7 +198,7 @@ def sample_batch(task: Task, split: Split, examples: int, group: str | None) -> 
 def check_examples(task: Task, split: Split, size: int, group: str | None) -> None:
     """Raise ValueError if so many examples need more memory than the machine has."""
     one = task.batch(split, 0, 1, seed=EVALUATION_SEED, group=group)
-    check_memory(f"examples={size}", size * sum(tensor.nbytes for tensor in one), torch.device("cpu"))
+    check_memory(f"examples={size}", size * one.nbytes, torch.device("cpu"))
 
 
 def predictor(model: LoopedModel) -> Predict:
@@ -198,18 +228,29 @@ def visualisations(model: LoopedModel, task: Task, *, loops: int, count: int = 6
 
 
 def solve(
-    model: LoopedModel, task: Task, problems: Sequence[Any], *, num_loops: int, exit_rule: ExitRule | None = None
+    model: LoopedModel, task: Task, problems: Sequence[Any], *, num_loops: int | None, exit_rule: ExitRule | None = None
 ) -> Iterator[tuple[Any, dict[str, Any]]]:
     """Pairs of a problem and the model's answer to it (see `Task.answer`), in order. This is a generator.
 
     Args:
         problems: problems from `Task.sample` or `Task.read`.
-        num_loops: number of loops, or the largest number with an exit rule.
+        num_loops: number of loops, or the largest number with an exit rule. None is as many as the task says that each
+            problem needs.
         exit_rule: ends the loop early.
+
+    Raises:
+        ValueError: num_loops=None, and the task does not say how many loops a problem needs.
     """
     for start in range(0, len(problems), PART):
         part = problems[start : start + PART]
-        batch = next(parts(task.encode(part), PART, model.device))
-        logits, _ = run_with_exits(model, batch, num_loops, exit_rule)
+        batch = next(parts(task.with_loops(task.encode(part), part), PART, model.device))
+        if num_loops is not None:
+            logits, _ = run_with_exits(model, batch, num_loops, exit_rule)
+        elif batch.loops is not None:
+            logits = own_logits(loop_logits(model, batch, range(1, int(batch.loops.max()) + 1)), batch.loops)
+        else:
+            raise ValueError(
+                f"num_loops=None: expected a number; the task {task.name} does not say how many are needed"
+            )
         for problem, row in zip(part, logits.cpu(), strict=True):
             yield problem, task.answer(problem, row)

@@ -6,6 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from looped.models.exit_rules import ExitRule
+from looped.models.kv_cache import Cache
+
 MAX_LOOPS = 1_000_000
 """More loops are refused, because a call would never end."""
 
@@ -65,3 +68,49 @@ def checked_mask(inputs: Tensor, mask: Any) -> Tensor | None:
     if mask.is_floating_point() and not bool(((mask == 0) | (mask == 1)).all()):
         raise ValueError("attention_mask: expected booleans, or 1 at real positions and 0 at padding")
     return mask.bool()
+
+
+def check_call(
+    model: Any,
+    inputs: Tensor,
+    attention_mask: Tensor | None,
+    loops: int,
+    rule: ExitRule | None,
+    wanted: Collection[int],
+    cache: Cache | None,
+    recomputes: bool = False,
+) -> None:
+    """Raise ValueError if a call of a `LoopedModel` has arguments that it cannot run or combine."""
+    seq = inputs.shape[1]
+    if loops > MAX_LOOPS:
+        raise ValueError(f"num_loops={loops}: expected at most {MAX_LOOPS:,}")
+    if model.max_loops is not None and loops > model.max_loops:
+        raise ValueError(f"num_loops={loops}: expected at most {model.max_loops}, the max_loops of the modulation")
+    if rule is not None:
+        if not isinstance(rule, ExitRule):
+            raise ValueError(f"exit_rule={rule!r}: expected an ExitRule; parse_rule reads one from text")
+        if recomputes:
+            raise ValueError("exit_rule: expected neither num_grad_loops nor recompute beside it")
+        rule.check(model)
+        if rule.per == "token":
+            model.check_kv(f"exit_rule={rule}")
+    if cache is None:
+        if model.max_seq_len is not None and seq > model.max_seq_len:
+            raise ValueError(f"sequence length {seq}: expected at most max_seq_len={model.max_seq_len}")
+        return
+    if cache.model is not model:
+        raise ValueError("cache: expected one from this model's new_cache; this was made for another model")
+    if cache.batch != len(inputs):
+        raise ValueError(f"cache: expected one for a batch of {len(inputs)}; this holds {cache.batch} sequences")
+    if cache.used + seq > cache.length:
+        raise ValueError(f"cache: {cache.used} + {seq} tokens: expected at most its length={cache.length}")
+    if loops > cache.num_loops:
+        raise ValueError(f"num_loops={loops}: expected at most the cache's num_loops={cache.num_loops}")
+    if cache.one_by_one and seq > 1:
+        policy = cache.policies["core"].policy
+        raise ValueError(f"cache: {seq} tokens at once: expected one at a time with policy={policy!r}")
+    if attention_mask is not None and attention_mask.ndim == 3:
+        raise ValueError("attention_mask: expected (batch, seq) beside a cache")
+    decodes = set(wanted) != {loops} or (rule is not None and rule.needs == "logits")
+    if decodes and model.coda and not cache.every_loop_logits:
+        raise ValueError("cache: expected every_loop_logits=True, because coda layers decode every loop here")

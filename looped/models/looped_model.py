@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from looped.models.arguments import MAX_LOOPS, check_inputs, checked_mask, checked_state, loop_numbers
+from looped.models.arguments import check_call, check_inputs, checked_mask, checked_state, loop_numbers
 from looped.models.exit_rules import ExitRule, learned_rule
 from looped.models.forward_pass import Pass
 from looped.models.graphs import checked_graphs
@@ -258,7 +258,7 @@ class LoopedModel(nn.Module):
         every = range(1, loops + 1)
         chosen = loop_numbers(loop_logits, every)
         recomputes = recompute != "none" or num_grad_loops not in (None, loops)
-        self._check(inputs, attention_mask, loops, exit_rule, chosen, cache, recomputes)
+        check_call(self, inputs, attention_mask, loops, exit_rule, chosen, cache, recomputes)
         if cache is not None and torch.is_grad_enabled():
             differentiable = (*self.parameters(), inputs, *([] if initial_state is None else [initial_state]))
             if any(x.requires_grad for x in differentiable):
@@ -313,53 +313,9 @@ class LoopedModel(nn.Module):
         check_inputs(self.embed, inputs)
         at_least(1, num_loops=num_loops)
         attention_mask = checked_mask(inputs, attention_mask)
-        self._check(inputs, attention_mask, num_loops, None, [num_loops], None)
+        check_call(self, inputs, attention_mask, num_loops, None, [num_loops], None)
         run = Pass(self, inputs, attention_mask, None, num_loops, None, None, checked_graphs(self, inputs, graphs))
         return Loop(run.initial, run.step, lambda state: run.decode(state, num_loops - 1))
-
-    def _check(
-        self,
-        inputs: Tensor,
-        attention_mask: Tensor | None,
-        loops: int,
-        rule: ExitRule | None,
-        wanted: Collection[int],
-        cache: Cache | None,
-        recomputes: bool = False,
-    ) -> None:
-        seq = inputs.shape[1]
-        if loops > MAX_LOOPS:
-            raise ValueError(f"num_loops={loops}: expected at most {MAX_LOOPS:,}")
-        if self.max_loops is not None and loops > self.max_loops:
-            raise ValueError(f"num_loops={loops}: expected at most {self.max_loops}, the max_loops of the modulation")
-        if rule is not None:
-            if not isinstance(rule, ExitRule):
-                raise ValueError(f"exit_rule={rule!r}: expected an ExitRule; parse_rule reads one from text")
-            if recomputes:
-                raise ValueError("exit_rule: expected neither num_grad_loops nor recompute beside it")
-            rule.check(self)
-            if rule.per == "token":
-                self.check_kv(f"exit_rule={rule}")
-        if cache is None:
-            if self.max_seq_len is not None and seq > self.max_seq_len:
-                raise ValueError(f"sequence length {seq}: expected at most max_seq_len={self.max_seq_len}")
-            return
-        if cache.model is not self:
-            raise ValueError("cache: expected one from this model's new_cache; this was made for another model")
-        if cache.batch != len(inputs):
-            raise ValueError(f"cache: expected one for a batch of {len(inputs)}; this holds {cache.batch} sequences")
-        if cache.used + seq > cache.length:
-            raise ValueError(f"cache: {cache.used} + {seq} tokens: expected at most its length={cache.length}")
-        if loops > cache.num_loops:
-            raise ValueError(f"num_loops={loops}: expected at most the cache's num_loops={cache.num_loops}")
-        if cache.one_by_one and seq > 1:
-            policy = cache.policies["core"].policy
-            raise ValueError(f"cache: {seq} tokens at once: expected one at a time with policy={policy!r}")
-        if attention_mask is not None and attention_mask.ndim == 3:
-            raise ValueError("attention_mask: expected (batch, seq) beside a cache")
-        decodes = set(wanted) != {loops} or (rule is not None and rule.needs == "logits")
-        if decodes and self.coda and not cache.every_loop_logits:
-            raise ValueError("cache: expected every_loop_logits=True, because coda layers decode every loop here")
 
     def halting_probability(
         self, state: Float[Tensor, "*loops batch seq d_model"], real: Bool[Tensor, "batch seq"] | None = None

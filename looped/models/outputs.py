@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils import _pytree as pytree
@@ -31,6 +32,13 @@ class LoopedOutput:
 
 # Without this, DistributedDataParallel with static_graph finds no tensor in the output and never reduces the gradients.
 pytree.register_dataclass(LoopedOutput)
+
+
+def own_logits(
+    loop_logits: Float[Tensor, "loops batch seq output"], loops: Int[Tensor, " batch"]
+) -> Float[Tensor, "batch seq output"]:
+    """For each example the logits after its own number of loops, from the logits after every loop."""
+    return loop_logits[loops - 1, torch.arange(len(loops), device=loops.device)]
 
 
 class Loop(NamedTuple):

@@ -58,7 +58,7 @@ class LoopedTransformer(LoopedModel):
                 coda=[TransformerBlock(c) for _ in range(c.coda_layers)],
                 injection=make_injection(c),
                 modulation=make_modulation(c),
-                norm=make_norm(c.final_norm or c.norm, d, gain=True, bias=c.bias),
+                norm=make_norm(c.last_norm, d, gain=True, bias=c.bias),
                 loop_norm=c.loop_norm,
                 head=nn.Linear(d, c.output_size, bias=c.bias and not c.tie_embeddings),
                 halt=nn.Linear(d, 1) if c.halting != "none" else None,

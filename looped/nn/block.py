@@ -1,4 +1,4 @@
-"""One pre-norm transformer layer, with the modulation of the loop that it runs in."""
+"""One transformer layer, with the modulation of the loop that it runs in."""
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ class TransformerBlock(nn.Module):
     """x += gate_a * Attention(norm(x) * scale_a + shift_a); x += gate_f * FeedForward(norm(x) * scale_f + shift_f).
 
     Without modulation the scales and gates are one and the shifts zero. `input_shift` is added to x at the start.
+    With norm_place="after" a sublayer is x = norm(x + gate * f(x * scale + shift)).
     """
 
     modulation_names = (
@@ -32,6 +33,7 @@ class TransformerBlock(nn.Module):
         self.feedforward_norm = make_norm(kind, config.d_model, gain=config.norm_gain, bias=config.bias)
         self.feedforward = FeedForward(config)
         self.values_from_state = config.values == "state"
+        self.norm_after = config.norm_place == "after"
         self.graph_heads = config.graph_heads
         self.native = False
         """Whether to compute small blocks in C++ on CPUs, in training and in evaluation."""
@@ -46,11 +48,16 @@ class TransformerBlock(nn.Module):
             return native_block(self, x, context)
         m = context.modulation
         x = _shift(x, m.get("input_shift"))
-        normed = _shift(_scale(self.attention_norm(x), m.get("attention_scale")), m.get("attention_shift"))
-        attended = self.attention(normed, x if self.values_from_state else normed, context)
+        given = x if self.norm_after else self.attention_norm(x)
+        given = _shift(_scale(given, m.get("attention_scale")), m.get("attention_shift"))
+        attended = self.attention(given, x if self.values_from_state else given, context)
         x = x + _scale(attended, m.get("attention_gate"))
-        normed = _shift(_scale(self.feedforward_norm(x), m.get("feedforward_scale")), m.get("feedforward_shift"))
-        return x + _scale(self.feedforward(normed), m.get("feedforward_gate"))
+        if self.norm_after:
+            x = self.attention_norm(x)
+        given = x if self.norm_after else self.feedforward_norm(x)
+        given = _shift(_scale(given, m.get("feedforward_scale")), m.get("feedforward_shift"))
+        x = x + _scale(self.feedforward(given), m.get("feedforward_gate"))
+        return self.feedforward_norm(x) if self.norm_after else x
 
 
 def _scale(x: Tensor, factor: Tensor | None) -> Tensor:

@@ -1,27 +1,31 @@
-"""Runs of the paper's tables: estimate their cost, train, evaluate, and report beside the paper's numbers."""
+"""Runs of a table of the paper or of another work: estimate their cost, train, evaluate, and report."""
 
 import contextlib
 import dataclasses
 import io
 import tempfile
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from looped.config import RunConfig, ScheduleConfig
 from looped.costs.count import logits_in_training, training_flops
-from looped.launch.local import Work
-from looped.paper.tables import PaperTable, Words
+from looped.launch.local import Work as Commands
+from looped.recipes.work import Words, Work
 from looped.run_folder import MetricsRow, RunTable, TrainRow, read_rows, write_file
 from looped.training.schedule import LoopSchedule
 
 
-def all_runs(table: PaperTable) -> dict[Words, tuple[int, ...]]:
-    """Every run of the table once: its recipe and options, and the loop counts for its evaluation."""
-    return {words: row.loops for row in table.rows for words in (row.published, row.corrected) if words}
+def all_runs(table: Work) -> dict[Words, tuple[int, ...]]:
+    """Every run of the table once: its recipe and options, and the loop counts for its evaluation (() is the default).
+
+    Different rows of one run score different groups of it.
+    """
+    return {words: row.loops for row in table.rows for words in (row.published, row.words) if words}
 
 
-def work_for(table: PaperTable, out: Path, seeds: Sequence[int], options: Sequence[str]) -> Work:
+def work_for(table: Work, out: Path, seeds: Sequence[int], options: Sequence[str]) -> Commands:
     """For every run of the table: its folder and the commands that fill it. The commands may be repeated."""
     work = []
     for words, loops in all_runs(table).items():
@@ -29,7 +33,8 @@ def work_for(table: PaperTable, out: Path, seeds: Sequence[int], options: Sequen
             folder = str(out / folder_name(words, seed))
             settings = [*words[1:], *options, "--train.seed", str(seed)]
             train = ["looped", "train", words[0], "--out", folder, "--resume", *settings]
-            work.append((Path(folder), [train, ["looped", "evaluate", folder, "--loops", *map(str, loops)]]))
+            options_of_loops = ["--loops", *map(str, loops)] if loops else []
+            work.append((Path(folder), [train, ["looped", "evaluate", folder, *options_of_loops]]))
     return work
 
 
@@ -40,24 +45,26 @@ def folder_name(words: Words, seed: int) -> str:
     return f"{words[0]}{changed}-seed{seed}"
 
 
-def write_table(table: PaperTable, scale: str, command: str, out: Path, seeds: Sequence[int]) -> None:
+def write_table(table: Work, scale: str, command: str, out: Path, seeds: Sequence[int]) -> None:
     """Write table.json, which tells the report the runs of each cell."""
 
     def names(words: Words | None) -> list[str]:
         return [folder_name(words, seed) for seed in seeds] if words else []
 
     rows = [
-        {"task": row.task, "model": row.model, "paper": row.paper, "published": names(row.published),
-         "corrected": names(row.corrected)}
+        {"task": row.task, "model": row.model, "groups": list(row.groups), "paper": row.paper,
+         "published": names(row.published), "corrected": names(row.words)}
         for row in table.rows
     ]  # fmt: skip
     claims = [
-        {"task": claim.task, "says": claim.says, "first": names(claim.first), "second": names(claim.second)}
+        {"task": claim.task, "says": claim.says, "groups": list(claim.groups), "first": names(claim.first),
+         "second": names(claim.second)}
         for claim in table.claims
-    ]
+    ]  # fmt: skip
     content: dict[str, Any] = {
-        "title": table.title, "scale": scale, "command": command, "rows": rows, "claims": claims,
-        "differs": list(table.differs),
+        "title": table.title, "source": table.source, "scale": scale, "command": command,
+        "rows": rows, "claims": claims,
+        "differs": list(table.differs), "published": [asdict(part) for part in table.published],
     }  # fmt: skip
     out.mkdir(parents=True, exist_ok=True)
     write_file(out, RunTable, content)

@@ -1,18 +1,18 @@
-"""The paper's tables: the runs for each row, and the paper's numbers.
+"""The paper's tables: the runs for each row, and the paper's numbers. `work` gives the tables of other works.
 
 The source is Xu & Sato (ICML 2025), Tables 2 to 4. Every row of the paper is run as published and as corrected.
 Further rows are looped models with fewer loops, standard transformers with equal parameters (one layer), and standard
 transformers with equal FLOPs if a scale has equally many layers and loops.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from looped.recipes import recipe
 from looped.recipes.scales import SIZES, Scale
-
-Words = tuple[str, ...]
-"""A recipe and its options: the arguments of `looped train`."""
+from looped.recipes.work import Claim, Row, Work
+from looped.recipes.works import WORKS
+from looped.strict import nearest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,40 +28,7 @@ class PaperTask:
     timestep: float
 
 
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One model of one task."""
-
-    task: str
-    model: str
-    corrected: Words
-    loops: tuple[int, ...]
-    """Loop counts for the evaluation: one, the trained numbers of the task's models, and twice the largest of these."""
-    paper: float | None = None
-    published: Words | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Claim:
-    """`second` is better than `first`."""
-
-    task: str
-    says: str
-    first: Words
-    second: Words
-
-
-@dataclass(frozen=True, kw_only=True)
-class PaperTable:
-    """A table of the paper at one scale."""
-
-    title: str
-    rows: tuple[Row, ...]
-    claims: tuple[Claim, ...]
-    differs: tuple[str, ...]
-    """Differences from the paper, at this scale."""
-
-
+SOURCE = "Xu & Sato, On Expressive Power of Looped Transformers (ICML 2025)"
 TITLES = {2: "Table 2, reasoning", 3: "Table 3, in-context learning", 4: "Table 4, language modelling"}
 TASKS = {
     2: (
@@ -126,7 +93,7 @@ DIFFERS = {
 }
 
 
-def paper_table(number: int, scale: Scale) -> PaperTable:
+def paper_table(number: int, scale: Scale) -> Work:
     """A table at a scale.
 
     Raises:
@@ -137,12 +104,39 @@ def paper_table(number: int, scale: Scale) -> PaperTable:
     suffix = "" if scale == "paper" else f"@{scale}"
     parts = [_task(task, suffix, scale) for task in TASKS[number]]
     sizes = [f"{task.name}: the paper has {task.size}; here {_size(task, scale)}." for task in TASKS[number]]
-    return PaperTable(
+    return Work(
         title=TITLES[number],
+        source=SOURCE,
         rows=tuple(row for rows, _ in parts for row in rows),
         claims=tuple(claim for _, claims in parts for claim in claims),
         differs=DIFFERS[number] if scale == "paper" else (*DIFFERS[number], *sizes),
     )
+
+
+def work(name: str, scale: Scale) -> Work:
+    """The table of a work at the scale cpu (the runs of this library) or paper (the published settings).
+
+    Raises:
+        ValueError: there is no such work, or it has no runs at this scale.
+    """
+    if name not in WORKS:
+        known = ", ".join([*map(str, TASKS), *WORKS])
+        raise ValueError(f"{name!r}: expected a table of the paper or a work, one of {known}{nearest(name, WORKS)}")
+    found = WORKS[name]
+    if scale == "cpu":
+        return replace(found, rows=tuple(replace(row, published=None) for row in found.rows))
+    if scale != "paper":
+        raise ValueError(f"scale={scale!r}: expected cpu or paper for the work {name}")
+    published = {row.words: row.published for row in found.rows if row.published}
+    if not published:
+        raise ValueError(f"scale='paper': the work {name} has no recipes with the published settings")
+    rows = [replace(row, words=row.published, published=None, groups=()) for row in found.rows if row.published]
+    claims = [
+        replace(claim, first=published[claim.first], second=published[claim.second], groups=())
+        for claim in found.claims
+        if {claim.first, claim.second} <= published.keys()
+    ]
+    return replace(found, rows=tuple(dict.fromkeys(rows)), claims=tuple(dict.fromkeys(claims)))
 
 
 def _task(task: PaperTask, suffix: str, scale: Scale) -> tuple[list[Row], list[Claim]]:
@@ -153,29 +147,30 @@ def _task(task: PaperTask, suffix: str, scale: Scale) -> tuple[list[Row], list[C
     run, layers = recipe(looped[0]), recipe(standard[0]).model.core_layers
     r = run.model.num_loops
     fewer = (r // 4, r // 2) if scale == "paper" else SIZES[scale]()[run.task.name].loops[:-1]
+    # One loop, the trained numbers of the task's models, and twice the largest of these.
     row = partial(Row, task=task.name, loops=tuple(sorted({1, *fewer, r, 2 * r})))
     one_layer = (*standard, "--model.core-layers", "1")
     rows = [
-        row(model="standard, 1 layer", corrected=one_layer),
+        row(model="standard, 1 layer", words=one_layer),
         row(
-            model=f"standard, {layers} layers", paper=task.standard,
-            published=old_standard, corrected=standard,
+            model=f"standard, {layers} layers", paper=f"{task.standard:g}",
+            published=old_standard, words=standard,
         ),
         *(
-            row(model=f"looped, {n} times", corrected=(*looped, "--model.num-loops", str(n)))
+            row(model=f"looped, {n} times", words=(*looped, "--model.num-loops", str(n)))
             for n in fewer
         ),
         row(
-            model=f"looped, {r} times", paper=task.looped, published=old_looped, corrected=looped
+            model=f"looped, {r} times", paper=f"{task.looped:g}", published=old_looped, words=looped
         ),
         row(
-            model=f"timestep, {r} times", paper=task.timestep,
-            published=old_timestep, corrected=timestep,
+            model=f"timestep, {r} times", paper=f"{task.timestep:g}",
+            published=old_timestep, words=timestep,
         ),
     ]  # fmt: skip
-    fewest = rows[2].corrected
+    fewest = rows[2].words
     more = {model: (f"{task.recipe}-{ending}{suffix}",) for model, ending in MORE.get(task.recipe, ())}
-    rows += [row(model=model, corrected=words) for model, words in more.items()]
+    rows += [row(model=model, words=words) for model, words in more.items()]
     claims = [
         (f"Looping {r} times beats {fewer[0]} times.", fewest, looped),
         (f"Looping {r} times beats one layer applied once, with equal parameters.", one_layer, looped),

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Literal
 
-from looped.config import STEPS, ModelConfig, RunConfig, check_fits
+from looped.config import STEPS, ModelConfig, RunConfig, check_fits, longer_in_evaluation
 from looped.recipes import in_context, language, reasoning
 from looped.recipes.scales import at_scale
+from looped.recipes.works import RECIPES as OF_WORKS
 from looped.strict import check, nearest
 from looped.tasks import TASKS
 
@@ -42,6 +43,7 @@ for variant in VARIANTS:
     RECIPES[f"language-{variant}"] = partial(language.language, variant)
 RECIPES["wikitext-published-standard-released"] = partial(language.wikitext, "standard", True, released=True)
 RECIPES["wikitext-looped-handicapped"] = language.handicapped
+RECIPES |= OF_WORKS
 
 
 def register_recipe(name: str) -> Callable[[Callable[[], RunConfig]], Callable[[], RunConfig]]:
@@ -104,8 +106,11 @@ def _default(name: str) -> RunConfig:
     config, model = task.Config(), ModelConfig(num_loops=4)
     # A task that needs files cannot say yet what it feeds a model; `complete` says then what is wrong.
     with contextlib.suppress(ValueError):
-        spec = task(config).spec
+        made = task(config)
+        spec = made.spec
         model = dataclasses.replace(model, inputs=spec.inputs, causal=spec.causal)
+        if longer_in_evaluation(made):
+            model = dataclasses.replace(model, positions="rotary")
     return RunConfig(note=f"The default run of the task {name}.", task=config, model=model)
 
 

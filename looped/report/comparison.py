@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from looped.config import OWN_LOOPS
 from looped.report.read import Run
 from looped.run_folder import EvalRow
 from looped.strict import to_dict
@@ -168,7 +169,13 @@ class Problem:
 
 
 def run_score(run: Run, metric: str, num_loops: int, groups: Sequence[str]) -> tuple[float, float, float] | None:
-    """Mean over the test examples of all `groups`, and its interval over examples; None if a group is missing."""
+    """Mean over the test examples of all `groups`, and its interval over examples; None if a group is missing.
+
+    The loops in training are those that each example needs, if the run was trained so (train.loss=task or steps).
+    """
+    if run.config.train.loss in OWN_LOOPS and num_loops == run.trained_loops:
+        own = [r for r in run.policy_rows if r.policy == "task" and r.split == "test"]
+        return _pooled([r for r in own if r.metric == metric], groups)
     return _pooled([r for r in run.test_rows if r.metric == metric and r.num_loops == num_loops], groups)
 
 

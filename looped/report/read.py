@@ -14,6 +14,7 @@ from looped.run_folder import (
     ExitRow,
     InContextRow,
     MetricsRow,
+    PolicyRow,
     Summary,
     TrainRow,
     ValidationRow,
@@ -36,6 +37,8 @@ class Run:
     """The rows of eval.jsonl by loop count; empty before the evaluation."""
     exit_rows: tuple[ExitRow, ...]
     """The rows with an exit rule; empty without one."""
+    policy_rows: tuple[PolicyRow, ...]
+    """The rows at loops that were chosen for each example or group."""
     in_context: tuple[InContextRow, ...]
     """The rows of in_context.jsonl; empty for other tasks."""
     summary: Summary | None
@@ -82,7 +85,7 @@ class Run:
     def stale_steps(self) -> list[int]:
         """The steps of scores that are not of the best checkpoint, because the training went on or chose another."""
         wanted = self.best.step if self.best else self.summary.steps if self.summary else None
-        steps = {row.step for row in (*self.rows, *self.exit_rows, *self.in_context)}
+        steps = {row.step for row in (*self.rows, *self.exit_rows, *self.policy_rows, *self.in_context)}
         return [] if wanted is None else sorted(steps - {wanted})
 
     @property
@@ -145,7 +148,8 @@ def read_run(folder: Path, name: str | None = None) -> Run:
         config=config,
         training=tuple(row for row in metrics if isinstance(row, TrainRow)),
         validations=tuple(row for row in metrics if isinstance(row, ValidationRow)),
-        rows=tuple(row for row in rows if not isinstance(row, ExitRow)),
+        rows=tuple(row for row in rows if not isinstance(row, ExitRow | PolicyRow)),
+        policy_rows=tuple(row for row in rows if isinstance(row, PolicyRow)),
         exit_rows=tuple(row for row in rows if isinstance(row, ExitRow)),
         in_context=tuple(read_rows(folder, InContextRow)),
         summary=summary,

@@ -1,4 +1,4 @@
-"""A table of the paper beside the scores measured here (published, corrected), with verdicts on its claims."""
+"""A table of the paper or of another work beside the scores measured here, with verdicts on its claims."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -26,20 +26,27 @@ def reproduction(table: RunTable, runs: Sequence[Run]) -> Section:
     verdicts = [(claim, _verdict(claim, by_name)) for claim in table.claims]
     parts = []
     for task in tasks:
-        rows = [_cells(row, by_name) for row in table.rows if row.task == task]
+        members = [row for row in table.rows if row.task == task]
+        rows = [_cells(row, by_name) for row in members]
         claims = [f"{claim.says} {text}" for claim, (_, text) in verdicts if claim.task == task]
         metric = next((run.metric for row in table.rows if row.task == task for run in _runs(row, by_name)), "")
-        columns = ["variant", "paper", "as published", "corrected", "seeds", "FLOPs per example", "training time"]
+        columns = ["variant", "scored", "paper", "as published", "here", "seeds", "FLOPs per example", "training time"]
+        if any(row.published for row in members):
+            columns[4] = "corrected"
+        used = {"scored": any(row.groups for row in members), "as published": columns[4] == "corrected"}
+        kept = [i for i, column in enumerate(columns) if used.get(column, True)]
+        columns, rows = [columns[i] for i in kept], [[row[i] for i in kept] for row in rows]
         caption = (
             f"Test {str(metric).replace('_', ' ')} at the loops in training. 95% intervals: Student's t over seeds, or "
-            "over examples if there is one seed. FLOPs of a forward pass and training time are of the corrected run."
+            "over examples if there is one seed. FLOPs of a forward pass and training time are of the last run."
         )
-        takeaway = _takeaway([row for row in table.rows if row.task == task], by_name)
+        takeaway = _takeaway(members, by_name)
         parts.append(Section(task, takeaway, [Table(columns, rows, caption), Sentences(claims)]))
     held = sum(kind == "holds" for _, (kind, _) in verdicts)
     takeaway = f"{held} of {len(verdicts)} comparisons hold at this size with these seeds."
-    differs = Sentences([*table.differs, f"Command: {table.command}"])
-    return Section(f"{table.title}, at the scale {table.scale}", takeaway, [differs], parts)
+    differs = Sentences([f"Source: {table.source}.", *table.differs, f"Command: {table.command}"])
+    published = [Table(list(part.columns), list(map(list, part.rows)), part.caption) for part in table.published]
+    return Section(f"{table.title}, at the scale {table.scale}", takeaway, [differs, *published], parts)
 
 
 def _runs(row: TableRow, by_name: dict[str, Run]) -> list[Run]:
@@ -48,14 +55,15 @@ def _runs(row: TableRow, by_name: dict[str, Run]) -> list[Run]:
 
 def _cells(row: TableRow, by_name: dict[str, Run]) -> list[str]:
     corrected = [by_name[name] for name in row.corrected if name in by_name]
-    estimates = [_estimate(names, by_name) for names in (row.published, row.corrected)]
+    estimates = [_estimate(names, by_name, row.groups) for names in (row.published, row.corrected)]
     summaries = [run.summary for run in corrected or _runs(row, by_name) if run.summary]
     keys = ("flops_per_example", "seconds")
     means = [sum(getattr(s, key) for s in summaries) / len(summaries) if summaries else None for key in keys]
     seeds = {estimate.seeds for estimate in estimates if estimate}
     return [
         row.model,
-        "–" if row.paper is None else number(row.paper),
+        ", ".join(row.groups) or "all",
+        row.paper or "–",
         *(interval(e).replace(" ", "\n", 1) if e else "–" for e in estimates),
         " / ".join(map(str, sorted(seeds))) or "–",
         "–" if means[0] is None else amount(means[0]),
@@ -63,19 +71,25 @@ def _cells(row: TableRow, by_name: dict[str, Run]) -> list[str]:
     ]  # fmt: skip
 
 
-def _scores(names: Sequence[str], by_name: dict[str, Run]) -> dict[int, tuple[float, float, float]]:
-    """Score and interval by seed, on all groups. Errors differ in scale between groups, so they use only the first."""
+def _scores(
+    names: Sequence[str], by_name: dict[str, Run], groups: Sequence[str]
+) -> dict[int, tuple[float, float, float]]:
+    """Score and interval by seed, on the groups.
+
+    () is all groups, or for errors the first one, because errors differ in scale between groups.
+    """
     found = {}
     for run in (by_name[name] for name in names if name in by_name):
-        groups = list(dict.fromkeys(row.group for row in run.test_rows))
-        score = run_score(run, run.metric or "", run.trained_loops, groups[:1] if run.lower_is_better else groups)
+        every = list(dict.fromkeys(row.group for row in run.test_rows))
+        scored = groups or (every[:1] if run.lower_is_better else every)
+        score = run_score(run, run.metric or "", run.trained_loops, scored)
         if score:
             found[run.seed] = score
     return found
 
 
-def _estimate(names: Sequence[str], by_name: dict[str, Run]) -> Estimate | None:
-    scores = list(_scores(names, by_name).values())
+def _estimate(names: Sequence[str], by_name: dict[str, Run], groups: Sequence[str]) -> Estimate | None:
+    scores = list(_scores(names, by_name, groups).values())
     if len(scores) < 2:
         return Estimate(*scores[0], seeds=1) if scores else None
     value, low, high = t_interval([score for score, _, _ in scores])
@@ -85,11 +99,12 @@ def _estimate(names: Sequence[str], by_name: dict[str, Run]) -> Estimate | None:
 
 def _verdict(claim: TableClaim, by_name: dict[str, Run]) -> tuple[str, str]:
     """Whether `second` is better than `first`: holds, reversed, open or missing; and a sentence that says so."""
-    a, b = (_estimate(names, by_name) for names in (claim.first, claim.second))
+    a, b = (_estimate(names, by_name, claim.groups) for names in (claim.first, claim.second))
     if a is None or b is None:
         return "missing", "Not run."
     first, second = (
-        {seed: score[0] for seed, score in _scores(names, by_name).items()} for names in (claim.first, claim.second)
+        {seed: score[0] for seed, score in _scores(names, by_name, claim.groups).items()}
+        for names in (claim.first, claim.second)
     )
     value, low, high, seeds = paired(first, second, a, b)
     sign = -1 if any(by_name[name].lower_is_better for name in claim.first if name in by_name) else 1
@@ -104,11 +119,11 @@ def _verdict(claim: TableClaim, by_name: dict[str, Run]) -> tuple[str, str]:
 
 
 def _takeaway(rows: Sequence[TableRow], by_name: dict[str, Run]) -> str:
-    """The best of the corrected models."""
-    scored = {row.model: e for row in rows if (e := _estimate(row.corrected, by_name))}
+    """The best of the models."""
+    scored = {row.model: e for row in rows if (e := _estimate(row.corrected, by_name, row.groups))}
     if not scored:
-        return "No corrected model of this task has been evaluated yet."
+        return "No model of this task has been evaluated yet."
     lower_is_better = any(run.lower_is_better for row in rows for run in _runs(row, by_name))
     best = max(scored, key=lambda model: rank(scored[model].value, lower_is_better))
     most = "lowest" if lower_is_better else "highest"
-    return f"Among the corrected models, {best} has the {most} mean: {interval(scored[best])}."
+    return f"{best[0].upper()}{best[1:]} has the {most} mean: {interval(scored[best])}."

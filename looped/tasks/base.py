@@ -7,12 +7,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from looped.lazy import torch
+from looped.tasks.batch import Batch as Batch
+from looped.tasks.continuation import Tokenizer
 from looped.tasks.faults import fault_of
 from looped.tasks.registry import TaskConfig
 
@@ -35,18 +37,6 @@ def split_of_hash(crc: int) -> Split:
     return "test" if bucket == 0 else "validation" if bucket == 1 else "train"
 
 
-class Batch(NamedTuple):
-    """Examples as input and target tensors of a model."""
-
-    inputs: Int[torch.Tensor, "batch seq"] | Float[torch.Tensor, "batch seq input"]
-    targets: Int[torch.Tensor, "batch seq"] | Float[torch.Tensor, "batch seq"]
-    """Classes, or real numbers that the first output should equal."""
-    mask: Bool[torch.Tensor, "batch seq"]
-    """True at supervised positions: their targets count in the loss and in scores."""
-    attention_mask: Bool[torch.Tensor, "batch seq"]
-    """True at real positions, False at padding."""
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TaskSpec:
     """The sizes that a model needs for a task. The names are fields of `ModelConfig`; see `ModelConfig.for_task`."""
@@ -58,42 +48,6 @@ class TaskSpec:
     max_seq_len: int
     causal: bool = False
     """Whether a position must not attend to later positions, because they hold its answer."""
-
-
-@runtime_checkable
-class Tokenizer(Protocol):
-    """Conversion of texts to token ids and back. No text contains the id `end`."""
-
-    @property
-    def vocab_size(self) -> int:
-        """Number of ids, which are 0 to vocab_size - 1."""
-        ...
-
-    @property
-    def end(self) -> int:
-        """The id of the end of text."""
-        ...
-
-    def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """The token ids of each text."""
-        ...
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text of some token ids."""
-        ...
-
-
-def continuation(tokenizer: Tokenizer, before: Sequence[int], new: Sequence[int]) -> str:
-    """The text that the ids `new` add after the ids `before`. Some tokenizers decode an id differently at the start."""
-    start, whole = tokenizer.decode(before), tokenizer.decode([*before, *new])
-    return whole[common_start(start, whole) :]
-
-
-def common_start(one: str, other: str) -> int:
-    """The number of characters that two texts have in common at their start."""
-    if other.startswith(one):
-        return len(one)
-    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), len(other))
 
 
 @runtime_checkable
@@ -151,6 +105,8 @@ class Task(ABC):
     """Groups that are always evaluated on all their examples."""
     tokenizer: Tokenizer | None = None
     """The tokenizer, for tasks whose models continue text from a `prompt`."""
+    trained_seq_len: int | None = None
+    """The longest sequence in training, if evaluation also has longer ones. Learned positions are then refused."""
     graphs: Mapping[str, Float[torch.Tensor, "seq seq"]] = {}
     """Matrices of the structure that all problems share, by name, for `ModelConfig.graph_heads`. Row i holds the
     factors of the positions that position i sums."""
@@ -163,6 +119,11 @@ class Task(ABC):
     def example_config(cls, folder: Path) -> TaskConfig:
         """Settings of a small example for `looped tasks`. The method may write files into `folder`."""
         return cls.Config()
+
+    @classmethod
+    def example_configs(cls, folder: Path) -> Sequence[TaskConfig]:
+        """Settings of the examples for `looped tasks`, if there is more than one."""
+        return [cls.example_config(folder)]
 
     # Data and files
 
@@ -216,6 +177,22 @@ class Task(ABC):
         numbers (batch, seq); all zero for a problem without an answer. mask: True at supervised positions.
         attention_mask: True at real positions, False at padding. seq is at most `spec.max_seq_len`.
         """
+
+    def loops_for(self, problem: Any) -> int | None:
+        """The number of loops T(n) that a problem of this size needs; None if the task does not say.
+
+        train.loss=task reads the answer to each problem after so many loops (Fan et al., 2024).
+        """
+        return None
+
+    def with_loops(self, batch: Batch, problems: Sequence[Any]) -> Batch:
+        """The batch of the problems with its `loops`, if the task gives them (`loops_for`)."""
+        loops = [self.loops_for(problem) for problem in problems]
+        return batch if None in loops else batch._replace(loops=torch.tensor(loops))
+
+    def sample_step(self, step: int, size: int, rng: np.random.Generator) -> Sequence[Any]:
+        """The problems of a training step. A task may let them grow; by default all steps are alike."""
+        return self.sample("train", size, rng)
 
     def available(self, split: Split, group: str | None = None) -> int | None:
         """Number of different problems in a split and group; None if there is no limit."""
@@ -370,8 +347,13 @@ class Task(ABC):
         Raises:
             ValueError: `encode` gave tensors that do not fit `spec`.
         """
-        batch = self.encode(self.sample(split, size, self.rng(split, step, seed, group), group))
-        if fault := fault_of(batch, Batch, self.spec, size):
+        rng = self.rng(split, step, seed, group)
+        training = split == "train" and group is None
+        problems = self.sample_step(step, size, rng) if training else self.sample(split, size, rng, group)
+        batch = self.encode(problems)
+        if isinstance(batch, Batch):  # if not, `fault_of` says so
+            batch = self.with_loops(batch, problems)
+        if fault := fault_of(batch, self.spec, size):
             raise ValueError(f"task {self.name}: encode({size} problems) gave {fault}")
         return batch
 

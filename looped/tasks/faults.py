@@ -5,20 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 from looped.lazy import torch
+from looped.tasks.batch import IGNORED, Batch
 
 
-def fault_of(batch: Any, kind: type, spec: Any, size: int) -> str:
+def fault_of(batch: Any, spec: Any, size: int) -> str:
     """The first fault of a batch in the words "X; expected Y", or ''.
 
     Args:
         batch: what a task's `encode` returned.
-        kind: the class `Batch`, which imports this file.
         spec: the task's `TaskSpec`.
         size: number of problems.
     """
-    if not isinstance(batch, kind) or not all(isinstance(tensor, torch.Tensor) for tensor in batch):
-        return f"{type(batch).__name__}; expected a Batch of four tensors"
-    vectors, (inputs, targets, mask, real) = spec.inputs == "vectors", batch
+    if not isinstance(batch, Batch) or not all(isinstance(tensor, torch.Tensor) for tensor in batch[:4]):
+        return f"{type(batch).__name__}; expected a Batch with at least four tensors"
+    vectors, (inputs, targets, mask, real, loops, steps) = spec.inputs == "vectors", batch
     wanted = f"({size}, at most {spec.max_seq_len}{f', {spec.input_dim}' if vectors else ''})"
     width = inputs.shape[1] if inputs.ndim > 1 else 0
     if (*inputs.shape,) != (size, width, spec.input_dim)[: 2 + vectors] or not 1 <= width <= spec.max_seq_len:
@@ -45,6 +45,16 @@ def fault_of(batch: Any, kind: type, spec: Any, size: int) -> str:
             low, high = (int(value) for value in tensor.aminmax())
             if low < 0 or high >= (most or 0):
                 return f"the {name} {low if low < 0 else high}; expected 0 to {(most or 0) - 1}"
+    if loops is not None and (loops.shape != (size,) or loops.dtype != torch.int64 or loops.min() < 1):
+        return f"loops of {loops.dtype} and shape {(*loops.shape,)}; expected {(size,)} counts of at least 1 in int64"
+    if steps is None:
+        return ""
+    if loops is None or steps.shape != (size, int(loops.max()), width) or steps.dtype != torch.int64:
+        wanted = "loops beside them" if loops is None else f"int64 and {(size, int(loops.max()), width)}"
+        return f"step_targets of {steps.dtype} and shape {(*steps.shape,)}; expected {wanted}"
+    known = steps[steps != IGNORED]
+    if len(known) and not 0 <= int(known.min()) <= int(known.max()) < spec.output_size:
+        return f"step_targets from {int(known.min())} to {int(known.max())}; expected 0 to {spec.output_size - 1}"
     return ""
 
 
@@ -63,6 +73,20 @@ def check_splits(task: Any, train: Any, held_out: Any) -> None:
             f"task {task.name}: {len(shared)} of {len(train.inputs)} training problems are among "
             f"{len(held_out.inputs)} of validation; expected `sample` to draw a problem in one split only (split_of)"
         )
+
+
+def check_loops(run: Any, task: Any, batch: Any) -> None:
+    """Check that a task gives what the loss of a run needs.
+
+    Raises:
+        ValueError: train.loss=task without numbers of loops, or train.loss=steps without targets for each loop.
+    """
+    lacks = {
+        "task": batch.loops is None and "says how many loops each problem needs (`loops_for`)",
+        "steps": batch.step_targets is None and "has targets for each loop (`Batch.step_targets`)",
+    }
+    if reason := lacks.get(run.train.loss):
+        raise ValueError(f"train.loss={run.train.loss!r}: expected a task that {reason}; {task.name} does not")
 
 
 def _inputs(batch: Any) -> set[bytes]:

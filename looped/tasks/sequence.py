@@ -14,6 +14,7 @@ from jaxtyping import Float
 from looped.lazy import torch
 from looped.strict import check, frozen
 from looped.tasks.base import Batch, Split, Task, TaskSpec, split_of
+from looped.tasks.growing import Growing
 from looped.tasks.registry import TaskConfig
 
 PAD, BLANK, FIRST = 0, 1, 2  # ids of inputs; symbol k has the id FIRST + k
@@ -29,7 +30,7 @@ class Example(NamedTuple):
 
 
 @frozen
-class SequenceConfig(TaskConfig):
+class SequenceConfig(Growing):
     """The settings of every sequence task. A task may add settings or change defaults."""
 
     length: int = 16
@@ -38,8 +39,11 @@ class SequenceConfig(TaskConfig):
     """Further lengths for evaluation."""
 
     def __post_init__(self) -> None:
+        Growing.__post_init__(self)
         for length in (self.length, *self.eval_lengths):
             check(length >= 1, "length", length, "at least 1")
+        start = self.start_length
+        check(start is None or start <= self.length, "start_length", start, f"at most length={self.length}")
 
 
 class SequenceTask(Task):
@@ -57,6 +61,7 @@ class SequenceTask(Task):
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
+        self.growing: Growing | None = config if getattr(config, "start_length", None) is not None else None
         self.lengths = sorted({config.length, *config.eval_lengths})
         self.groups = tuple(map(str, self.lengths))
         self.symbols = {symbol: k for k, symbol in enumerate(self.vocabulary)}
@@ -73,6 +78,7 @@ class SequenceTask(Task):
                 self.output_length(n) >= 1, f"task {self.name}: output_length({n})", self.output_length(n), "at least 1"
             )
         self.widths = [n + self.output_length(n) for n in self.lengths]
+        self.trained_seq_len = config.length + self.output_length(config.length)
         self.spec = TaskSpec(
             vocab_size=FIRST + len(self.symbols), output_size=len(self.symbols) + 1, max_seq_len=self.widths[-1]
         )
@@ -104,10 +110,18 @@ class SequenceTask(Task):
         """
         if group is not None and group not in self.groups:
             raise ValueError(f"group={group!r}: expected one of {', '.join(self.groups)}")
+        lengths = (1, self.config.length) if group is None else (int(group), int(group))
+        return self._drawn(split, size, rng, *lengths)
+
+    def sample_step(self, step: int, size: int, rng: np.random.Generator) -> list[Example]:
+        longest = self.config.length if self.growing is None else self.growing.longest_at(step, self.config.length)
+        return self._drawn("train", size, rng, 1, longest)
+
+    def _drawn(self, split: Split, size: int, rng: np.random.Generator, shortest: int, longest: int) -> list[Example]:
         found: list[Example] = []
         fruitless = 0
         while len(found) < size:
-            length = int(rng.integers(1, self.config.length + 1)) if group is None else int(group)
+            length = int(rng.integers(shortest, longest + 1))
             symbols = self._checked(self.draw(length, rng), f"draw({length})", length, length)
             # split_of uses a checksum that is linear in the bits: binary words alone could have one parity in a split.
             if split_of(hashlib.sha256("\0".join(symbols).encode()).digest()) == split:
@@ -136,7 +150,8 @@ class SequenceTask(Task):
         """Inputs and blanks, padded on the right to the shortest of `lengths` that holds the batch."""
         slots = [self.output_length(len(problem.input)) for problem in problems]
         needed = max(len(problem.input) + n for problem, n in zip(problems, slots, strict=True))
-        width = next((w for w in self.widths if w >= needed), needed)
+        # Growing problems have no padding that they do not need.
+        width = next((w for w in self.widths if w >= needed and self.growing is None), needed)
         inputs, targets = np.full((2, len(problems), width), PAD)
         mask = np.zeros(inputs.shape, bool)
         for row, (problem, n) in enumerate(zip(problems, slots, strict=True)):

@@ -14,8 +14,8 @@ from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from typing import Any
 
-import numpy as np
 import torch
 
 from looped.config import TrainConfig
@@ -23,8 +23,8 @@ from looped.tasks.base import Task
 from looped.training.devices import SIGNALS
 from looped.training.errors import TrainingError
 
-Arrays = list[np.ndarray]
-"""The fields of a `Batch` as arrays, because tensors would take 0.8 ms longer between processes."""
+Arrays = list[Any]
+"""The fields of a `Batch` as arrays (or None), because tensors would take 0.8 ms longer between processes."""
 AHEAD = 4
 """Number of batches that each process may be ahead of the training."""
 
@@ -78,7 +78,8 @@ def ahead(items: Iterator[Arrays], size: int) -> Generator[Arrays, None, None]:
 
 def _arrays(task: Task, config: TrainConfig, step: int) -> Arrays:
     try:
-        return [tensor.numpy() for tensor in task.batch("train", step, config.batch_size, seed=config.seed)]
+        batch = task.batch("train", step, config.batch_size, seed=config.seed)
+        return [None if tensor is None else tensor.numpy() for tensor in batch]
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
         raise TrainingError(f"step {step + 1}: the batch cannot be prepared: {reason}") from error

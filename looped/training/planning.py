@@ -14,7 +14,7 @@ from operator import itemgetter
 import numpy as np
 import torch
 
-from looped.config import RunConfig
+from looped.config import OWN_LOOPS, RunConfig
 from looped.costs.count import logits_in_training, parameters, training_flops
 from looped.costs.memory import examples_memory
 from looped.costs.simulate import Simulation
@@ -26,8 +26,8 @@ from looped.tasks.base import Batch
 from looped.training.devices import find_device, usable_cores, uses_native
 from looped.training.fabric import make_fabric
 from looped.training.optim import WeightAverage, make_optimizers
-from looped.training.schedule import LoopSchedule
-from looped.training.short_steps import LONGEST, Measured, apart, measure, probe, rows_of
+from looped.training.schedule import LoopSchedule, loops_of_step
+from looped.training.short_steps import LONGEST, End, Measured, apart, measure, probe, rows_of
 from looped.training.step import ModelWithLoss, train_step
 
 MARGIN = 1.15
@@ -122,9 +122,9 @@ def simulated_peak(run: RunConfig, batch: Batch, loops: tuple[int, int], rows: i
             parameter.grad = torch.zeros_like(parameter)
         for optimizer in optimizers:
             optimizer.step()  # makes its state
-        train_step(fabric, scored, optimizers, Batch(*map(simulation.fake, some)), run, 0, loops)
+        train_step(fabric, scored, optimizers, some.map(simulation.fake), run, 0, loops)
         del average
-    return simulation.peak + (parts - simulated) * rows * sum(tensor[:1].nbytes for tensor in batch)
+    return simulation.peak + (parts - simulated) * rows * rows_of(batch, 1).nbytes
 
 
 class Planner:
@@ -148,10 +148,10 @@ class Planner:
         self.flops = [(self._flops(schedule.at(step), step), step) for step in sampled]
         self.mean_flops = statistics.fmean(flops for flops, _ in self.flops)
         self.most, self.least = max(self.flops, key=itemgetter(0)), min(self.flops, key=itemgetter(0))
-        self.ends = [
-            (self.task.batch("train", step, self.share, seed=self.seed), schedule.at(step))
-            for _, step in dict.fromkeys((self.most, self.least))
-        ]
+        self.ends: list[End] = []
+        for _, step in dict.fromkeys((self.most, self.least)):
+            batch = self.task.batch("train", step, self.share, seed=self.seed)
+            self.ends.append((batch, loops_of_step(run.train.loss, schedule.at(step), batch)))
         self.validation = self.task.batch("validation", 0, min(self.share, 64), seed=0)
         began = time.perf_counter()
         self.task.batch("train", self.most[1], run.train.batch_size, seed=self.seed)
@@ -167,7 +167,9 @@ class Planner:
         return apart(probe, self.threads, alone, self.ends[0], most) if most > 0 else None
 
     def _flops(self, loops: tuple[int, int], step: int) -> int:
-        seq = self.task.batch("train", step, 1, seed=self.seed).inputs.shape[1]
+        size = self.share if self.run.train.loss in OWN_LOOPS else 1
+        batch = self.task.batch("train", step, size, seed=self.seed)
+        seq, loops = batch.inputs.shape[1], loops_of_step(self.run.train.loss, loops, batch)
         one = training_flops(self.run.model, seq, *loops, logits_in_training(self.run, loops[0]))
         return one * self.run.train.batch_size
 
@@ -315,7 +317,7 @@ def _tensors_fit(planner: Planner, level: Recompute, parts: int) -> bool:
 def _window(planner: Planner) -> Choice | None:
     """The settings of the run with the largest gradient window that fits, if a shorter window is allowed."""
     run, loops = planner.run, planner.ends[0][1][1]
-    if run.train.loss in ("all", "halting"):
+    if run.train.loss in ("all", "halting", *OWN_LOOPS):
         return None
     if not planner.fits(planner.needs(0)):
         return None

@@ -15,9 +15,10 @@ from torch.optim import Optimizer
 
 from looped.config import RunConfig
 from looped.tasks.base import Batch
+from looped.tasks.batch import IGNORED
 from looped.training.fabric import Devices
 from looped.training.optim import WeightAverage
-from looped.training.step import IGNORED, clip, gradients, named, non_finite, to_device, update
+from looped.training.step import clip, gradients, named, non_finite, to_device, update
 
 REPEATS = 10
 """A step is recorded as a CUDA graph after so many steps of the same shapes and loops."""
@@ -127,7 +128,8 @@ class Recorded:
         self.repeats = 0
         """Steps since the last one of another shape."""
         self.graph: Graph | None = None
-        self.possible = run.train.accumulation == 1 and run.train.recompute == "none" and run.train.loss != "halting"
+        plain = run.train.loss in ("last", "all", "window") and not run.train.regularisers
+        self.possible = plain and run.train.accumulation == 1 and run.train.recompute == "none"
 
     def __call__(self, batch: Batch, loops: tuple[int, int]) -> Tensor | None:
         """The values that `step.gradients` returns, with the same gradients; None if such steps are never recorded."""
@@ -141,7 +143,7 @@ class Recorded:
         self.key = key
         count = batch.mask.sum().clamp(min=1)
         batch = batch._replace(targets=batch.targets.masked_fill(~batch.mask, IGNORED))
-        tensors = [to_device(tensor, self.fabric.device) for tensor in (*batch, count)]
+        tensors = [to_device(tensor, self.fabric.device) for tensor in (*batch[:4], count)]
         if self.repeats < REPEATS:
             self.graph = None
             return self._gradients(padded, loops, *tensors)[0]

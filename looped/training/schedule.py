@@ -4,7 +4,8 @@ import math
 
 import numpy as np
 
-from looped.config import OptimConfig, ScheduleConfig
+from looped.config import OWN_LOOPS, OptimConfig, ScheduleConfig
+from looped.tasks.base import Batch
 
 STREAM = 0x100B5  # separates the draws of loop counts from other draws with the same seed and step
 
@@ -26,6 +27,15 @@ class LoopSchedule:
         elif self.config.kind == "random":
             loops = int(np.random.default_rng([self.seed, step, STREAM]).integers(self.first, self.last + 1))
         return loops, min(loops, self.config.num_grad_loops or loops)
+
+
+def loops_of_step(loss: str, scheduled: tuple[int, int], batch: Batch) -> tuple[int, int]:
+    """(num_loops, num_grad_loops) of a step: as scheduled, or the most that an example of the batch needs."""
+    if loss not in OWN_LOOPS:
+        return scheduled
+    assert batch.loops is not None
+    most = int(batch.loops.max())
+    return most, most
 
 
 def learning_rate_at(config: OptimConfig, step: int, total_steps: int) -> float:

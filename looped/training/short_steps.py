@@ -45,7 +45,7 @@ class Measured:
 
 def rows_of(batch: Batch, rows: int) -> Batch:
     """A batch of this size, with the given examples again and again."""
-    return Batch(*(tensor[torch.arange(rows) % len(tensor)] for tensor in batch))
+    return batch.map(lambda tensor: tensor[torch.arange(rows) % len(tensor)])
 
 
 class Steps:

@@ -9,16 +9,17 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from looped.config import RunConfig, TrainConfig
+from looped.config import OWN_LOOPS, RunConfig, TrainConfig
 from looped.models.exit_rules import learned_rule
+from looped.models.outputs import own_logits
 from looped.models.transformer import LoopedTransformer
 from looped.tasks.base import Batch, Task, means
+from looped.tasks.batch import IGNORED
 from looped.training.errors import NonFiniteError, UpdateError
 from looped.training.fabric import Devices
 from looped.training.halting_loss import divergence_from_geometric, exit_distribution, losses
+from looped.training.regularisers import regularisation
 
-IGNORED = -100
-"""The class of targets that do not count, cross-entropy's default."""
 Positions = Int[Tensor, " masked"] | slice
 """Positions in a flattened batch."""
 
@@ -42,22 +43,29 @@ class ModelWithLoss(nn.Module):
         Returns:
             The loss (a scalar), and a vector: the number of right answers and, with loss=halting, the loops taken.
         """
-        loop_logits = self.config.loss
+        loss, own = self.config.loss, self.config.loss in OWN_LOOPS
         positions = masked_positions(batch.mask) if positions is None else positions
-        if loop_logits == "halting":
+        if loss == "halting":
             return self.halting_sums(batch, positions, padded, num_loops)
-        if loop_logits == "window":
-            loop_logits = tuple(range(num_loops - (self.config.loss_window or 0) + 1, num_loops + 1))
+        window = tuple(range(num_loops - (self.config.loss_window or 0) + 1, num_loops + 1))
         output = self.model(
             batch.inputs,
             attention_mask=batch.attention_mask if padded else None,
             num_loops=num_loops,
             num_grad_loops=num_grad_loops,
-            loop_logits=loop_logits,
+            loop_logits="all" if own or loss == "all" else window if loss == "window" else "last",
             recompute=self.config.recompute,
         )
-        loss, right = masked_sums(output.loop_logits, batch.targets, positions)
-        return loss, right[None]
+        read = output.loop_logits
+        if own:
+            assert batch.loops is not None
+            read = own_logits(read, batch.loops)[None]
+        total, right = masked_sums(read, batch.targets, positions)
+        if loss == "steps":
+            total = total + self.config.step_weight * step_sum(output.loop_logits, batch)
+        if self.config.regularisers:  # a mean over examples, weighted as the other terms
+            total = total + batch.mask.sum() * regularisation(self.config, self.model, output, batch)
+        return total, right[None]
 
     def halting_sums(self, batch: Batch, positions: Positions, padded: bool, num_loops: int) -> tuple[Tensor, Tensor]:
         """The same sums for loss=halting."""
@@ -82,6 +90,23 @@ class ModelWithLoss(nn.Module):
             price, loops = output.ponder_cost.flatten()[positions], output.loops_taken.flatten()[positions]
         right = (logits.argmax(-1) == targets).sum()
         return (loss + self.config.ponder_cost * price).sum(), torch.stack([right, loops.sum()])
+
+
+def step_sum(loop_logits: Float[Tensor, "loops batch seq output"], batch: Batch) -> Float[Tensor, ""]:
+    """The cross-entropy with the targets of each loop, in nats, as a sum over examples.
+
+    For an example it is the mean over a loop's targets, then over its loops with targets. An example counts as often as
+    it has answer positions, because the sum is divided by the number of these.
+    """
+    assert batch.step_targets is not None
+    targets = batch.step_targets.transpose(0, 1)  # (loops, batch, seq)
+    each = F.cross_entropy(
+        loop_logits.flatten(0, 2).float(), targets.flatten(), ignore_index=IGNORED, reduction="none"
+    ).view(targets.shape)
+    counted = targets != IGNORED
+    of_loop = each.sum(2) / counted.sum(2).clamp(min=1)
+    of_example = of_loop.sum(0) / counted.any(2).sum(0).clamp(min=1)
+    return (of_example * batch.mask.sum(1)).sum()
 
 
 def masked_sums(
@@ -227,21 +252,40 @@ def first_non_finite(fabric: Devices, model: LoopedTransformer, batch: Batch, pa
 
 @torch.no_grad()
 def validate(
-    fabric: Devices, model: LoopedTransformer, task: Task, batch: Batch, num_loops: int, part_size: int
+    fabric: Devices,
+    model: LoopedTransformer,
+    task: Task,
+    batch: Batch,
+    num_loops: int,
+    part_size: int,
+    *,
+    own: bool = False,
 ) -> dict[str, float]:
-    """The scores that the task reports for a batch (on cpu), computed `part_size` examples at a time."""
+    """The scores that the task reports for a batch (on cpu), computed `part_size` examples at a time.
+
+    Args:
+        own: score each example after its own number of loops, of which `num_loops` is the largest.
+    """
     parts: list[dict[str, Tensor]] = []
     padded = not batch.attention_mask.all()
     for start in range(0, len(batch.inputs), part_size):
         # All parts have one size, because compiled code is specialised to it. The last part is filled from the front.
         rows = torch.arange(start, start + part_size) % len(batch.inputs)
-        part = batch_to_device(Batch(*(tensor[rows] for tensor in batch)), fabric.device)
+        part = batch_to_device(batch.map(lambda tensor, rows=rows: tensor[rows]), fabric.device)
         with fabric.autocast():
             attention_mask = part.attention_mask if padded else None
             output = model(
-                part.inputs, attention_mask=attention_mask, num_loops=num_loops, exit_rule=learned_rule(model.config)
+                part.inputs,
+                attention_mask=attention_mask,
+                num_loops=num_loops,
+                exit_rule=learned_rule(model.config),
+                loop_logits="all" if own else "last",
             )
-        parts.append(task.score(part, output.logits.float()))
+        logits = output.logits
+        if own:
+            assert part.loops is not None
+            logits = own_logits(output.loop_logits, part.loops)
+        parts.append(task.score(part, logits.float()))
     scores = {name: torch.cat([part[name] for part in parts])[: len(batch.inputs)] for name in parts[0]}
     reported = [task.reported(name, mean, "validation") for name, mean in means(scores).items()]
     return {name: value for values in reported for name, value in values.items()}
@@ -249,7 +293,7 @@ def validate(
 
 def split(batch: Batch, parts: int) -> list[Batch]:
     """Equal parts of a batch."""
-    return [Batch(*tensors) for tensors in zip(*(tensor.chunk(parts) for tensor in batch), strict=True)]
+    return [batch.map(lambda tensor, i=i: tensor.chunk(parts)[i]) for i in range(len(batch.inputs.chunk(parts)))]
 
 
 def masked_positions(mask: Bool[Tensor, "batch seq"]) -> Int[Tensor, " masked"]:
@@ -258,7 +302,7 @@ def masked_positions(mask: Bool[Tensor, "batch seq"]) -> Int[Tensor, " masked"]:
 
 
 def batch_to_device(batch: Batch, device: torch.device) -> Batch:
-    return Batch(*(to_device(tensor, device) for tensor in batch))
+    return batch.map(lambda tensor: to_device(tensor, device))
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from looped.config import STEPS, RunConfig, check_fits
+from looped.config import OWN_LOOPS, STEPS, RunConfig, check_fits
 from looped.costs.count import (
     effective_depth,
     flops,
@@ -38,7 +38,7 @@ from looped.run_folder import (
 from looped.strict import check
 from looped.tasks import TASKS
 from looped.tasks.base import Batch, Task
-from looped.tasks.faults import check_splits
+from looped.tasks.faults import check_loops, check_splits
 from looped.training import checkpoint
 from looped.training.batches import Arrays, prepared_batches
 from looped.training.checkpoint import Progress
@@ -56,7 +56,8 @@ from looped.training.fabric import Devices, make_fabric, trains_in_bf16
 from looped.training.logger import Display, Meter, Metrics, environment
 from looped.training.optim import WeightAverage, make_optimizers
 from looped.training.queue import Queue, queues
-from looped.training.schedule import LoopSchedule, learning_rate_at
+from looped.training.regularisers import check_regularisers
+from looped.training.schedule import LoopSchedule, learning_rate_at, loops_of_step
 from looped.training.step import ModelWithLoss, train_step, validate
 
 READ_EVERY = 1.0
@@ -121,6 +122,8 @@ class Trainer:
         self.validation = self.task.batch("validation", 0, run.train.eval_examples, seed=0)
         first = self.task.batch("train", 0, min(run.train.batch_size, 256), seed=run.train.seed)
         check_splits(self.task, first, self.validation)
+        check_loops(run, self.task, first)
+        check_regularisers(run)
         self.schedule = LoopSchedule(run.schedule, run.model.num_loops, run.train.seed)
         self.model = LoopedTransformer(run.model, seed=run.train.seed)
         share_graphs(self.model, self.task.graphs)
@@ -190,8 +193,9 @@ class Trainer:
                 group["lr"] = rate
         try:
             began = time.perf_counter()
-            batch = Batch(*map(torch.from_numpy, next(batches)))
+            batch = Batch(*next(batches)).map(torch.from_numpy)
             self.meter.waited += time.perf_counter() - began
+            loops = loops_of_step(config.loss, loops, batch)
             if self.queue is not None:
                 self.queue.add(batch, progress.step, loops)
             else:
@@ -246,7 +250,9 @@ class Trainer:
         part_size = self.run.train.batch_size // (self.run.train.accumulation * self.fabric.world_size)
         began = time.perf_counter()
         with self.average.applied() if self.average else nullcontext():
-            scores = validate(self.fabric, self.model, self.task, self.validation, self.schedule.last, part_size)
+            own = self.run.train.loss in OWN_LOOPS
+            loops, _ = loops_of_step(self.run.train.loss, (self.schedule.last, 1), self.validation)
+            scores = validate(self.fabric, self.model, self.task, self.validation, loops, part_size, own=own)
         scores = self.fabric.broadcast(scores)  # rounding may differ between devices, but all need the same scores
         self.meter.began += time.perf_counter() - began
         self._write("validation", num_loops=self.schedule.last, scores=scores)

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 LOOPS = 7
 MODELS = {
     name: dataclasses.replace(VARIANTS[name], num_loops=LOOPS)
-    for name in ("plain", "prelude_coda", "inject_concat", "scale_gate_both", "swiglu", "vectors")
+    for name in ("plain", "prelude_coda", "inject_concat", "scale_gate_both", "swiglu", "vectors", "norm_after_gates")
 }
 
 

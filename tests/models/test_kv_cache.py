@@ -23,6 +23,7 @@ MODELS = {
     ),
     "inject": dataclasses.replace(CAUSAL, input_injection="concat", positions="sinusoidal", positions_every_loop=True),
     "additive": dataclasses.replace(CAUSAL, input_injection="add", modulation="additive", values="state"),
+    "norm_after": dataclasses.replace(CAUSAL, norm_place="after", norm="layer", core_layers=2, modulation="rezero"),
     "first": dataclasses.replace(CAUSAL, cache="first", cache_loops=2, values="state", core_layers=2),
 }
 

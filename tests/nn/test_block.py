@@ -18,13 +18,21 @@ TINY = ModelConfig(d_model=8, num_heads=2)
 
 
 @pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("place", ["before", "after"])
 @pytest.mark.parametrize("activation", ["gelu", "relu"])
-def test_block_equals_torch_encoder_layer(causal, activation):
-    config = dataclasses.replace(TINY, norm="layer", bias=True, activation=activation, causal=causal)
+def test_block_equals_torch_encoder_layer(causal, activation, place):
+    config = dataclasses.replace(TINY, norm="layer", bias=True, activation=activation, causal=causal, norm_place=place)
     torch.manual_seed(0)
     ours = TransformerBlock(config).double()
     theirs = torch.nn.TransformerEncoderLayer(
-        8, 2, 32, dropout=0.0, activation=activation, batch_first=True, norm_first=True, dtype=torch.float64
+        8,
+        2,
+        32,
+        dropout=0.0,
+        activation=activation,
+        batch_first=True,
+        dtype=torch.float64,
+        norm_first=place == "before",
     )
     pairs = {
         "self_attn.in_proj_": ours.attention.qkv,
@@ -44,17 +52,67 @@ def test_block_equals_torch_encoder_layer(causal, activation):
     actual = ours(x, Context(None if mask is None else mask[None, None]))
     assert (expected - x).abs().max() > 0.1
     assert_close(actual, expected)
-    (wanted,) = torch.autograd.grad(expected.square().sum(), x, retain_graph=True)
-    (got,) = torch.autograd.grad(actual.square().sum(), x)
+    (wanted,) = torch.autograd.grad(expected.sin().sum(), x, retain_graph=True)
+    (got,) = torch.autograd.grad(actual.sin().sum(), x)
+    assert wanted.abs().max() > 0.1
     assert_close(got, wanted)
 
 
+def test_scales_shifts_and_gates_of_a_norm_after_the_sum():
+    """Values and the gradient of every weight and vector, against the formula written with matrices."""
+    torch.manual_seed(0)
+    config = dataclasses.replace(TINY, num_heads=1, norm_place="after", activation="relu")
+    block = TransformerBlock(config).double()
+    vectors = {name: torch.randn(8, dtype=torch.float64) for name in block.modulation_names}
+    leaves = {**vectors, **{name: p.detach() + 0.2 for name, p in block.named_parameters()}}
+    x = torch.randn(2, 5, 8, dtype=torch.float64)
+
+    def rms(x, gain):
+        return gain * x / (x.square().mean(-1, keepdim=True) + 1e-5).sqrt()
+
+    def formula(x, w):
+        x = x + w["input_shift"]
+        given = x * w["attention_scale"] + w["attention_shift"]
+        q, k, v = (given @ part.T for part in w["attention.qkv.weight"].split(8))
+        mixed = (q @ k.transpose(1, 2) / math.sqrt(8)).softmax(-1) @ v @ w["attention.project.weight"].T
+        x = rms(x + w["attention_gate"] * mixed, w["attention_norm.weight"])
+        hidden = (x * w["feedforward_scale"] + w["feedforward_shift"]) @ w["feedforward.up.weight"].T
+        changed = hidden.relu() @ w["feedforward.down.weight"].T
+        return rms(x + w["feedforward_gate"] * changed, w["feedforward_norm.weight"])
+
+    def ours(x, w):
+        weights = {name: value for name, value in w.items() if name not in vectors}
+        return torch.func.functional_call(block, weights, (x, Context(modulation={n: w[n] for n in vectors})))
+
+    results = []
+    for function in (formula, ours):
+        w = {name: value.clone().requires_grad_() for name, value in leaves.items()}
+        y = function(x, w)
+        results.append([y, *torch.autograd.grad(y.sin().sum(), list(w.values()))])
+    assert all(gradient.abs().max() > 1e-3 for gradient in results[0])
+    for expected, actual in zip(*results, strict=True):
+        assert_close(actual, expected)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"norm": "none"}, "norm_place='after': has no effect when norm='none'"),
+     ({"feedforward_norm": False}, "feedforward_norm=False: has no effect when norm_place='after'"),
+     ({"values": "state"}, "values='state': has no effect when norm_place='after'"),
+     ({"loop_norm": True}, "loop_norm=True: has no effect when there is no final norm")],
+)  # fmt: skip
+def test_settings_without_effect_beside_norms_after_the_sum(settings, message):
+    with pytest.raises(ValueError, match=message):
+        ModelConfig(norm_place="after", **settings)
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
 @pytest.mark.parametrize("modulation", LAYER_NAMES)
-def test_gradcheck_with_each_modulation(modulation):
+def test_gradcheck_with_each_modulation(modulation, place):
     """The gradients of the input and of every weight, in a loop after the first."""
     options = {"table": {"max_loops": 3}}.get(modulation, {})
     torch.manual_seed(0)
-    config: ModelConfig = dataclasses.replace(TINY, modulation=modulation, **options)
+    config: ModelConfig = dataclasses.replace(TINY, modulation=modulation, norm_place=place, **options)
     parts = torch.nn.ModuleDict({"block": TransformerBlock(config)})
     modulated = make_modulation(config)
     if modulated is not None:

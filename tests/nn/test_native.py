@@ -197,6 +197,15 @@ def parametrised(model):
     nn.utils.parametrizations.weight_norm(model.core[0].attention.project)
 
 
+def test_norms_after_the_sum_are_left_to_the_plain_block(count):
+    plain, fast = models(norm_place="after", norm="layer", gate_offset=1, modulation="scale_gate")
+    inputs = torch.randint(11, (2, 6))
+    fast.use_native()
+    fast.compiled = False
+    assert torch.equal(fast(inputs).logits, plain(inputs).logits)
+    assert not count
+
+
 @pytest.mark.parametrize("change", [replaced, hooked, parametrised])
 def test_changed_parts_are_called(change, count, monkeypatch):
     plain, fast = models()

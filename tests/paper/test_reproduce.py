@@ -9,7 +9,8 @@ import pytest
 
 from looped.cli import main
 from looped.commands import reproduce as commands
-from looped.paper.reproduce import Work, all_runs, estimate, folder_name, work_for
+from looped.launch.local import Work
+from looped.paper.reproduce import all_runs, estimate, folder_name, work_for
 from looped.paper.tables import paper_table
 from looped.recipes import complete, recipe
 from looped.tasks.in_context import baselines as in_context

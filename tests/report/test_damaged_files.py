@@ -62,7 +62,7 @@ def write(folder: Path) -> Path:
         "trained_loops": 4, "rows": [row], "best": row, "warning": None, "step": 3000, "device": "cpu", "threads": 1,
         "recommendation": row | {"exit_rule": "change:0.1", "seconds": 1.0, "seconds_of_best": 2.0},
     })  # fmt: skip
-    paper = {"task": "edit", "model": "looped", "paper": 0.5, "published": [], "corrected": ["run"]}
+    paper = {"task": "edit", "model": "looped", "paper": "0.5", "published": [], "corrected": ["run"]}
     claim = {"task": "edit", "says": "Looping helps.", "first": ["run"], "second": ["run"]}
     write_json(folder / "table.json", {"title": "Table", "scale": "cpu", "command": "looped", "rows": [paper],
                                        "claims": [claim], "differs": ["size"]})  # fmt: skip

@@ -43,7 +43,7 @@ IN_CONTEXT = {
 DATA = {"settings": "2" * 64, "sources": {"corpus.txt": "0" * 64}, "files": {"tokenizer.json": "1" * 64}}
 TABLE = {
     "title": "Table 2", "scale": "demo", "command": "looped reproduce 2",
-    "rows": [{"task": "LCS", "model": "looped", "paper": 0.9, "published": [], "corrected": ["run"]}],
+    "rows": [{"task": "LCS", "model": "looped", "paper": "0.9", "published": [], "corrected": ["run"]}],
     "claims": [{"task": "LCS", "says": "Loops help.", "first": ["run"], "second": ["run"]}], "differs": ["Steps."],
 }  # fmt: skip
 

@@ -23,18 +23,18 @@ def with_rows(name: str, change: Callable[[torch.Tensor], object]) -> Edit:
 
 
 FAULTS: dict[str, tuple[type, Edit, str]] = {
-    "a tuple": (Successor, tuple, "gave tuple; expected a Batch of four tensors"),
-    "an array": (Successor, lambda b: b._replace(mask=b.mask.numpy()), "expected a Batch of four tensors"),
+    "a tuple": (Successor, tuple, "gave tuple; expected a Batch with at least four tensors"),
+    "an array": (Successor, lambda b: b._replace(mask=b.mask.numpy()), "expected a Batch with at least four tensors"),
     "nothing": (Successor, lambda b: None, "gave NoneType; expected a Batch"),
-    "too few": (Successor, lambda b: Batch(*(t[:3] for t in b)), "inputs of shape (3, 5); expected (4, at most 5)"),
-    "one row": (Successor, lambda b: Batch(*(t[0] for t in b)), "inputs of shape (5,); expected (4, at most 5)"),
+    "too few": (Successor, lambda b: b.map(lambda t: t[:3]), "inputs of shape (3, 5); expected (4, at most 5)"),
+    "one row": (Successor, lambda b: b.map(lambda t: t[0]), "inputs of shape (5,); expected (4, at most 5)"),
     "no scalar": (
         Successor,
         lambda b: b._replace(inputs=torch.tensor(1)),
         "inputs of shape (); expected (4, at most 5)",
     ),
-    "too long": (Successor, lambda b: Batch(*(t.repeat(1, 2) for t in b)), "inputs of shape (4, 10); expected"),
-    "no position": (Successor, lambda b: Batch(*(t[:, :0] for t in b)), "inputs of shape (4, 0); expected"),
+    "too long": (Successor, lambda b: b.map(lambda t: t.repeat(1, 2)), "inputs of shape (4, 10); expected"),
+    "no position": (Successor, lambda b: b.map(lambda t: t[:, :0]), "inputs of shape (4, 0); expected"),
     "flat vectors": (
         Sums,
         lambda b: b._replace(inputs=b.inputs[..., 0]),
@@ -127,7 +127,7 @@ def test_padding_does_not_hide_a_problem():
     task = Successor(Successor.Config())
     batch = task.batch("train", 0, 4, seed=0)
     pad = torch.nn.functional.pad
-    padded = Batch(*(pad(tensor, (0, 2)) for tensor in batch))
+    padded = batch.map(lambda tensor: pad(tensor, (0, 2)))
     with pytest.raises(ValueError, match="task successor: 4 of 4 training problems are among 4 of validation"):
         check_splits(task, batch, padded)
     check_splits(task, batch, task.batch("test", 0, 4, seed=0))

@@ -12,7 +12,6 @@ from training_cases import RESUMABLE, assert_same_run, losses, tiny
 from looped.config import ScheduleConfig
 from looped.models.transformer import LoopedTransformer
 from looped.tasks import TASKS
-from looped.tasks.base import Batch
 from looped.training import NonFiniteError, checkpoint, train, trainer
 from looped.training.queue import REPEATS, Graph
 from looped.training.step import IGNORED, ModelWithLoss, masked_positions, masked_sums
@@ -103,7 +102,7 @@ def test_no_step_reads_a_tensor(model, loss):
     scored = ModelWithLoss(LoopedTransformer(run.model), run.train).to(meta)
     batch = TASKS["edit_distance"](run.task).batch("train", 0, 16, seed=0)
     positions = masked_positions(batch.mask)
-    batch = Batch(*(tensor.to(meta) for tensor in batch))
+    batch = batch.map(lambda tensor: tensor.to(meta))
     for chosen in (positions.to(meta), slice(None)):
         loss_, right = scored(batch, True, 3, 3, chosen)
         loss_.backward()

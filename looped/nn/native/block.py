@@ -77,6 +77,7 @@ def runs_native(block: Any, x: Tensor, context: Context) -> bool:
         and not any(map(has_hooks, (attention, feedforward, *norms, *linear)))
         and attention.kind == "softmax"
         and not block.values_from_state
+        and not block.norm_after
         and all(type(part.weight) in (nn.Parameter, FakeTensor) and part.weight.dtype == x.dtype for part in linear)
         and x.dtype in (torch.float32, torch.float64)
         and max(x.shape[1], x.shape[2]) <= LARGEST

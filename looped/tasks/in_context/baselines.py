@@ -73,7 +73,8 @@ def errors_by_context(
         for points in range(task.points):
             yield row("model", count, points, wrong[:, points])
     for method, fit in baselines().items():
-        first = Batch(*(tensor[: SLOW_PROMPTS if method == SLOW else PROMPTS] for tensor in batch))
+        prompts = SLOW_PROMPTS if method == SLOW else PROMPTS
+        first = batch.map(lambda tensor, prompts=prompts: tensor[:prompts])
         for points in context_counts(task.points):
             logits = torch.zeros(*first.targets.shape, 1)
             logits[:, 2 * points, 0] = predictions(fit, first, points)

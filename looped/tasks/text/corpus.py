@@ -19,7 +19,8 @@ from jaxtyping import UInt
 
 from looped.files import new_folder
 from looped.reading import read_text
-from looped.tasks.base import SPLITS, Split, Tokenizer
+from looped.tasks.base import SPLITS, Split
+from looped.tasks.continuation import Tokenizer
 from looped.tasks.text.config import TextConfig
 from looped.tasks.text.encoding import COUNTS, encode, id_type, pieces
 from looped.tasks.text.sources import (

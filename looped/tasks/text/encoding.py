@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
-from looped.tasks.base import SPLITS, Split, Tokenizer, common_start, continuation
+from looped.tasks.base import SPLITS, Split
+from looped.tasks.continuation import Tokenizer, common_start, continuation
 from looped.tasks.text.sources import SplitPart, utf8
 
 COUNTS: tuple[str, ...] = ("tokens", "documents", "words", "bytes")

@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from looped.lazy import torch
-from looped.tasks.base import Batch, Split, Task, TaskSpec, Tokenizer, continuation
+from looped.tasks.base import Batch, Split, Task, TaskSpec
+from looped.tasks.continuation import Tokenizer, continuation
 from looped.tasks.registry import register
 from looped.tasks.text.config import TextConfig
 from looped.tasks.text.corpus import Corpus, corpus_in_memory, open_corpus

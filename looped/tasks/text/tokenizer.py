@@ -11,7 +11,7 @@ from typing import Any
 
 from looped.files import write_atomic
 from looped.reading import read_text
-from looped.tasks.base import Tokenizer
+from looped.tasks.continuation import Tokenizer
 
 END_TOKEN = "<|endoftext|>"
 GPT2_FILES = "encoder.json", "vocab.bpe"

@@ -11,7 +11,6 @@ import torch
 from looped.config import ModelConfig
 from looped.evaluation.scores import predictor
 from looped.models import LoopedTransformer
-from looped.tasks.base import Batch
 from looped.tasks.in_context import InContext, InContextConfig
 from looped.tasks.in_context import baselines as in_context
 from looped.tasks.in_context.baselines import SLOW, baselines, context_counts, predictions
@@ -120,7 +119,7 @@ def test_rows_of_the_baselines_are_theirs_on_the_same_prompts(rows):
     assert last["least squares"] < 0.1 < last["nearest neighbours"] < last["zero"]
     assert {row["n"] for row in rows if row["method"] == SLOW} == {4}
     (boosted,) = [row for row in rows if row["method"] == SLOW and row["points"] == 11]
-    first = Batch(*(tensor[:4] for tensor in batch))
+    first = batch.map(lambda tensor: tensor[:4])
     by_hand = predictions(baselines()[SLOW], first, 11) - first.targets[:, 22]
     assert boosted["value"] == pytest.approx(float((by_hand**2).mean()))
 

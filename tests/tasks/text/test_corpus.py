@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from looped import files
-from looped.tasks.base import SPLITS, Tokenizer, split_of
+from looped.tasks.base import SPLITS, split_of
+from looped.tasks.continuation import Tokenizer
 from looped.tasks.text import TextConfig, encoding
 from looped.tasks.text.corpus import open_corpus
 from looped.tasks.text.encoding import encode, pieces

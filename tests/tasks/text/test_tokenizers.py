@@ -12,7 +12,7 @@ import torch
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from looped.commands.generate import Typed
-from looped.tasks.base import Tokenizer, continuation
+from looped.tasks.continuation import Tokenizer, continuation
 from looped.tasks.text import Text, TextConfig, tokenizer
 from looped.tasks.text.tokenizer import (
     BPETokenizer,

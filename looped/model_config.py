@@ -1,0 +1,211 @@
+"""The configuration of a model. `looped.config` has the configuration of a run, and imports this one."""
+
+from dataclasses import fields
+from typing import Any, Literal
+
+from looped.strict import check, forbid_unused, frozen, positive
+
+MAX_LAYERS = 10_000
+"""More layers are refused in each part of a model, because to build them would take minutes. One layer can loop."""
+
+
+@frozen
+class ModelConfig:
+    """The sizes and options of a looped transformer: prelude layers, a core applied `num_loops` times, coda layers."""
+
+    inputs: Literal["tokens", "vectors"] = "tokens"
+    """Type of the input at a position: an integer token or a real vector."""
+    vocab_size: int | None = None
+    """Number of input tokens; None takes the task's."""
+    input_dim: int | None = None
+    """Width of an input vector (inputs=vectors); None takes the task's."""
+    output_size: int | None = None
+    """Number of outputs per position; None takes the task's."""
+    max_seq_len: int | None = None
+    """Longest sequence, in positions; None takes the task's."""
+    causal: bool = False
+    """Whether a position attends only to itself and earlier positions."""
+    d_model: int = 256
+    num_heads: int = 4
+    """Heads that compare queries with keys; 0 leaves the graph heads alone."""
+    d_head: int | None = None
+    """Width of an attention head; None is d_model / num_heads."""
+    graph_heads: tuple[str, ...] = ()
+    """Further heads in every layer. Each multiplies its values by the matrix of this name, which comes with the input
+    (graph heads: Back de Luca & Fountoulakis, 2024), such as the edges of a graph, or which the task gives
+    (`Task.graphs`), such as the cells in one row of a board."""
+    d_ff: int | None = None
+    """Width of the feed-forward layer; None is 4 * d_model."""
+    prelude_layers: int = 0
+    """Layers before the loop."""
+    core_layers: int = 1
+    """Layers inside the loop. A standard transformer of L layers is core_layers=L, num_loops=1."""
+    coda_layers: int = 0
+    """Layers after the loop."""
+    num_loops: int = 1
+    """Number of times that the core is applied, unless a call gives another number."""
+    norm: Literal["rms", "layer", "none"] = "rms"
+    norm_place: Literal["before", "after"] = "before"
+    """before: each sublayer reads the normalised state, x + f(norm(x)). after: the sum is normalised, norm(x + f(x)),
+    as in the original transformer (Vaswani et al., 2017)."""
+    norm_gain: bool = True
+    """Whether the norms inside the layers have a learned gain."""
+    final_norm: Literal["rms", "layer", "none"] | None = None
+    """Norm before the output, always with a learned gain. None is the same kind as `norm`, or none with
+    norm_place=after, because the state is then normalised already."""
+    loop_norm: bool = False
+    """Whether the final norm is applied after every loop instead of once."""
+    embedding_norm: bool = False
+    """Whether a LayerNorm follows the embedding (published for edit distance and LCS)."""
+    feedforward_norm: bool = True
+    """False feeds the raw state to the feed-forward layer (published language-model baseline)."""
+    values: Literal["normalised", "state"] = "normalised"
+    """Input of the attention values: the normalised state, or the raw state (published language-model baseline)."""
+    attention: Literal["softmax", "hardmax", "linear"] = "softmax"
+    """Map from scores to attention weights. softmax; hardmax: the limit of softmax for large scores (ties averaged);
+    linear: the scores themselves."""
+    activation: Literal["gelu", "gelu_tanh", "silu", "relu", "swiglu"] = "gelu"
+    bias: bool = False
+    """Whether linear layers, LayerNorms and the output have a bias."""
+    positions: Literal["learned", "sinusoidal", "rotary", "none"] = "learned"
+    positions_every_loop: bool = False
+    """Whether positions are added again before every loop instead of once at the input."""
+    input_injection: Literal["none", "add", "concat"] = "none"
+    """How the embedded input is combined with the state in each loop. With add or concat the state starts at zero."""
+    modulation: Literal["none", "additive", "scale_gate", "adaln_zero", "table", "rezero"] = "none"
+    """How the loop index acts on the core. additive: a sinusoid is added to the state (Universal Transformer).
+    scale_gate: scales and gates (TMLT, the paper's model). adaln_zero: scales, gates and shifts (DiT). table: a learned
+    table of scales and gates. rezero: one learned scalar gate for each sublayer, independent of the index (ReZero)."""
+    gate_offset: Literal[0, 1] = 0
+    """Value of the gate at initialisation: 0 (published, the layer is the identity) or 1 (as without modulation)."""
+    timestep: Literal["index", "fraction", "both"] = "index"
+    """Input of the modulation: t, t / num_loops, or both."""
+    max_loops: int | None = None
+    """Number of rows of the learned table (modulation=table)."""
+    cache: Literal["all", "first"] = "all"
+    """The loops with keys and values of their own. all: every loop. first: only the first `cache_loops` loops; later
+    loops attend to the keys and values of the last of these, so the cache is smaller."""
+    cache_loops: int | None = None
+    """Number of loops with keys and values of their own (cache=first); None is 1."""
+    halting: Literal["none", "gate", "act"] = "none"
+    """Learned halting. gate: a probability of exiting after each loop (PonderNet, 2021). act: adaptive computation time
+    (Graves, 2016), whose output is a weighted mean of the states. Causal models halt per token, others per sequence."""
+    tie_embeddings: bool = False
+    """Whether the output matrix is the transposed token embedding."""
+    initialisation: Literal["gpt2", "pytorch", "in_context"] = "gpt2"
+    """gpt2: N(0, 0.02), residual projections divided by sqrt(2 * depth). pytorch: PyTorch's defaults. in_context: gpt2
+    between an embedding and an output with PyTorch's defaults, and in a modulation too (published in-context code)."""
+    initialisation_depth: int | None = None
+    """The depth in that formula; None is the effective depth. The public code uses a constant 12."""
+
+    def __post_init__(self) -> None:
+        positive(
+            self, "vocab_size", "input_dim", "output_size", "max_seq_len", "d_model", "d_head",
+            "d_ff", "core_layers", "num_loops", "max_loops", "initialisation_depth", "cache_loops",
+        )  # fmt: skip
+        for name in ("prelude_layers", "core_layers", "coda_layers"):
+            check(
+                0 <= getattr(self, name) <= MAX_LAYERS, name, getattr(self, name), f"at least 0, at most {MAX_LAYERS}"
+            )
+        least = "at least 1, or 0 beside graph_heads and d_head"
+        alone = self.num_heads == 0 and bool(self.graph_heads) and self.d_head is not None
+        check(self.num_heads >= 1 or alone, "num_heads", self.num_heads, least)
+        divides = self.d_head is not None or self.d_model % self.num_heads == 0
+        check(divides, "num_heads", self.num_heads, f"a divisor of d_model={self.d_model}, or d_head beside it")
+        names = self.graph_heads
+        check(all(names) and len({*names}) == len(names), "graph_heads", names, "different names")
+        even = self.positions == "sinusoidal" or self.modulation == "additive"
+        check(not even or self.d_model % 2 == 0, "d_model", self.d_model, "an even number for sinusoids")
+        rotary = self.positions == "rotary"
+        check(not rotary or self.head_dim % 2 == 0, "d_model", self.d_model, "an even width of a head for rotary")
+        if self.inputs == "tokens":
+            forbid_unused(self, "inputs='tokens'", "input_dim")
+        else:
+            forbid_unused(self, "inputs='vectors'", "vocab_size", "tie_embeddings")
+        if self.norm == "none":
+            forbid_unused(self, "norm='none'", "norm_gain", "norm_place", "feedforward_norm", "values")
+        if self.norm_place == "after":
+            forbid_unused(self, "norm_place='after'", "feedforward_norm", "values")
+        if self.last_norm == "none":
+            forbid_unused(self, "there is no final norm", "loop_norm")
+        if self.positions in ("rotary", "none"):
+            forbid_unused(self, f"positions={self.positions!r}", "positions_every_loop")
+        if self.modulation in ("none", "additive"):
+            forbid_unused(self, f"modulation={self.modulation!r}", "gate_offset")
+        if self.modulation not in ("scale_gate", "adaln_zero", "additive"):
+            forbid_unused(self, f"modulation={self.modulation!r}", "timestep")
+        if self.modulation == "table":
+            check(self.max_loops is not None, "max_loops", None, "the table's number of loops")
+            check(self.num_loops <= (self.max_loops or 0), "num_loops", self.num_loops, f"<= {self.max_loops}")
+        else:
+            forbid_unused(self, f"modulation={self.modulation!r}", "max_loops")
+        if self.cache == "all":
+            forbid_unused(self, "cache='all'", "cache_loops")
+        if self.tie_embeddings and self.vocab_size and self.output_size:
+            check(
+                self.vocab_size == self.output_size, "output_size", self.output_size, "vocab_size when embeddings tie"
+            )
+        if self.initialisation == "pytorch":
+            forbid_unused(self, "initialisation='pytorch'", "initialisation_depth")
+
+    @classmethod
+    def for_task(cls, task: Any, **settings: Any) -> "ModelConfig":
+        """A configuration with the sizes of a task: `ModelConfig.for_task(task, d_model=64, num_loops=8)`.
+
+        Args:
+            task: a `Task`, whose `spec` gives inputs, vocab_size, input_dim, output_size, max_seq_len and causal.
+            settings: further fields; they override the sizes of the task.
+
+        Raises:
+            ValueError: a field has an impossible value, or a setting has no effect.
+        """
+        spec = {f.name: getattr(task.spec, f.name) for f in fields(task.spec)}
+        return cls(**{**spec, **settings})
+
+    @property
+    def last_norm(self) -> Literal["rms", "layer", "none"]:
+        """The kind of the norm before the output."""
+        return self.final_norm or (self.norm if self.norm_place == "before" else "none")
+
+    @property
+    def head_dim(self) -> int:
+        """Width of an attention head."""
+        return self.d_head or self.d_model // self.num_heads
+
+    @property
+    def ff_dim(self) -> int:
+        """Width of the feed-forward layer."""
+        return self.d_ff or 4 * self.d_model
+
+
+def check_fits(model: ModelConfig, task: Any, *, complete: bool = True) -> None:
+    """Check that a model has the sizes that a task needs. They may be larger, except the width of an input vector.
+
+    Args:
+        task: a `Task`.
+        complete: False allows sizes that are None.
+
+    Raises:
+        ValueError: one line that names the field.
+    """
+    for name in (f.name for f in fields(task.spec)):
+        given, needed = getattr(model, name), getattr(task.spec, name)
+        if name == "causal":
+            check(given or not needed, "model.causal", given, f"True for task {task.name}, whose inputs hold answers")
+        elif name in ("inputs", "input_dim") or needed is None:
+            fits = given == needed or (given is None and not complete)
+            check(fits, f"model.{name}", given, f"{needed!r} for task {task.name}")
+        else:
+            fits = given >= needed if given is not None else not complete
+            check(fits, f"model.{name}", given, f"at least {needed} for task {task.name}")
+    longer = longer_in_evaluation(task)
+    expected = "sinusoidal, rotary or none: sequences in evaluation are longer than in training"
+    check(not longer or model.positions != "learned", "model.positions", model.positions, expected)
+    if model.graph_heads and not {*model.graph_heads} <= task.graphs.keys():
+        expected = f"among {', '.join(task.graphs)}, the graphs of" if task.graphs else "none for"
+        check(False, "model.graph_heads", model.graph_heads, f"{expected} task {task.name}")
+
+
+def longer_in_evaluation(task: Any) -> bool:
+    """Whether a `Task` has sequences in evaluation that are longer than all in training."""
+    return task.trained_seq_len is not None and task.trained_seq_len < task.spec.max_seq_len
