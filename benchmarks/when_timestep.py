@@ -91,7 +91,7 @@ class Target:
 
 
 PILOT = (Target("fourier", 3), Target("labels", 12))
-TARGETS = tuple(Target("fourier", n) for n in (1, 2, 3, 4)) + tuple(Target("labels", n) for n in (8, 10, 12, 16))
+TARGETS = tuple(Target("fourier", n) for n in (1, 2, 4)) + tuple(Target("labels", n) for n in (8, 12, 16))
 
 
 def fourier(frequency: float, *, seed: int, features: int = 32) -> Callable[[Tokens], Tokens]:
