@@ -129,12 +129,13 @@ class Analysis:
 
     def pilot_lines(self) -> Iterator[str]:
         """The power analysis: a row for each comparison."""
-        yield "| modulated against | deviation of a cell | seeds for 0.02 | deviation of the mean | seeds for 0.02 |"
+        cells = len(TARGETS) * len(LOOPS)
+        yield f"| modulated against | deviation in a cell | seeds for {EFFECT} | in the mean of {cells} cells | seeds |"
         yield "|---|---:|---:|---:|---:|"
         for over in ARMS[:-1]:
             difference = self.pilot["modulated"] - self.pilot[over]
             cell = float(np.sqrt(difference.var(axis=0, ddof=1).mean()))
-            mean = float(difference.mean(axis=(1, 2)).std(ddof=1))
+            mean = cell / cells**0.5  # if the cells of a seed are independent
             yield f"| {over} | {cell:.4f} | {seeds_needed(cell)} | {mean:.4f} | {seeds_needed(mean)} |"
 
     def rate_lines(self) -> Iterator[str]:
