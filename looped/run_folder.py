@@ -15,6 +15,8 @@ from looped.config import RunConfig
 from looped.files import parse_object, read_lines, read_object, write_atomic
 from looped.schemas.content import Content, InFile
 from looped.schemas.content import Environment as Environment
+from looped.schemas.in_context import AlgorithmRow as AlgorithmRow
+from looped.schemas.in_context import InContextRow as InContextRow
 from looped.schemas.tables import RunTable as RunTable
 from looped.schemas.tables import TableClaim as TableClaim
 from looped.schemas.tables import TableRow as TableRow
@@ -165,27 +167,6 @@ class PolicyRow(EvalRow):
     over the group, or in confidence-example over each example."""
     mean_loops: float
     """Mean over examples of the chosen loops."""
-
-
-@frozen
-class InContextRow(InFile):
-    """In-context learning: a score by number of points in context, for the model or a baseline."""
-
-    file: ClassVar[str] = "in_context.jsonl"
-    measured: ClassVar[tuple[str, ...]] = ("value", "low", "high")
-    positive: ClassVar[tuple[str, ...]] = ("n",)
-    group: str
-    method: str
-    """ "model" or the name of the baseline."""
-    num_loops: int | None
-    points: int
-    metric: str
-    value: float
-    low: float
-    high: float
-    n: int
-    split: str
-    step: int
 
 
 @frozen

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from looped.report import figures
+from looped.report.algorithms import nearest_algorithms
 from looped.report.answers_by_loop import LEGENDS, visualise_run
 from looped.report.blocks import Chart, Html, Section, Sentences, Table
 from looped.report.chosen_loops import chosen_loops
@@ -69,7 +70,8 @@ def _problem(problem: Problem, slug: str) -> Section:
             _scores(problem), _differences(problem), _by_loops(problem, slug), chosen_loops(problem, slug),
             _leaving(problem),
             Section("Learning curves", curves_sentence(problem), [*curves, Sentences(lines)]) if curves else None,
-            _by_group(problem, slug), _by_context(problem, slug), _answers_by_loop(problem),
+            _by_group(problem, slug), _by_context(problem, slug), nearest_algorithms(problem, slug),
+            _answers_by_loop(problem),
             _grid(problem) if _has_grid(problem) else None, *parts,
         ]  # fmt: skip
     settings = f"Settings other than the defaults: {problem.settings}." if problem.settings else "Default settings."

@@ -87,7 +87,7 @@ def score_by_loops(problem: Problem, name: str) -> RenderedFigure | None:
         axes.set(xlabel="number of loops", ylabel=f"test {spaced(problem.metric)}")
         axes.set_xscale("log", base=2)
         _plain_ticks(axes.xaxis, _thin(counts), lambda value, _: f"{value:.0f}")
-        _score_axis(axes, "y", scores, unit=not problem.lower_is_better)
+        score_axis(axes, "y", scores, unit=not problem.lower_is_better)
         ring = Line2D([], [], ls="", marker="o", ms=10, mfc="none", mec=INK, mew=1.2, label="ring: loops in training")
         _legend(axes, problem, ring)
 
@@ -141,7 +141,7 @@ def score_by_group(problem: Problem, name: str) -> RenderedFigure | None:
         for edge in range(1, len(groups)):
             axes.axhline(edge - 0.5, color=INK, alpha=0.13, lw=0.7)
         axes.set(xlabel=f"test {spaced(problem.metric)}")
-        _score_axis(axes, "x", scores, unit=not problem.lower_is_better)
+        score_axis(axes, "x", scores, unit=not problem.lower_is_better)
         _legend(axes, problem)
 
     height = 0.9 + len(groups) * (0.2 + 0.13 * len(problem.variants))
@@ -164,7 +164,7 @@ def _score_by_length(problem: Problem, name: str, lengths: Sequence[str]) -> Ren
             scores.extend([*value, *low, *high])
         axes.set(xlabel="length", ylabel=f"test {spaced(problem.metric)}")
         axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10], integer=True))
-        _score_axis(axes, "y", scores, unit=not problem.lower_is_better)
+        score_axis(axes, "y", scores, unit=not problem.lower_is_better)
         if trained := getattr(problem.variants[0].runs[0].config.task, "length", None):
             axes.axvline(trained, color=INK, ls=":", lw=1)
             _legend(axes, problem, Line2D([], [], color=INK, ls=":", lw=1, label="length in training"))
@@ -195,7 +195,7 @@ def score_by_context(problem: Problem, name: str) -> RenderedFigure | None:
         values = plottable([point[1] for points in curves.values() for point in points])
         values = values[np.isfinite(values)]
         floor = values.max(initial=0) / 1e4  # least squares can be exact up to rounding; such errors are not shown
-        _score_axis(axes, "y", np.clip(values, floor, None).tolist(), unit=not problem.lower_is_better)
+        score_axis(axes, "y", np.clip(values, floor, None).tolist(), unit=not problem.lower_is_better)
         if values.min(initial=floor) < floor:
             axes.set_ylim(bottom=floor)
         _legend(axes, problem)
@@ -233,7 +233,7 @@ def _curves(
         axes.set_xlim(left=0)
         axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10], integer=True))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-        _score_axis(axes, "y", [score for c in curves for score in c[2].ravel()], unit=unit)
+        score_axis(axes, "y", [score for c in curves for score in c[2].ravel()], unit=unit)
         _legend(axes, problem)
 
     return _render_axes(name, draw, problem) if curves else None
@@ -254,7 +254,7 @@ def _label(name: str) -> str:
     return shorten(f" {name}" if name.startswith("_") else name, 50)
 
 
-def _score_axis(axes: Axes, along: Literal["x", "y"], values: Sequence[float], *, unit: bool) -> None:
+def score_axis(axes: Axes, along: Literal["x", "y"], values: Sequence[float], *, unit: bool) -> None:
     """Scores: from 0 to 1. Errors and losses: from 0, or logarithmic if they span more than a decade."""
     found = np.array(values)
     found = found[np.isfinite(found)]

@@ -7,6 +7,7 @@ from pathlib import Path
 from looped.config import RunConfig
 from looped.run_folder import (
     CONFIG,
+    AlgorithmRow,
     AnswersByLoop,
     Best,
     Environment,
@@ -41,6 +42,8 @@ class Run:
     """The rows at loops that were chosen for each example or group."""
     in_context: tuple[InContextRow, ...]
     """The rows of in_context.jsonl; empty for other tasks."""
+    algorithms: tuple[AlgorithmRow, ...]
+    """The rows of algorithms.jsonl; empty unless linear functions are learned in context."""
     summary: Summary | None
     best: Best | None
     """The content of best.json. During training this is the best so far."""
@@ -85,7 +88,9 @@ class Run:
     def stale_steps(self) -> list[int]:
         """The steps of scores that are not of the best checkpoint, because the training went on or chose another."""
         wanted = self.best.step if self.best else self.summary.steps if self.summary else None
-        steps = {row.step for row in (*self.rows, *self.exit_rows, *self.policy_rows, *self.in_context)}
+        steps = {
+            row.step for row in (*self.rows, *self.exit_rows, *self.policy_rows, *self.in_context, *self.algorithms)
+        }
         return [] if wanted is None else sorted(steps - {wanted})
 
     @property
@@ -152,6 +157,7 @@ def read_run(folder: Path, name: str | None = None) -> Run:
         policy_rows=tuple(row for row in rows if isinstance(row, PolicyRow)),
         exit_rows=tuple(row for row in rows if isinstance(row, ExitRow)),
         in_context=tuple(read_rows(folder, InContextRow)),
+        algorithms=tuple(read_rows(folder, AlgorithmRow)),
         summary=summary,
         best=summary.best if summary else read_file(folder, Best),
         answers=read_file(folder, AnswersByLoop),

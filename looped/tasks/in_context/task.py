@@ -1,13 +1,13 @@
 """Function classes learned in context: linear, sparse linear, decision trees, two-layer ReLU networks."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
 
-from looped.tasks.base import Batch, Split
+from looped.tasks.base import Batch, Predict, Split
 from looped.tasks.in_context.config import InContextConfig
 from looped.tasks.in_context.prompts import Prompt, PromptTask, encode_arrays
 from looped.tasks.in_context.table_files import Choices, prompts_to_solve, read_table
@@ -17,6 +17,7 @@ Points = Float[np.ndarray, "batch points dim"]
 Values = Float[np.ndarray, "batch points"]
 
 TREE_DEPTH, HIDDEN, NONZERO = 4, 100, 3
+LINEAR = ("linear", "noisy_linear", "sparse_linear")
 OWN_NOISE = 0.1  # standard deviation of the noise of function=noisy_linear
 SHIFT_NOISE, SHIFT_SCALE = 1.0, 3.0  # noise and scale of the groups noise and scaled
 
@@ -105,6 +106,22 @@ class InContext(PromptTask):
         if noise:
             y = y + np.float32(noise) * rng.standard_normal(y.shape, np.float32)
         return x, y
+
+    def extra_evaluation(
+        self, predict: Predict, *, loops: Sequence[int], split: Split, group: str, seed: int
+    ) -> dict[str, Iterable[dict[str, Any]]]:
+        """in_context.jsonl; for linear functions also algorithms.jsonl: the model beside algorithms after every loop."""
+        found = super().extra_evaluation(predict, loops=loops, split=split, group=group, seed=seed)
+        if self.config.function not in LINEAR:
+            return found
+        from looped.tasks.in_context.algorithms import PROMPTS, against_algorithms
+
+        examples = self.points - 1
+        rng = self.rng(split, 1, seed, group)
+        x, y = self._draw(PROMPTS, rng, group, self.dim, examples + 2 * self.dim)  # the others are fresh queries
+        given = x[:, :examples], y[:, :examples], x[:, examples:]
+        rows = against_algorithms(predict, *given, range(1, max(loops) + 1))
+        return found | {"algorithms.jsonl": (row | {"group": group, "split": split} for row in rows)}
 
     def read(self, lines: Sequence[str], source: str, on_bad_row: Literal["stop", "skip"]) -> tuple[list[Prompt], int]:
         """Read a CSV or ARFF table with a column for each coordinate, and the value in the last column.

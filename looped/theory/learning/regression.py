@@ -26,6 +26,7 @@ from looped.theory.learning.wishart import Letter, canonical, expectation, produ
 
 Matrix = Float[Tensor, "dim dim"]
 Samples = Float[Tensor, "samples dim dim"]
+Deviations = Float[Tensor, " dim"]
 CHUNK = 2**22  # normal numbers that are drawn at once
 
 
@@ -171,22 +172,30 @@ def best_preconditioner(covariance: Matrix, n: int) -> Matrix:
     return torch.linalg.inv((1 + 1 / n) * covariance + covariance.trace() / n * one)
 
 
-def second_moments(n: int, d: int, samples: int, generator: torch.Generator) -> Samples:
-    """Random S = X'X / n in float64, (samples, d, d)."""
+def second_moments(
+    n: int, d: int, samples: int, generator: torch.Generator, deviations: Deviations | None = None
+) -> Samples:
+    """Random S = X'X / n in float64, (samples, d, d), of points with these standard deviations; None is 1."""
     parts = []
     size = max(1, CHUNK // (n * d))
     for first in range(0, samples, size):
         x = torch.randn(min(size, samples - first), n, d, generator=generator, dtype=torch.float64)
+        x = x if deviations is None else x * deviations
         parts.append(x.mT @ x / n)
     return torch.cat(parts)
 
 
-def losses(step: Matrix, s: Samples, loops: int) -> Float[Tensor, " samples"]:
-    """|(I - A'S)^L|^2 / d for every S."""
+def losses(step: Matrix, s: Samples, loops: int, deviations: Deviations | None = None) -> Float[Tensor, " samples"]:
+    """|(I - A'S)^L|^2 / d for every S: the squared error at a query ~ N(0, I), over d.
+
+    With `deviations`, D on a diagonal, the query is ~ N(0, D^2) like the points, and the error is |D (I - A'S)^L|^2.
+    """
     left = torch.eye(len(step), dtype=step.dtype) - step.mT @ s
     power = left
     for _ in range(loops - 1):
         power = power @ left
+    if deviations is not None:
+        power = deviations[:, None] * power
     return power.square().sum((-2, -1)) / len(step)
 
 
@@ -219,9 +228,13 @@ def fit_rotation(s: Samples, loops: int, start: tuple[float, float]) -> tuple[fl
     return a, b
 
 
-def train(n: int, d: int, loops: int, *, symmetric: bool, steps: int, seed: int, batch: int = 1024) -> Matrix:
+def train(
+    n: int, d: int, loops: int, *, symmetric: bool, steps: int, seed: int, batch: int = 1024,
+    deviations: Deviations | None = None,
+) -> Matrix:  # fmt: skip
     """A after Adam on the population loss, with new examples in every step. The start is 0.5 I plus noise.
 
+    `deviations` are the standard deviations of the points' coordinates; None is 1.
     With `symmetric`, the symmetric part of the parameter is A. The gradient is that of log loss, whose size does not
     fall with the loss. The learning rate falls to 0 as a half cosine.
     """
@@ -233,7 +246,7 @@ def train(n: int, d: int, loops: int, *, symmetric: bool, steps: int, seed: int,
     for _ in range(steps):
         a = (parameter + parameter.mT) / 2 if symmetric else parameter
         optimiser.zero_grad()
-        losses(a, second_moments(n, d, batch, generator), loops).mean().log().backward()
+        losses(a, second_moments(n, d, batch, generator, deviations), loops, deviations).mean().log().backward()
         optimiser.step()
         schedule.step()
     return ((parameter + parameter.mT) / 2 if symmetric else parameter).detach()
