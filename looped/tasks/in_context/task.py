@@ -110,7 +110,7 @@ class InContext(PromptTask):
     def extra_evaluation(
         self, predict: Predict, *, loops: Sequence[int], split: Split, group: str, seed: int
     ) -> dict[str, Iterable[dict[str, Any]]]:
-        """in_context.jsonl; for linear functions also algorithms.jsonl: the model beside algorithms after every loop."""
+        """in_context.jsonl, and for linear functions algorithms.jsonl: the model beside algorithms, by loop."""
         found = super().extra_evaluation(predict, loops=loops, split=split, group=group, seed=seed)
         if self.config.function not in LINEAR:
             return found
