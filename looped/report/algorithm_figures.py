@@ -39,6 +39,7 @@ def differences_by_loop(shown: list[tuple[Variant, ByLoop]], name: str) -> Rende
             axes.set_ylabel("prediction difference")
             axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         panels[-1].set_xlabel("number of loops")
-        figure.legend(list(drawn.values()), list(drawn), loc="outside lower left", ncols=2, columnspacing=1.2)
+        names = [shorten(algorithm, 24) for algorithm in drawn]
+        figure.legend(list(drawn.values()), names, loc="outside lower left", ncols=2, columnspacing=1.2)
 
     return render(name, draw, 1.3 + 2.1 * len(shown))

@@ -19,7 +19,7 @@ from run_folders import (
     write_run,
 )
 
-from looped.report import figures, inspection_figures, report, report_inspection
+from looped.report import algorithm_figures, figures, inspection_figures, report, report_inspection
 from looped.report.read import read_runs
 from looped.report.reproduction import load_tables
 from looped.run_folder import Best, Calibration, read_file
@@ -55,6 +55,12 @@ def write(folder: Path) -> Path:
     write_lines(run / "in_context.jsonl", [
         row | {"method": method, "num_loops": loops, "points": k, "value": 9 / k}
         for method, loops in (("model", 4), ("zero", None)) for k in (1, 2)
+    ])  # fmt: skip
+    row = {"group": "standard", "n": 9, "split": "test", "step": 3000, "low": 0.1, "high": 0.9}
+    write_lines(run / "algorithms.jsonl", [
+        row | {"num_loops": loops, "algorithm": algorithm, "steps": steps, "prediction_difference": loops / 9,
+               "weight_difference": 0.5}
+        for algorithm, steps in (("zero", None), ("Newton", 2)) for loops in (1, 4)
     ])  # fmt: skip
     row = {"exit_rule": None, "num_loops": 4, "mean_loops": 4.0, "value": 1.0, "low": 0.9, "high": 1.1}
     write_json(run / "calibration.json", {
@@ -152,8 +158,8 @@ def survives(read: Callable[[], object]) -> bool:
     return False
 
 
-FILES = ("answers_by_loop.json", "best.json", "config.json", "environment.json", "eval.jsonl", "in_context.jsonl",
-         "metrics.jsonl", "summary.json", "calibration.json", "../table.json")  # fmt: skip
+FILES = ("algorithms.jsonl", "answers_by_loop.json", "best.json", "config.json", "environment.json", "eval.jsonl",
+         "in_context.jsonl", "metrics.jsonl", "summary.json", "calibration.json", "../table.json")  # fmt: skip
 
 
 @pytest.fixture
@@ -170,6 +176,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(figures, "render", sometimes)
     monkeypatch.setattr(inspection_figures, "render", sometimes)
+    monkeypatch.setattr(algorithm_figures, "render", sometimes)
 
 
 def read_all(folder: Path) -> None:

@@ -175,7 +175,8 @@ READERS = {
     }.items()},
     **{name: f"fuzz_folders:{make}" for name, make in {
         "config.json": "config", "metrics.jsonl": "metrics", "best.json": "best", "summary.json": "summary",
-        "eval.jsonl": "evaluations", "in_context.jsonl": "in_context", "answers_by_loop.json": "answers",
+        "eval.jsonl": "evaluations", "in_context.jsonl": "in_context",
+        "algorithms.jsonl": "algorithms", "answers_by_loop.json": "answers",
         "environment.json": "environment", "calibration.json": "calibration", "table.json": "table",
         "data.json": "data", "task files": "task_files", "weights": "weights", "model.json": "saved_model",
         "show": "show", "evaluate": "evaluate", "solve": "solve", "report": "report", "resume": "resume",

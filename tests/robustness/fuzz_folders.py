@@ -40,6 +40,10 @@ IN_CONTEXT = {
     "group": "all", "method": "model", "num_loops": 2, "points": 3, "metric": "squared_error", "value": 0.5, "low": 0.1,
     "high": 1.0, "n": 8, "split": "test", "step": 2,
 }  # fmt: skip
+ALGORITHM = {
+    "group": "all", "num_loops": 2, "algorithm": "Newton", "steps": 3, "prediction_difference": 0.5, "low": 0.1,
+    "high": 1.0, "weight_difference": 0.5, "n": 8, "split": "test", "step": 2,
+}  # fmt: skip
 DATA = {"settings": "2" * 64, "sources": {"corpus.txt": "0" * 64}, "files": {"tokenizer.json": "1" * 64}}
 TABLE = {
     "title": "Table 2", "scale": "demo", "command": "looped reproduce 2",
@@ -99,6 +103,10 @@ def evaluations() -> Reader:
 
 def in_context() -> Reader:
     return _rows(files.InContextRow, 100, json.dumps(IN_CONTEXT).encode() + b"\n")
+
+
+def algorithms() -> Reader:
+    return _rows(files.AlgorithmRow, 100, json.dumps(ALGORITHM).encode() + b"\n")
 
 
 def answers() -> Reader:
