@@ -5,6 +5,11 @@ from typing import Any, Literal
 
 from looped.strict import check, forbid_unused, frozen, positive
 
+EQUAL_LOOPS = {
+    "modulation": ("none", "rezero"), "core_tied": ("all",), "lora_rank": (0,), "layer_order": ("cycle",),
+    "cache": ("all",),
+}  # fmt: skip
+"""The options with which all loops are the same function of the state."""
 MAX_LAYERS = 10_000
 """More layers are refused in each part of a model, because to build them would take minutes. One layer can loop."""
 
@@ -81,6 +86,9 @@ class ModelConfig:
     """Whether positions are added again before every loop instead of once at the input."""
     input_injection: Literal["none", "add", "concat"] = "none"
     """How the embedded input is combined with the state in each loop. With add or concat the state starts at zero."""
+    inner_loops: int | None = None
+    """None: one state. A number: in each loop the core updates a latent state so many times, and then once an answer
+    state, which is read out (TRM: Jolicoeur-Martineau, 2025; needs input_injection=add)."""
     modulation: Literal["none", "additive", "scale_gate", "adaln_zero", "table", "rezero"] = "none"
     """How the loop index acts on the core. additive: a sinusoid is added to the state (Universal Transformer).
     scale_gate: scales and gates (TMLT, the paper's model). adaln_zero: scales, gates and shifts (DiT). table: a learned
@@ -110,7 +118,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         positive(
             self, "vocab_size", "input_dim", "output_size", "max_seq_len", "d_model", "d_head",
-            "d_ff", "core_layers", "num_loops", "max_loops", "initialisation_depth", "cache_loops",
+            "d_ff", "core_layers", "num_loops", "max_loops", "initialisation_depth", "cache_loops", "inner_loops",
         )  # fmt: skip
         for name in ("prelude_layers", "core_layers", "coda_layers"):
             check(
@@ -159,6 +167,10 @@ class ModelConfig:
             self._check_order()
         if self.cache == "all":
             forbid_unused(self, "cache='all'", "cache_loops")
+        if self.inner_loops is not None:
+            check(self.input_injection == "add", "input_injection", self.input_injection, "add with inner_loops")
+            unused = ("modulation", "coda_layers", "loop_norm", "cache", "positions_every_loop", "layer_order")
+            forbid_unused(self, "there are inner_loops", *unused)
         if self.tie_embeddings and self.vocab_size and self.output_size:
             check(
                 self.vocab_size == self.output_size, "output_size", self.output_size, "vocab_size when embeddings tie"
@@ -190,6 +202,11 @@ class ModelConfig:
         return cls(**{**spec, **settings})
 
     @property
+    def core_depth(self) -> int:
+        """Layers that a loop applies one after another."""
+        return self.core_layers * (1 + (self.inner_loops or 0))
+
+    @property
     def last_norm(self) -> Literal["rms", "layer", "none"]:
         """The kind of the norm before the output."""
         return self.final_norm or (self.norm if self.norm_place == "before" else "none")
@@ -198,6 +215,12 @@ class ModelConfig:
     def own_weights(self) -> bool:
         """Whether each loop of the core has weights of its own."""
         return self.core_tied != "all" or self.lora_rank > 0
+
+    def check_equal_loops(self, words: str) -> None:
+        """Raise ValueError unless all loops are the same function of the state; `words` say what needs it."""
+        for name, allowed in EQUAL_LOOPS.items():
+            value = getattr(self, name)
+            check(value in allowed, f"model.{name}", value, f"{' or '.join(map(str, allowed))} {words}")
 
     @property
     def most_loops(self) -> int | None:

@@ -21,7 +21,7 @@ SMALL = (
     "--train.workers 0 "
 )
 RUNS = {
-    "strings": "demo-looped-2 --task.length 4 --model.num-loops 3 --model.modulation table --model.max-loops 5 "
+    "strings": "edit-distance-small --task.length 4 --model.num-loops 3 --model.modulation table --model.max-loops 5 "
     "--model.gate-offset 1",
     "fraction": "lcs-looped@cpu --task.length 4 --model.num-loops 3 --model.modulation scale_gate "
     "--model.timestep fraction --model.core-layers 2",

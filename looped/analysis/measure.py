@@ -147,19 +147,20 @@ def answers(sample: Sample) -> dict[str, Any]:
 
 
 def _score(sample: Sample, scores: dict[str, Tensor]) -> dict[str, list[float | None]]:
-    """The task's metric by loop, with 95% intervals over examples, from scores (loops, examples).
+    """The main score of one pass by loop, with 95% intervals over examples, from scores (loops, examples).
 
     `beyond` is the change of the underlying score from the last loop of training to the last loop, with its interval
     over examples.
     """
     task, most = sample.task, math.inf if sample.task.lower_is_better else 1.0
+    metric = task.pass_metric
 
     def reported(score: str, mean: float) -> dict[str, float]:
         return task.reported(score, mean, sample.split, sample.group)
 
-    score = next(name for name in scores if task.metric in reported(name, 0.0))
+    score = next(name for name in scores if metric in reported(name, 0.0))
     values, weights = scores[score], task.weights(sample.batch)
-    rows = [[reported(score, end)[task.metric] for end in interval(row, most, weights)] for row in values]
+    rows = [[reported(score, end)[metric] for end in interval(row, most, weights)] for row in values]
     change = values[-1] - values[min(sample.model.config.num_loops, sample.loops) - 1]
     mean, _, high = interval(change - change.min(), math.inf, weights)  # an interval begins at 0
     beyond = [2 * mean - high + change.min().item(), high + change.min().item()]

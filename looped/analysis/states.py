@@ -129,7 +129,7 @@ def attention_maps(
     """Attention weights of the core layers: how much each query (fifth axis) attends to each key (sixth), by loop.
 
     Rows sum to 1. Linear attention gives its scores instead. The maps are recomputed from the inputs of each attention
-    layer during an ordinary forward pass.
+    layer during an ordinary forward pass. With two states (`TwoStates`) they are those of the update of the answer.
 
     Args:
         keep: loop numbers from 1, ascending; None is all. Maps are large.
@@ -151,14 +151,16 @@ def attention_maps(
 
         return hook
 
-    attentions = [(i, m) for i, block in enumerate(model.core) for m in block.modules() if isinstance(m, Attention)]
+    # A core of two states applies its layers several times in a loop; the last map stays.
+    layers = [layer for block in model.core for layer in getattr(block, "layers", [block])]
+    attentions = [(i, m) for i, layer in enumerate(layers) for m in layer.modules() if isinstance(m, Attention)]
     hooks = [module.register_forward_pre_hook(hook_of(i), with_kwargs=True) for i, module in attentions]
     try:
         states(model.loop(inputs, attention_mask=attention_mask, num_loops=loops), loops)
     finally:
         for hook in hooks:
             hook.remove()
-    return torch.stack([maps[key] for key in sorted(maps)]).unflatten(0, (len(kept), len(model.core)))
+    return torch.stack([maps[key] for key in sorted(maps)]).unflatten(0, (len(kept), len(layers)))
 
 
 def _attention_weights(

@@ -99,9 +99,12 @@ def _norm(config: ModelConfig, kind: Literal["rms", "layer", "none"], gain: bool
 
 
 def effective_depth(config: ModelConfig, num_loops: int | None = None) -> int:
-    """Number of layers that an input passes through: prelude + core * num_loops + coda."""
+    """Number of layers that an input passes through: prelude + core * num_loops + coda.
+
+    With `inner_loops` the core counts once for each update of one of its two states.
+    """
     loops = config.num_loops if num_loops is None else num_loops
-    return config.prelude_layers + config.core_layers * loops + config.coda_layers
+    return config.prelude_layers + config.core_depth * loops + config.coda_layers
 
 
 def flops(config: ModelConfig, seq_len: int, num_loops: int | None = None, loop_logits: int = 1) -> int:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from looped.models.early_exit import Active, EarlyExit, ExitState
 from looped.models.exit_rules import ActCarry, ExitRule
+from looped.models.fixed_point import FixedPoint, FixedPointGradient, fixed_point
 from looped.models.iteration import iterate
 from looped.models.kv_cache import Cache, CachedPass, PassKV
 from looped.models.layer_order import applications
@@ -31,6 +32,7 @@ class Looped(NamedTuple):
     """Those that the exit rule needed anyway."""
     loops_taken: Int[Tensor, "batch seq"] | None = None
     ponder_cost: Float[Tensor, "batch seq"] | None = None
+    fixed_point: FixedPoint | None = None
 
 
 class Pass:
@@ -90,6 +92,11 @@ class Pass:
         """All loops; `keep` and options as in `iterate`."""
         found = iterate(self.step, state, self.num_loops, keep=keep, **options)
         return Looped(found.state, found.num_loops, found.kept, {})
+
+    def loop_to_fixed_point(self, state: Tensor, gradient: FixedPointGradient) -> "Looped":
+        """All loops without gradient, and a gradient at the last state (see `fixed_point`)."""
+        found, facts = fixed_point(self.step, state, self.num_loops, gradient)
+        return Looped(found, self.num_loops, {self.num_loops: found}, {}, fixed_point=facts)
 
     def loop_with_exits(
         self, state: Tensor, keep: Collection[int], rule: ExitRule, exit_mask: Tensor | None, real: Tensor | None

@@ -26,7 +26,7 @@ def initialise(model: LoopedModel, config: ModelConfig, generator: torch.Generat
     Learned halting begins near 1 / num_loops, so training begins with all loops in use.
     """
     depth = config.initialisation_depth or (
-        config.prelude_layers + config.core_layers * config.num_loops + config.coda_layers
+        config.prelude_layers + config.core_depth * config.num_loops + config.coda_layers
     )
     unit = 1 if config.initialisation == "pytorch" else INIT_STD
     last = [m.project for m in model.modules() if isinstance(m, Attention)]

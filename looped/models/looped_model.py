@@ -18,8 +18,16 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from looped.models.arguments import check_call, check_inputs, checked_mask, checked_state, loop_numbers
+from looped.models.arguments import (
+    check_call,
+    check_fixed_point,
+    check_inputs,
+    checked_mask,
+    checked_state,
+    loop_numbers,
+)
 from looped.models.exit_rules import ExitRule, learned_rule
+from looped.models.fixed_point import FixedPointGradient
 from looped.models.forward_pass import Pass
 from looped.models.graphs import checked_graphs
 from looped.models.iteration import Recompute
@@ -113,7 +121,8 @@ class LoopedModel(nn.Module):
         if halt is not None:
             self.halt = halt
         self.halting: Literal["none", "gate", "act"] = halting
-        self.loop_norm, self.num_loops, self.layer_order = loop_norm, num_loops, layer_order
+        self.loop_norm, self.num_loops = loop_norm, num_loops
+        self.layer_order: Literal["cycle", "sequence", "reverse"] = layer_order
         self.kv_loops, self.causal, self.max_seq_len, self.graphs = kv_loops, causal, max_seq_len, nn.ModuleDict()
         if not len(self.core):
             raise ValueError("core: expected at least one block")
@@ -226,6 +235,7 @@ class LoopedModel(nn.Module):
         last_logits: int | None = None,
         loop_states: bool = False,
         recompute: Recompute = "none",
+        gradient: FixedPointGradient | None = None,
         graphs: Mapping[str, Tensor] | None = None,
     ) -> LoopedOutput:
         """Apply the model.
@@ -248,6 +258,9 @@ class LoopedModel(nn.Module):
             last_logits: decode only this many positions at the end; None is all.
             loop_states: also return the state after each loop.
             recompute: see `iterate`.
+            gradient: at the fixed point of the loop, see `fixed_point`; None is through all loops. One more loop is
+                run. The loop must not depend on t and must contain the input (`injection`), and only the last
+                logits are returned.
             graphs: matrices (batch, seq, seq) by name, for graph heads; None is those of `share_graphs`.
 
         Raises:
@@ -286,7 +299,10 @@ class LoopedModel(nn.Module):
         check_memory(
             f"num_loops={loops}: {states} states and logits of {len(wanted)}", size * state.itemsize, state.device
         )
-        if exit_rule is None:
+        if gradient is not None:
+            check_fixed_point(self, exit_rule, recomputes, cache, keep)
+            found = run.loop_to_fixed_point(state, gradient)
+        elif exit_rule is None:
             found = run.loop(state, keep, num_grad_loops=num_grad_loops, recompute=recompute)
         else:
             found = run.loop_with_exits(state, keep, exit_rule, exit_mask, attention_mask)
@@ -306,6 +322,7 @@ class LoopedModel(nn.Module):
             loop_states=torch.stack(list(found.states.values())) if loop_states else None,
             loops_taken=found.loops_taken,
             ponder_cost=found.ponder_cost,
+            fixed_point=found.fixed_point,
         )
 
     def loop(

@@ -18,6 +18,7 @@ from looped.nn.modulation import make_modulation
 from looped.nn.norms import make_norm
 from looped.nn.per_loop import make_core_block
 from looped.nn.positions import PositionEmbedding, RotaryAngles
+from looped.nn.two_states import Answer, StartBoth, TwoStates
 from looped.strict import from_dict, to_dict
 
 CONFIG = "model.json"
@@ -49,17 +50,19 @@ class LoopedTransformer(LoopedModel):
         check_memory(f"a model of {weights:,} weights", 4 * weights, torch.get_default_device())
         added = c.positions in ("learned", "sinusoidal")
         with torch.random.fork_rng(devices=[]):  # the layers' own initialisation is overwritten below
+            core = [make_core_block(c) for _ in range(c.core_layers)]
+            norm = make_norm(c.last_norm, d, gain=True, bias=c.bias)
             super().__init__(
                 embed=nn.Embedding(inputs, d) if c.inputs == "tokens" else nn.Linear(inputs, d, bias=c.bias),
                 positions=PositionEmbedding(c.max_seq_len, d, learned=c.positions == "learned") if added else None,
                 rotary=RotaryAngles(c.head_dim) if c.positions == "rotary" else None,
                 embed_norm=make_norm("layer" if c.embedding_norm else "none", d, gain=True, bias=True),
                 prelude=[TransformerBlock(c) for _ in range(c.prelude_layers)],
-                core=[make_core_block(c) for _ in range(c.core_layers)],
+                core=core if c.inner_loops is None else [TwoStates(core, c.inner_loops)],
                 coda=[TransformerBlock(c) for _ in range(c.coda_layers)],
-                injection=make_injection(c),
+                injection=make_injection(c) if c.inner_loops is None else StartBoth(),
                 modulation=make_modulation(c),
-                norm=make_norm(c.last_norm, d, gain=True, bias=c.bias),
+                norm=norm if c.inner_loops is None else nn.Sequential(Answer(), norm),
                 loop_norm=c.loop_norm,
                 head=nn.Linear(d, c.output_size, bias=c.bias and not c.tie_embeddings),
                 halt=nn.Linear(d, 1) if c.halting != "none" else None,

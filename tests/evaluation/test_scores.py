@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from looped.config import ModelConfig
-from looped.evaluation.scores import evaluate, loop_logits, solve, visualisations
+from looped.evaluation.answers import solve
+from looped.evaluation.scores import evaluate, loop_logits, visualisations
 from looped.intervals import interval
 from looped.models import LoopedTransformer
 from looped.runs import default_loops
