@@ -61,3 +61,5 @@ class Work:
     differs: tuple[str, ...]
     """Differences from the publication."""
     published: tuple[Published, ...] = ()
+    examples: int | None = None
+    """Test examples of each group; None is the default of `looped evaluate`."""

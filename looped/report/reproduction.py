@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from looped.report.blocks import Section, Sentences, Table
 from looped.report.comparison import Estimate, paired, rank, run_score, t_interval
-from looped.report.content import Section, Sentences, Table, amount, duration, interval, number
+from looped.report.number_format import amount, duration, interval, number
 from looped.report.read import Run
 from looped.run_folder import RunTable, TableClaim, TableRow, read_file
 

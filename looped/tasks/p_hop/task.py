@@ -16,8 +16,8 @@ from jaxtyping import Float, Int
 from looped.lazy import torch
 from looped.tasks.base import Batch, Split, Task, TaskSpec, split_of
 from looped.tasks.p_hop.config import PHopConfig
+from looped.tasks.pairs import as_text
 from looped.tasks.registry import TaskConfig, register
-from looped.tasks.strings import as_text
 
 FRUITLESS = 200  # rounds without a word of the requested split before drawing gives up
 
