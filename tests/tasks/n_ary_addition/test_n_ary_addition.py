@@ -39,6 +39,9 @@ def test_the_published_example():
     task = make()
     assert task.to_text(task.parse("315 + 120 + 045 + 824 ="))["expected"] == "1304"
     assert task.spec.max_seq_len == 32 * 4 + len("31968")
+    assert task.trained_seq_len is None
+    longer = make(operands=(2, 4), eval_operands=(3, 10))
+    assert (longer.trained_seq_len, longer.spec.max_seq_len) == (4 * 4 + len("3996"), 10 * 4 + len("9990"))
 
 
 @pytest.mark.parametrize("settings", [{"operands": (2, 5), "eval_operands": (3, 7)}, {"digits": 2, "operands": (4,)}])
