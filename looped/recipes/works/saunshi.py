@@ -184,8 +184,8 @@ WORK = Work(
         "n is 2 or 4, with 2 digits, d=64 and 1,200 steps of 64. An answer counts if every character and the end are "
         "right, each given the right ones before it, which is the same as greedy decoding of the right answer.",
         "The published i-GSM has 4 levels of entities, d=128 and 200,000 steps of 256. Here it has 2 levels, 2 to 4 "
-        "parameters of which the query needs 1 or 2, d=64 and 1,500 steps of 64; the most frequent number is 19% of the "
-        "answers.",
+        "parameters of which the query needs 1 or 2, d=64 and 1,500 steps of 64. The most frequent number is 19% of "
+        "the answers.",
         "The score of a guess from the last letter is the column majority baseline of the scores.",
         "The published words are likely drawn with repeats: 25% of them are trivial. The words here have none, except "
         "in the rows that say so.",
