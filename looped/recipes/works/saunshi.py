@@ -2,6 +2,7 @@
 
 import dataclasses
 from functools import partial
+from typing import Any
 
 from looped.config import ModelConfig, OptimConfig, RunConfig, TrainConfig
 from looped.recipes.work import Claim, Published, Row, Words, Work
@@ -73,7 +74,9 @@ def language(layers: tuple[int, int, int], loops: int, paper: bool, period: int 
     the regulariser, whose published weight is 10.
     """
     prelude, core, coda = layers
-    sizes = {"d_model": 2048, "num_heads": 32, "d_ff": 5120} if paper else {"d_model": 128, "num_heads": 4}
+    sizes: dict[str, Any] = (
+        {"d_model": 2048, "num_heads": 32, "d_ff": 5120} if paper else {"d_model": 128, "num_heads": 4}
+    )
     model = ModelConfig(
         causal=True, positions="rotary", prelude_layers=prelude, core_layers=core, coda_layers=coda, num_loops=loops,
         tie_embeddings=True, **sizes,
