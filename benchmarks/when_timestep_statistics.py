@@ -171,6 +171,20 @@ class Analysis:
         for over, term, found, p, seen in self.primary():
             yield f"| {over} | {term} | {found} | {p:.3f} | {seen:.3f} |"
 
+    def sensitivity_lines(self) -> Iterator[str]:
+        """The slope in roughness with two other choices: moduli at the larger distance, and the log of the error."""
+        yield "| modulated against | slope, moduli at 1/8 | slope of the log of the error's ratio, moduli at 1/32 |"
+        yield "|---|---:|---:|"
+        for over in ("plain", "frozen"):
+            wider = coefficients(self.gain("modulated", over), self.roughness_at[f"{DELTAS[1]:g}"])[:, 1]
+            ratio = coefficients(-self.log_ratio("modulated", over), self.roughness)[:, 1]
+            yield f"| {over} | {interval(wider)} | {interval(ratio)} |"
+
+    def log_ratio(self, arm: str, over: str) -> Scores:
+        """The log of the ratio of two arms' errors; errors below 1e-4 count as 1e-4."""
+        error, other = (np.log((1 - self.scores[name]).clip(1e-4)) for name in (arm, over))
+        return error - other
+
     def cells(self) -> list[tuple[str, int, str, Interval, float]]:
         """All cells and comparisons: target, loops, over, interval, adjusted p."""
         rows = [
@@ -180,15 +194,14 @@ class Analysis:
         return [(*row, p) for row, p in zip(rows, holm([row[3].p for row in rows]), strict=True)]
 
     def secondary_lines(self) -> Iterator[str]:
-        """Mean differences between arms, over all cells and in each family, and the cells that stand out."""
+        """Mean differences between arms, over all cells and in each family."""
         fourier = np.array([t.family == "fourier" for t in TARGETS])
         yield "| difference | all cells | fourier | labels | error, geometric mean ratio |"
         yield "|---|---:|---:|---:|---:|"
         for arm, over in (*(("modulated", a) for a in ARMS[:-1]), ("frozen", "plain"), ("wide", "plain")):
             gain = self.gain(arm, over)
             parts = (gain, gain[:, fourier], gain[:, ~fourier])
-            ratio = np.log((1 - self.scores[arm]).clip(1e-4) / (1 - self.scores[over]).clip(1e-4)).mean(axis=(1, 2))
-            mean, low, high, _ = interval(ratio)
+            mean, low, high, _ = interval(self.log_ratio(arm, over).mean(axis=(1, 2)))
             means = " | ".join(str(interval(part.mean(axis=(1, 2)))) for part in parts)
             yield f"| {arm} - {over} | {means} | {np.exp(mean):.3f} [{np.exp(low):.3f}, {np.exp(high):.3f}] |"
 
@@ -222,7 +235,12 @@ def main() -> None:
     analysis = Analysis(content)
     parts = [analysis.rate_lines(), analysis.pilot_lines()]
     if analysis.seeds:
-        parts += [analysis.primary_lines(), analysis.secondary_lines(), analysis.score_lines()]
+        parts += [
+            analysis.primary_lines(),
+            analysis.sensitivity_lines(),
+            analysis.secondary_lines(),
+            analysis.score_lines(),
+        ]
         write_atomic(folder / "gain.svg", analysis.figure())
     print("\n\n".join("\n".join(lines) for lines in parts))
     cells = [row for row in analysis.cells() if row[-1] < 0.05] if analysis.seeds else []

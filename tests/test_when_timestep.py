@@ -134,5 +134,6 @@ def test_the_notes_state_the_stored_results():
     notes = (FOLDER / "notes.md").read_text().splitlines()
     analysis = Analysis(json.loads((FOLDER / "results.json").read_text()))
     assert len(analysis.seeds) >= 5
-    for lines in (analysis.rate_lines, analysis.pilot_lines, analysis.primary_lines, analysis.secondary_lines):
+    tables = (analysis.rate_lines, analysis.pilot_lines, analysis.primary_lines, analysis.sensitivity_lines)
+    for lines in (*tables, analysis.secondary_lines, analysis.score_lines):
         assert set(lines()) <= set(notes)
