@@ -48,6 +48,7 @@ ARMS = ("plain", "wide", "frozen", "modulated")
 LOOPS = (2, 4, 8, 16)
 RATES = (0.01, 0.02, 0.04)
 PILOT_SEEDS, SEEDS = (100, 101), tuple(range(8))
+PARTS = ("pilot", "runs", "same_rate")
 DELTAS = (1 / 32, 1 / 8)
 """Distances of the moduli. At the first they still grow with the number of labels; the second is in docs/theory.md."""
 STEPS, WARMUP, BATCH = 300, 20, 32
@@ -193,6 +194,14 @@ def main_cells(rates: dict[str, dict[str, float]]) -> Iterator[tuple[Target, str
         yield target, arm, loops, rates[arm][str(loops)], seed
 
 
+def same_rate_cells(rates: dict[str, dict[str, float]]) -> Iterator[tuple[Target, str, int, float, int]]:
+    """The other modulated arm, then wide, at the rates of the modulated arm, where theirs differ."""
+    for arm, seed, target, loops in itertools.product(("frozen", "wide"), SEEDS, TARGETS, LOOPS):
+        rate = rates["modulated"][str(loops)]
+        if rate != rates[arm][str(loops)]:
+            yield target, arm, loops, rate, seed
+
+
 def about() -> dict[str, Any]:
     commit = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], text=True, cwd=Path(__file__).parent)
     return {
@@ -205,8 +214,8 @@ def about() -> dict[str, Any]:
 
 def save(path: Path, content: dict[str, Any]) -> None:
     """JSON with one line for each run."""
-    lines = [f'"{key}": {json.dumps(value)}' for key, value in content.items() if key not in ("pilot", "runs")]
-    for key in ("pilot", "runs"):
+    lines = [f'"{key}": {json.dumps(value)}' for key, value in content.items() if key not in PARTS]
+    for key in PARTS:
         lines.append(f'"{key}": [\n' + ",\n".join(map(json.dumps, content[key])) + "\n]")
     write_atomic(path, "{\n" + ",\n".join(lines) + "\n}\n")
 
@@ -221,7 +230,8 @@ def main() -> None:
     devices.keep_freed_memory()
     path = arguments.out / "results.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = json.loads(path.read_text()) if path.exists() else {**about(), "pilot": [], "runs": []}
+    content = json.loads(path.read_text()) if path.exists() else about()
+    content = {part: [] for part in PARTS} | content
 
     def run(part: str, cells: Iterator[tuple[Target, str, int, float, int]]) -> bool:
         """Whether all cells are done."""
@@ -249,10 +259,10 @@ def main() -> None:
                 for delta in DELTAS
             }
             save(path, content)
-            if arguments.part == "all":
-                run("runs", main_cells(content["rates"]))
+            if arguments.part == "all" and run("runs", main_cells(content["rates"])):
+                run("same_rate", same_rate_cells(content["rates"]))
     save(path, content)
-    print(f"{len(content['pilot'])} pilot runs, {len(content['runs'])} runs, {time.process_time():.0f} CPU-seconds")
+    print({part: len(content[part]) for part in PARTS}, f"{time.process_time():.0f} CPU-seconds")
 
 
 if __name__ == "__main__":

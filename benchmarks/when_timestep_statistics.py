@@ -7,6 +7,7 @@ All differences are paired by seed. Every interval is Student's t over seeds.
 import argparse
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -80,13 +81,11 @@ def complete_seeds(runs: list[dict[str, Any]]) -> list[int]:
 
 
 def scores(runs: list[dict[str, Any]], seeds: Sequence[int], targets: Sequence[Any], rates: Any) -> dict[str, Scores]:
-    """The scores of each arm at its chosen rates."""
+    """The scores of each arm that is named in `rates`, at these rates. Raises KeyError if one is not stored."""
     found = {(run["target"], run["arm"], run["loops"], run["rate"], run["seed"]): run["score"] for run in runs}
     return {
-        arm: np.array(
-            [[[found[str(t), arm, n, rates[arm][str(n)], seed] for n in LOOPS] for t in targets] for seed in seeds]
-        )
-        for arm in ARMS
+        arm: np.array([[[found[str(t), arm, n, of[str(n)], seed] for n in LOOPS] for t in targets] for seed in seeds])
+        for arm, of in rates.items()
     }
 
 
@@ -117,6 +116,12 @@ class Analysis:
         self.rates, self.parameters = rates, content["parameters"]
         self.seeds = complete_seeds(content["runs"])
         self.scores = scores(content["runs"], self.seeds, TARGETS, rates)
+        self.same_rate = {}
+        for over in ("frozen", "wide"):
+            with suppress(KeyError):  # runs that are still missing
+                stored = content["runs"] + content["same_rate"]
+                self.same_rate |= scores(stored, self.seeds, TARGETS, {over: rates["modulated"]})
+        """The scores of other arms at the rates of the modulated arm."""
         self.roughness_at = {
             delta: np.array([found[str(t)] for t in TARGETS])[:, self.seeds].sum(2).T
             for delta, found in content["moduli"].items()
@@ -179,6 +184,16 @@ class Analysis:
             wider = coefficients(self.gain("modulated", over), self.roughness_at[f"{DELTAS[1]:g}"])[:, 1]
             ratio = coefficients(-self.log_ratio("modulated", over), self.roughness)[:, 1]
             yield f"| {over} | {interval(wider)} | {interval(ratio)} |"
+
+    def same_rate_lines(self) -> Iterator[str]:
+        """The mean gain where the other arm has the rates of the modulated arm."""
+        fourier = np.array([t.family == "fourier" for t in TARGETS])
+        yield "| modulated against, at equal rates | all cells | fourier | labels |"
+        yield "|---|---:|---:|---:|"
+        for over, other in self.same_rate.items():
+            gain = self.scores["modulated"] - other
+            means = (interval(part.mean(axis=(1, 2))) for part in (gain, gain[:, fourier], gain[:, ~fourier]))
+            yield f"| {over} | {' | '.join(map(str, means))} |"
 
     def log_ratio(self, arm: str, over: str) -> Scores:
         """The log of the ratio of two arms' errors; errors below 1e-4 count as 1e-4."""

@@ -135,5 +135,5 @@ def test_the_notes_state_the_stored_results():
     analysis = Analysis(json.loads((FOLDER / "results.json").read_text()))
     assert len(analysis.seeds) >= 5
     tables = (analysis.rate_lines, analysis.pilot_lines, analysis.primary_lines, analysis.sensitivity_lines)
-    for lines in (*tables, analysis.secondary_lines, analysis.score_lines):
+    for lines in (*tables, analysis.secondary_lines, analysis.same_rate_lines, analysis.score_lines):
         assert set(lines()) <= set(notes)
