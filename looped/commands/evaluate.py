@@ -17,6 +17,7 @@ def evaluate(
     run: Positional[Path],
     loops: tuple[int, ...] = (),
     exit_rule: str | None = None,
+    confidence: int | None = None,
     examples: int = 1024,
     groups: tuple[str, ...] = (),
     split: Literal["validation", "test"] = "test",
@@ -33,6 +34,8 @@ def evaluate(
         loops: loop counts; the default is a range from 1 to twice the trained number.
         exit_rule: an exit rule to score in addition, such as kl:0.01, change:0.1, entropy:0.1, unchanged:2 or none. The
             default is the recommendation of `looped calibrate`, or no rule if loops are given.
+        confidence: also score the most confident loop count of each group and of each example, among those up to so
+            many more than the example needs (or than in training). The default is 20 if train.loss=task, else none.
         examples: the largest number of examples in each group.
         groups: the default is all groups.
         split: the split of the examples.
@@ -45,8 +48,8 @@ def evaluate(
     rows: list[dict[str, Any]] = []
     try:
         evaluate_run(
-            run, loops=loops, exit_rule=exit_rule, examples=examples, groups=groups, split=split,
-            checkpoint=checkpoint, device=device, allow_outside=allow_outside, rows=rows,
+            run, loops=loops, exit_rule=exit_rule, confidence=confidence, examples=examples, groups=groups,
+            split=split, checkpoint=checkpoint, device=device, allow_outside=allow_outside, rows=rows,
         )  # fmt: skip
     finally:  # after an error or an interrupt: the groups that are finished
         if rows:
@@ -57,19 +60,23 @@ def evaluate(
 
 
 def score_table(title: str, rows: Sequence[dict[str, Any]]) -> Table:
-    """Table of the eval.jsonl rows of one metric: a row for each group, a column for each loop count and exit rule."""
+    """Table of the eval.jsonl rows of one metric: a row for each group, a column for each loop count, exit rule and
+    policy."""
+
+    def chosen_by(row: dict[str, Any]) -> str | None:
+        return row.get("exit_rule") or row.get("policy")
+
     table = Table(title=title, caption="95% intervals over examples")
-    fixed = [row for row in rows if "exit_rule" not in row]
-    columns = [(f"{n} loops", n, None) for n in sorted({row["num_loops"] for row in fixed})]
-    columns += [(rule, None, rule) for rule in dict.fromkeys(row["exit_rule"] for row in rows if "exit_rule" in row)]
+    columns = [(f"{n} loops", n, None) for n in sorted({row["num_loops"] for row in rows if not chosen_by(row)})]
+    columns += [(name, None, name) for name in dict.fromkeys(map(chosen_by, rows)) if name]
     for heading in ("group", "n", *(name for name, *_ in columns)):
         table.add_column(heading, justify="right")
     for group in dict.fromkeys(row["group"] for row in rows):
         mine = [row for row in rows if row["group"] == group]
         texts = []
-        for _, count, rule in columns:
-            cell = next(r for r in mine if r.get("exit_rule") == rule and count in (None, r["num_loops"]))
-            loops_taken = f"\n{cell['mean_loops']:.2f} loops" if rule else ""
+        for _, count, name in columns:
+            cell = next(r for r in mine if chosen_by(r) == name and count in (None, r["num_loops"]))
+            loops_taken = f"\n{cell['mean_loops']:.2f} loops" if name else ""
             texts.append(f"{cell['value']:.4g}\n{cell['low']:.4g}-{cell['high']:.4g}{loops_taken}")
         table.add_row(group, str(mine[0]["n"]), *texts)
     return table
