@@ -7,7 +7,6 @@ All differences are paired by seed. Every interval is Student's t over seeds.
 import argparse
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -116,12 +115,9 @@ class Analysis:
         self.rates, self.parameters = rates, content["parameters"]
         self.seeds = complete_seeds(content["runs"])
         self.scores = scores(content["runs"], self.seeds, TARGETS, rates)
-        self.same_rate = {}
-        for over in ("frozen", "wide"):
-            with suppress(KeyError):  # runs that are still missing
-                stored = content["runs"] + content["same_rate"]
-                self.same_rate |= scores(stored, self.seeds, TARGETS, {over: rates["modulated"]})
-        """The scores of other arms at the rates of the modulated arm."""
+        same_rate = scores(content["runs"] + content["same_rate"], self.seeds, TARGETS, {"frozen": rates["modulated"]})
+        self.gain_at_equal_rates = self.scores["modulated"] - same_rate["frozen"]
+        """The gain over frozen where both have the rates of the modulated arm."""
         self.roughness_at = {
             delta: np.array([found[str(t)] for t in TARGETS])[:, self.seeds].sum(2).T
             for delta, found in content["moduli"].items()
@@ -186,14 +182,12 @@ class Analysis:
             yield f"| {over} | {interval(wider)} | {interval(ratio)} |"
 
     def same_rate_lines(self) -> Iterator[str]:
-        """The mean gain where the other arm has the rates of the modulated arm."""
+        """The mean gain over frozen, where frozen has the rates of the modulated arm."""
         fourier = np.array([t.family == "fourier" for t in TARGETS])
-        yield "| modulated against, at equal rates | all cells | fourier | labels |"
+        parts = (gain := self.gain_at_equal_rates, gain[:, fourier], gain[:, ~fourier])
+        yield "| difference at equal rates | all cells | fourier | labels |"
         yield "|---|---:|---:|---:|"
-        for over, other in self.same_rate.items():
-            gain = self.scores["modulated"] - other
-            means = (interval(part.mean(axis=(1, 2))) for part in (gain, gain[:, fourier], gain[:, ~fourier]))
-            yield f"| {over} | {' | '.join(map(str, means))} |"
+        yield f"| modulated - frozen | {' | '.join(str(interval(part.mean(axis=(1, 2)))) for part in parts)} |"
 
     def log_ratio(self, arm: str, over: str) -> Scores:
         """The log of the ratio of two arms' errors; errors below 1e-4 count as 1e-4."""
@@ -225,15 +219,15 @@ class Analysis:
         with matplotlib.rc_context(STYLE):
             figure = Figure(figsize=(7.2, 3.9))
             panels = figure.subplots(1, 2, sharey=True)
-            for axes, over in zip(panels, ("plain", "frozen"), strict=True):
-                gain = self.gain("modulated", over)
+            gains = {"plain": self.gain("modulated", "plain"), "frozen, at equal rates": self.gain_at_equal_rates}
+            for axes, (over, gain) in zip(panels, gains.items(), strict=True):
                 for j, (loops, (color, marker, _)) in enumerate(zip(LOOPS, SERIES, strict=False)):
                     found = [interval(gain[:, i, j]) for i in range(len(TARGETS))]
                     x = self.roughness.mean(axis=0) + 0.06 * (j - 1.5)
                     y, size = np.array([f.mean for f in found]), np.array([f.high - f.mean for f in found])
                     axes.errorbar(x, y, size, color=color, marker=marker, ls="", lw=1.1, label=f"{loops} loops")
                     hollow = np.array([t.family == "labels" for t in TARGETS])
-                    axes.plot(x[hollow], y[hollow], marker, color=color, mfc="white")
+                    axes.plot(x[hollow], y[hollow], marker, color=color, mfc="white", zorder=3)
                 axes.axhline(0, color=INK, lw=0.8)
                 axes.set(title=f"modulated minus {over}", xlabel="roughness (moduli at 1/32, in deviations)")
             panels[0].set_ylabel("gain of the score")
@@ -250,12 +244,8 @@ def main() -> None:
     analysis = Analysis(content)
     parts = [analysis.rate_lines(), analysis.pilot_lines()]
     if analysis.seeds:
-        parts += [
-            analysis.primary_lines(),
-            analysis.sensitivity_lines(),
-            analysis.secondary_lines(),
-            analysis.score_lines(),
-        ]
+        parts += [analysis.primary_lines(), analysis.sensitivity_lines(), analysis.secondary_lines()]
+        parts += [analysis.same_rate_lines(), analysis.score_lines()]
         write_atomic(folder / "gain.svg", analysis.figure())
     print("\n\n".join("\n".join(lines) for lines in parts))
     cells = [row for row in analysis.cells() if row[-1] < 0.05] if analysis.seeds else []
