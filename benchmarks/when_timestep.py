@@ -146,11 +146,11 @@ def data(target: Target, seed: int, steps: int) -> Iterator[tuple[Tokens, Tokens
     else:
         sizes = (1024, *[BATCH] * steps)
         inputs = (torch.rand(size, target.seq, 1, generator=generator, dtype=torch.float64) for size in sizes)
-    mean = scale = None
-    for x in inputs:
-        y = f(x)
-        mean, scale = (y.mean(), y.std(correction=0)) if mean is None else (mean, scale)
-        yield ((x - 0.5) * 12**0.5).float(), ((y - mean) / scale).float()
+    inputs = iter(inputs)
+    first = next(inputs)
+    mean, scale = f(first).mean(), f(first).std(correction=0)
+    for x in itertools.chain([first], inputs):
+        yield ((x - 0.5) * 12**0.5).float(), ((f(x) - mean) / scale).float()
 
 
 def train(target: Target, arm: str, loops: int, rate: float, seed: int, steps: int = STEPS) -> float:
@@ -230,21 +230,22 @@ def main() -> None:
     devices.keep_freed_memory()
     path = arguments.out / "results.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = json.loads(path.read_text()) if path.exists() else about()
-    content = {part: [] for part in PARTS} | content
+    stored = json.loads(path.read_text()) if path.exists() else about()
+    content: dict[str, Any] = {part: [] for part in PARTS} | stored
 
     def run(part: str, cells: Iterator[tuple[Target, str, int, float, int]]) -> bool:
         """Whether all cells are done."""
         names = ("target", "arm", "loops", "rate", "seed")
         done = {tuple(row[name] for name in names) for row in content[part]}
-        for target, *rest in cells:
-            if (str(target), *rest) in done:
+        for target, arm, loops, rate, seed in cells:
+            cell = (str(target), arm, loops, rate, seed)
+            if cell in done:
                 continue
             if time.process_time() > 60 * arguments.minutes:
                 return False
             began = time.process_time()
-            score = train(target, *rest)
-            row = dict(zip(names, (str(target), *rest), strict=True)) | {"score": round(score, 5)}
+            score = train(target, arm, loops, rate, seed)
+            row = dict(zip(names, cell, strict=True)) | {"score": round(score, 5)}
             content[part].append(row | {"seconds": round(time.process_time() - began, 2)})
             if len(content[part]) % 20 == 0:
                 save(path, content)

@@ -43,7 +43,7 @@ class Interval(NamedTuple):
 
 def interval(values: Float[Array, " seeds"]) -> Interval:
     mean, half = values.mean(), stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
-    p = stats.ttest_1samp(values, 0).pvalue if values.std() > 0 else float(mean == 0)
+    p = stats.ttest_1samp(values, 0)[1] if values.std() > 0 else float(mean == 0)
     return Interval(float(mean), float(mean - half), float(mean + half), float(p))
 
 
@@ -70,7 +70,8 @@ def smallest_effect(deviation: float, seeds: int) -> float:
     high = 0.01 * deviation
     while power(high, deviation, seeds) < 0.8:
         high *= 2
-    return float(brentq(lambda effect: power(effect, deviation, seeds) - 0.8, high / 2, high))
+    root: Any = brentq(lambda effect: power(effect, deviation, seeds) - 0.8, high / 2, high)
+    return float(root)
 
 
 def complete_seeds(runs: list[dict[str, Any]]) -> list[int]:
