@@ -24,7 +24,7 @@ def test_the_loss_is_the_error_of_descent_at_queries_like_the_points(loops: int)
     found = losses(torch.from_numpy(step), s, loops, DEVIATIONS)
     # E (q'e)^2 over q ~ N(0, D^2) is |D e|^2, and true weights ~ N(0, I) sum over the unit vectors.
     rest = [w - descent(x, x @ w, loops, step) for w in np.eye(3)]
-    expected = sum((DEVIATIONS.numpy() * e) ** 2 for e in rest).sum(1) / 3
+    expected = np.sum([(DEVIATIONS.numpy() * e) ** 2 for e in rest], (0, 2)) / 3
     assert found.numpy() == pytest.approx(expected, rel=1e-12)
 
 
