@@ -106,7 +106,7 @@ def in_context() -> Reader:
 
 
 def algorithms() -> Reader:
-    return _rows(files.AlgorithmRow, 100, json.dumps(ALGORITHM).encode() + b"\n")
+    return _rows(files.AlgorithmRow, 200, json.dumps(ALGORITHM).encode() + b"\n")
 
 
 def answers() -> Reader:
