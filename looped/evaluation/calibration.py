@@ -137,7 +137,8 @@ def fixed_rows(
 
 def rule_rows(model: LoopedModel, task: Task, batch: Batch, num_loops: int, split: Split) -> list[dict[str, Any]]:
     """A row for each rule that the model supports, with at most `num_loops` loops."""
-    rules = rules_for(model)
+    if not (rules := rules_for(model)):
+        return []
     scores: list[list[dict[str, Tensor]]] = [[] for _ in rules]
     loops: list[list[Tensor]] = [[] for _ in rules]
     for part in _parts(model, batch, 2 * num_loops):

@@ -73,19 +73,19 @@ class SequenceTask(Task):
         if len(self.symbols) < len(self.vocabulary):
             raise ValueError(f"task {self.name}: vocabulary={self.vocabulary!r}: expected every symbol once")
         self.joint = "" if all(len(symbol) == 1 for symbol in self.vocabulary) else " "
-        for n in self.lengths:
+        for n in map(self.input_length, self.lengths):
             check(
                 self.output_length(n) >= 1, f"task {self.name}: output_length({n})", self.output_length(n), "at least 1"
             )
-        self.widths = [n + self.output_length(n) for n in self.lengths]
-        self.trained_seq_len = config.length + self.output_length(config.length)
+        self.widths = [n + self.output_length(n) for n in map(self.input_length, self.lengths)]
+        self.trained_seq_len = self.widths[self.lengths.index(config.length)]
         self.spec = TaskSpec(
             vocab_size=FIRST + len(self.symbols), output_size=len(self.symbols) + 1, max_seq_len=self.widths[-1]
         )
 
     @abstractmethod
     def draw(self, length: int, rng: np.random.Generator) -> Sequence[str]:
-        """A random input of `length` symbols."""
+        """A random input of `length` symbols, or between this and `input_length`."""
 
     @abstractmethod
     def solve(self, symbols: Any) -> Sequence[str]:
@@ -97,6 +97,10 @@ class SequenceTask(Task):
         Raises:
             ValueError: the input has no answer.
         """
+
+    def input_length(self, length: int) -> int:
+        """The largest number of symbols in an input whose length is `length`. Two words may have one length."""
+        return length
 
     def output_length(self, length: int) -> int:
         """The largest number of symbols in an answer to an input of `length` symbols."""
@@ -122,7 +126,8 @@ class SequenceTask(Task):
         fruitless = 0
         while len(found) < size:
             length = int(rng.integers(shortest, longest + 1))
-            symbols = self._checked(self.draw(length, rng), f"draw({length})", length, length)
+            most = self.input_length(length)
+            symbols = self._checked(self.draw(length, rng), f"draw({length})", min(length, most), most)
             # split_of uses a checksum that is linear in the bits: binary words alone could have one parity in a split.
             if split_of(hashlib.sha256("\0".join(symbols).encode()).digest()) == split:
                 found.append(self._solved(symbols))
@@ -197,6 +202,6 @@ class SequenceTask(Task):
         for symbol in symbols:
             if symbol not in self.symbols:
                 raise ValueError(f"{shown(symbol)}: expected symbols of {' '.join(self.vocabulary)}")
-        if len(symbols) > self.lengths[-1]:
-            raise ValueError(f"{len(symbols)} symbols; expected at most the longest length, {self.lengths[-1]}")
+        if len(symbols) > (most := self.input_length(self.lengths[-1])):
+            raise ValueError(f"{len(symbols)} symbols; expected at most {most}, as in the longest group")
         return symbols

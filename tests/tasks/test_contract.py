@@ -14,13 +14,19 @@ from own_tasks import Collapse, Successor, Sums
 from looped.tasks import TASKS, Batch, registry
 from looped.tasks.arithmetic import ArithmeticConfig
 from looped.tasks.base import SPLITS
+from looped.tasks.chomsky import ChomskyConfig
 from looped.tasks.countdown import CountdownConfig
 from looped.tasks.edit_distance import EditDistanceConfig
 from looped.tasks.edit_distance_chain import EditDistanceChainConfig
 from looped.tasks.equations import EquationsConfig
+from looped.tasks.i_gsm import IGSMConfig
 from looped.tasks.in_context import InContextConfig
 from looped.tasks.increasing_subsequence import IncreasingSubsequenceConfig
 from looped.tasks.lcs import LCSConfig
+from looped.tasks.maze import MazeConfig
+from looped.tasks.n_ary_addition import NAryAdditionConfig
+from looped.tasks.n_rasp_l import NRaspLConfig
+from looped.tasks.n_rasp_l.config import PROBLEMS
 from looped.tasks.p_hop import PHopConfig
 from looped.tasks.sudoku import SudokuConfig
 from looped.tasks.tables import TablesConfig
@@ -39,8 +45,16 @@ CONFIGS = {
         function="sparse_linear", dim=6, points=9, start_dim=2, dim_every=1, start_points=3, points_every=2
     ),
     "tables": TablesConfig(points=9),
+    "maze": MazeConfig(side=5),
     "p_hop": PHopConfig(hops=2, length=24),
     "p_hop, dense": PHopConfig(hops=2, length=24, loss="dense"),
+    **{f"n_rasp_l, {problem}": NRaspLConfig(problem=problem, eval_lengths=(24,)) for problem in PROBLEMS},
+    "p_hop, repeats": PHopConfig(hops=2, length=24, version="repeats"),
+    "n_ary_addition": NAryAdditionConfig(operands=(2, 4), eval_operands=(3,)),
+    "i_gsm": IGSMConfig(),
+    "i_gsm, published": IGSMConfig(version="published"),
+    "chomsky, regular": ChomskyConfig(problem="modular_arithmetic"),
+    "chomsky, several outputs": ChomskyConfig(problem="binary_addition", eval_lengths=(20,)),
     "arithmetic": ArithmeticConfig(length=4, modulus=5, min_length=2, eval_lengths=(6,)),
     "arithmetic, direct": ArithmeticConfig(length=3, answer="direct"),
     "arithmetic, rounds": ArithmeticConfig(length=4, min_length=2, answer="rounds"),
