@@ -37,8 +37,10 @@ def generated(
     prompts = [row[: start + 1] for row, start in zip(batch.inputs.cpu(), starts, strict=True)]
     answers: list[list[int]] = [[] for _ in prompts]
     loops = torch.zeros(len(prompts), dtype=torch.double)
-    options = {"max_new_tokens": task.generation.max_new_tokens, "stop": {task.generation.end}}
-    for token in stream(model, prompts, sampling=Greedy(), num_loops=num_loops, exit_rule=rule, **options):
+    end, most = task.generation
+    for token in stream(
+        model, prompts, max_new_tokens=most, sampling=Greedy(), stop={end}, num_loops=num_loops, exit_rule=rule
+    ):
         answers[token.row].append(token.token)
         loops[token.row] += token.loops
     return answers, loops / torch.tensor([len(answer) for answer in answers])

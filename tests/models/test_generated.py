@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from looped.config import ModelConfig, OptimConfig, RunConfig, TrainConfig
+from looped.evaluation.answers import solve
 from looped.evaluation.calibration import calibrate
-from looped.evaluation.scores import evaluate, solve
+from looped.evaluation.scores import evaluate
 from looped.models import LoopedTransformer
 from looped.models.exit_rules import parse_rule
 from looped.models.generated import generated

@@ -30,7 +30,7 @@ def small(problem: Literal["arithmetic", "equations"], answer: Answer, layers: i
         ),
         task=data[problem],
         optim=OptimConfig(optimizer="muon", learning_rate=3e-3),
-        train=TrainConfig(steps=1200, batch_size=64, eval_every=400, eval_examples=512),
+        train=TrainConfig(steps=1000, batch_size=64, eval_every=500, eval_examples=512),
     )  # fmt: skip
 
 

@@ -1,5 +1,7 @@
 """The settings of the task arithmetic."""
 
+from typing import Literal
+
 from looped.strict import check, frozen
 from looped.tasks.rounds_config import RoundsConfig
 
@@ -12,6 +14,9 @@ class ArithmeticConfig(RoundsConfig):
 
     modulus: int = 11
     """A prime; the numbers are 0 to modulus - 1."""
+    order: Literal["random", "first"] = "random"
+    """Order of the operations of a chain. random: the way back to the number from which the expression grew
+    (published). first: the first operation that may be computed before all others, so a question has one chain."""
 
     def __post_init__(self) -> None:
         RoundsConfig.__post_init__(self)

@@ -23,7 +23,7 @@ class Arithmetic(RoundsTask):
 
     Expressions grow from a random number. As often as `length` says, a random number v in them is replaced by a random
     a, a random operator and the b that makes the value v, in brackets if the expression needs them. The chain goes the
-    same way back, so the question alone does not determine it.
+    same way back, so the question alone does not determine it, unless order=first.
     """
 
     Config = ArithmeticConfig
@@ -46,7 +46,8 @@ class Arithmetic(RoundsTask):
             for _ in range(length):
                 steps.append(expression := self._grown(expression, below))
             question, *chain, answer = [(*words, "=") for words in reversed(steps)]
-            problems.append(Problem(question, sum(chain, ()), answer[:-1]))
+            one_chain = self.config.order == "first"
+            problems.append(self.solve(question[:-1]) if one_chain else Problem(question, sum(chain, ()), answer[:-1]))
         return problems
 
     def _grown(self, words: list[str], below: Callable[[int], int]) -> list[str]:
