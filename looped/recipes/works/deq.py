@@ -46,13 +46,13 @@ WORK = Work(
     source="Bai, Kolter & Koltun, Deep Equilibrium Models (NeurIPS 2019); Geng et al., On Training Implicit Models "
     "(NeurIPS 2021); Fung et al., Jacobian-Free Backpropagation (AAAI 2022)",
     rows=tuple(
-        Row(task="4x4 Sudoku", model=f"gradient {NAMES[name]}", words=(f"deq-{name}",), loops=LOOPS)
+        Row(task="4x4 Sudoku", model=f"gradient: {NAMES[name]}", words=(f"deq-{name}",), loops=LOOPS)
         for name in GRADIENTS
     ),
     claims=tuple(
         Claim(
             task="4x4 Sudoku",
-            says=f"The gradient {NAMES[second]} beats the one {NAMES[first]}.",
+            says=f"The gradient '{NAMES[second]}' beats '{NAMES[first]}'.",
             first=(f"deq-{first}",),
             second=(f"deq-{second}",),
         )
