@@ -68,6 +68,10 @@ class TrainRow(MetricsRow):
     """None if the targets are real numbers."""
     mean_loops: float | None = None
     """Only with train.loss="halting"."""
+    residual: float | None = None
+    """Relative change of the state in the last loop. Only with a gradient at the fixed point (train.gradient)."""
+    unconverged: float | None = None
+    """Share of the steps whose gradient did not converge. Only there too."""
 
 
 @frozen

@@ -15,9 +15,10 @@ from looped.costs.of_model import exit_flops, forward_flops
 from looped.intervals import interval
 from looped.models.arguments import MAX_LOOPS
 from looped.models.exit_rules import ExitRule
+from looped.models.generated import generated, generated_scores
 from looped.models.looped_model import LoopedModel
 from looped.models.memory import check_memory
-from looped.models.outputs import own_logits
+from looped.models.outputs import LoopedOutput
 from looped.strict import check
 from looped.tasks.base import Batch, Predict, Split, Task
 
@@ -55,18 +56,37 @@ def exit_positions(batch: Batch) -> Bool[Tensor, "batch seq"]:
 
 
 @torch.no_grad()
+def final_output(
+    model: LoopedModel, batch: Batch, num_loops: int, rule: ExitRule | None, initial_state: Tensor | None = None
+) -> LoopedOutput:
+    """The model's output for a batch on its device; `initial_state` as in `LoopedModel.forward`."""
+    attention_mask = None if bool(batch.attention_mask.all()) else batch.attention_mask
+    return model(
+        batch.inputs, attention_mask=attention_mask, num_loops=num_loops, initial_state=initial_state,
+        exit_rule=rule, exit_mask=exit_positions(batch),
+    )  # fmt: skip
+
+
 def run_with_exits(
     model: LoopedModel, batch: Batch, num_loops: int, rule: ExitRule | None
 ) -> tuple[Float[Tensor, "batch seq output"], Float[Tensor, " batch"]]:
     """Final logits (batch, seq, output), and the mean loops of each example over its `exit_positions` (batch,)."""
-    attention_mask = None if bool(batch.attention_mask.all()) else batch.attention_mask
-    exit_mask = exit_positions(batch)
-    output = model(
-        batch.inputs, attention_mask=attention_mask, num_loops=num_loops, exit_rule=rule, exit_mask=exit_mask
-    )
+    output, exit_mask = final_output(model, batch, num_loops, rule), exit_positions(batch)
     if output.loops_taken is None:
         return output.logits.float(), torch.full((len(batch.inputs),), float(num_loops), dtype=torch.double)
     return output.logits.float(), (output.loops_taken * exit_mask).sum(1).double() / exit_mask.sum(1)
+
+
+def scores_with_exits(
+    model: LoopedModel, task: Task, batch: Batch, num_loops: int, rule: ExitRule
+) -> tuple[dict[str, Float[Tensor, " batch"]], Float[Tensor, " batch"]]:
+    """The scores of each example and its mean loops. If answers are generated, these are the loops of their tokens."""
+    logits, taken = run_with_exits(model, batch, num_loops, rule)
+    scores = task.score(batch, logits)
+    if task.generation is not None:
+        answers, taken = generated(model, task, batch, num_loops, rule)
+        scores |= task.score_generated(batch, answers)
+    return scores, taken
 
 
 def evaluate(
@@ -130,8 +150,8 @@ def evaluate(
             most, rule = early
             exited: dict[str, list[Tensor]] = {}
             for part in parts(batch, part_size(model, batch, 1), model.device):
-                logits, taken = run_with_exits(model, part, most, rule)
-                for score, values in (task.score(part, logits) | {"loops": taken}).items():
+                of_part, taken = scores_with_exits(model, task, part, most, rule)
+                for score, values in (of_part | {"loops": taken}).items():
                     exited.setdefault(score, []).append(values.cpu())
             found = {score: torch.cat(values) for score, values in exited.items()}
             weights = task.weights(batch)
@@ -168,7 +188,10 @@ def _scored(
     sure: list[Tensor] = []
     for part in parts(batch, part_size(model, batch, len(loops)), model.device):
         logits = loop_logits(model, part, loops)
-        by_loop = [task.score(part, after) for after in logits]
+        by_loop = [
+            task.score(part, after) | generated_scores(model, task, part, count)
+            for count, after in zip(loops, logits, strict=True)
+        ]
         for score in by_loop[0]:
             found.setdefault(score, []).append(torch.stack([scores[score] for scores in by_loop]).cpu())
         if confident:
@@ -199,7 +222,7 @@ def checked_loops(model: LoopedModel, loops: Sequence[int]) -> list[int]:
     """
     most, found = model.max_loops, sorted(loops)
     if not found or len(set(found)) < len(found) or found[0] < 1 or found[-1] > (most or MAX_LOOPS):
-        limit = f"1 to {most}, the rows of the learned table" if most else f"1 to {MAX_LOOPS:,}"
+        limit = f"1 to {most}, for which the model has weights" if most else f"1 to {MAX_LOOPS:,}"
         raise ValueError(f"loops={found}: expected different loop counts, {limit}")
     return found
 
@@ -262,32 +285,3 @@ def visualisations(model: LoopedModel, task: Task, *, loops: int, count: int = 6
         task.visualise(problem, loop_logits(model, task.encode([problem]), range(1, loops + 1))[:, 0].cpu())
         for problem in drawn
     ]
-
-
-def solve(
-    model: LoopedModel, task: Task, problems: Sequence[Any], *, num_loops: int | None, exit_rule: ExitRule | None = None
-) -> Iterator[tuple[Any, dict[str, Any]]]:
-    """Pairs of a problem and the model's answer to it (see `Task.answer`), in order. This is a generator.
-
-    Args:
-        problems: problems from `Task.sample` or `Task.read`.
-        num_loops: number of loops, or the largest number with an exit rule. None is as many as the task says that each
-            problem needs.
-        exit_rule: ends the loop early.
-
-    Raises:
-        ValueError: num_loops=None, and the task does not say how many loops a problem needs.
-    """
-    for start in range(0, len(problems), PART):
-        part = problems[start : start + PART]
-        batch = next(parts(task.with_loops(task.encode(part), part), PART, model.device))
-        if num_loops is not None:
-            logits, _ = run_with_exits(model, batch, num_loops, exit_rule)
-        elif batch.loops is not None:
-            logits = own_logits(loop_logits(model, batch, range(1, int(batch.loops.max()) + 1)), batch.loops)
-        else:
-            raise ValueError(
-                f"num_loops=None: expected a number; the task {task.name} does not say how many are needed"
-            )
-        for problem, row in zip(part, logits.cpu(), strict=True):
-            yield problem, task.answer(problem, row)

@@ -33,6 +33,8 @@ class Claim:
     says: str
     first: Words
     second: Words
+    goal: Words | None = None
+    """A model that `second` should equal. The report then says how much of the gap from `first` to it is covered."""
     groups: tuple[str, ...] = ()
     """The groups of the task that are scored; () is all."""
 
@@ -59,3 +61,5 @@ class Work:
     differs: tuple[str, ...]
     """Differences from the publication."""
     published: tuple[Published, ...] = ()
+    examples: int | None = None
+    """Test examples of each group; None is the default of `looped evaluate`."""

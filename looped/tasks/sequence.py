@@ -85,7 +85,7 @@ class SequenceTask(Task):
 
     @abstractmethod
     def draw(self, length: int, rng: np.random.Generator) -> Sequence[str]:
-        """A random input of `length` symbols, or up to `input_length`."""
+        """A random input of `length` symbols, or between this and `input_length`."""
 
     @abstractmethod
     def solve(self, symbols: Any) -> Sequence[str]:
@@ -126,7 +126,8 @@ class SequenceTask(Task):
         fruitless = 0
         while len(found) < size:
             length = int(rng.integers(shortest, longest + 1))
-            symbols = self._checked(self.draw(length, rng), f"draw({length})", length, self.input_length(length))
+            most = self.input_length(length)
+            symbols = self._checked(self.draw(length, rng), f"draw({length})", min(length, most), most)
             # split_of uses a checksum that is linear in the bits: binary words alone could have one parity in a split.
             if split_of(hashlib.sha256("\0".join(symbols).encode()).digest()) == split:
                 found.append(self._solved(symbols))
