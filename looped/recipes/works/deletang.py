@@ -43,7 +43,7 @@ def published() -> RunConfig:
             positions="sinusoidal", initialisation="pytorch",
         ),
         task=ChomskyConfig(length=40, eval_lengths=tuple(range(41, 501))),
-        optim=OptimConfig(betas=(0.9, 0.999), weight_decay=0, warmup_steps=0, schedule="constant"),
+        optim=OptimConfig(betas=(0.9, 0.999), weight_decay=0.0, warmup_steps=0, schedule="constant"),
         train=TrainConfig(steps=1_000_000, batch_size=128, eval_every=50_000, save_every=50_000),
     )  # fmt: skip
 

@@ -1,8 +1,8 @@
 """Latent thoughts: a block of k layers looped L times against k and against kL layers (Saunshi et al., 2025)."""
 
 import dataclasses
-from typing import Any
 from functools import partial
+from typing import Any
 
 from looped.config import ModelConfig, OptimConfig, RunConfig, TrainConfig
 from looped.recipes.work import Claim, Published, Row, Words, Work
