@@ -34,7 +34,6 @@ STEP = "strings/checkpoints/step_000004"
 GOOD_BOARD = "31.22....21..32."
 DEMO = "train edit-distance-small --out new "
 
-
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
