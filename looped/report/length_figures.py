@@ -30,10 +30,10 @@ def score_by_length_and_loops(problem: Problem, name: str) -> RenderedFigure | N
             edges = [counts[0] - 0.5, *middles, counts[-1] + 0.5]
             ends = np.arange(len(lengths) + 1) - 0.5
             meshes.append(axes.pcolormesh(edges, ends, values, vmin=0, vmax=1, cmap="viridis"))
-            outlined = {"color": "white", "path_effects": [withStroke(linewidth=3.2, foreground="black")]}
+            outlined = {"color": "white", "path_effects": [withStroke(linewidth=2.6, foreground="black")]}
             rows = range(len(lengths))
             needed = [mean_loops(variant.runs, "task", n) for n in lengths]
-            axes.plot(needed, rows, label="loops of the task", **outlined)
+            axes.plot(needed, rows, lw=1, label="loops of the task", **outlined)
             for run in variant.runs:
                 chosen = [mean_loops([run], "confidence", n) for n in lengths]
                 label = "most confident in a seed" if run is variant.runs[0] else None
