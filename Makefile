@@ -2,17 +2,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
+DEMO := p-hop-one-layer p-hop-three-layers p-hop-looped p-hop-timestep sudoku-4x4 sudoku-4x4-timestep
 
 .PHONY: demo demo-seeds test check bench gpu results
 
-demo: $(READY)  ## train four small models, compare them over loop counts, write a report (minutes on 2 cores)
-	$(BIN)/looped compare demo-standard demo-looped-2 demo-looped-4 demo-timestep \
-		--learning-rates 5e-3 1e-2 --seeds 0 --jobs 2 --out runs/demo
+demo: $(READY)  ## train six small models in a minute on 2 cores, compare them, write a report
+	$(BIN)/looped compare $(DEMO) --jobs 2 --out runs/demo
 	@echo "Look at it: open runs/demo/report/report.html"
 
-demo-seeds: $(READY)  ## the demo in full: three seeds; results/demo comes from here
-	$(BIN)/looped compare demo-standard demo-looped-2 demo-looped-4 demo-timestep \
-		--learning-rates 5e-3 1e-2 --seeds 0 1 2 --jobs 2 --out runs/demo-seeds
+demo-seeds: $(READY)  ## the same with three seeds; results/demo comes from here
+	$(BIN)/looped compare $(DEMO) --seeds 0 1 2 --jobs 2 --out runs/demo-seeds
 
 test: $(READY)  ## all tests, in two processes
 	$(BIN)/python -m pytest -n 2 --dist loadfile

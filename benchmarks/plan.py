@@ -24,13 +24,13 @@ ROOT = Path(__file__).resolve().parents[1]
 SHORT = "--train.steps 60 --optim.warmup-steps 10 --train.eval-every 60 --train.eval-examples 128 --train.log-every 1"
 TEXT = f"--task.train-files {ROOT}/docs/constructions.md {ROOT}/docs/results.md --task.cache"
 CASES = [
-    "demo-timestep",
+    "edit-distance-small-timestep",
     "sudoku-looped@cpu",
     "in-context-linear-looped@cpu",
     "language-timestep@cpu TEXT --optim.optimizer muon",
-    "demo-timestep --model.num-loops 32 --train.recompute loop",
+    "edit-distance-small-timestep --model.num-loops 32 --train.recompute loop",
     "sudoku-looped@cpu --schedule.kind random --schedule.min-loops 1 --schedule.max-loops 8",
-    "demo-timestep --model.num-loops 12 --schedule.num-grad-loops 3 --train.accumulation 4",
+    "edit-distance-small-timestep --model.num-loops 12 --schedule.num-grad-loops 3 --train.accumulation 4",
 ]
 FIELDS = ("memory", "step_seconds", "seconds")
 

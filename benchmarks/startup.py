@@ -19,13 +19,13 @@ from looped.commands.construct import CONSTRUCTIONS
 from looped.commands.theory import COMMANDS as THEORY
 from looped.machine import processor
 
-TRAIN = "train demo-looped-4 --optim.warmup-steps 5 --train.steps 20 --out run"
+TRAIN = "train edit-distance-small --optim.warmup-steps 5 --train.steps 20 --out run"
 SOLVE = "solve run pairs.txt"
-HELP = ["--help", *(f"{name} --help" for name in (*COMMANDS, "train demo-looped-4"))]
+HELP = ["--help", *(f"{name} --help" for name in (*COMMANDS, "train edit-distance-small"))]
 HELP += [f"theory {name} --help" for name in THEORY] + [f"construct {name} --help" for name in CONSTRUCTIONS]
-COMPLETE = "a press of TAB after `looped train demo-looped-4 --model.num`"
+COMPLETE = "a press of TAB after `looped train edit-distance-small --model.num`"
 PRESS = (
-    "source completion.bash; COMP_WORDS=(looped train demo-looped-4 --model.num); COMP_CWORD=3; _tyro_looped; "
+    "source completion.bash; COMP_WORDS=(looped train edit-distance-small --model.num); COMP_CWORD=3; _tyro_looped; "
     "[[ ${COMPREPLY[*]} == *--model.num-loops* ]]"
 )
 LIGHT = [*HELP, COMPLETE, "recipes"]

@@ -25,15 +25,15 @@ from typing import Any
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
-TARGETS = {"sudoku-4x4": 0.95, "p-hop": 0.99, "demo-timestep": 0.8, "demo-looped-4": 0.8}
+TARGETS = {"sudoku-4x4": 0.95, "p-hop-looped": 0.99, "edit-distance-small-timestep": 0.8, "edit-distance-small": 0.8}
 TASKS: dict[str, dict[str, Any]] = {
     "sudoku-4x4": {"name": "sudoku", "box": 2, "pool": 20_000},
-    "p-hop": {"name": "p_hop", "hops": 2, "length": 24},
+    "p-hop-looped": {"name": "p_hop", "hops": 2, "length": 24},
 }
 """The tasks without a recipe in the earlier code."""
-EVERY = {"sudoku-4x4": 25, "p-hop": 50, "demo-timestep": 50, "demo-looped-4": 50}
+EVERY = {"sudoku-4x4": 25, "p-hop-looped": 50, "edit-distance-small-timestep": 50, "edit-distance-small": 50}
 """Steps between validations, whose time does not count."""
-LIMIT = {("p-hop", "old"): 600}
+LIMIT = {("p-hop-looped", "old"): 600}
 """Steps after which a run is stopped that would not reach the score in all its steps."""
 
 
@@ -44,8 +44,8 @@ def settings(case: str, version: str, seed: int) -> Any:
     from looped.strict import from_dict, to_dict
 
     if version == "old" and case in TASKS:
-        data = to_dict(recipe("demo-timestep")) | {"task": TASKS[case]}
-        data["model"]["causal"] = case == "p-hop"
+        data = to_dict(recipe("edit-distance-small-timestep")) | {"task": TASKS[case]}
+        data["model"]["causal"] = case == "p-hop-looped"
         run = from_dict(RunConfig, data)
     else:
         run = recipe(case)
@@ -60,7 +60,7 @@ def measure(case: str, version: str, seed: int) -> dict[str, Any]:
     from looped.training import load_run, trainer
 
     torch.set_num_threads(1)
-    if version == "old" and case == "p-hop":  # the task is newer than that code
+    if version == "old" and case == "p-hop-looped":  # the task is newer than that code
         looped.tasks.__path__.append(str(ROOT / "looped/tasks"))
         import looped.tasks.p_hop
 

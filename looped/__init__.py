@@ -10,6 +10,7 @@ if TYPE_CHECKING:  # the public names, one a line: `import looped` loads nothing
     from looped.config import RunConfig as RunConfig
     from looped.config import ScheduleConfig as ScheduleConfig
     from looped.config import TrainConfig as TrainConfig
+    from looped.evaluation.answers import solve as solve
     from looped.evaluation.scores import evaluate as evaluate
     from looped.models.exit_rules import Act as Act
     from looped.models.exit_rules import Entropy as Entropy

@@ -17,7 +17,7 @@ from looped.user_code import import_code
 # The summary of each command in `looped --help`: the first line of the command's own help. It is repeated here because
 # `looped --help` must not import the commands. Each command is the module of its name in looped/commands.
 COMMANDS = {
-    "train": "Train a recipe, with any of its settings changed: looped train demo-looped-4 --model.num-loops 8.",
+    "train": "Train a recipe, with any of its settings changed: looped train p-hop-looped --model.num-loops 4.",
     "plan": "Predict the FLOPs, memory and time of a training, and recommend settings for the memory at hand.",
     "evaluate": "Score a run by group (length, difficulty) and loop count, below and beyond the trained number.",
     "calibrate": "Choose the loop count or exit rule that other commands then use for a run.",
@@ -31,6 +31,7 @@ COMMANDS = {
     "recipes": "List the recipes: what each trains, and for how long.",
     "tasks": "List the tasks, with an example of each.",
     "construct": "Write an algorithm's weights into a run folder, without training: looped construct edit-distance.",
+    "convert": "Turn a trained standard model into a looped one: looped convert runs/mine --loops 3 --out runs/looped.",
     "completion": "Print the completion of commands and options for a shell: source <(looped completion bash).",
     "theory": "Run the theory: approximate functions, memorise labels, execute algorithms written as weights.",
 }

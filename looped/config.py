@@ -63,6 +63,8 @@ class OptimConfig:
     decay: Literal["matrices", "all_but_bias"] = "matrices"
     """The weights with weight decay. all_but_bias also decays norm gains, as the public reasoning code does."""
     warmup_steps: int = 100
+    constant_steps: int = 0
+    """Number of steps after the warm-up in which the learning rate stays at its largest value."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     final_fraction: float = 0.0
     """Learning rate at the end, as a fraction of the largest learning rate."""
@@ -79,12 +81,13 @@ class OptimConfig:
         check(self.weight_decay >= 0, "weight_decay", self.weight_decay, "at least 0")
         check(all(0 <= b < 1 for b in self.betas), "betas", self.betas, "two numbers from 0 to below 1")
         check(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "at least 0")
+        check(self.constant_steps >= 0, "constant_steps", self.constant_steps, "at least 0")
         fraction(self, "final_fraction")
         positive(self, "update_every")
         check(self.clip_norm is None or self.clip_norm > 0, "clip_norm", self.clip_norm, "a positive number")
         check(self.ema_decay is None or 0 < self.ema_decay < 1, "ema_decay", self.ema_decay, "strictly between 0 and 1")
         if self.schedule == "constant":
-            forbid_unused(self, "schedule='constant'", "final_fraction")
+            forbid_unused(self, "schedule='constant'", "final_fraction", "constant_steps")
 
 
 @frozen
@@ -109,6 +112,9 @@ class TrainConfig:
     """Further terms of the loss, each with its weight, such as `cosine:4 10` (looped/training/regularisers.py)."""
     loss_window: int | None = None
     """Number of final loops in the loss (loss=window)."""
+    segments: int = 1
+    """Number of optimiser steps on the same problems. Each runs num_loops / segments loops, from the last state of the
+    step before, through which no gradient flows (deep supervision; Wang et al., HRM, 2025)."""
     ponder_cost: float = 0.01
     """Weight of the cost of loops (loss=halting). act: the ponder cost N + R. gate: the KL divergence, in nats, of the
     exit distribution from a geometric distribution."""
@@ -124,6 +130,13 @@ class TrainConfig:
     recompute: Literal["none", "loop", "nested"] = "none"
     """Activations kept for the backward pass. none: all are kept. loop: one state for each loop. nested: about
     sqrt(num_loops) states. The others are recomputed."""
+    gradient: Literal["unroll", "implicit", "neumann", "phantom"] = "unroll"
+    """unroll: through the last num_grad_loops loops. The others need memory for a few loops, however many are run, and
+    take the gradient at the last state as if it were a fixed point of the loop. implicit: the exact one (DEQ, 2019),
+    or the one-step gradient if it does not converge. neumann: the first `gradient_terms` terms of its series; one term
+    is the one-step gradient. phantom: through `gradient_terms` loops with the damping `gradient_damping`."""
+    gradient_terms: int | None = None
+    gradient_damping: float = 1.0
     workers: int = 1
     """Number of processes that prepare batches; with 0 the batches are prepared between steps."""
     log_every: int = 50
@@ -139,8 +152,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         positive(
-            self, "batch_size", "accumulation", "loss_window", "devices", "log_every", "eval_every", "eval_examples",
-            "save_every", "keep_last",
+            self, "batch_size", "accumulation", "loss_window", "segments", "devices", "log_every", "eval_every",
+            "eval_examples", "save_every", "keep_last",
         )  # fmt: skip
         check(self.steps >= 0, "steps", self.steps, "at least 0")
         check(0 <= self.seed < 2**63, "seed", self.seed, "at least 0, in 64 bits")
@@ -157,6 +170,15 @@ class TrainConfig:
             check(self.step_weight > 0, "step_weight", self.step_weight, "a positive number")
         else:
             forbid_unused(self, f"loss={self.loss!r}", "step_weight")
+        if self.gradient in ("unroll", "implicit"):
+            forbid_unused(self, f"gradient={self.gradient!r}", "gradient_terms")
+        else:
+            terms = self.gradient_terms
+            check(terms is not None and terms >= 1, "gradient_terms", terms, f"at least 1 with {self.gradient!r}")
+        if self.gradient == "phantom":
+            check(0 < self.gradient_damping <= 1, "gradient_damping", self.gradient_damping, "above 0, at most 1")
+        else:
+            forbid_unused(self, f"gradient={self.gradient!r}", "gradient_damping")
         names = [name for name, _ in self.regularisers]
         check(len({*names}) == len(names), "regularisers", names, "different names")
         if self.loss == "halting":
@@ -196,7 +218,9 @@ class RunConfig:
     """The initial weights (`looped train --from`); None draws them."""
 
     def __post_init__(self) -> None:
-        most = self.schedule.max_loops or self.model.num_loops
+        if self.train.segments > 1:
+            self._check_segments()
+        most = self.most_loops
         window = self.schedule.num_grad_loops
         check(window is None or window <= most, "schedule.num_grad_loops", window, f"at most {most} loops")
         if self.train.loss == "window":
@@ -207,8 +231,16 @@ class RunConfig:
             check(self.schedule.kind == "fixed", "schedule.kind", self.schedule.kind, "'fixed' with train.loss='task'")
             timestep = self.model.timestep
             check(timestep == "index", "model.timestep", timestep, "'index' when examples differ in their loops")
+        order = self.model.layer_order
+        readable = self.train.loss == "last" and window is None
+        check(
+            order == "cycle" or readable or (order == "reverse" and self.train.loss not in OWN_LOOPS),
+            "model.layer_order", order, "'cycle' unless train.loss='last' without schedule.num_grad_loops",
+        )  # fmt: skip
         if self.train.loss in ("all", "halting", *OWN_LOOPS):
             check(window is None, "schedule.num_grad_loops", window, f"None when train.loss={self.train.loss!r}")
+        if self.train.gradient != "unroll":
+            self._check_fixed_point()
         halting, learned_halting = self.model.halting, self.train.loss == "halting"
         needs = "'halting', which trains" if halting != "none" else "'last', 'all' or 'window' with"
         check(
@@ -216,11 +248,48 @@ class RunConfig:
         )
         if halting == "act":
             forbid_unused(self.train, "model.halting='act'", "ponder_prior", "recompute")
-        if self.model.max_loops is not None:
-            check(
-                most <= self.model.max_loops, "schedule.max_loops", most, f"<= model.max_loops={self.model.max_loops}"
-            )
+        if (limit := self.model.most_loops) is not None:
+            check(most <= limit, "schedule.max_loops", most, f"<= {limit}, for which the model has weights")
         check(
             self.optim.warmup_steps <= self.train.steps or self.train.steps == 0,
             "optim.warmup_steps", self.optim.warmup_steps, f"at most train.steps={self.train.steps}",
         )  # fmt: skip
+        rest = self.train.steps - self.optim.warmup_steps
+        check(
+            self.optim.constant_steps <= rest or self.train.steps == 0,
+            "optim.constant_steps", self.optim.constant_steps, f"at most {rest}, the steps after the warm-up",
+        )  # fmt: skip
+
+    def _check_fixed_point(self) -> None:
+        """Raise ValueError if the loop has no fixed point at which train.gradient could be taken."""
+        gradient = f"train.gradient={self.train.gradient!r}"
+        self.model.check_equal_loops(f"with {gradient}")
+        for condition, name, value, expected in (
+            (self.model.input_injection != "none", "model.input_injection", "none", "add or concat"),
+            (
+                self.train.gradient != "implicit" or self.train.precision == "fp32",
+                "train.precision",
+                self.train.precision,
+                "'fp32', because bf16 does not converge,",
+            ),
+            (self.train.loss == "last", "train.loss", self.train.loss, "'last'"),
+            (self.train.recompute == "none", "train.recompute", self.train.recompute, "'none'"),
+            (self.schedule.num_grad_loops is None, "schedule.num_grad_loops", self.schedule.num_grad_loops, "None"),
+        ):
+            check(condition, name, value, f"{expected} with {gradient}")  # fmt: skip
+
+    @property
+    def most_loops(self) -> int:
+        """The largest number of loops in a training step."""
+        return (self.schedule.max_loops or self.model.num_loops) // self.train.segments
+
+    def _check_segments(self) -> None:
+        """Segments cut the loops of a problem into equal parts, whose loops must all be alike."""
+        segments, model, words = self.train.segments, self.model, f"with train.segments={self.train.segments}"
+        loss = self.train.loss
+        check(loss in ("last", "all", "window"), "train.loss", loss, f"last, all or window {words}")
+        for name in ("devices", "accumulation"):
+            check(getattr(self.train, name) == 1, f"train.{name}", getattr(self.train, name), f"1 {words}")
+        check(self.schedule.kind == "fixed", "schedule.kind", self.schedule.kind, f"fixed {words}")
+        check(model.num_loops % segments == 0, "model.num_loops", model.num_loops, f"a multiple of {segments} {words}")
+        model.check_equal_loops(f"{words}, because loops are counted anew in each segment")

@@ -5,6 +5,11 @@ from typing import Any, Literal
 
 from looped.strict import check, forbid_unused, frozen, positive
 
+EQUAL_LOOPS = {
+    "modulation": ("none", "rezero"), "core_tied": ("all",), "lora_rank": (0,), "layer_order": ("cycle",),
+    "cache": ("all",),
+}  # fmt: skip
+"""The options with which all loops are the same function of the state."""
 MAX_LAYERS = 10_000
 """More layers are refused in each part of a model, because to build them would take minutes. One layer can loop."""
 
@@ -44,6 +49,15 @@ class ModelConfig:
     """Layers after the loop."""
     num_loops: int = 1
     """Number of times that the core is applied, unless a call gives another number."""
+    layer_order: Literal["cycle", "sequence", "reverse"] = "cycle"
+    """Order of the core's layers, such as A and B in two loops (Takase & Kiyono, 2021). cycle: A B A B. sequence:
+    A A B B, which has a readable state after the last loop only. reverse: A B B A, inverted in the last loop."""
+    core_tied: Literal["all", "attention", "feedforward"] = "all"
+    """The weights that a core layer shares between loops (ALBERT, 2020). The others have a copy for each loop, so the
+    model runs at most `num_loops` loops."""
+    lora_rank: int = 0
+    """Rank of a change of each matrix of the core for each loop, which then also has norms and biases of its own (Bae
+    et al., 2025). 0 shares everything."""
     norm: Literal["rms", "layer", "none"] = "rms"
     norm_place: Literal["before", "after"] = "before"
     """before: each sublayer reads the normalised state, x + f(norm(x)). after: the sum is normalised, norm(x + f(x)),
@@ -72,6 +86,9 @@ class ModelConfig:
     """Whether positions are added again before every loop instead of once at the input."""
     input_injection: Literal["none", "add", "concat"] = "none"
     """How the embedded input is combined with the state in each loop. With add or concat the state starts at zero."""
+    inner_loops: int | None = None
+    """None: one state. A number: in each loop the core updates a latent state so many times, and then once an answer
+    state, which is read out (TRM: Jolicoeur-Martineau, 2025; needs input_injection=add)."""
     modulation: Literal["none", "additive", "scale_gate", "adaln_zero", "table", "rezero"] = "none"
     """How the loop index acts on the core. additive: a sinusoid is added to the state (Universal Transformer).
     scale_gate: scales and gates (TMLT, the paper's model). adaln_zero: scales, gates and shifts (DiT). table: a learned
@@ -101,7 +118,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         positive(
             self, "vocab_size", "input_dim", "output_size", "max_seq_len", "d_model", "d_head",
-            "d_ff", "core_layers", "num_loops", "max_loops", "initialisation_depth", "cache_loops",
+            "d_ff", "core_layers", "num_loops", "max_loops", "initialisation_depth", "cache_loops", "inner_loops",
         )  # fmt: skip
         for name in ("prelude_layers", "core_layers", "coda_layers"):
             check(
@@ -139,14 +156,36 @@ class ModelConfig:
             check(self.num_loops <= (self.max_loops or 0), "num_loops", self.num_loops, f"<= {self.max_loops}")
         else:
             forbid_unused(self, f"modulation={self.modulation!r}", "max_loops")
+        check(0 <= self.lora_rank <= self.d_model, "lora_rank", self.lora_rank, f"0 to d_model={self.d_model}")
+        if self.num_loops == 1:
+            forbid_unused(self, "num_loops=1", "core_tied", "lora_rank")
+        if self.core_tied != "all":
+            forbid_unused(self, f"core_tied={self.core_tied!r}", "lora_rank")
+        if self.core_layers == 1:
+            forbid_unused(self, "core_layers=1", "layer_order")
+        if self.layer_order != "cycle":
+            self._check_order()
         if self.cache == "all":
             forbid_unused(self, "cache='all'", "cache_loops")
+        if self.inner_loops is not None:
+            check(self.input_injection == "add", "input_injection", self.input_injection, "add with inner_loops")
+            unused = ("modulation", "coda_layers", "loop_norm", "cache", "positions_every_loop", "layer_order")
+            forbid_unused(self, "there are inner_loops", *unused)
         if self.tie_embeddings and self.vocab_size and self.output_size:
             check(
                 self.vocab_size == self.output_size, "output_size", self.output_size, "vocab_size when embeddings tie"
             )
         if self.initialisation == "pytorch":
             forbid_unused(self, "initialisation='pytorch'", "initialisation_depth")
+
+    def _check_order(self) -> None:
+        """Raise ValueError for options that act between loops, if there is no such place."""
+        order = f"with layer_order={self.layer_order!r}"
+        check(self.modulation != "additive", "modulation", self.modulation, f"another {order}: it acts on one layer")
+        if self.layer_order == "sequence":
+            for name in ("input_injection", "positions_every_loop", "loop_norm", "halting"):
+                value, default = getattr(self, name), type(self).__dataclass_fields__[name].default
+                check(value == default, name, value, f"{default!r} {order}, whose loops are inside")
 
     @classmethod
     def for_task(cls, task: Any, **settings: Any) -> "ModelConfig":
@@ -163,9 +202,31 @@ class ModelConfig:
         return cls(**{**spec, **settings})
 
     @property
+    def core_depth(self) -> int:
+        """Layers that a loop applies one after another."""
+        return self.core_layers * (1 + (self.inner_loops or 0))
+
+    @property
     def last_norm(self) -> Literal["rms", "layer", "none"]:
         """The kind of the norm before the output."""
         return self.final_norm or (self.norm if self.norm_place == "before" else "none")
+
+    @property
+    def own_weights(self) -> bool:
+        """Whether each loop of the core has weights of its own."""
+        return self.core_tied != "all" or self.lora_rank > 0
+
+    def check_equal_loops(self, words: str) -> None:
+        """Raise ValueError unless all loops are the same function of the state; `words` say what needs it."""
+        for name, allowed in EQUAL_LOOPS.items():
+            value = getattr(self, name)
+            check(value in allowed, f"model.{name}", value, f"{' or '.join(map(str, allowed))} {words}")
+
+    @property
+    def most_loops(self) -> int | None:
+        """The most loops that the model has weights for; None is no limit."""
+        own = self.num_loops if self.own_weights else None
+        return min((n for n in (own, self.max_loops) if n), default=None)
 
     @property
     def head_dim(self) -> int:

@@ -68,6 +68,10 @@ class TrainRow(MetricsRow):
     """None if the targets are real numbers."""
     mean_loops: float | None = None
     """Only with train.loss="halting"."""
+    residual: float | None = None
+    """Relative change of the state in the last loop. Only with a gradient at the fixed point (train.gradient)."""
+    unconverged: float | None = None
+    """Share of the steps whose gradient did not converge. Only there too."""
 
 
 @frozen
@@ -149,11 +153,14 @@ class ExitRow(EvalRow):
     """Mean over examples of the loops taken."""
 
 
+Policy = Literal["task", "confidence", "confidence-example"]
+
+
 @frozen
 class PolicyRow(EvalRow):
     """A score at loops that were chosen for each example or group; `num_loops` is the largest number of loops."""
 
-    policy: Literal["task", "confidence", "confidence-example"]
+    policy: Policy
     """task: the loops that the task says an example needs. confidence: the loop count whose answers are most confident
     over the group, or in confidence-example over each example."""
     mean_loops: float

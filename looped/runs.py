@@ -12,8 +12,9 @@ from rich.status import Status
 from rich.text import Text
 
 from looped.config import OWN_LOOPS, Device, ModelConfig, RunConfig
+from looped.evaluation.answers import solve
 from looped.evaluation.calibration import calibrate
-from looped.evaluation.scores import EVALUATION_SEED, checked_loops, evaluate, predictor, solve, visualisations
+from looped.evaluation.scores import EVALUATION_SEED, checked_loops, evaluate, predictor, visualisations
 from looped.locks import locked
 from looped.models.exit_rules import ExitRule, learned_rule, parse_rule
 from looped.models.graphs import share_graphs
@@ -37,6 +38,7 @@ from looped.tasks.base import SPLITS, Split, Task
 from looped.training.checkpoint import load_run
 from looped.training.devices import find_device
 
+CONFIDENCE = 20  # loops beyond those that an example needs, as published by Fan et al. (2024)
 MOST_EXAMPLES = 10_000_000  # more would not end in a day
 
 
@@ -121,7 +123,7 @@ def calibrate_run(
     check(tolerance >= 0, "tolerance", tolerance, "at least 0")
     with _opened(folder, examples, split, checkpoint, device, allow_outside) as (run, model, task, step):
         trained = run.model.num_loops
-        counts = sorted({*(loops or default_loops(trained, run.model.max_loops)), trained})
+        counts = sorted({*(loops or default_loops(trained, run.model.most_loops)), trained})
         with _status(f"{folder}: {task.metric} by loop count and exit rule, up to {counts[-1]} loops"):
             found = calibrate(model, task, loops=counts, examples=examples, split=split, tolerance=tolerance, rows=rows)
         found |= {"step": step, "device": next(model.parameters()).device.type, "threads": torch.get_num_threads()}
@@ -155,6 +157,7 @@ def evaluate_run(
     *,
     loops: Sequence[int] = (),
     exit_rule: str | None = None,
+    confidence: int | None = None,
     examples: int = 1024,
     groups: Sequence[str] | None = None,
     split: Split = "test",
@@ -170,6 +173,8 @@ def evaluate_run(
     Args:
         loops: loop counts; the default is a range from 1 to twice the trained number, or to 8.
         exit_rule: a rule to score in addition; None is the recommended one, or no rule if `loops` are given.
+        confidence: also choose the most confident loop count, among those up to so many more than an example needs.
+            None does so with CONFIDENCE if the examples had their own loops in training (train.loss=task).
         examples: the largest number of examples in each group.
         groups: different groups of the task; None is all of them.
         allow_outside: see `run_data.task_with_data`.
@@ -186,9 +191,11 @@ def evaluate_run(
         for group in groups:
             check(group in task.groups, "group", group, f"one of {', '.join(task.groups)}")
         check(len(set(groups)) == len(groups), "groups", list(groups), "different groups")
-        counts = checked_loops(model, loops or default_loops(run.model.num_loops, run.model.max_loops))
+        counts = checked_loops(model, loops or default_loops(run.model.num_loops, run.model.most_loops))
         setting = loop_setting(folder, run.model, step, None, "none" if loops and exit_rule is None else exit_rule)
         early = None if setting.exit_rule is None else (setting.num_loops, setting.exit_rule)
+        if confidence is None and run.train.loss in OWN_LOOPS:
+            confidence = CONFIDENCE
         answers = {
             "trained_loops": run.model.num_loops,
             "examples": visualisations(model, task, loops=min(counts[-1], max(run.model.num_loops, 4))),
@@ -196,7 +203,10 @@ def evaluate_run(
         check_content(folder, AnswersByLoop, answers)  # the user's own `visualise` may be wrong: say so before the work
         for group in groups:
             with _status(f"{folder}: {task.metric} for {group}, {counts[0]} to {counts[-1]} loops"):
-                found = evaluate(model, task, loops=counts, examples=examples, groups=[group], split=split, early=early)
+                found = evaluate(
+                    model, task, loops=counts, examples=examples, groups=[group], split=split, early=early,
+                    confidence=confidence,
+                )  # fmt: skip
                 rows += [row | {"step": step} for row in found]
         trained = run.model.num_loops
         some = [n for n in counts if n in (1, trained // 2, trained, 2 * trained)] or counts
@@ -224,18 +234,21 @@ def solve_file(
     num_loops: int | None = None,
     exit_rule: str | None = None,
     on_bad_row: Literal["stop", "skip"] = "stop",
+    attempts: int = 1,
 ) -> tuple[list[dict[str, Any]], int]:
     """The answers of a trained model to the problems in a file, and the number of skipped rows.
 
-    An answer has the keys input, answer, valid, confidence and expected. `expected` is the solution of the task's own
-    solver, or ''. The loops are chosen as in `loop_setting`.
+    An answer has the keys input, answer, valid, confidence and expected, and attempt with attempts > 1. `expected` is
+    the solution of the task's own solver, or ''. The loops are chosen as in `loop_setting`.
 
     Args:
         source: path of the file; `-` is standard input.
         on_bad_row: stop at a bad row, or skip and count it.
+        attempts: the largest number of initial states, see `solve`.
 
     Raises:
-        ValueError: no run folder; a bad row (on_bad_row=stop); no problem in the file.
+        ValueError: no run folder; a bad row (on_bad_row=stop); no problem in the file; attempts that the task or the
+            model does not allow.
     """
     run, model, step = load_run(folder)
     task = answering_task(run, folder)
@@ -248,7 +261,7 @@ def solve_file(
     text = _standard_input() if source == "-" else read_text(Path(source))
     lines = [line.removesuffix("\r") for line in text.split("\n")]  # unlike splitlines, only a line feed ends a line
     problems, skipped = task.read(lines, name, on_bad_row)
-    answers = solve(model, task, problems, num_loops=loops, exit_rule=rule)
+    answers = solve(model, task, problems, num_loops=loops, exit_rule=rule, attempts=attempts)
     return [{**task.to_text(problem), **answer} for problem, answer in answers], skipped
 
 

@@ -163,7 +163,7 @@ def test_public_names():
         "Act Batch Block Cache Context Entropy ExitRule Fixed Gate Injection KLDivergence KVSlot KVStore LoopSchedule "
         "LoopedModel LoopedOutput LoopedTransformer ModelConfig Modulation NonFiniteError Observation OptimConfig "
         "RECIPES RunConfig Sampling ScheduleConfig StateChange TASKS Task TrainConfig Unchanged calibrate_run complete "
-        "evaluate evaluate_run generate iterate load_run parse_rule recipe stream train write_report"
+        "evaluate evaluate_run generate iterate load_run parse_rule recipe solve stream train write_report"
     )
     assert not {path.stem for path in (ROOT / "looped").iterdir()} & set(names), "a module would hide the name"
     assert all(getattr(looped, name) is not None for name in names)

@@ -24,14 +24,14 @@ SMALL = (
 )
 # Three run folders, one of each way to read a user's file. That of the strings knows at most 3 loops.
 RUNS = {
-    "strings": "demo-looped-2 --task.length 4 --model.modulation table --model.max-loops 3 " + SMALL,
+    "strings": "edit-distance-small --task.length 4 --model.modulation table --model.max-loops 3 " + SMALL,
     "boards": "sudoku --task.box 2 --task.pool 64 --task.min-clues 5 --task.max-clues 8 --model.num-loops 2 "
     "--schedule.kind curriculum --schedule.min-loops 1 --schedule.max-loops 2 --schedule.every 400 " + SMALL,
     "sums": "countdown-looped --task.numbers 3 --task.max-number 9 --task.max-target 20 --model.num-loops 2 " + SMALL,
 }
 STEP = "strings/checkpoints/step_000004"
 GOOD_BOARD = "31.22....21..32."
-DEMO = "train demo-looped-2 --out new "
+DEMO = "train edit-distance-small --out new "
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -102,8 +102,8 @@ class Case(NamedTuple):
 
 CASES = {
     # Words that do not exist
-    "command": Case("trian demo-looped-2", ("'trian'", "did you mean 'train'")),
-    "recipe": Case("train demo-loped-2", ("'demo-loped-2'", "did you mean 'demo-looped-2'")),
+    "command": Case("trian edit-distance-small", ("'trian'", "did you mean 'train'")),
+    "recipe": Case("train edit-distance-smal", ("'edit-distance-smal'", "did you mean 'edit-distance-small'")),
     "option": Case(DEMO + "--train.stepz 9", ("--train.stepz", "did you mean --train.steps?")),
     "option without its part": Case(DEMO + "--num-loops 9", ("--num-loops", "did you mean --model.num-loops?")),
     "option of evaluate": Case("evaluate strings --loop 2", ("--loop", "did you mean --loops?")),
@@ -308,7 +308,7 @@ CASES = {
         f"train {RUNS['strings']} --out in.txt/run", ("in.txt/run", "Not a directory"), lines("a file")
     ),
     "report below a file": Case("report strings --out in.txt", ("in.txt",), lines("a file")),
-    "compare below a file": Case("compare demo-standard --out in.txt", ("in.txt",), lines("a file")),
+    "compare below a file": Case("compare edit-distance-small --out in.txt", ("in.txt",), lines("a file")),
     "full disk": Case("solve boards in.txt --out /dev/full", ("/dev/full", "No space left"), lines(GOOD_BOARD)),
     # Devices
     "no cuda": Case(DEMO + "--train.device cuda", ("device='cuda'", "this machine has no cuda devices")),

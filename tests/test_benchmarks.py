@@ -54,12 +54,12 @@ def test_nested_recomputation_hardly_grows():
 
 def test_time_to_accuracy_takes_medians_over_seeds():
     def run(version: str, seconds: float, reached: bool) -> dict[str, object]:
-        case = {"case": "p-hop", "version": version, "reached": reached}
+        case = {"case": "p-hop-looped", "version": version, "reached": reached}
         return {**case, "cpu_seconds": seconds, "steps": 10 * seconds, "test": 0.5}
 
     rows = [run("old", t, False) for t in (9, 60, 12)] + [run("new", t, t < 5) for t in (3, 4, 100)]
     assert table(rows) == {
-        "p-hop": {
+        "p-hop-looped": {
             "target": 0.99,
             "old: runs that reached it": "0 of 3",
             "old: median cpu_seconds": 12,

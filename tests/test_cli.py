@@ -33,7 +33,7 @@ SMALL = [
     "train.eval_examples=8", "train.device=cpu", "train.precision=fp32", "train.compile=False", "train.workers=0",
 ]  # fmt: skip
 STRINGS = (
-    "demo-looped-2 --task.length 4 --task.eval-lengths 5 --model.num-loops 3 --model.modulation scale_gate "
+    "edit-distance-small --task.length 4 --task.eval-lengths 5 --model.num-loops 3 --model.modulation scale_gate "
     "--model.gate-offset 1 --model.timestep fraction --optim.learning-rate 0.05"
 )
 BOARDS = (
@@ -49,7 +49,7 @@ OPTIONS = {
     "compare": {"out", "seeds", "learning-rates", "jobs", "dry-run", "override"},
     "reproduce": {"scale", "out", "seeds", "jobs", "override", "dry-run"},
     "report": {"out"},
-    "solve": {"out", "format", "num-loops", "exit-rule", "on-bad-row"},
+    "solve": {"out", "format", "num-loops", "exit-rule", "attempts", "on-bad-row"},
     "generate": {
         *("prompt", "tokens", "temperature", "top-k", "top-p", "stop", "seed", "num-loops", "exit-rule"),
         *("cache", "cache-loops", "output-weights", "checkpoint", "device"),
@@ -58,6 +58,7 @@ OPTIONS = {
     "show": set(),
     "recipes": set(),
     "tasks": set(),
+    "convert": {"out", "loops", "lora-rank", "init"},
     "completion": set(),
 }
 TRAIN_OPTIONS = {"out", "resume", "from", "recipe", "note"}
@@ -286,11 +287,12 @@ def test_report_of_both(strings: Path, boards: Path, tmp_path: Path, capsys: pyt
 
 def test_compare_does_all_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     out = tmp_path / "compare"
-    command = ["compare", "demo-standard", "demo-looped-2", "--jobs", "2", "--out", str(out)]
+    recipes = ("edit-distance-small", "edit-distance-small-timestep")
+    command = ["compare", *recipes, "--jobs", "2", "--out", str(out)]
     command += ["--override", *SMALL, "task.length=4"]
     assert main([*command, "--seeds", "0", "1", "--dry-run"]) == 0
     planned = capsys.readouterr().out.splitlines()
-    names = [f"{name}-seed{seed}" for name in ("demo-standard", "demo-looped-2") for seed in (0, 1)]
+    names = [f"{name}-seed{seed}" for name in recipes for seed in (0, 1)]
     assert all(f"--out {out / name} " in line for name, line in zip(names, planned, strict=True))
     assert all(f"--train.seed {name[-1]} &&" in line for name, line in zip(names, planned, strict=True))
     assert not out.exists()
@@ -311,11 +313,10 @@ def test_compare_does_all_once(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert [json.loads((folder / "config.json").read_text())["run"]["train"]["seed"] for folder in folders] == [1, 1]
     assert all(rows_of(folder) for folder in folders)
     results = (out / "report/results.csv").read_text()
-    assert "demo-standard" in results
-    assert "demo-looped-2" in results
+    assert all(f",{name}," in results for name in recipes)
 
     before = {folder: stamps(folder) for folder in folders}
-    assert main([word for word in command if word != "demo-looped-2"]) == 0
+    assert main([word for word in command if word != recipes[1]]) == 0
     assert {folder: stamps(folder) for folder in folders} == before
 
 
@@ -340,7 +341,7 @@ def test_help_of_train_tells_all_settings(capsys: pytest.CaptureFixture[str]):
         for part, config in parts.items()
         for field in dataclasses.fields(config())  # pyright: ignore[reportArgumentType]
     }
-    assert told_options("train demo-looped-2", capsys) == settings | TRAIN_OPTIONS
+    assert told_options("train edit-distance-small", capsys) == settings | TRAIN_OPTIONS
 
 
 def test_commands(capsys: pytest.CaptureFixture[str]):
@@ -378,8 +379,8 @@ def test_no_command_is_imported_before_it_is_chosen():
 @pytest.mark.parametrize(
     "command",
     [
-        ["train", "demo-looped-2", "--train.eval-every", "5", "--train.eval_every=7"],
-        ["compare", "demo-looped-2", "--dry-run", "--learning-rates", "0.1", "--override", "optim.learning_rate=5"],
+        ["train", "edit-distance-small", "--train.eval-every", "5", "--train.eval_every=7"],
+        ["compare", "lcs", "--dry-run", "--learning-rates", "0.1", "--override", "optim.learning_rate=5"],
     ],
 )
 def test_two_spellings_of_an_option_are_the_same_option(command, capsys):
@@ -389,7 +390,7 @@ def test_two_spellings_of_an_option_are_the_same_option(command, capsys):
 
 def test_a_folder_with_control_characters_is_named_without_them(tmp_path, capsys):
     small = ["--train.steps=1", "--optim.warmup-steps=0", "--train.batch-size=4", "--train.eval-examples=4"]
-    assert main(["train", "demo-looped-2", "--out", f"{tmp_path}/\x1b[31m", "--train.workers=0", *small]) == 0
+    assert main(["train", "edit-distance-small", "--out", f"{tmp_path}/\x1b[31m", "--train.workers=0", *small]) == 0
     out, err = capsys.readouterr()
     assert "\x1b" not in out + err
     assert r"\x1b[31m: steps after 1 steps" in out

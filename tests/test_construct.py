@@ -42,7 +42,9 @@ def test_the_folder_holds_counted_numbers(folder):
 def test_commands_read_it(folder, tmp_path, capsys):
     run, text = folder / "edit-distance", tmp_path / "pairs.txt"
     text.write_text("kitte sitti\nabc cab\n")
-    trained = "train demo-looped-2 --task.length 5 --task.eval-lengths 4 6 --task.min-letters 3 --task.max-letters 26 "
+    trained = (
+        "train edit-distance-small --task.length 5 --task.eval-lengths 4 6 --task.min-letters 3 --task.max-letters 26 "
+    )
     trained += "--task.letter-pool 26 --model.d-model 8 --model.num-heads 1 --train.steps 2 --optim.warmup-steps 0 "
     trained += f"--train.batch-size 4 --train.eval-examples 4 --train.workers 0 --train.device cpu --out {tmp_path}/t"
     for words in (
@@ -64,7 +66,7 @@ def test_commands_read_it(folder, tmp_path, capsys):
     assert all(json.loads(line)["value"] == 1 for line in (folder / "lcs/eval.jsonl").read_text().splitlines())
     report = (tmp_path / "report/report.md").read_text()
     assert "| edit-distance-constructed | 1.000" in report
-    assert "| demo-looped-2 |" in report
+    assert "| edit-distance-small |" in report
     assert (tmp_path / "report/figures/edit_distance_score_by_group.svg").exists()
 
 

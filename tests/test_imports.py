@@ -61,7 +61,7 @@ from looped.commands import construct, theory
 lines = [[name, "--help"] for name in COMMANDS]
 lines += [["theory", name, "--help"] for name in theory.COMMANDS]
 lines += [["construct", name, "--help"] for name in construct.CONSTRUCTIONS]
-lines += [["train", name, "--help"] for name in ("demo-looped-4", "sudoku@cpu", "wikitext-standard-iso-flops", "lcs")]
+lines += [["train", name, "--help"] for name in ("p-hop-looped", "sudoku@cpu", "wikitext-standard-iso-flops", "lcs")]
 lines += [["completion", "bash"], ["completion", "zsh"], ["recipes"], ["tasks"], ["show", sys.argv[1]]]
 for words in lines:
     before = set(sys.modules)
@@ -73,7 +73,7 @@ for words in lines:
 
 
 def test_help_lists_and_completion_load_no_torch(tmp_path):
-    write_config(recipe("demo-looped-4"), tmp_path)
+    write_config(recipe("edit-distance-small"), tmp_path)
     done = subprocess.run([sys.executable, "-c", EVERY_HELP, tmp_path], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     lines = [line.split() for line in done.stdout.splitlines()]

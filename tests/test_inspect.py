@@ -21,7 +21,7 @@ SMALL = (
     "--train.workers 0 "
 )
 RUNS = {
-    "strings": "demo-looped-2 --task.length 4 --model.num-loops 3 --model.modulation table --model.max-loops 5 "
+    "strings": "edit-distance-small --task.length 4 --model.num-loops 3 --model.modulation table --model.max-loops 5 "
     "--model.gate-offset 1",
     "fraction": "lcs-looped@cpu --task.length 4 --model.num-loops 3 --model.modulation scale_gate "
     "--model.timestep fraction --model.core-layers 2",
@@ -180,8 +180,8 @@ def test_noise_is_relative_to_the_input():
     [
         ("nowhere", ("nowhere: not a run folder",)),
         ("empty", ("empty: no checkpoint yet",)),
-        ("strings --loops 0", ("loops=0", "1 to 5, the rows of the learned table")),
-        ("strings --loops 6", ("loops=6", "1 to 5, the rows of the learned table")),
+        ("strings --loops 0", ("loops=0", "1 to 5, for which the model has weights")),
+        ("strings --loops 6", ("loops=6", "1 to 5, for which the model has weights")),
         ("boards --loops 0", ("loops=0: expected at least 1",)),
         ("strings --examples 0", ("examples=0: expected at least 1",)),
         ("strings --examples 9999999999", ("examples=9999999999: expected at least 1, at most 100000",)),

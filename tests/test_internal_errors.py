@@ -65,7 +65,7 @@ def test_no_message_ends_the_work(tmp_path: Path):
     """Standard error may be on a full disk, a pipe without a reader, or closed."""
     looped = [sys.executable, "-m", "looped.cli"]
     train = [
-        *looped, "train", "demo-looped-2", "--task.length=4", "--model.d-model=16", "--model.num-heads=2",
+        *looped, "train", "edit-distance-small", "--task.length=4", "--model.d-model=16", "--model.num-heads=2",
         "--optim.warmup-steps=0", "--train.steps=10", "--train.batch-size=8", "--train.workers=0",
         "--train.eval-examples=8", "--train.compile=False", "--train.device=cpu", "--train.log-every=1",
     ]  # fmt: skip

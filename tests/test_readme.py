@@ -36,9 +36,9 @@ def test_commands(tmp_path):
     (commands,) = block(r"## On the command line\s+```sh\n(.*?)```")
     assert commands.count("looped ") >= 9
     output = run(["bash", "-e", "-c", commands], tmp_path)
-    assert "abcab cabba" in output
+    assert "abcadbcadcbabdcabcdacbda" in output
     assert (tmp_path / "runs/mine/report/report.html").exists()
-    assert "looped train demo-standard" in output
+    assert "looped train p-hop-one-layer" in output
 
 
 def test_build_your_own(tmp_path):

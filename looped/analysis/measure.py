@@ -88,8 +88,8 @@ def take_sample(
     """Draw the examples for an inspection.
 
     Args:
-        loops: how many loops to run. None is twice the trained number, at least 8. If the modulation depends on
-            t / num_loops, None is the trained number, because other loop counts are other computations.
+        loops: how many loops to run. None is twice the trained number, at least 8. None is the trained number if
+            other loop counts are other computations, as when the modulation depends on t / num_loops.
         examples: how many examples to use; fewer if the task has fewer.
         group: None is the training distribution.
 
@@ -98,10 +98,11 @@ def take_sample(
     """
     config = model.config
     if loops is None:
-        fraction = config.modulation != "none" and config.timestep != "index"
-        loops = config.num_loops if fraction else min(max(2 * config.num_loops, 8), config.max_loops or 10**9)
-    if loops < 1 or (config.max_loops and loops > config.max_loops):
-        limit = f"1 to {config.max_loops}, the rows of the learned table" if config.max_loops else "at least 1"
+        loops = (
+            config.num_loops if model.uses_fraction else min(max(2 * config.num_loops, 8), config.most_loops or 10**9)
+        )
+    if loops < 1 or (config.most_loops and loops > config.most_loops):
+        limit = f"1 to {config.most_loops}, for which the model has weights" if config.most_loops else "at least 1"
         raise ValueError(f"loops={loops}: expected {limit}")
     if not 1 <= examples <= MOST_EXAMPLES:
         raise ValueError(f"examples={examples}: expected at least 1, at most {MOST_EXAMPLES}")
@@ -146,19 +147,20 @@ def answers(sample: Sample) -> dict[str, Any]:
 
 
 def _score(sample: Sample, scores: dict[str, Tensor]) -> dict[str, list[float | None]]:
-    """The task's metric by loop, with 95% intervals over examples, from scores (loops, examples).
+    """The main score of one pass by loop, with 95% intervals over examples, from scores (loops, examples).
 
     `beyond` is the change of the underlying score from the last loop of training to the last loop, with its interval
     over examples.
     """
     task, most = sample.task, math.inf if sample.task.lower_is_better else 1.0
+    metric = task.pass_metric
 
     def reported(score: str, mean: float) -> dict[str, float]:
         return task.reported(score, mean, sample.split, sample.group)
 
-    score = next(name for name in scores if task.metric in reported(name, 0.0))
+    score = next(name for name in scores if metric in reported(name, 0.0))
     values, weights = scores[score], task.weights(sample.batch)
-    rows = [[reported(score, end)[task.metric] for end in interval(row, most, weights)] for row in values]
+    rows = [[reported(score, end)[metric] for end in interval(row, most, weights)] for row in values]
     change = values[-1] - values[min(sample.model.config.num_loops, sample.loops) - 1]
     mean, _, high = interval(change - change.min(), math.inf, weights)  # an interval begins at 0
     beyond = [2 * mean - high + change.min().item(), high + change.min().item()]

@@ -129,7 +129,7 @@ def attention_maps(
     """Attention weights of the core layers: how much each query (fifth axis) attends to each key (sixth), by loop.
 
     Rows sum to 1. Linear attention gives its scores instead. The maps are recomputed from the inputs of each attention
-    layer during an ordinary forward pass.
+    layer during an ordinary forward pass. With two states (`TwoStates`) they are those of the update of the answer.
 
     Args:
         keep: loop numbers from 1, ascending; None is all. Maps are large.
@@ -141,26 +141,26 @@ def attention_maps(
     kept = list(range(1, loops + 1)) if keep is None else list(keep)
     if loops >= 1 and (not kept or min(kept) < 1 or max(kept) > loops):
         raise ValueError(f"keep={kept}: expected loop numbers from 1 to num_loops={loops}")
-    maps: list[Tensor] = []
-    calls = [0] * len(model.core)
+    maps: dict[tuple[int, int], Tensor] = {}
 
     def hook_of(layer: int) -> Callable[[Attention, tuple[Any, ...], dict[str, Any]], None]:
         def hook(module: Attention, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            calls[layer] += 1
-            if calls[layer] in kept:
-                given = inspect.signature(module.forward).bind(*args, **kwargs).arguments
-                maps.append(_attention_weights(module, given["x"], given["context"]))
+            given = inspect.signature(module.forward).bind(*args, **kwargs).arguments
+            if (t := given["context"].loop) + 1 in kept:
+                maps[t, layer] = _attention_weights(module, given["x"], given["context"])
 
         return hook
 
-    attentions = [module for module in model.core.modules() if isinstance(module, Attention)]
-    hooks = [a.register_forward_pre_hook(hook_of(i), with_kwargs=True) for i, a in enumerate(attentions)]
+    # A core of two states applies its layers several times in a loop; the last map stays.
+    layers = [layer for block in model.core for layer in getattr(block, "layers", [block])]
+    attentions = [(i, m) for i, layer in enumerate(layers) for m in layer.modules() if isinstance(m, Attention)]
+    hooks = [module.register_forward_pre_hook(hook_of(i), with_kwargs=True) for i, module in attentions]
     try:
         states(model.loop(inputs, attention_mask=attention_mask, num_loops=loops), loops)
     finally:
         for hook in hooks:
             hook.remove()
-    return torch.stack(maps).unflatten(0, (len(kept), len(model.core)))
+    return torch.stack([maps[key] for key in sorted(maps)]).unflatten(0, (len(kept), len(layers)))
 
 
 def _attention_weights(

@@ -36,7 +36,7 @@ def _commands() -> dict[str, Any]:
     own = {
         "construct": functools.partial(Options, **vars(default_options("edit-distance"))),
         "theory": make_dataclass("Theory", [("command", Annotated[theory, tyro.conf.arg(name="")])]),
-        "train": functools.partial(Train, run=recipe("demo-standard"), out=Path("runs")),
+        "train": functools.partial(Train, run=recipe("p-hop-looped"), out=Path("runs")),
     }
     modules = (module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)]))
     commands = {name: importlib.import_module(f"{__package__}.{name}") for name in modules}

@@ -17,6 +17,7 @@ def evaluate(
     run: Positional[Path],
     loops: tuple[int, ...] = (),
     exit_rule: str | None = None,
+    confidence: int | None = None,
     examples: int = 1024,
     groups: tuple[str, ...] = (),
     split: Literal["validation", "test"] = "test",
@@ -33,6 +34,8 @@ def evaluate(
         loops: loop counts; the default is a range from 1 to twice the trained number.
         exit_rule: an exit rule to score in addition, such as kl:0.01, change:0.1, entropy:0.1, unchanged:2 or none. The
             default is the recommendation of `looped calibrate`, or no rule if loops are given.
+        confidence: also score the most confident loop count of each group and of each example, among those up to so
+            many more than the example needs (or than in training). The default is 20 if train.loss=task, else none.
         examples: the largest number of examples in each group.
         groups: the default is all groups.
         split: the split of the examples.
@@ -45,8 +48,8 @@ def evaluate(
     rows: list[dict[str, Any]] = []
     try:
         evaluate_run(
-            run, loops=loops, exit_rule=exit_rule, examples=examples, groups=groups, split=split,
-            checkpoint=checkpoint, device=device, allow_outside=allow_outside, rows=rows,
+            run, loops=loops, exit_rule=exit_rule, confidence=confidence, examples=examples, groups=groups,
+            split=split, checkpoint=checkpoint, device=device, allow_outside=allow_outside, rows=rows,
         )  # fmt: skip
     finally:  # after an error or an interrupt: the groups that are finished
         if rows:

@@ -55,7 +55,7 @@ def inspect(
         share_graphs(model, task.graphs)
         sample = take_sample(model, task, loops=loops, examples=examples, group=group, split=split, seed=seed)
         numbers = {
-            "run": run.resolve().name, "recipe": config.recipe, "task": config.task.name, "metric": task.metric,
+            "run": run.resolve().name, "recipe": config.recipe, "task": config.task.name, "metric": task.pass_metric,
             "lower_is_better": task.lower_is_better, "group": sample.group, "split": split, "step": step, "seed": seed,
             "examples": len(sample.batch.inputs), "trained_loops": config.model.num_loops, "loops": sample.loops,
         }  # fmt: skip

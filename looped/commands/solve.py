@@ -20,6 +20,7 @@ def solve(
     format: Literal["csv", "jsonl"] = "csv",
     num_loops: int | None = None,
     exit_rule: str | None = None,
+    attempts: int = 1,
     on_bad_row: Literal["stop", "skip"] = "stop",
 ) -> None:
     """Answer your own puzzles, pairs of strings, countdown problems or tables with a trained model.
@@ -33,13 +34,17 @@ def solve(
         num_loops: the largest number of loops; the default is the recommendation of `looped calibrate`, or else the
             trained number.
         exit_rule: such as kl:0.01, change:0.1, entropy:0.1, unchanged:2 or none; the default is the recommendation.
+        attempts: the largest number of tries. An answer that breaks the rules of the task is computed again from a
+            random initial state, until one obeys them.
         on_bad_row: stop at a bad row, or skip and count it.
     """
     from looped.runs import solve_file
 
-    at_least(1, num_loops=num_loops)
+    at_least(1, num_loops=num_loops, attempts=attempts)
     with output(out) as write:
-        rows, skipped = solve_file(run, file, num_loops=num_loops, exit_rule=exit_rule, on_bad_row=on_bad_row)
+        rows, skipped = solve_file(
+            run, file, num_loops=num_loops, exit_rule=exit_rule, on_bad_row=on_bad_row, attempts=attempts
+        )
         write(csv_text(list(rows[0]), rows) if format == "csv" else "".join(json.dumps(row) + "\n" for row in rows))
     if skipped:
         print(f"{skipped} bad {'row' if skipped == 1 else 'rows'} skipped", file=sys.stderr)

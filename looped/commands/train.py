@@ -12,7 +12,7 @@ from looped.user_code import import_words
 
 
 def train(arguments: Sequence[str]) -> None:
-    """Train a recipe, with any of its settings changed: looped train demo-looped-4 --model.num-loops 8."""
+    """Train a recipe, with any of its settings changed: looped train p-hop-looped --model.num-loops 4."""
     if needs_recipe(arguments, "train", "[--out FOLDER] [--resume] [--from RUN]"):
         return
     name, *rest = arguments

@@ -36,12 +36,16 @@ def non_embedding_parameters(config: ModelConfig) -> int:
     """Number of weights of the layers, norms, injection, modulation and halting; independent of num_loops."""
     _sizes(config)
     c, d = config, config.d_model
-    layer = _norm(c, c.norm, c.norm_gain) * (1 + c.feedforward_norm)
-    inner, of_graphs = c.num_heads * c.head_dim, len(c.graph_heads) * c.head_dim
-    up = (2 if c.activation == "swiglu" else 1) * c.ff_dim
-    for inputs, outputs in [(d, 3 * inner), (inner + of_graphs, d), (d, up), (c.ff_dim, d), (d, of_graphs)]:
-        layer += inputs * outputs + outputs * c.bias
-    count = layer * (c.prelude_layers + c.core_layers + c.coda_layers)
+    attention = _matrices(_attention(c)), _others(c, _attention(c))
+    feedforward = _matrices(_feedforward(c)), _others(c, _feedforward(c), c.feedforward_norm)
+    count = (c.prelude_layers + c.coda_layers) * sum(attention + feedforward)
+    attention_copies = c.num_loops if c.core_tied == "feedforward" else 1
+    feedforward_copies = c.num_loops if c.core_tied == "attention" else 1
+    core = attention_copies * sum(attention) + feedforward_copies * sum(feedforward)
+    if c.lora_rank:
+        core += (c.num_loops - 1) * (attention[1] + feedforward[1])
+        core += c.num_loops * sum(p * rank * (i + o) for i, o, p, rank in _changes(c))
+    count += c.core_layers * core
     count += _norm(c, c.last_norm, gain=True) + 2 * d * c.embedding_norm
     count += (2 * d * d + d * c.bias) * (c.input_injection == "concat")
     count += (d + 1) * (c.halting != "none")
@@ -56,6 +60,38 @@ def non_embedding_parameters(config: ModelConfig) -> int:
     return count
 
 
+Matrices = list[tuple[int, int, int]]
+"""Inputs, outputs of each part, and parts that are fused into one matrix."""
+
+
+def _attention(config: ModelConfig) -> Matrices:
+    d, inner, of_graphs = config.d_model, config.num_heads * config.head_dim, len(config.graph_heads) * config.head_dim
+    return [(d, inner, 3), (d, of_graphs, 1), (inner + of_graphs, d, 1)]
+
+
+def _feedforward(config: ModelConfig) -> Matrices:
+    return [
+        (config.d_model, config.ff_dim, 2 if config.activation == "swiglu" else 1),
+        (config.ff_dim, config.d_model, 1),
+    ]
+
+
+def _matrices(matrices: Matrices) -> int:
+    return sum(inputs * outputs * parts for inputs, outputs, parts in matrices)
+
+
+def _others(config: ModelConfig, matrices: Matrices, normed: bool = True) -> int:
+    """Number of weights of a sublayer's norm and biases."""
+    biases = sum(outputs * parts for _, outputs, parts in matrices) * config.bias
+    return normed * _norm(config, config.norm, config.norm_gain) + biases
+
+
+def _changes(config: ModelConfig) -> list[tuple[int, int, int, int]]:
+    """The low-rank changes of a core layer in one loop: inputs, outputs of each part, parts, rank."""
+    matrices = _attention(config) + _feedforward(config)
+    return [(i, o, parts, min(config.lora_rank, i, o)) for i, o, parts in matrices]
+
+
 def _norm(config: ModelConfig, kind: Literal["rms", "layer", "none"], gain: bool) -> int:
     """Number of weights of a norm (see `looped.nn.norms`)."""
     biased = kind == "layer" and config.bias
@@ -63,16 +99,20 @@ def _norm(config: ModelConfig, kind: Literal["rms", "layer", "none"], gain: bool
 
 
 def effective_depth(config: ModelConfig, num_loops: int | None = None) -> int:
-    """Number of layers that an input passes through: prelude + core * num_loops + coda."""
+    """Number of layers that an input passes through: prelude + core * num_loops + coda.
+
+    With `inner_loops` the core counts once for each update of one of its two states.
+    """
     loops = config.num_loops if num_loops is None else num_loops
-    return config.prelude_layers + config.core_layers * loops + config.coda_layers
+    return config.prelude_layers + config.core_depth * loops + config.coda_layers
 
 
 def flops(config: ModelConfig, seq_len: int, num_loops: int | None = None, loop_logits: int = 1) -> int:
     """Floating-point operations of the matrix products of one forward pass over one sequence of `seq_len` positions.
 
-    A multiply-add counts as two. Attention counts all pairs of positions, also for causal models. The modulation counts
-    in full, although a batch shares it. No early exits are assumed. Divide by seq_len for FLOPs per token.
+    A multiply-add counts as two. Attention counts all pairs of positions, also for causal models. The modulation and
+    low-rank changes count in full, although a batch shares them. No early exits are assumed. Divide by seq_len for
+    FLOPs per token.
 
     Args:
         loop_logits: number of loops with logits. Each needs the coda and the output matrix.
@@ -98,7 +138,8 @@ def flops(config: ModelConfig, seq_len: int, num_loops: int | None = None, loop_
         width = ENCODING_WIDTH * (2 if config.timestep == "both" else 1)
         vectors = config.core_layers * len(LAYER_NAMES[config.modulation])
         modulation = loops * (width * d + d * d + d * vectors * d)
-    return 2 * (token * seq_len + modulation)
+    changes = loops * config.core_layers * sum(i * o * parts * rank for i, o, parts, rank in _changes(config))
+    return 2 * (token * seq_len + modulation + changes)
 
 
 def training_flops(config: ModelConfig, seq_len: int, num_loops: int, num_grad_loops: int, loop_logits: int = 1) -> int:

@@ -37,13 +37,15 @@ def activations_memory(run: RunConfig, example: Batch, *, half: bool) -> int:
     """
     config, train, seq = run.model, run.train, example.inputs.shape[1]
     rows = train.batch_size // (train.accumulation * train.devices)
-    loops = run.schedule.max_loops or config.num_loops
+    loops = run.most_loops
     with_gradient = min(loops, run.schedule.num_grad_loops or loops)
+    if train.gradient != "unroll":
+        with_gradient = (train.gradient_terms or 1) if train.gradient == "phantom" else 2
     layer = _numbers_of_a_layer(config)
     if train.compile is not False and config.d_model <= LARGEST:  # C++ keeps less, in 32 bits
         hidden = config.ff_dim * (2 if config.activation == "swiglu" else 1)
         layer = min(layer, (2 if half else 1) * (config.d_model + 3 * config.num_heads * config.head_dim + hidden))
-    core, state = config.core_layers * layer, config.d_model
+    core, state = config.core_depth * layer, config.d_model
     kept = {
         "none": with_gradient * core,
         "loop": with_gradient * state + 2 * core,

@@ -19,9 +19,11 @@ from looped.evaluation.scores import (
     row_of,
     run_with_exits,
     sample_batch,
+    scores_with_exits,
 )
 from looped.models.early_exit import Active, EarlyExit, ExitState
 from looped.models.exit_rules import ExitRule, Halting, Observation, parse_rule
+from looped.models.generated import generated_scores
 from looped.models.iteration import iterate
 from looped.models.looped_model import LoopedModel
 from looped.tasks.base import Batch, Split, Task
@@ -129,18 +131,23 @@ def fixed_rows(
     scores: dict[int, list[dict[str, Tensor]]] = {n: [] for n in loops}
     for part in _parts(model, batch, len(loops)):
         for n, logits in zip(loops, loop_logits(model, part, loops), strict=True):
-            scores[n].append(task.score(part, logits))
+            scores[n].append(task.score(part, logits) | generated_scores(model, task, part, n))
     return [_row(task, batch, found, split, None, n, float(n)) for n, found in scores.items()]
 
 
 def rule_rows(model: LoopedModel, task: Task, batch: Batch, num_loops: int, split: Split) -> list[dict[str, Any]]:
     """A row for each rule that the model supports, with at most `num_loops` loops."""
-    rules = rules_for(model)
+    if not (rules := rules_for(model)):
+        return []
     scores: list[list[dict[str, Tensor]]] = [[] for _ in rules]
     loops: list[list[Tensor]] = [[] for _ in rules]
     for part in _parts(model, batch, 2 * num_loops):
-        for i, (logits, taken) in enumerate(exits_of(model, part, rules, num_loops)):
-            scores[i].append(task.score(part, logits))
+        if task.generation is None:
+            found = ((task.score(part, logits), taken) for logits, taken in exits_of(model, part, rules, num_loops))
+        else:
+            found = (scores_with_exits(model, task, part, num_loops, rule) for rule in rules)
+        for i, (scored, taken) in enumerate(found):
+            scores[i].append(scored)
             loops[i].append(taken.cpu())
     weights = task.weights(batch)
     means = [((torch.cat(taken) * weights).sum() / weights.sum()).item() for taken in loops]

@@ -3,20 +3,23 @@
 import itertools
 import math
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from looped.costs.of_model import exit_flops, forward_flops
 from looped.intervals import interval
 from looped.models.arguments import MAX_LOOPS
 from looped.models.exit_rules import ExitRule
+from looped.models.generated import generated, generated_scores
 from looped.models.looped_model import LoopedModel
 from looped.models.memory import check_memory
-from looped.models.outputs import own_logits
+from looped.models.outputs import LoopedOutput
+from looped.strict import check
 from looped.tasks.base import Batch, Predict, Split, Task
 
 EVALUATION_SEED = 0  # every model gets the same examples
@@ -53,18 +56,37 @@ def exit_positions(batch: Batch) -> Bool[Tensor, "batch seq"]:
 
 
 @torch.no_grad()
+def final_output(
+    model: LoopedModel, batch: Batch, num_loops: int, rule: ExitRule | None, initial_state: Tensor | None = None
+) -> LoopedOutput:
+    """The model's output for a batch on its device; `initial_state` as in `LoopedModel.forward`."""
+    attention_mask = None if bool(batch.attention_mask.all()) else batch.attention_mask
+    return model(
+        batch.inputs, attention_mask=attention_mask, num_loops=num_loops, initial_state=initial_state,
+        exit_rule=rule, exit_mask=exit_positions(batch),
+    )  # fmt: skip
+
+
 def run_with_exits(
     model: LoopedModel, batch: Batch, num_loops: int, rule: ExitRule | None
 ) -> tuple[Float[Tensor, "batch seq output"], Float[Tensor, " batch"]]:
     """Final logits (batch, seq, output), and the mean loops of each example over its `exit_positions` (batch,)."""
-    attention_mask = None if bool(batch.attention_mask.all()) else batch.attention_mask
-    exit_mask = exit_positions(batch)
-    output = model(
-        batch.inputs, attention_mask=attention_mask, num_loops=num_loops, exit_rule=rule, exit_mask=exit_mask
-    )
+    output, exit_mask = final_output(model, batch, num_loops, rule), exit_positions(batch)
     if output.loops_taken is None:
         return output.logits.float(), torch.full((len(batch.inputs),), float(num_loops), dtype=torch.double)
     return output.logits.float(), (output.loops_taken * exit_mask).sum(1).double() / exit_mask.sum(1)
+
+
+def scores_with_exits(
+    model: LoopedModel, task: Task, batch: Batch, num_loops: int, rule: ExitRule
+) -> tuple[dict[str, Float[Tensor, " batch"]], Float[Tensor, " batch"]]:
+    """The scores of each example and its mean loops. If answers are generated, these are the loops of their tokens."""
+    logits, taken = run_with_exits(model, batch, num_loops, rule)
+    scores = task.score(batch, logits)
+    if task.generation is not None:
+        answers, taken = generated(model, task, batch, num_loops, rule)
+        scores |= task.score_generated(batch, answers)
+    return scores, taken
 
 
 def evaluate(
@@ -76,12 +98,14 @@ def evaluate(
     groups: Sequence[str] | None = None,
     split: Split = "test",
     early: tuple[int, ExitRule] | None = None,
+    confidence: int | None = None,
 ) -> list[dict[str, Any]]:
     """Scores for groups x loop counts x metrics, with 95% intervals over examples.
 
     Returns a list of flat rows, from which pandas makes a frame. Their keys are the fields of `run_folder.EvalRow`
     except `step`. `value`, `low` and `high` are shares from 0 to 1, or errors for tasks with lower_is_better. Rows with
-    an exit rule have two more keys, `exit_rule` and `mean_loops`.
+    an exit rule have two more keys, `exit_rule` and `mean_loops`; those of loops that differ between examples have
+    `policy` and `mean_loops` (see `run_folder.PolicyRow`).
 
     Args:
         loops: distinct loop counts in any order, also beyond the trained number.
@@ -89,69 +113,105 @@ def evaluate(
             `task.whole_groups` are always evaluated in full.
         groups: None is all groups of the task.
         early: the largest number of loops, and an exit rule to score in addition.
+        confidence: also score the most confident loop count of all examples, and of each example (Fan et al., 2024).
+            The choice looks at so many loops beyond those that the examples need (or the trained number).
 
     Raises:
-        ValueError: the model cannot run a loop count, a count is given twice, or a group is unknown or empty.
+        ValueError: the model cannot run a loop count, a count is given twice, or a group is unknown or empty;
+            confidence without classes.
     """
     loops = checked_loops(model, loops)
-    rows = []
+    check(confidence is None or confidence >= 0, "confidence", confidence, "at least 0")
+    rows: list[dict[str, Any]] = []
     for group in task.groups if groups is None else groups:
         batch = sample_batch(task, split, examples, group)
-        scores: dict[tuple[int, str], list[Tensor]] = {}
-        device = model.device
-        for part in parts(batch, part_size(model, batch, len(loops)), device):
-            for count, logits in zip(loops, loop_logits(model, part, loops), strict=True):
-                for metric, values in task.score(part, logits).items():
-                    scores.setdefault((count, metric), []).append(values.cpu())
-        facts = {"n": len(batch.inputs), "split": split, "trained_loops": model.num_loops}
-        weights = task.weights(batch)
-        for (count, score), values in scores.items():
-            cost = {"flops_per_example": forward_flops(model, batch.inputs, count)}
-            for metric, found in row_of(task, score, torch.cat(values), weights, split, group).items():
-                rows.append({"group": group, "num_loops": count, "metric": metric, **found, **facts, **cost})
+        if confidence is not None and batch.targets.is_floating_point():
+            raise ValueError(f"confidence={confidence}: expected a task with classes; {task.name} has real numbers")
+        rows_of = partial(_rows, model, task, batch, split, group)
+        most = model.num_loops if batch.loops is None else int(batch.loops.max())
+        most = 0 if batch.loops is None and confidence is None else most + (confidence or 0)
+        counts = checked_loops(model, sorted({*loops, *range(1, most + 1)}))
+        scores, sure = _scored(model, task, batch, counts, confidence is not None)
+        for count in loops:
+            values = {score: values[counts.index(count)] for score, values in scores.items()}
+            rows += rows_of(values, num_loops=count, flops_per_example=forward_flops(model, batch.inputs, count))
         if batch.loops is not None:
-            rows += _own_rows(model, task, batch, split, group, weights, facts)
-        if early is None:
-            continue
-        most, rule = early
-        exited: dict[str, list[Tensor]] = {}
-        for part in parts(batch, part_size(model, batch, 1), device):
-            logits, taken = run_with_exits(model, part, most, rule)
-            for score, values in (task.score(part, logits) | {"loops": taken}).items():
-                exited.setdefault(score, []).append(values.cpu())
-        mean = ((torch.cat(exited.pop("loops")) * weights).sum() / weights.sum()).item()
-        cost = {"flops_per_example": round(exit_flops(model, batch.inputs, mean, rule.needs))}
-        exits = {"exit_rule": str(rule), "mean_loops": mean}
-        for score, values in exited.items():
-            for metric, found in row_of(task, score, torch.cat(values), weights, split, group).items():
-                rows.append({"group": group, "num_loops": most, "metric": metric, **found, **facts, **cost, **exits})
+            each = Counter(batch.loops.tolist())
+            flops = sum(n * forward_flops(model, batch.inputs, count) for count, n in each.items()) / len(batch.inputs)
+            chosen = {"num_loops": max(each), "policy": "task", "mean_loops": batch.loops.double().mean().item()}
+            rows += rows_of(_after(scores, batch.loops), flops_per_example=round(flops), **chosen)
+        if sure is not None:
+            cost = forward_flops(model, batch.inputs, most, most)  # the choice looks at all loops
+            one, several = sure[:most].mean(1).argmax().expand(sure.shape[1]) + 1, sure[:most].argmax(0) + 1
+            for policy, taken in (("confidence", one), ("confidence-example", several)):
+                chosen = {"num_loops": most, "policy": policy, "mean_loops": taken.double().mean().item()}
+                rows += rows_of(_after(scores, taken), flops_per_example=cost, **chosen)
+        if early is not None:
+            most, rule = early
+            exited: dict[str, list[Tensor]] = {}
+            for part in parts(batch, part_size(model, batch, 1), model.device):
+                of_part, taken = scores_with_exits(model, task, part, most, rule)
+                for score, values in (of_part | {"loops": taken}).items():
+                    exited.setdefault(score, []).append(values.cpu())
+            found = {score: torch.cat(values) for score, values in exited.items()}
+            weights = task.weights(batch)
+            mean = ((found.pop("loops") * weights).sum() / weights.sum()).item()
+            cost = round(exit_flops(model, batch.inputs, mean, rule.needs))
+            rows += rows_of(found, num_loops=most, flops_per_example=cost, exit_rule=str(rule), mean_loops=mean)
     return rows
 
 
-def _own_rows(
-    model: LoopedModel, task: Task, batch: Batch, split: Split, group: str, weights: Tensor, facts: dict[str, Any]
-) -> list[dict[str, Any]]:
-    """The rows at the loops that the task says each example needs."""
-    assert batch.loops is not None
-    most = int(batch.loops.max())
-    scores: dict[str, list[Tensor]] = {}
-    for part in parts(batch, part_size(model, batch, most), model.device):
-        assert part.loops is not None
-        logits = own_logits(loop_logits(model, part, range(1, int(part.loops.max()) + 1)), part.loops)
-        for score, values in task.score(part, logits).items():
-            scores.setdefault(score, []).append(values.cpu())
-    counts = Counter(batch.loops.tolist())
-    flops = sum(n * forward_flops(model, batch.inputs, loops) for loops, n in counts.items())
-    chosen = {
-        "policy": "task",
-        "mean_loops": batch.loops.double().mean().item(),
-        "flops_per_example": round(flops / len(batch.inputs)),
-    }
-    return [
-        {"group": group, "num_loops": most, "metric": metric, **found, **facts, **chosen}
-        for score, values in scores.items()
-        for metric, found in row_of(task, score, torch.cat(values), weights, split, group).items()
-    ]
+def _rows(
+    model: LoopedModel,
+    task: Task,
+    batch: Batch,
+    split: Split,
+    group: str,
+    scores: Mapping[str, Float[Tensor, " batch"]],
+    *,
+    num_loops: int,
+    **more: Any,
+) -> Iterator[dict[str, Any]]:
+    """A row for each metric, from the scores of the examples."""
+    facts = {"n": len(batch.inputs), "split": split, "trained_loops": model.num_loops}
+    weights = task.weights(batch)
+    for score, values in scores.items():
+        for metric, found in row_of(task, score, values, weights, split, group).items():
+            yield {"group": group, "num_loops": num_loops, "metric": metric, **found, **facts, **more}
+
+
+def _scored(
+    model: LoopedModel, task: Task, batch: Batch, loops: Sequence[int], confident: bool
+) -> tuple[dict[str, Float[Tensor, "loops batch"]], Float[Tensor, "loops batch"] | None]:
+    """The scores of each example after each loop count, by name, and (if wanted) the confidence of its answer."""
+    found: dict[str, list[Tensor]] = {}
+    sure: list[Tensor] = []
+    for part in parts(batch, part_size(model, batch, len(loops)), model.device):
+        logits = loop_logits(model, part, loops)
+        by_loop = [
+            task.score(part, after) | generated_scores(model, task, part, count)
+            for count, after in zip(loops, logits, strict=True)
+        ]
+        for score in by_loop[0]:
+            found.setdefault(score, []).append(torch.stack([scores[score] for scores in by_loop]).cpu())
+        if confident:
+            sure.append(torch.stack([confidence_of(after, exit_positions(part)) for after in logits]).cpu())
+    scores = {score: torch.cat(values, dim=1) for score, values in found.items()}
+    return scores, torch.cat(sure, dim=1) if confident else None
+
+
+def confidence_of(
+    logits: Float[Tensor, "batch seq output"], mask: Bool[Tensor, "batch seq"]
+) -> Float[Tensor, " batch"]:
+    """The mean log-probability of the most probable classes over the masked positions (Fan et al., 2024)."""
+    return (logits.log_softmax(-1).amax(-1) * mask).sum(1) / mask.sum(1)
+
+
+def _after(
+    scores: Mapping[str, Float[Tensor, "loops batch"]], loops: Int[Tensor, " batch"]
+) -> dict[str, Float[Tensor, " batch"]]:
+    """The scores of each example after its own number of loops. The first rows are those of 1, 2, ... loops."""
+    return {score: values[loops - 1, torch.arange(len(loops))] for score, values in scores.items()}
 
 
 def checked_loops(model: LoopedModel, loops: Sequence[int]) -> list[int]:
@@ -162,7 +222,7 @@ def checked_loops(model: LoopedModel, loops: Sequence[int]) -> list[int]:
     """
     most, found = model.max_loops, sorted(loops)
     if not found or len(set(found)) < len(found) or found[0] < 1 or found[-1] > (most or MAX_LOOPS):
-        limit = f"1 to {most}, the rows of the learned table" if most else f"1 to {MAX_LOOPS:,}"
+        limit = f"1 to {most}, for which the model has weights" if most else f"1 to {MAX_LOOPS:,}"
         raise ValueError(f"loops={found}: expected different loop counts, {limit}")
     return found
 
@@ -225,32 +285,3 @@ def visualisations(model: LoopedModel, task: Task, *, loops: int, count: int = 6
         task.visualise(problem, loop_logits(model, task.encode([problem]), range(1, loops + 1))[:, 0].cpu())
         for problem in drawn
     ]
-
-
-def solve(
-    model: LoopedModel, task: Task, problems: Sequence[Any], *, num_loops: int | None, exit_rule: ExitRule | None = None
-) -> Iterator[tuple[Any, dict[str, Any]]]:
-    """Pairs of a problem and the model's answer to it (see `Task.answer`), in order. This is a generator.
-
-    Args:
-        problems: problems from `Task.sample` or `Task.read`.
-        num_loops: number of loops, or the largest number with an exit rule. None is as many as the task says that each
-            problem needs.
-        exit_rule: ends the loop early.
-
-    Raises:
-        ValueError: num_loops=None, and the task does not say how many loops a problem needs.
-    """
-    for start in range(0, len(problems), PART):
-        part = problems[start : start + PART]
-        batch = next(parts(task.with_loops(task.encode(part), part), PART, model.device))
-        if num_loops is not None:
-            logits, _ = run_with_exits(model, batch, num_loops, exit_rule)
-        elif batch.loops is not None:
-            logits = own_logits(loop_logits(model, batch, range(1, int(batch.loops.max()) + 1)), batch.loops)
-        else:
-            raise ValueError(
-                f"num_loops=None: expected a number; the task {task.name} does not say how many are needed"
-            )
-        for problem, row in zip(part, logits.cpu(), strict=True):
-            yield problem, task.answer(problem, row)

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from looped.models.exit_rules import ExitRule
 from looped.models.kv_cache import Cache
+from looped.nn.injection import NoInjection
+from looped.nn.modulation import ReZero
 
 MAX_LOOPS = 1_000_000
 """More loops are refused, because a call would never end."""
@@ -85,7 +87,9 @@ def check_call(
     if loops > MAX_LOOPS:
         raise ValueError(f"num_loops={loops}: expected at most {MAX_LOOPS:,}")
     if model.max_loops is not None and loops > model.max_loops:
-        raise ValueError(f"num_loops={loops}: expected at most {model.max_loops}, the max_loops of the modulation")
+        raise ValueError(
+            f"num_loops={loops}: expected at most {model.max_loops}, the max_loops of the modulation or the core"
+        )
     if rule is not None:
         if not isinstance(rule, ExitRule):
             raise ValueError(f"exit_rule={rule!r}: expected an ExitRule; parse_rule reads one from text")
@@ -114,3 +118,19 @@ def check_call(
     decodes = set(wanted) != {loops} or (rule is not None and rule.needs == "logits")
     if decodes and model.coda and not cache.every_loop_logits:
         raise ValueError("cache: expected every_loop_logits=True, because coda layers decode every loop here")
+
+
+def check_fixed_point(
+    model: Any, rule: ExitRule | None, recomputes: bool, cache: Cache | None, keep: Collection[int]
+) -> None:
+    """Raise ValueError if a model or a call has no fixed point to take a gradient at."""
+    injection = getattr(model.injection, "injection", model.injection)
+    if type(injection) is NoInjection:
+        raise ValueError("gradient: expected an input injection; without one a fixed point forgets the input")
+    if not (model.modulation is None or isinstance(model.modulation, ReZero)):
+        raise ValueError("gradient: expected no modulation by the loop index; a fixed point needs equal loops")
+    if rule is not None or recomputes or cache is not None or model.kv_loops is not None or len(keep) > 1:
+        raise ValueError(
+            "gradient: expected no exit rule, num_grad_loops, recompute, cache, kv_loops, loop_states, or logits of "
+            "several loops beside it"
+        )

@@ -26,6 +26,8 @@ class Halting(Protocol):
     def halting(self) -> Literal["none", "gate", "act"]: ...
     @property
     def output_size(self) -> int | None: ...
+    @property
+    def layer_order(self) -> Literal["cycle", "sequence", "reverse"]: ...
 
 
 class Observation(NamedTuple):
@@ -79,7 +81,9 @@ class ExitRule(ABC):
         """Raises ValueError if the model has not learned what the rule needs."""
         trained_for = "token" if model.causal else "sequence"
         wanted = None
-        if self.learned not in ("none", model.halting):
+        if model.layer_order == "sequence":
+            wanted = "no rule with layer_order='sequence', whose state is readable after the last loop only"
+        elif self.learned not in ("none", model.halting):
             wanted = f"a model with model.halting={self.learned!r}; this has {model.halting!r}"
         elif model.halting == "act" and self.learned != "act":
             wanted = "act, because the model has learned to answer with a mean of its states"

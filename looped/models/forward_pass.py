@@ -10,8 +10,10 @@ from torch import Tensor
 
 from looped.models.early_exit import Active, EarlyExit, ExitState
 from looped.models.exit_rules import ActCarry, ExitRule
+from looped.models.fixed_point import FixedPoint, FixedPointGradient, fixed_point
 from looped.models.iteration import iterate
 from looped.models.kv_cache import Cache, CachedPass, PassKV
+from looped.models.layer_order import applications
 from looped.models.memory import check_memory
 from looped.nn.attention import causal_mask, combined_mask
 from looped.nn.graphs import SharedGraph
@@ -30,6 +32,7 @@ class Looped(NamedTuple):
     """Those that the exit rule needed anyway."""
     loops_taken: Int[Tensor, "batch seq"] | None = None
     ponder_cost: Float[Tensor, "batch seq"] | None = None
+    fixed_point: FixedPoint | None = None
 
 
 class Pass:
@@ -90,6 +93,11 @@ class Pass:
         found = iterate(self.step, state, self.num_loops, keep=keep, **options)
         return Looped(found.state, found.num_loops, found.kept, {})
 
+    def loop_to_fixed_point(self, state: Tensor, gradient: FixedPointGradient) -> "Looped":
+        """All loops without gradient, and a gradient at the last state (see `fixed_point`)."""
+        found, facts = fixed_point(self.step, state, self.num_loops, gradient)
+        return Looped(found, self.num_loops, {self.num_loops: found}, {}, fixed_point=facts)
+
     def loop_with_exits(
         self, state: Tensor, keep: Collection[int], rule: ExitRule, exit_mask: Tensor | None, real: Tensor | None
     ) -> "Looped":
@@ -117,8 +125,9 @@ class Pass:
     def step(self, state: Tensor, t: int) -> Tensor:
         """The state after loop t, of the examples in the loop."""
         shared, model = self._active_rows(), self.model
-        contexts = [self.context("core", layer, t, shared) for layer in range(len(model.core))]
-        new = model.run_core(state, contexts)
+        applied = applications(model.layer_order, len(model.core), self.num_loops, t)
+        contexts = [self.context("core", layer, own, shared) for layer, own in applied]
+        new = model.run_core(state, contexts, [layer for layer, _ in applied])
         if t == 0 and (not isinstance(new, Tensor) or new.shape != state.shape):  # a block does the same in every loop
             found = tuple(new.shape) if isinstance(new, Tensor) else type(new).__name__
             raise ValueError(

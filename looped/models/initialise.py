@@ -9,6 +9,7 @@ from looped.config import ModelConfig
 from looped.models.looped_model import LoopedModel
 from looped.nn.attention import Attention
 from looped.nn.feedforward import FeedForward
+from looped.nn.per_loop import LowRankLinear
 from looped.nn.positions import PositionEmbedding
 
 INIT_STD = 0.02
@@ -25,11 +26,12 @@ def initialise(model: LoopedModel, config: ModelConfig, generator: torch.Generat
     Learned halting begins near 1 / num_loops, so training begins with all loops in use.
     """
     depth = config.initialisation_depth or (
-        config.prelude_layers + config.core_layers * config.num_loops + config.coda_layers
+        config.prelude_layers + config.core_depth * config.num_loops + config.coda_layers
     )
     unit = 1 if config.initialisation == "pytorch" else INIT_STD
-    into_residual = {m.project for m in model.modules() if isinstance(m, Attention)}
-    into_residual |= {m.down for m in model.modules() if isinstance(m, FeedForward)}
+    last = [m.project for m in model.modules() if isinstance(m, Attention)]
+    last += [m.down for m in model.modules() if isinstance(m, FeedForward)]
+    into_residual = {m.shared if isinstance(m, LowRankLinear) else m for m in last}
     of_modulation = set() if model.modulation is None else set(model.modulation.modules())
     framework = {model.embed, model.head} if config.initialisation == "in_context" else of_modulation
     for module in model.modules():
@@ -44,6 +46,8 @@ def initialise(model: LoopedModel, config: ModelConfig, generator: torch.Generat
                 module.weight.normal_(0, std, generator=generator)
                 if module.bias is not None:
                     module.bias.zero_()
+        elif isinstance(module, LowRankLinear):  # `up` is zero, so all loops begin with the same matrix
+            module.down.normal_(0, module.in_features**-0.5, generator=generator)
         elif isinstance(module, nn.Embedding) and not config.tie_embeddings:
             module.weight.normal_(0, unit, generator=generator)
     if isinstance(model.positions, PositionEmbedding) and isinstance(model.positions.table, nn.Parameter):

@@ -10,7 +10,7 @@ A forward pass flows like this:
 """
 
 import functools
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,18 +18,28 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from looped.models.arguments import check_call, check_inputs, checked_mask, checked_state, loop_numbers
+from looped.models.arguments import (
+    check_call,
+    check_fixed_point,
+    check_inputs,
+    checked_mask,
+    checked_state,
+    loop_numbers,
+)
 from looped.models.exit_rules import ExitRule, learned_rule
+from looped.models.fixed_point import FixedPointGradient
 from looped.models.forward_pass import Pass
 from looped.models.graphs import checked_graphs
 from looped.models.iteration import Recompute
 from looped.models.kv_cache import Cache, CachedPass
+from looped.models.layer_order import ORDERS
 from looped.models.memory import check_memory
 from looped.models.outputs import Loop, LoopedOutput
 from looped.models.weights import load_weights, save_weights
 from looped.nn.block import TransformerBlock
 from looped.nn.injection import NoInjection
 from looped.nn.native.block import runs_native
+from looped.nn.per_loop import BlockPerLoop
 from looped.nn.protocols import Context, Injection, Modulation, Section, kv_shape, modulation_names
 from looped.strict import at_least
 
@@ -72,6 +82,7 @@ class LoopedModel(nn.Module):
         halt: nn.Module | None = None,
         halting: Literal["none", "gate", "act"] = "none",
         num_loops: int = 1,
+        layer_order: Literal["cycle", "sequence", "reverse"] = "cycle",
         kv_loops: int | None = None,
         causal: bool = False,
         max_seq_len: int | None = None,
@@ -90,6 +101,7 @@ class LoopedModel(nn.Module):
             norm: applied before the head, or after every loop with loop_norm.
             halt: (batch, seq, d_model) to a halting logit (batch, seq, 1), for halting="gate" or "act".
             num_loops: unless a call says otherwise.
+            layer_order: see `applications` in `looped.models.layer_order`.
             kv_loops: if set, loops after the first `kv_loops` attend to the keys and values of loop `kv_loops`.
             causal: whether a position attends only to itself and those before it.
             max_seq_len: longest sequence; None is no limit.
@@ -110,6 +122,7 @@ class LoopedModel(nn.Module):
             self.halt = halt
         self.halting: Literal["none", "gate", "act"] = halting
         self.loop_norm, self.num_loops = loop_norm, num_loops
+        self.layer_order: Literal["cycle", "sequence", "reverse"] = layer_order
         self.kv_loops, self.causal, self.max_seq_len, self.graphs = kv_loops, causal, max_seq_len, nn.ModuleDict()
         if not len(self.core):
             raise ValueError("core: expected at least one block")
@@ -119,6 +132,8 @@ class LoopedModel(nn.Module):
             raise ValueError(
                 f"halting={halting!r}: expected 'gate' or 'act' with a module `halt`, or 'none' without one"
             )
+        if layer_order not in ORDERS:
+            raise ValueError(f"layer_order={layer_order!r}: expected one of {', '.join(ORDERS)}")
         self._check_modulation()
         if kv_loops is not None:
             self.check_kv("kv_loops")
@@ -132,13 +147,14 @@ class LoopedModel(nn.Module):
 
     @property
     def max_loops(self) -> int | None:
-        """The most loops that the modulation has vectors for; None is no limit."""
-        return getattr(self.modulation, "max_loops", None)
+        """The most loops that the modulation has vectors for, and the core weights; None is no limit."""
+        limits = [getattr(part, "max_loops", None) for part in (self.modulation, *self.core)]
+        return min(filter(None, limits), default=None)
 
     @property
     def uses_fraction(self) -> bool:
         """Whether a loop also depends on the number of loops. Every loop count is then a computation of its own."""
-        return getattr(self.modulation, "uses_fraction", False)
+        return getattr(self.modulation, "uses_fraction", False) or self.layer_order != "cycle"
 
     @property
     def output_size(self) -> int | None:
@@ -185,14 +201,15 @@ class LoopedModel(nn.Module):
 
     def use_native(self) -> None:
         """Compute small transformer blocks in C++ on CPUs (`looped.nn.native`). Their gradient has no gradient."""
-        for block in (*self.prelude, *self.core, *self.coda):
+        for block in self.modules():
             if isinstance(block, TransformerBlock):
                 block.native = True
 
     def compile_core(self) -> None:
         """`use_native`, and compile any other core, once for all loops."""
         self.use_native()
-        self.compiled = True
+        # A compiled layer that takes other weights in each loop would be compiled again for each.
+        self.compiled = not any(isinstance(block, BlockPerLoop) for block in self.core)
 
     def save(self, folder: Path | str) -> None:
         """Write the weights to `folder`/model.safetensors."""
@@ -218,6 +235,7 @@ class LoopedModel(nn.Module):
         last_logits: int | None = None,
         loop_states: bool = False,
         recompute: Recompute = "none",
+        gradient: FixedPointGradient | None = None,
         graphs: Mapping[str, Tensor] | None = None,
     ) -> LoopedOutput:
         """Apply the model.
@@ -240,6 +258,9 @@ class LoopedModel(nn.Module):
             last_logits: decode only this many positions at the end; None is all.
             loop_states: also return the state after each loop.
             recompute: see `iterate`.
+            gradient: at the fixed point of the loop, see `fixed_point`; None is through all loops. One more loop is
+                run. The loop must not depend on t and must contain the input (`injection`), and only the last
+                logits are returned.
             graphs: matrices (batch, seq, seq) by name, for graph heads; None is those of `share_graphs`.
 
         Raises:
@@ -266,6 +287,8 @@ class LoopedModel(nn.Module):
         if cache is not None and cache.every_loop_logits and self.coda:
             chosen = every  # the keys of the coda after every loop belong into the cache
         wanted = sorted(set(chosen))
+        if self.layer_order == "sequence" and (wanted != [loops] or loop_states):
+            raise ValueError(f"layer_order='sequence': expected loop_logits='last' without loop_states; got {wanted}")
         matrices = checked_graphs(self, inputs, graphs, cached=cache is not None)
         run = Pass(self, inputs, attention_mask, positions, loops, cache, exit_rule, matrices)
         state = run.initial if initial_state is None else checked_state(initial_state, run.initial)
@@ -276,7 +299,10 @@ class LoopedModel(nn.Module):
         check_memory(
             f"num_loops={loops}: {states} states and logits of {len(wanted)}", size * state.itemsize, state.device
         )
-        if exit_rule is None:
+        if gradient is not None:
+            check_fixed_point(self, exit_rule, recomputes, cache, keep)
+            found = run.loop_to_fixed_point(state, gradient)
+        elif exit_rule is None:
             found = run.loop(state, keep, num_grad_loops=num_grad_loops, recompute=recompute)
         else:
             found = run.loop_with_exits(state, keep, exit_rule, exit_mask, attention_mask)
@@ -296,6 +322,7 @@ class LoopedModel(nn.Module):
             loop_states=torch.stack(list(found.states.values())) if loop_states else None,
             loops_taken=found.loops_taken,
             ponder_cost=found.ponder_cost,
+            fixed_point=found.fixed_point,
         )
 
     def loop(
@@ -310,6 +337,8 @@ class LoopedModel(nn.Module):
         """
         if self.kv_loops is not None:
             raise ValueError(f"kv_loops={self.kv_loops}: expected None; loops here pass on keys and values too")
+        if self.layer_order == "sequence":
+            raise ValueError(f"layer_order={self.layer_order!r}: expected 'cycle' or 'reverse' to take loops apart")
         check_inputs(self.embed, inputs)
         at_least(1, num_loops=num_loops)
         attention_mask = checked_mask(inputs, attention_mask)
@@ -333,17 +362,17 @@ class LoopedModel(nn.Module):
         mean = (chance * weight).sum(-1, keepdim=True) / weight.sum(-1, keepdim=True).clamp(min=1)
         return mean.expand_as(chance)
 
-    def run_core(self, state: Tensor, contexts: list[Context]) -> Any:
+    def run_core(self, state: Tensor, contexts: list[Context], layers: Sequence[int]) -> Any:
         """One application of the core, compiled if `compile_core` was called. Stored keys and values stay eager."""
         compiled = self.compiled and contexts[0].kv is None
         compiled = compiled and not all(map(runs_native, self.core, [state] * len(contexts), contexts))
-        return _compiled_core()(self, state, contexts) if compiled else self._core(state, contexts)
+        return _compiled_core()(self, state, contexts, layers) if compiled else self._core(state, contexts, layers)
 
-    def _core(self, state: Tensor, contexts: list[Context]) -> Any:
-        """One application of the core, with a context for each layer."""
+    def _core(self, state: Tensor, contexts: list[Context], layers: Sequence[int]) -> Any:
+        """One application of the core: these layers, with a context for each."""
         state = self.injection(state, contexts[0])
-        for block, context in zip(self.core, contexts, strict=True):
-            state = block(state, context)
+        for layer, context in zip(layers, contexts, strict=True):
+            state = self.core[layer](state, context)
         return self.norm(state) if self.loop_norm else state
 
 

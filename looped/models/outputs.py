@@ -9,6 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from looped.models.fixed_point import FixedPoint
+
 
 @dataclass(frozen=True, slots=True)
 class LoopedOutput:
@@ -28,6 +30,8 @@ class LoopedOutput:
     """Loops that each token took part in, with an exit rule."""
     ponder_cost: Float[Tensor, "batch seq"] | None = None
     """With halting="act", the ponder cost N + R of each token: its loops, and the remainder of the last."""
+    fixed_point: FixedPoint | None = None
+    """With a gradient at the fixed point, its facts."""
 
 
 # Without this, DistributedDataParallel with static_graph finds no tensor in the output and never reduces the gradients.

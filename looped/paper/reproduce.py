@@ -14,7 +14,6 @@ from looped.costs.count import logits_in_training, training_flops
 from looped.launch.local import Work as Commands
 from looped.recipes.work import Words, Work
 from looped.run_folder import MetricsRow, RunTable, TrainRow, read_rows, write_file
-from looped.training.schedule import LoopSchedule
 
 
 def all_runs(table: Work) -> dict[Words, tuple[int, ...]]:
@@ -59,7 +58,7 @@ def write_table(table: Work, scale: str, command: str, out: Path, seeds: Sequenc
     ]  # fmt: skip
     claims = [
         {"task": claim.task, "says": claim.says, "groups": list(claim.groups), "first": names(claim.first),
-         "second": names(claim.second)}
+         "second": names(claim.second), "goal": names(claim.goal)}
         for claim in table.claims
     ]  # fmt: skip
     content: dict[str, Any] = {
@@ -84,7 +83,7 @@ def estimate(run: RunConfig) -> tuple[int, float]:
     seq = run.model.max_seq_len
     assert seq is not None
     config = run.train
-    loops = LoopSchedule(run.schedule, run.model.num_loops, 0).last
+    loops = run.most_loops
     window = min(loops, run.schedule.num_grad_loops or loops)
     reads = logits_in_training(run, loops)
     flops = config.steps * config.batch_size * training_flops(run.model, seq, loops, window, reads)
@@ -93,8 +92,8 @@ def estimate(run: RunConfig) -> tuple[int, float]:
         config, batch_size=max(1, min(config.batch_size, 4096 // seq)), accumulation=1, steps=3, workers=0, target=None,
         compile=False, log_every=1, eval_every=3, eval_examples=1, save_every=3,
     )  # fmt: skip
-    optim = dataclasses.replace(run.optim, warmup_steps=0)
-    model = dataclasses.replace(run.model, num_loops=loops)
+    optim = dataclasses.replace(run.optim, warmup_steps=0, constant_steps=0)
+    model = dataclasses.replace(run.model, num_loops=loops * config.segments)
     trial = dataclasses.replace(run, model=model, train=short, schedule=schedule, optim=optim)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):  # no output
         train(trial, Path(folder) / "run")

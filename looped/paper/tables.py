@@ -132,7 +132,13 @@ def work(name: str, scale: Scale) -> Work:
         raise ValueError(f"scale='paper': the work {name} has no recipes with the published settings")
     rows = [replace(row, words=row.published, published=None, groups=()) for row in found.rows if row.published]
     claims = [
-        replace(claim, first=published[claim.first], second=published[claim.second], groups=())
+        replace(
+            claim,
+            first=published[claim.first],
+            second=published[claim.second],
+            goal=published.get(claim.goal) if claim.goal else None,
+            groups=(),
+        )
         for claim in found.claims
         if {claim.first, claim.second} <= published.keys()
     ]

@@ -15,12 +15,14 @@ from looped.strict import check, nearest
 from looped.tasks import TASKS
 
 RECIPES: dict[str, Callable[[], RunConfig]] = {
-    "demo-standard": partial(reasoning.demo, "standard"),
-    "demo-looped-2": partial(reasoning.demo, "looped", 2),
-    "demo-looped-4": partial(reasoning.demo, "looped", 4),
-    "demo-timestep": partial(reasoning.demo, "timestep", 4),
+    "p-hop-one-layer": partial(reasoning.p_hop, num_loops=1),
+    "p-hop-three-layers": partial(reasoning.p_hop, core_layers=3, num_loops=1),
+    "p-hop-looped": reasoning.p_hop,
+    "p-hop-timestep": partial(reasoning.p_hop, timestep=True),
     "sudoku-4x4": reasoning.sudoku_4x4,
-    "p-hop": reasoning.p_hop,
+    "sudoku-4x4-timestep": partial(reasoning.sudoku_4x4, timestep=True),
+    "edit-distance-small": reasoning.edit_distance_small,
+    "edit-distance-small-timestep": partial(reasoning.edit_distance_small, timestep=True),
     "sudoku": reasoning.sudoku,
     "sudoku-laptop": reasoning.sudoku_laptop,
     "sudoku-gate": partial(reasoning.halting, "gate"),

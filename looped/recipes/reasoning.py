@@ -20,58 +20,58 @@ Variant = Literal["standard", "looped", "timestep"]
 # --- Laptop ----------------------------------------------------------------------------------------------
 
 
-def demo(variant: Variant, num_loops: int = 4) -> RunConfig:
-    """Edit distance of 6 letters from an alphabet of 3: small enough for a CPU, and hard for one layer without a loop.
-
-    All variants get the same examples in the same order. The model is bidirectional; its answer is the output at
-    <sep>. Muon, sinusoidal positions and embeddings of unit size each cut the number of steps (docs/log.md). A
-    modulated layer begins as the plain one (gate_offset=1).
-    """
-    model = ModelConfig(
-        d_model=64,
-        num_heads=4,
-        num_loops=1 if variant == "standard" else num_loops,
-        positions="sinusoidal",
-        initialisation="pytorch",
-    )
-    if variant == "timestep":
-        model = dataclasses.replace(model, modulation="scale_gate", gate_offset=1)
-    return RunConfig(
-        note="A small edit distance task (no published counterpart): the effect of loops and timestep at equal data.",
-        model=model,
-        task=EditDistanceConfig(length=6, min_letters=3, max_letters=3, letter_pool=3),
-        optim=OptimConfig(optimizer="muon", learning_rate=5e-3),
-        train=TrainConfig(steps=1500, batch_size=128, eval_every=100),
-    )
+def modulated(model: ModelConfig) -> ModelConfig:
+    """The model with scales and gates of the timestep (TMLT). At first it computes the same (gate_offset=1)."""
+    return dataclasses.replace(model, modulation="scale_gate", gate_offset=1)
 
 
-def sudoku_4x4() -> RunConfig:
-    """4x4 Sudoku in seconds on a CPU: one layer with one head, looped 4 times, with Muon and a high learning rate.
-
-    No symmetry of Sudoku turns a board of one split into a board of another. The splits share full grids, because
-    there are only two up to symmetry.
-    """
-    return RunConfig(
-        note="Sized for seconds on a CPU (no published counterpart).",
-        model=ModelConfig(d_model=64, num_heads=1, num_loops=4, initialisation="pytorch"),
-        task=SudokuConfig(box=2, pool=20_000),
-        optim=OptimConfig(optimizer="muon", learning_rate=1.5e-2, warmup_steps=20),
-        train=TrainConfig(steps=200, batch_size=64, eval_every=50),
-    )
-
-
-def p_hop() -> RunConfig:
+def p_hop(core_layers: int = 1, num_loops: int = 3, timestep: bool = False) -> RunConfig:
     """2-hop induction on 24 letters in seconds on a CPU: one layer looped 3 times, the depth of Sanford et al. (2024).
 
     The loss is on all positions that have an answer (not published). Rotary positions make the letter before easy to
     find. With AdamW the accuracy stays for 600 steps at that of a guess from the last letter, 50% (docs/log.md).
     """
+    model = ModelConfig(
+        d_model=48, num_heads=4, core_layers=core_layers, num_loops=num_loops, causal=True, positions="rotary"
+    )
     return RunConfig(
         note="A small version of p-hop induction (published: length 256, p=16 and 32, loss at the last letter only).",
-        model=ModelConfig(d_model=64, num_heads=4, num_loops=3, causal=True, positions="rotary"),
+        model=modulated(model) if timestep else model,
         task=PHopConfig(hops=2, length=24, loss="dense"),
         optim=OptimConfig(optimizer="muon", learning_rate=1e-2),
-        train=TrainConfig(steps=500, batch_size=32, eval_every=50),
+        train=TrainConfig(steps=1000, batch_size=32, eval_every=50),
+    )
+
+
+def sudoku_4x4(timestep: bool = False) -> RunConfig:
+    """4x4 Sudoku in seconds on a CPU: one layer with one head, looped 4 times, with Muon and a high learning rate.
+
+    No symmetry of Sudoku turns a board of one split into a board of another. The splits share full grids, because
+    there are only two up to symmetry.
+    """
+    model = ModelConfig(d_model=64, num_heads=1, num_loops=4, initialisation="pytorch")
+    return RunConfig(
+        note="Sized for seconds on a CPU (no published counterpart).",
+        model=modulated(model) if timestep else model,
+        task=SudokuConfig(box=2, pool=20_000),
+        optim=OptimConfig(optimizer="muon", learning_rate=1.5e-2, warmup_steps=20),
+        train=TrainConfig(steps=400, batch_size=64, eval_every=50),
+    )
+
+
+def edit_distance_small(timestep: bool = False) -> RunConfig:
+    """Edit distance of 6 letters from an alphabet of 3 in a minute on a CPU: one layer looped 4 times.
+
+    The model is bidirectional; its answer is the output at <sep>. Muon, sinusoidal positions and embeddings of unit
+    size each cut the number of steps (docs/log.md).
+    """
+    model = ModelConfig(d_model=64, num_heads=4, num_loops=4, positions="sinusoidal", initialisation="pytorch")
+    return RunConfig(
+        note="Sized for a minute on a CPU (no published counterpart).",
+        model=modulated(model) if timestep else model,
+        task=EditDistanceConfig(length=6, min_letters=3, max_letters=3, letter_pool=3),
+        optim=OptimConfig(optimizer="muon", learning_rate=5e-3),
+        train=TrainConfig(steps=1500, batch_size=128, eval_every=100),
     )
 
 

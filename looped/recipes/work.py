@@ -33,6 +33,8 @@ class Claim:
     says: str
     first: Words
     second: Words
+    goal: Words | None = None
+    """A model that `second` should equal. The report then says how much of the gap from `first` to it is covered."""
     groups: tuple[str, ...] = ()
     """The groups of the task that are scored; () is all."""
 

@@ -8,8 +8,9 @@ import numpy as np
 
 from looped.files import write_atomic
 from looped.locks import locked
+from looped.report.blocks import Chart, Section
 from looped.report.comparison import problems
-from looped.report.content import Chart, Section, build
+from looped.report.content import build, findings
 from looped.report.html import page
 from looped.report.inspection import inspection
 from looped.report.markdown import markdown, results_csv
@@ -21,7 +22,7 @@ def report(folders: Sequence[Path], out: Path) -> Path:
     """Write report.html, report.md, results.csv and figures/ into `out`; returns the path of report.html.
 
     A folder that is not a run itself is searched for runs one and two levels down. If a folder holds a table.json, the
-    report begins with that table of the paper.
+    report begins with that table of the paper, otherwise with its findings.
 
     Raises:
         ValueError: there is no run, a file is malformed (names file and line), or another process writes into `out`.
@@ -31,7 +32,8 @@ def report(folders: Sequence[Path], out: Path) -> Path:
     with np.errstate(all="ignore"):  # the scores of a model that diverges are not finite
         found = problems(runs)
         title, lead, sections = build(found, runs)
-        sections = [*(reproduction(table, runs) for table in load_tables(folders)), *sections]
+        tables = [reproduction(table, runs) for table in load_tables(folders)]
+        sections = [*(tables or findings(found)), *sections]
     with locked(out, "figures"):
         _write(out / "results.csv", results_csv(found))
         return _write_page(out, title, lead, sections, note="The pictures of the answers are in report.html.")

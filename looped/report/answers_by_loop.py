@@ -93,7 +93,8 @@ def _board_right(example: Board, frame: BoardFrame) -> bool:
 
 def _count_text(states: str) -> str:
     blanks = len(states) - states.count("g")
-    return f"{states.count('r')} of {blanks} right, {states.count('w')} wrong, {states.count('u')} undecided"
+    rest = [f", {n} {name}" for name, n in (("wrong", states.count("w")), ("undecided", states.count("u"))) if n]
+    return f"{states.count('r')} of {blanks} right{''.join(rest)}"
 
 
 def _board_grid(example: Board, digits: Sequence[int], states: str, label: str) -> str:
@@ -114,7 +115,7 @@ def _board(example: Board, trained: int) -> str:
     for frame in example.loops:
         digits = [given or cell for given, cell in zip(example.given, frame.cells, strict=True)]
         frames.append((frame.loop, digits, _board_states(example, frame)))
-    chosen = milestones(loops)
+    chosen = loops if len(loops) <= 4 else milestones(loops)
     boards = []
     for loop, digits, states in frames:
         if loop in chosen:
@@ -137,7 +138,7 @@ def _board(example: Board, trained: int) -> str:
     clues = sum(1 for given in example.given if given)
     return (
         f'<figure class="visualisation"><figcaption>A board with {clues} clues.{rating}</figcaption>'
-        f'<div class="frames">{player}{"".join(boards)}</div></figure>'
+        f'<div class="frames" style="--side:{int(example.side)}">{player}{"".join(boards)}</div></figure>'
     )
 
 

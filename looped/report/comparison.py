@@ -10,7 +10,7 @@ import numpy as np
 
 from looped.config import OWN_LOOPS
 from looped.report.read import Run
-from looped.run_folder import EvalRow
+from looped.run_folder import EvalRow, Policy
 from looped.strict import to_dict
 from looped.tasks import TASKS
 
@@ -116,6 +116,10 @@ class Problem:
         """Test score, or None if no run has one. Defaults: the chosen learning rate, the shared groups."""
         runs = variant.grid[learning_rate or variant.learning_rate]
         scores = [score for run in runs if (score := run_score(run, metric, num_loops, groups or self.groups))]
+        return self.over_seeds(scores)
+
+    def over_seeds(self, scores: Sequence[tuple[float, float, float]]) -> Estimate | None:
+        """The estimate from the score of each seed with its interval; None without a score."""
         if len(scores) < 2:
             return Estimate(*scores[0], seeds=1) if scores else None
         mean, low, high = t_interval([value for value, _, _ in scores])
@@ -174,9 +178,21 @@ def run_score(run: Run, metric: str, num_loops: int, groups: Sequence[str]) -> t
     The loops in training are those that each example needs, if the run was trained so (train.loss=task or steps).
     """
     if run.config.train.loss in OWN_LOOPS and num_loops == run.trained_loops:
-        own = [r for r in run.policy_rows if r.policy == "task" and r.split == "test"]
-        return _pooled([r for r in own if r.metric == metric], groups)
+        return policy_score(run, metric, "task", groups)
     return _pooled([r for r in run.test_rows if r.metric == metric and r.num_loops == num_loops], groups)
+
+
+def policy_score(run: Run, metric: str, policy: Policy, groups: Sequence[str]) -> tuple[float, float, float] | None:
+    """The same at loops that were chosen for each example or group."""
+    rows = [r for r in run.policy_rows if r.policy == policy and r.split == "test" and r.metric == metric]
+    return _pooled(rows, groups)
+
+
+def mean_loops(runs: Sequence[Run], policy: Policy, group: str) -> float:
+    """Mean over runs and test examples of the loops that were chosen; NaN without such rows."""
+    wanted = (policy, group, "test")
+    found = [r.mean_loops for run in runs for r in run.policy_rows if (r.policy, r.group, r.split) == wanted]
+    return float(np.mean(found)) if found else np.nan
 
 
 def exit_score(run: Run, metric: str, groups: Sequence[str]) -> tuple[str, float, Estimate] | None:

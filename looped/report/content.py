@@ -1,69 +1,24 @@
 """The content of the report: sections of sentences, tables, figures and visualisations, computed from the problems."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 from looped.report import figures
 from looped.report.answers_by_loop import LEGENDS, visualise_run
-from looped.report.comparison import (
-    Difference,
-    Estimate,
-    Problem,
-    Variant,
-    exit_score,
-    rank,
-    run_score,
-    validation_mean,
-)
-from looped.report.figures import RenderedFigure, spaced
+from looped.report.blocks import Chart, Html, Section, Sentences, Table
+from looped.report.chosen_loops import chosen_loops
+from looped.report.comparison import Estimate, Problem, Variant, exit_score, run_score, validation_mean
+from looped.report.figures import spaced
 from looped.report.number_format import amount, duration, interval, number, signed
 from looped.report.read import Run
+from looped.report.sentences import (
+    climb_sentence,
+    counted,
+    curves_sentence,
+    difference_sentence,
+    joined,
+    scores_sentence,
+)
 from looped.tasks import TASKS
-
-
-@dataclass(frozen=True)
-class Table:
-    """Cells are plain text. Text after a line break in a cell is secondary."""
-
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    caption: str = ""
-
-
-@dataclass(frozen=True)
-class Chart:
-    """A figure with its caption."""
-
-    figure: RenderedFigure
-    caption: str
-
-
-@dataclass(frozen=True)
-class Sentences:
-    """Sentences as a list, or a single sentence as a paragraph."""
-
-    items: Sequence[str]
-
-
-@dataclass(frozen=True)
-class Html:
-    """Finished HTML with escaped texts, shown only on the HTML page."""
-
-    html: str
-
-
-Block = Table | Chart | Sentences | Html
-
-
-@dataclass(frozen=True)
-class Section:
-    """A part of the report: a title, one sentence, then blocks and sections within it."""
-
-    title: str
-    takeaway: str
-    """One sentence, computed from the data."""
-    blocks: Sequence[Block] = ()
-    parts: Sequence["Section"] = field(default_factory=tuple)
 
 
 def build(problems: Sequence[Problem], runs: Sequence[Run]) -> tuple[str, str, list[Section]]:
@@ -74,13 +29,25 @@ def build(problems: Sequence[Problem], runs: Sequence[Run]) -> tuple[str, str, l
         f"{', '.join(titles)}: {', '.join(names)}" if len(names) <= 4 else f"{', '.join(titles)}: {len(names)} recipes"
     )
     done = sum(run.finished for run in runs)
-    lead = f"{_count(len(runs), 'run')} of {_count(len(names), 'recipe')}, {done} of them finished."
+    lead = f"{counted(len(runs), 'run')} of {counted(len(names), 'recipe')}, {done} of them finished."
     sections, used = [], []
     for problem in problems:
         used.append(problem.task)
         again = used.count(problem.task)
         sections.append(_problem(problem, problem.task if again == 1 else f"{problem.task}_{again}"))
     return title, lead, [*sections, _provenance(runs)]
+
+
+def findings(problems: Sequence[Problem]) -> list[Section]:
+    """The main sentences about each problem; no section if no run has a score yet."""
+    parts = []
+    for problem in problems:
+        if any(problem.headline(variant) for variant in problem.variants):
+            pairs = [d for d in problem.differences if d.first.trained_loops > 1]
+            differences = [difference_sentence(d, problem.lower_is_better) for d in pairs] if len(pairs) <= 2 else []
+            more = Sentences([text for text in (climb_sentence(problem), *differences) if text])
+            parts.append(Section(TASKS[problem.task].title, scores_sentence(problem), [more]))
+    return [Section("Findings", "Each sentence is computed from the runs below.", (), parts)] if parts else []
 
 
 def _problem(problem: Problem, slug: str) -> Section:
@@ -99,8 +66,9 @@ def _problem(problem: Problem, slug: str) -> Section:
             ["Lines: mean over seeds at the chosen learning rate; bands: lowest to highest seed."] if several else []
         )
         parts = [
-            _scores(problem), _differences(problem), _by_loops(problem, slug), _leaving(problem),
-            Section("Learning curves", _curves_takeaway(problem), [*curves, Sentences(lines)]) if curves else None,
+            _scores(problem), _differences(problem), _by_loops(problem, slug), chosen_loops(problem, slug),
+            _leaving(problem),
+            Section("Learning curves", curves_sentence(problem), [*curves, Sentences(lines)]) if curves else None,
             _by_group(problem, slug), _by_context(problem, slug), _answers_by_loop(problem),
             _grid(problem) if _has_grid(problem) else None, *parts,
         ]  # fmt: skip
@@ -131,10 +99,11 @@ def _scores(problem: Problem) -> Section:
     )
     rate = ", at the learning rate with the best mean validation score" if _has_grid(problem) else ""
     caption = f"Scores at the number of loops in training{rate}. {interval_text(problem)}{groups}"
-    notes = [f"{v.name}: {v.runs[0].config.note}" for v in problem.variants if v.runs[0].config.note]
+    noted = dict.fromkeys(note for v in problem.variants if (note := v.runs[0].config.note))
+    notes = [f"{joined([v.name for v in problem.variants if v.runs[0].config.note == n])}: {n}" for n in noted]
     stale = [_stale(run) for variant in problem.variants for run in variant.runs if run.stale_steps]
     blocks = [Table(columns, rows, caption), Sentences(notes), Sentences(stale)]
-    return Section("Scores", _scores_takeaway(problem), blocks)
+    return Section("Scores", scores_sentence(problem), blocks)
 
 
 def _stale(run: Run) -> str:
@@ -153,20 +122,6 @@ def interval_text(problem: Problem) -> str:
     return over_seeds if 1 not in seeds else f"{over_seeds} With one seed, they are over its test examples."
 
 
-def _scores_takeaway(problem: Problem) -> str:
-    scored = {v.name: e for v in problem.variants if (e := problem.headline(v))}
-    if not scored:
-        return "No finished run has been evaluated yet."
-    best = max(scored, key=lambda name: problem.rank(scored[name].value))
-    top = scored.pop(best)
-    near = [name for name, e in scored.items() if e.low <= top.high and top.low <= e.high]
-    most = "lowest mean error" if problem.lower_is_better else "highest mean"
-    text = f"{best} has the {most}, {interval(top)}" if scored else f"{best} scores {interval(top)}"
-    if near:
-        return f"{text}, but its interval overlaps with that of {_and(near)}."
-    return f"{text}; its interval overlaps with no other." if scored else f"{text}."
-
-
 def _differences(problem: Problem) -> Section | None:
     if len(problem.variants) < 2:
         return None
@@ -174,8 +129,8 @@ def _differences(problem: Problem) -> Section | None:
     if not found:
         return Section("Differences at equal loops", "No two variants were trained for an equal number of loops.")
     claimed = sum(difference.claimed for difference in found)
-    takeaway = f"A difference can be claimed in {claimed or 'none'} of {_count(len(found), 'pair')} with equal loops."
-    sentences = [sentence(difference, problem.lower_is_better) for difference in found]
+    takeaway = f"A difference can be claimed in {claimed or 'none'} of {counted(len(found), 'pair')} with equal loops."
+    sentences = [difference_sentence(difference, problem.lower_is_better) for difference in found]
     if len(found) == 1:
         takeaway, sentences = sentences[0], []
     rows = [[f"{d.second.name} − {d.first.name}", str(d.first.trained_loops), signed(d), str(d.seeds)] for d in found]
@@ -187,42 +142,11 @@ def _differences(problem: Problem) -> Section | None:
     return Section("Differences at equal loops", takeaway, [Sentences(sentences), table])
 
 
-def sentence(difference: Difference, lower_is_better: bool = False) -> str:
-    """A sentence about two variants. It claims a difference only if `Difference.claimed`."""
-    pair = zip((difference.first, difference.second), difference.scores, strict=True)
-    (better, a), (worse, b) = sorted(pair, key=lambda p: -rank(p[1].value, lower_is_better))
-    loops = _count(better.trained_loops, "loop")
-    scores = f"{interval(a)} against {interval(b)}"
-    if difference.claimed:
-        beats = "has a lower error" if lower_is_better else "scores higher"
-        return f"{better.name} {beats} than {worse.name} at {loops}: {scores}, over {difference.seeds} paired seeds."
-    names = f"{difference.first.name} and {difference.second.name} at {loops}"
-    if difference.seeds < 2:
-        return f"No claim about {names}: with fewer than two shared seeds, another seed may reverse it ({scores})."
-    why = "their intervals overlap" if difference.overlap else "the paired difference may be zero"
-    return (
-        f"The difference between {names} is within seed noise: {why} ({scores}; difference {signed(difference, ' ')})."
-    )
-
-
 def _by_loops(problem: Problem, slug: str) -> Section | None:
     figure = figures.score_by_loops(problem, f"{slug}_score_by_loops")
     if figure is None:
         return None
-    climbs: list[tuple[float, str]] = []
-    for variant in problem.variants:
-        counts = problem.loops(variant) or [variant.trained_loops]
-        first, last = counts[0], counts[-1]
-        start, trained, end = (
-            problem.estimate(variant, problem.metric, n) for n in (first, variant.trained_loops, last)
-        )
-        if first < variant.trained_loops and start and trained and end:
-            text = f"{variant.name} goes from {number(start.value)} after {_count(first, 'loop')} "
-            text += f"to {number(trained.value)} "
-            text += f"after {variant.trained_loops} (as in training)"
-            text += f", and to {number(end.value)} after {last}." if last > variant.trained_loops else "."
-            climbs.append((problem.rank(trained.value) - problem.rank(start.value), text))
-    takeaway = max(climbs)[1] if climbs else "No variant was evaluated below the number of loops in its training."
+    takeaway = climb_sentence(problem) or "No variant was evaluated below the number of loops in its training."
     caption = f"Test {spaced(problem.metric)} by the number of loops. Bands: 95% intervals, as above."
     return Section("Score by number of loops", takeaway, [Chart(figure, caption)])
 
@@ -246,19 +170,6 @@ def _leaving(problem: Problem) -> Section | None:
 def _full(problem: Problem, variant: Variant, run: Run) -> str:
     score = run_score(run, problem.metric, variant.trained_loops, problem.groups)
     return "–" if score is None else interval(Estimate(*score, seeds=1))
-
-
-def _curves_takeaway(problem: Problem) -> str:
-    best = {v.name: mean for v in problem.variants if (mean := validation_mean(v.runs)) is not None}
-    if len(best) < len(problem.variants):
-        return "Not every run has a validation score."
-    order = sorted(best, key=lambda name: -problem.rank(best[name]))
-    ends = ("the lowest", "the highest") if problem.lower_is_better else ("the highest", "the lowest")
-    score = "error" if problem.lower_is_better else "score"
-    text = f"Best validation {score}, mean over seeds: {number(best[order[0]])} for {order[0]}"
-    if len(order) == 1:
-        return f"{text}."
-    return f"{text} ({ends[0]}), {number(best[order[-1]])} for {order[-1]} ({ends[1]})."
 
 
 def _by_group(problem: Problem, slug: str) -> Section | None:
@@ -302,15 +213,17 @@ def _answers_by_loop(problem: Problem) -> Section | None:
     runs = [run for variant in problem.variants for run in variant.runs if run.answers]
     if not runs:
         return None
+    runs = [run for run in runs if run.trained_loops > 1] or runs
     run = max(runs, key=lambda r: problem.rank(r.best_validation))
     visualisations = visualise_run(run)
     if visualisations is None:
         return None
     name = next(v.name for v in problem.variants if run in v.runs)
-    shown = _count(visualisations.examples, "example")
-    loops = _count(run.trained_loops, "loop")
+    shown = counted(visualisations.examples, "example")
+    loops = counted(run.trained_loops, "loop")
     takeaway = f"{name} answers {visualisations.solved} of {shown} correctly with the {loops} of its training."
-    note = "Shown: the run with the best validation score at the chosen learning rate, "
+    kind = "looped run" if run.trained_loops > 1 else "run"
+    note = f"Shown: the {kind} with the best validation score at the chosen learning rate, "
     note += f"{run.name} (seed {run.seed}, learning rate {run.learning_rate:g})."
     legend = "".join(LEGENDS[kind] for kind in visualisations.kinds)
     return Section("Answers, loop by loop", takeaway, [Html(legend + visualisations.html), Sentences([note])])
@@ -345,7 +258,7 @@ def _unfinished(problem: Problem) -> Section:
         state = "finished, not evaluated" if run.finished else f"step {run.last_step:,} of {run.config.train.steps:,}"
         score = "–" if best is None else number(best)
         rows.append([run.name, problem.names[id(run)], str(run.seed), f"{run.learning_rate:g}", state, score])
-    takeaway = f"{_count(len(problem.unfinished), 'run')} unfinished, {len(problem.unevaluated)} not evaluated; "
+    takeaway = f"{counted(len(problem.unfinished), 'run')} unfinished, {len(problem.unevaluated)} not evaluated; "
     columns = ["run", "variant", "seed", "learning rate", "state", "best validation so far"]
     return Section("Not complete", takeaway + "they do not count in the test scores above.", [Table(columns, rows)])
 
@@ -367,8 +280,10 @@ def _provenance(runs: Sequence[Run]) -> Section:
         rows.append(
             [f"{run.name}\n{command}", run.config.recipe, str(run.seed), rate, f"{state}\nstep {steps:,}", date]
         )
-    takeaway = f"{_count(len(runs), 'run')} in {_count(len(settings), 'setting')}. Each command below repeats its run."
-    lines = [f"{_count(count, 'run')}: {text}." for text, count in settings.items()]
+    takeaway = (
+        f"{counted(len(runs), 'run')} in {counted(len(settings), 'setting')}. Each command below repeats its run."
+    )
+    lines = [f"{counted(count, 'run')}: {text}." for text, count in settings.items()]
     table = Table(["run", "recipe", "seed", "learning rate", "state", "date"], rows)
     return Section("How these were run", takeaway, [Sentences(lines), table])
 
@@ -376,13 +291,5 @@ def _provenance(runs: Sequence[Run]) -> Section:
 def _score_cell(estimate: Estimate | None) -> str:
     if estimate is None:
         return "–"
-    seeds = _count(estimate.seeds, "seed")
+    seeds = counted(estimate.seeds, "seed")
     return f"{interval(estimate).replace(' ', chr(10), 1)}, {seeds}"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def _and(names: Sequence[str]) -> str:
-    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))

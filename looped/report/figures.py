@@ -63,13 +63,18 @@ def series(problem: Problem) -> dict[str, tuple[str, str, str]]:
 
 
 def score_by_loops(problem: Problem, name: str) -> RenderedFigure | None:
-    """Test score against the number of loops; a ring marks the loops in training."""
+    """Test score against the number of loops; a ring marks the loops in training.
+
+    Beside looped variants, one that was trained without a loop is a single point.
+    """
+    looped = any(variant.trained_loops > 1 for variant in problem.variants)
 
     def draw(axes: Axes) -> None:
         scores: list[float] = []
         counts = sorted({loops for variant in problem.variants for loops in problem.loops(variant)})
         for variant in problem.variants:
-            points = [(n, e) for n in problem.loops(variant) if (e := problem.estimate(variant, problem.metric, n))]
+            tried = [1] if looped and variant.trained_loops == 1 else problem.loops(variant)
+            points = [(n, e) for n in tried if (e := problem.estimate(variant, problem.metric, n))]
             color, marker, dash = series(problem)[variant.name]
             x = [n for n, _ in points]
             value, low, high = (plottable([getattr(e, key) for _, e in points]) for key in ("value", "low", "high"))
@@ -77,7 +82,8 @@ def score_by_loops(problem: Problem, name: str) -> RenderedFigure | None:
             axes.fill_between(x, low, high, color=color, alpha=0.13, lw=0)
             scores.extend([*value, *low, *high])
             trained = [(n, v) for n, v in zip(x, value, strict=True) if n == variant.trained_loops]
-            axes.plot(*zip(*trained, strict=True) if trained else ((), ()), "o", ms=12, mfc="none", mec=color, mew=1.4)
+            ring = {"ms": 12, "mfc": "none", "mec": color, "mew": 1.4, "clip_on": False}
+            axes.plot(*zip(*trained, strict=True) if trained else ((), ()), "o", **ring)
         axes.set(xlabel="number of loops", ylabel=f"test {spaced(problem.metric)}")
         axes.set_xscale("log", base=2)
         _plain_ticks(axes.xaxis, _thin(counts), lambda value, _: f"{value:.0f}")

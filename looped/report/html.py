@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from itertools import groupby
 
-from looped.report.content import Block, Chart, Html, Section, Sentences, Table
+from looped.report.blocks import Block, Chart, Html, Section, Sentences, Table
 from looped.report.escaping import escape
 from looped.report.style import CSS, SCRIPT
 

@@ -4,9 +4,10 @@ from dataclasses import asdict
 from typing import Any
 
 from looped.report import inspection_figures as figures
-from looped.report.content import Chart, Section, Sentences, number
+from looped.report.blocks import Chart, Section, Sentences
 from looped.report.figures import spaced
 from looped.report.inspection_figures import Row
+from looped.report.number_format import number
 from looped.schemas.inspection import Inspection
 from looped.strict import from_dict
 from looped.tasks import TASKS

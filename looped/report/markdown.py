@@ -4,25 +4,26 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from looped.printing import csv_text
+from looped.report.blocks import Block, Chart, Section, Sentences, Table
 from looped.report.comparison import Problem
-from looped.report.content import Block, Chart, Section, Sentences, Table
 from looped.report.escaping import escape_markdown
 
 COLUMNS: tuple[str, ...] = (
     "task", "variant", "run", "seed", "learning_rate", "chosen", "split", "group", "num_loops", "trained_loops",
-    "metric", "value", "low", "high", "n", "step", "flops_per_example",
+    "metric", "value", "low", "high", "n", "step", "flops_per_example", "policy", "mean_loops",
 )  # fmt: skip
 
 
 def results_csv(problems: Sequence[Problem]) -> str:
-    """One row per run, group, number of loops and metric; `chosen` marks the learning rate of the tables."""
+    """One row per run, group, number of loops or policy, and metric; `chosen` marks the learning rate of the tables."""
     rows = []
     for problem in problems:
         for variant in problem.variants:
             for rate, runs in variant.grid.items():
                 same = {"task": problem.task, "variant": variant.name, "learning_rate": rate}
                 same["chosen"] = "yes" if rate == variant.learning_rate else "no"
-                rows += [asdict(row) | same | {"run": run.name, "seed": run.seed} for run in runs for row in run.rows]
+                pairs = [(run, row) for run in runs for row in (*run.rows, *run.policy_rows)]
+                rows += [asdict(row) | same | {"run": run.name, "seed": run.seed} for run, row in pairs]
     return csv_text(COLUMNS, rows)
 
 

@@ -1,10 +1,11 @@
 """A table of the paper or of another work beside the scores measured here, with verdicts on its claims."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from looped.report.blocks import Section, Sentences, Table
 from looped.report.comparison import Estimate, paired, rank, run_score, t_interval
-from looped.report.content import Section, Sentences, Table, amount, duration, interval, number
+from looped.report.number_format import amount, duration, interval, number
 from looped.report.read import Run
 from looped.run_folder import RunTable, TableClaim, TableRow, read_file
 
@@ -113,9 +114,22 @@ def _verdict(claim: TableClaim, by_name: dict[str, Run]) -> tuple[str, str]:
     means = f"({means}[{number(low, '+')}, {number(high, '+')}], {seeds} paired seeds)"
     if seeds < 2:
         return "open", f"This is open with fewer than two shared seeds {means}.".replace("-", "−")
+    goal = {seed: score[0] for seed, score in _scores(claim.goal, by_name, claim.groups).items()}
+    gap = _gap_covered(first, second, goal)
     kind = "holds" if better else "reversed" if worse else "open"
     texts = {"holds": "This holds", "reversed": "The opposite holds", "open": "The difference is within seed noise"}
-    return kind, f"{texts[kind]} {means}.".replace("-", "−")
+    return kind, f"{texts[kind]} {means}.{gap}".replace("-", "−")
+
+
+def _gap_covered(first: Mapping[int, float], second: Mapping[int, float], goal: Mapping[int, float]) -> str:
+    """A sentence with (second - first) / (goal - first), from scores by seed; '' without a gap in every seed."""
+    seeds = sorted(first.keys() & second.keys() & goal.keys())
+    gaps = [goal[seed] - first[seed] for seed in seeds]
+    if len(seeds) < 2 or min(gaps) * max(gaps) <= 0:
+        return ""
+    covered = [(second[seed] - first[seed]) / gap for seed, gap in zip(seeds, gaps, strict=True)]
+    value, low, high = t_interval(covered)
+    return f" It covers {value:.0%} [{low:.0%}, {high:.0%}] of the gap."
 
 
 def _takeaway(rows: Sequence[TableRow], by_name: dict[str, Run]) -> str:

@@ -47,7 +47,7 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size
 @media (min-width: 60rem) { .visualisations-distribution { grid-template-columns: repeat(2, minmax(0, 1fr)); } }
 .visualisation { margin: 1.2rem 0; min-width: 0; }
 .frames { display: grid; gap: 1.2rem 1.4rem;
-  grid-template-columns: repeat(auto-fill, minmax(min(100%, 15.5rem), 1fr)); }
+  grid-template-columns: repeat(auto-fill, minmax(min(100%, 9rem + .72rem * var(--side)), 1fr)); }
 .frame .caption { margin: .4rem 0 0; }
 .player label { display: flex; align-items: center; gap: .6rem; color: var(--ink); margin-bottom: -1.2rem; }
 .player input { flex: 1; min-width: 0; accent-color: var(--right); }

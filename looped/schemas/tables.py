@@ -29,6 +29,8 @@ class TableClaim(Content):
     """The groups that are scored; () is all."""
     first: tuple[str, ...]
     second: tuple[str, ...]
+    goal: tuple[str, ...] = ()
+    """The runs that `second` should equal; () is none."""
 
 
 @frozen

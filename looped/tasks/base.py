@@ -16,6 +16,7 @@ from looped.lazy import torch
 from looped.tasks.batch import Batch as Batch
 from looped.tasks.continuation import Tokenizer
 from looped.tasks.faults import fault_of
+from looped.tasks.generating import Generates
 from looped.tasks.registry import TaskConfig
 
 Split = Literal["train", "validation", "test"]
@@ -57,7 +58,7 @@ class Predict(Protocol):
     def __call__(self, batch: Batch, loops: Sequence[int], /) -> Float[torch.Tensor, "loops batch seq output"]: ...
 
 
-class Task(ABC):
+class Task(Generates, ABC):
     """A distribution of problems with their answers, and their encoding for a model.
 
     A task needs settings (`Config`), a `spec`, `sample` and `encode`. Everything else has defaults: classes count as
@@ -95,7 +96,7 @@ class Task(ABC):
     """Settings of the encoding, not of the problems. They may differ between models that a report compares."""
 
     metric: str = "accuracy"
-    """The score that decides which model is better: a key of what `score` or `reported` returns."""
+    """The score that decides which model is better: a key of what `score`, `score_generated` or `reported` returns."""
     lower_is_better: bool = False
     """Whether `metric` and all other scores are errors: at least 0, without an upper bound."""
     groups: tuple[str, ...] = ("all",)
@@ -134,7 +135,7 @@ class Task(ABC):
         """
         return {}
 
-    def save(self, folder: Path) -> None:  # noqa: B027  a task without files writes none
+    def save(self, folder: Path) -> None:
         """Write the files without which a model cannot answer, such as a tokenizer. By default there is none.
 
         Args:
@@ -205,8 +206,9 @@ class Task(ABC):
 
         The main metric is `self.metric`. It is a key of this result, or `reported` derives it from the means. For
         classes the default is accuracy (1 if the most probable class is right at every supervised position) and
-        token_accuracy (the share of supervised positions with the right class). For real targets it is squared_error,
-        the mean over supervised positions.
+        token_accuracy (the share of supervised positions with the right class). If answers are generated, this
+        accuracy is named teacher_forced, because the model sees the right answer up to each position. For real targets
+        the default is squared_error, the mean over supervised positions.
 
         Args:
             batch: from `encode`, on the device of the logits.
@@ -216,7 +218,7 @@ class Task(ABC):
             return {"squared_error": _mean((logits[..., 0] - batch.targets) ** 2, batch.mask)}
         right = logits.argmax(-1) == batch.targets
         return {
-            "accuracy": (right | ~batch.mask).all(1).float(),
+            "accuracy" if self.generation is None else "teacher_forced": (right | ~batch.mask).all(1).float(),
             "token_accuracy": _mean(right.float(), batch.mask),
         }
 
@@ -320,10 +322,6 @@ class Task(ABC):
             "answer": self._expected_words(batch),
             "loops": frames,
         }
-
-    def word(self, output: int) -> str:
-        """The printed name of an output class."""
-        return str(output)
 
     def _predicted_words(
         self, problem: Any, logits: Float[torch.Tensor, "seq output"]

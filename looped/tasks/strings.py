@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from reprlib import repr as shown  # cuts what is long
@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 
 from looped.lazy import torch
 from looped.tasks.base import BUCKETS, Batch, Split, Task, TaskSpec, split_of
+from looped.tasks.pairs import StringPairs, by_length
 from looped.tasks.registry import TaskConfig
 from looped.tasks.string_config import StringConfig
 
@@ -23,9 +24,6 @@ PAD, SEPARATOR, END = 0, 1, 2  # END is <eos>, in the published versions only
 CHUNK = 4096  # pairs processed at once; limits the memory
 FRUITLESS = 200  # rounds without a pair of the requested split before drawing gives up
 SHOWN = 12  # answers in a visualisation
-INDEPENDENT = 0.4  # share of draws with independent strings instead of an edited copy
-
-Edit = Literal["delete", "replace", "insert"]
 
 
 class Pair(NamedTuple):
@@ -57,7 +55,7 @@ def corrected_tokens(num_answers: int) -> Tokens:
     )
 
 
-class StringTask(Task):
+class StringTask(StringPairs, Task):
     """Predict a number that two strings determine. Subclasses define the number and the distribution of pairs.
 
     In a pair of length n, the string that is drawn first has n letters and the other n-3 .. n+2. The groups are the
@@ -65,10 +63,6 @@ class StringTask(Task):
     """
 
     metric = "accuracy"
-    edits: tuple[Edit, ...]
-    """Possible edits of a letter in an edited copy, all equally likely."""
-    shorter_first: bool
-    """Whether pairs are ordered by length. Otherwise their order is random."""
 
     @classmethod
     def example_config(cls, folder: Path) -> TaskConfig:
@@ -78,7 +72,6 @@ class StringTask(Task):
         super().__init__(config)
         lengths = sorted({config.length, *config.eval_lengths})
         self.length, self.longest = config.length, lengths[-1]
-        self.letters, self.letter_pool = (config.min_letters, config.max_letters), config.letter_pool
         self.version = config.version
         self.groups = tuple(map(str, lengths))
         self.tokens = self._tokens()
@@ -94,10 +87,6 @@ class StringTask(Task):
     @abstractmethod
     def answers(self, pairs: Sequence[tuple[str, str]]) -> Int[np.ndarray, " pairs"]:
         """The right answers, of shape (pairs,)."""
-
-    @abstractmethod
-    def _num_edits(self, strength: Int[np.ndarray, " pairs"], rng: np.random.Generator) -> Int[np.ndarray, " pairs"]:
-        """Number of edits for copies of the given strengths (1 .. n)."""
 
     # Drawing
 
@@ -115,13 +104,13 @@ class StringTask(Task):
         fruitless = 0
         while len(found) < size:
             count = min(int(1.1 * (size - len(found)) / share) + 8, CHUNK)
-            pairs = [pair for pair in self.draw(n, count, rng) if split_of(_key(*pair)) == split]
+            pairs = [pair for pair in self.draw_pairs(n, count, rng) if split_of(_key(*pair)) == split]
             labelled = self._labelled(pairs)
             fruitless = 0 if labelled else fruitless + 1
             if fruitless == FRUITLESS:
                 raise ValueError(
-                    f"length={n}, min_letters={self.letters[0]}, max_letters={self.letters[1]}: found no pair of "
-                    f"strings for the {split} split; expected longer strings or more letters"
+                    f"length={n}, min_letters={self.config.min_letters}, max_letters={self.config.max_letters}: found "
+                    f"no pair of strings for the {split} split; expected longer strings or more letters"
                 )
             found += labelled
         return found[:size]
@@ -130,59 +119,6 @@ class StringTask(Task):
         # The published vocabulary is too small for the largest distances. Such pairs are drawn again.
         answers = self.answers(pairs).tolist()
         return [Pair(*pair, k) for pair, k in zip(pairs, answers, strict=True) if k < self.tokens.num_answers]
-
-    def draw(self, n: int, count: int, rng: np.random.Generator) -> list[tuple[str, str]]:
-        """`count` pairs of different strings, independent or edited copies, of any split."""
-        strength = rng.integers(1, n + 1, count)
-        pairs: list[tuple[str, str]] = [("", "")] * count
-        pending = np.arange(count)
-        while pending.size:  # a rejected pair is drawn again with its old strength
-            drawn = self._candidates(n, strength[pending], rng)
-            accepted = np.array([a != b and n - 3 <= len(b) < n + 3 for a, b in drawn])
-            for i, pair, ok in zip(pending, drawn, accepted, strict=True):
-                if ok:
-                    pairs[i] = pair
-            pending = pending[~accepted]
-        if self.shorter_first:
-            return [_by_length(*pair) for pair in pairs]
-        return [(b, a) if swap else (a, b) for (a, b), swap in zip(pairs, rng.random(count) < 0.5, strict=True)]
-
-    def _candidates(
-        self, n: int, strength: Int[np.ndarray, " pairs"], rng: np.random.Generator
-    ) -> list[tuple[str, str]]:
-        count = len(strength)
-        alphabet = rng.permuted(np.tile(np.arange(self.letter_pool), (count, 1)), axis=1)
-        num_letters = rng.integers(self.letters[0], self.letters[1] + 1, (count, 1))
-
-        def letters(width: int) -> list[str]:
-            return as_text(np.take_along_axis(alphabet, rng.integers(num_letters, size=(count, width)), axis=1))
-
-        first, second = letters(n), letters(n + 2)
-        lengths = rng.integers(n - 3, n + 3, count).tolist()
-        independent = (rng.random(count) < INDEPENDENT).tolist()
-        num_edits = self._num_edits(strength, rng)
-        most = int(num_edits.max())
-        kinds = rng.integers(len(self.edits), size=(count, most)).tolist()
-        places, new = rng.random((count, most)).tolist(), letters(most)
-        # The edits are applied in Python, because on lists they are much cheaper than gathers over the whole batch.
-        return [
-            (first[i], second[i][: lengths[i]])
-            if independent[i]
-            else (first[i], self._edited(first[i], zip(kinds[i][:k], places[i], new[i], strict=False)))
-            for i, k in enumerate(num_edits.tolist())
-        ]
-
-    def _edited(self, text: str, edits: Iterable[tuple[int, float, str]]) -> str:
-        out = list(text)
-        for kind, place, letter in edits:
-            edit = self.edits[kind]
-            if edit == "insert":
-                out.insert(int(place * (len(out) + 1)), letter)
-            elif edit == "replace":
-                out[int(place * len(out))] = letter
-            elif len(out) > 2:
-                del out[int(place * len(out))]
-        return "".join(out)
 
     # Encoding
 
@@ -320,19 +256,8 @@ class StringTask(Task):
         stated = stated.strip()
         if mark and stated and not re.fullmatch("[0-9]{1,9}", stated):
             raise ValueError(f"the answer {shown(stated)} is no number of at most 9 digits")
-        pair = _by_length(*strings) if self.shorter_first else (strings[0], strings[1])
+        pair = by_length(*strings) if self.shorter_first else (strings[0], strings[1])
         return Pair(*pair, int(stated) if stated else None)
-
-
-def as_text(letters: Int[np.ndarray, "rows width"]) -> list[str]:
-    """Each row of letters (0 is a) as a string."""
-    width = letters.shape[1]
-    text = (letters + ord("a")).astype(np.uint8).tobytes().decode()
-    return [text[i * width : (i + 1) * width] for i in range(len(letters))]
-
-
-def _by_length(first: str, second: str) -> tuple[str, str]:
-    return (second, first) if len(first) > len(second) else (first, second)
 
 
 def _key(first: str, second: str) -> bytes:

@@ -33,27 +33,31 @@ AHEAD = 4
 def prepared_batches(task: Task, config: TrainConfig, first: int) -> Iterator[Iterator[Arrays]]:
     """The batches of the steps from `first` (counted from 0) to the last one, prepared by `config.workers` processes.
 
-    The batches are the same for any number of processes. With 0 processes a thread prepares one batch ahead.
+    The batches are the same for any number of processes. With 0 processes a thread prepares one batch ahead. The steps
+    of a segment have the same batch.
 
     Raises:
         TrainingError: from the iterator; a process was killed, or the task raised an error, which is the cause.
     """
     workers: list[tuple[Connection, BaseProcess]] = []
+    done, last = first // config.segments, -(-config.steps // config.segments)
     try:
         for number in range(config.workers):
             reader, writer = multiprocessing.Pipe(duplex=False)
-            steps = range(first + number, config.steps, config.workers)
+            numbers = range(done + number, last, config.workers)
             readers = [*(reader for reader, _ in workers), reader]
-            process = multiprocessing.Process(target=_send, args=(writer, readers, task, config, steps), daemon=True)
+            process = multiprocessing.Process(target=_send, args=(writer, readers, task, config, numbers), daemon=True)
             process.start()
             writer.close()
             workers.append((reader, process))
-        steps = range(first, config.steps)
-        sent = (_receive(*worker) for _, worker in zip(steps, itertools.cycle(workers), strict=False))
-        items = sent if workers else (_arrays(task, config, step) for step in steps)
+        numbers = range(done, last)
+        sent = (_receive(*worker) for _, worker in zip(numbers, itertools.cycle(workers), strict=False))
+        items = sent if workers else (_arrays(task, config, number) for number in numbers)
         with contextlib.closing(ahead(items, AHEAD * len(workers) or 1)) as batches:
             try:
-                yield batches
+                repeated = (item for item in batches for _ in range(config.segments))
+                skipped = done * config.segments  # steps before the first batch
+                yield itertools.islice(repeated, first - skipped, config.steps - skipped)
             finally:
                 for _, process in workers:
                     process.kill()  # so that the thread does not wait for it
@@ -76,30 +80,31 @@ def ahead(items: Iterator[Arrays], size: int) -> Generator[Arrays, None, None]:
         thread.shutdown(cancel_futures=True)
 
 
-def _arrays(task: Task, config: TrainConfig, step: int) -> Arrays:
+def _arrays(task: Task, config: TrainConfig, number: int) -> Arrays:
+    """The batch of this number, counted from 0."""
     try:
-        batch = task.batch("train", step, config.batch_size, seed=config.seed)
+        batch = task.batch("train", number, config.batch_size, seed=config.seed)
         return [None if tensor is None else tensor.numpy() for tensor in batch]
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
-        raise TrainingError(f"step {step + 1}: the batch cannot be prepared: {reason}") from error
+        raise TrainingError(f"step {number * config.segments + 1}: the batch cannot be prepared: {reason}") from error
 
 
 class _TracebackError(Exception):
     """The text of a traceback in another process, as the cause of the error here."""
 
 
-def _send(writer: Connection, readers: list[Connection], task: Task, config: TrainConfig, steps: range) -> None:
-    """Prepare and send the batches of the steps; the main function of a process."""
+def _send(writer: Connection, readers: list[Connection], task: Task, config: TrainConfig, numbers: range) -> None:
+    """Prepare and send the batches of these numbers; the main function of a process."""
     for reader in readers:  # a copy here would hide the end of the training from the process that writes into it
         reader.close()
     for number in SIGNALS:  # they also arrive here, but the training still needs batches after them
         signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(1)
     with contextlib.suppress(BrokenPipeError):  # the training has ended
-        for step in steps:
+        for number in numbers:
             try:
-                item = _arrays(task, config, step)
+                item = _arrays(task, config, number)
             except TrainingError as error:
                 item = str(error), traceback.format_exc()
             writer.send(item)

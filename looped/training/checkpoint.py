@@ -26,6 +26,7 @@ from looped.strict import check, from_dict, to_dict
 from looped.training.optim import AdamW, Muon, WeightAverage
 
 AVERAGE, MOMENTS, PROGRESS = "average.safetensors", "optimizer.safetensors", "progress.json"
+STATE = "state.safetensors"
 KEYS = {AdamW: ("exp_avg", "exp_avg_sq", "step"), Muon: ("momentum_buffer",)}
 """The tensors of each weight in an optimiser's state. `step` is a number; the others have the weight's shape."""
 
@@ -61,8 +62,12 @@ def save(
     model: LoopedTransformer,
     optimizers: Sequence[Optimizer],
     average: WeightAverage | None,
+    state: Tensor | None = None,
 ) -> None:
     """Write the checkpoint of the step `progress.step` into a run folder, whole or not at all.
+
+    Args:
+        state: in the middle of a segment, the state from which the next step begins (batch, seq, d_model).
 
     Raises:
         OSError: the checkpoint cannot be written; earlier checkpoints are intact.
@@ -80,6 +85,8 @@ def save(
             if average is not None:
                 save_file(average.state_dict(), str(temporary / AVERAGE))
             save_file(moments, str(temporary / MOMENTS))
+            if state is not None:
+                save_file({"state": state.contiguous()}, str(temporary / STATE))
             (temporary / PROGRESS).write_text(json.dumps(asdict(replace(progress, without_moments=without)), indent=2))
     except (OSError, SafetensorError) as error:
         raise OSError(f"{final}: cannot write this checkpoint, earlier ones are intact ({error})") from error
@@ -120,15 +127,37 @@ def load(
     return progress
 
 
-def _load_moments(path: Path, progress: Progress, model: nn.Module, optimizers: Sequence[Optimizer]) -> None:
-    """Load the optimisers' state, after a comparison of every tensor with the weight that it belongs to."""
-    file, names = path / MOMENTS, {parameter: name for name, parameter in model.named_parameters()}
+def load_state(folder: Path, step: int, run: RunConfig) -> Tensor:
+    """The state from which the step after `step` begins, in the middle of a segment: (batch, seq, d_model).
+
+    Raises:
+        ValueError: the file is missing, damaged, or of another batch or model.
+    """
+    file = _path(folder, step) / STATE
+    state = _tensors(file).get("state")
+    shape = (run.train.batch_size, run.model.max_seq_len, run.model.d_model)
+    found = "absent" if state is None else tuple(state.shape)
+    if state is None or state.ndim != 3 or (state.shape[0], state.shape[2]) != (shape[0], shape[2]):
+        raise ValueError(f"{file}: state is {found}, expected {shape}")
+    if not state.isfinite().all():
+        raise ValueError(f"{file}: state: expected finite numbers")
+    return state
+
+
+def _tensors(file: Path) -> dict[str, Tensor]:
+    """The tensors in a file; ValueError if it is missing or damaged."""
     try:
-        found = load_file(file)
+        return load_file(file)
     except FileNotFoundError:
         raise ValueError(f"{file}: no such file") from None
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{file}: the file is cut short or damaged ({error})") from None
+
+
+def _load_moments(path: Path, progress: Progress, model: nn.Module, optimizers: Sequence[Optimizer]) -> None:
+    """Load the optimisers' state, after a comparison of every tensor with the weight that it belongs to."""
+    file, names = path / MOMENTS, {parameter: name for name, parameter in model.named_parameters()}
+    found = _tensors(file)
     states = {
         names[parameter]: (optimizer, parameter)
         for optimizer in optimizers

@@ -111,6 +111,7 @@ class Display:
         config = self.run.train
         left = timedelta(seconds=round((config.steps - step) * config.batch_size / examples_per_s))
         accuracy = f"  accuracy {means['accuracy']:.3f}" if "accuracy" in means else ""
+        accuracy += f"  unconverged {means['unconverged']:.0%}" if means.get("unconverged") else ""
         status = f"loss {means['loss']:.4f}{accuracy}  {examples_per_s:,.0f} examples/s  {left} left"
         self.bar.update(self.task, completed=step, status=status)
         if not self.console.is_terminal and (step % (10 * config.log_every) == 0 or step == config.steps):

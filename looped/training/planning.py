@@ -21,6 +21,7 @@ from looped.costs.simulate import Simulation
 from looped.machine import free_memory, resident_memory
 from looped.models.iteration import Recompute
 from looped.models.transformer import LoopedTransformer
+from looped.nn.graphs import SharedGraph
 from looped.tasks import TASKS
 from looped.tasks.base import Batch
 from looped.training.devices import find_device, usable_cores, uses_native
@@ -110,9 +111,15 @@ def simulated_peak(run: RunConfig, batch: Batch, loops: tuple[int, int], rows: i
     some = rows_of(batch, simulated * rows)
     run = replace(run, train=replace(run.train, devices=1, accumulation=simulated, batch_size=simulated * rows))
     fabric = make_fabric(run)
+    matrices = TASKS[run.task.name](run.task).graphs if run.model.graph_heads else {}
+    graphs = {name: SharedGraph(matrices[name]) for name in run.model.graph_heads}  # its form depends on the values
     with Simulation(selected=int(some.mask[:rows].sum())) as simulation:
         with torch.device(fabric.device):
             model = LoopedTransformer(run.model)
+        for name, graph in graphs.items():
+            for part, values in list(graph.named_buffers()):
+                setattr(graph, part, torch.empty(values.shape, dtype=values.dtype, device=fabric.device))
+            model.graphs[name] = graph
         if uses_native(run, fabric.device):
             model.use_native()
         scored = ModelWithLoss(model, run.train)
@@ -141,7 +148,7 @@ class Planner:
         self.free = torch.cuda.mem_get_info()[0] if self.device.type == "cuda" else free_memory()
         self.at_hand = memory or self.free
         self.seed = run.train.seed
-        schedule = LoopSchedule(run.schedule, run.model.num_loops, self.seed)
+        schedule = LoopSchedule(run.schedule, run.model.num_loops, self.seed, run.train.segments)
         self.share = run.train.batch_size // run.train.devices
         sampled = sorted({round(s) for s in np.linspace(0, run.train.steps - 1, min(SAMPLES, run.train.steps))})
         # A pair of FLOPs and step for each sample. The cheapest and the dearest step are measured.
@@ -151,7 +158,7 @@ class Planner:
         self.ends: list[End] = []
         for _, step in dict.fromkeys((self.most, self.least)):
             batch = self.task.batch("train", step, self.share, seed=self.seed)
-            self.ends.append((batch, loops_of_step(run.train.loss, schedule.at(step), batch)))
+            self.ends.append((batch, loops_of_step(run.train, schedule.at(step), batch)))
         self.validation = self.task.batch("validation", 0, min(self.share, 64), seed=0)
         began = time.perf_counter()
         self.task.batch("train", self.most[1], run.train.batch_size, seed=self.seed)
@@ -169,7 +176,7 @@ class Planner:
     def _flops(self, loops: tuple[int, int], step: int) -> int:
         size = self.share if self.run.train.loss in OWN_LOOPS else 1
         batch = self.task.batch("train", step, size, seed=self.seed)
-        seq, loops = batch.inputs.shape[1], loops_of_step(self.run.train.loss, loops, batch)
+        seq, loops = batch.inputs.shape[1], loops_of_step(self.run.train, loops, batch)
         one = training_flops(self.run.model, seq, *loops, logits_in_training(self.run, loops[0]))
         return one * self.run.train.batch_size
 
@@ -278,6 +285,7 @@ def _plan(planner: Planner) -> Plan:
         levels = []
     share, window = planner.share, run.schedule.num_grad_loops
     divisors = [parts for parts in range(1, share + 1) if share % parts == 0]
+    divisors = divisors if run.train.segments == 1 else divisors[:1]
     for level in levels:
         # The fewest parts whose tensors fit. The memory that the allocator loses is measured afterwards.
         fit = partial(_tensors_fit, planner, level)

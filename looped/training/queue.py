@@ -129,6 +129,7 @@ class Recorded:
         """Steps since the last one of another shape."""
         self.graph: Graph | None = None
         plain = run.train.loss in ("last", "all", "window") and not run.train.regularisers
+        plain = plain and run.train.gradient == "unroll"
         self.possible = plain and run.train.accumulation == 1 and run.train.recompute == "none"
 
     def __call__(self, batch: Batch, loops: tuple[int, int]) -> Tensor | None:

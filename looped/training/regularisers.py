@@ -1,17 +1,19 @@
 """Further terms of the training loss: functions of the model, its output and the batch."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
 from looped.config import RunConfig, TrainConfig
 from looped.models.looped_model import LoopedModel
 from looped.models.outputs import LoopedOutput
-from looped.strict import nearest
+from looped.strict import check, nearest
 from looped.tasks.base import Batch
+from looped.training.layer_cosine import layer_cosine
 
 
+@runtime_checkable
 class Regulariser(Protocol):
     """A term of the loss."""
 
@@ -63,3 +65,22 @@ def regularisation(config: TrainConfig, model: nn.Module, output: LoopedOutput, 
         name, _, argument = text.partition(":")
         total = total + weight * REGULARISERS[name](model, output, batch, argument)
     return total
+
+
+@register_regulariser("cosine")
+def cosine(model: LoopedModel, output: LoopedOutput, batch: Batch, argument: str) -> Tensor:
+    """`cosine:K` is 1 minus the mean cosine of core layers l and l + K (Saunshi et al., 2025, Section 4).
+
+    It makes a model without loops similar to a block of K layers that is looped. The publication prints the cosine with
+    a plus sign in the loss, which would push layers apart; its text and results say the opposite.
+    """
+    return 1 - layer_cosine(model.core, int(argument))
+
+
+def _check_cosine(run: RunConfig, argument: str) -> None:
+    n, k = run.model.core_layers, int(argument) if argument.isdecimal() else 0
+    fits = 1 <= k < n and n % k == 0
+    check(fits, "train.regularisers", f"cosine:{argument}", f"cosine:K with K below core_layers={n}, a divisor of it")
+
+
+CHECKS["cosine"] = _check_cosine

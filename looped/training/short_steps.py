@@ -15,7 +15,9 @@ from typing import Any
 import torch
 
 from looped.config import RunConfig
+from looped.models.graphs import share_graphs
 from looped.models.transformer import LoopedTransformer
+from looped.tasks import TASKS
 from looped.tasks.base import Batch, Task
 from looped.training.devices import find_device, peak_memory, uses_native
 from looped.training.fabric import make_fabric
@@ -55,6 +57,7 @@ class Steps:
         self.run, self.fabric = run, make_fabric(run)
         self.start = 0 if self.fabric.device.type == "cuda" else peak_memory(self.fabric.device)
         self.model = LoopedTransformer(run.model, seed=run.train.seed)
+        share_graphs(self.model, TASKS[run.task.name](run.task).graphs if run.model.graph_heads else {})
         if uses_native(run, self.fabric.device):
             self.model.use_native()  # torch.compile would take longer than a plan
         self.scored = self.fabric.setup_module(ModelWithLoss(self.model, run.train))

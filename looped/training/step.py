@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from looped.config import OWN_LOOPS, RunConfig, TrainConfig
 from looped.models.exit_rules import learned_rule
+from looped.models.fixed_point import TERMS, FixedPoint, FixedPointGradient
+from looped.models.generated import generated_scores
 from looped.models.outputs import own_logits
 from looped.models.transformer import LoopedTransformer
 from looped.tasks.base import Batch, Task, means
@@ -30,6 +32,14 @@ class ModelWithLoss(nn.Module):
     def __init__(self, model: LoopedTransformer, config: TrainConfig) -> None:
         super().__init__()
         self.model, self.config = model, config
+        kind, terms = config.gradient, config.gradient_terms or TERMS
+        self.gradient = None if kind == "unroll" else FixedPointGradient(kind, terms, config.gradient_damping)
+        self.fixed_point: FixedPoint | None = None
+        """With a gradient at the fixed point, the facts of the last forward pass."""
+        self.initial_state: Float[Tensor, "batch seq d_model"] | None = None
+        """The state from which the next pass begins, in the middle of a segment; None is the model's own."""
+        self.last_state: Float[Tensor, "batch seq d_model"] | None = None
+        """The state after the last pass, without gradient, with segments."""
 
     def forward(
         self, batch: Batch, padded: bool, num_loops: int, num_grad_loops: int, positions: Positions | None = None
@@ -52,10 +62,14 @@ class ModelWithLoss(nn.Module):
             batch.inputs,
             attention_mask=batch.attention_mask if padded else None,
             num_loops=num_loops,
-            num_grad_loops=num_grad_loops,
+            num_grad_loops=num_grad_loops if self.gradient is None else None,
+            initial_state=self.initial_state,
             loop_logits="all" if own or loss == "all" else window if loss == "window" else "last",
             recompute=self.config.recompute,
+            gradient=self.gradient,
         )
+        self.fixed_point = output.fixed_point
+        self.last_state = output.state.detach() if self.config.segments > 1 else None
         read = output.loop_logits
         if own:
             assert batch.loops is not None
@@ -166,12 +180,14 @@ def gradients(fabric: Devices, scored: nn.Module, batch: Batch, run: RunConfig, 
     wait for a GPU.
 
     Returns:
-        The values (3 or 4) that `named` names, on the device.
+        The values that `named` names, on the device.
     """
     count = max(1, int(batch.mask.sum()))
     padded = not batch.attention_mask.all()
     scored.zero_grad()
     sums = torch.zeros(3 if run.train.loss == "halting" else 2, device=fabric.device)
+    inner: Any = getattr(scored, "module", scored)  # Fabric wraps it
+    facts: list[Tensor] = []
     mine = split(batch, run.train.accumulation * fabric.world_size)[fabric.global_rank :: fabric.world_size]
     for number, part in enumerate(mine, 1):
         last = number == len(mine)
@@ -181,9 +197,12 @@ def gradients(fabric: Devices, scored: nn.Module, batch: Batch, run: RunConfig, 
                 loss, others = scored(batch_to_device(part, fabric.device), padded, *loops, positions)
             fabric.backward(loss / count * fabric.world_size)  # gradients are averaged over the devices
         sums += torch.cat([loss.detach()[None], others.detach()])
+        if inner.fixed_point is not None:
+            facts.append(inner.fixed_point.values())
     total = fabric.all_reduce(sums, reduce_op="sum")
     assert isinstance(total, Tensor)
-    return torch.stack([clip(scored, run), *(total / count)])
+    of_parts = torch.stack(facts).mean(0) if facts else sums[:0]
+    return torch.stack([clip(scored, run), *(total / count), *of_parts.to(fabric.device)])
 
 
 def clip(scored: nn.Module, run: RunConfig) -> Tensor:
@@ -205,12 +224,12 @@ def named(values: list[float], batch: Batch) -> dict[str, float]:
 
     loss. grad_norm: norm of the gradient before clipping. accuracy, only for classes: share of the masked positions
     with the right answer. mean_loops, only with loss=halting: mean loops at a masked position, taken (act) or expected
-    (gate).
+    (gate). residual and unconverged, only with a gradient at the fixed point: the relative change of the state in the
+    last loop, and 1 if the gradient did not converge, else 0.
     """
-    norm, loss, accuracy, *mean_loops = values
+    norm, loss, accuracy, *others = values
     result = {"loss": loss, "accuracy": accuracy, "grad_norm": norm}
-    if mean_loops:
-        result["mean_loops"] = mean_loops[0]
+    result |= zip(("mean_loops",) if len(others) == 1 else ("residual", "unconverged"), others, strict=bool(others))
     if batch.targets.is_floating_point():
         del result["accuracy"]
     return result
@@ -229,20 +248,32 @@ def non_finite(
     """The error of a step whose loss or gradient is not finite. The weights must be those before the step."""
     scored.zero_grad()
     inner: Any = getattr(scored, "module", scored)  # Fabric wraps it
-    reason = first_non_finite(fabric, inner.model, batch, run.train.accumulation * fabric.world_size, loops[0])
+    parts = run.train.accumulation * fabric.world_size
+    reason = first_non_finite(fabric, inner.model, batch, parts, loops[0], inner.initial_state)
     reason = reason or f"all states are finite, but the loss is {loss} and the norm of its gradient {norm}"
     return NonFiniteError(f"step {step + 1}: {reason}; stopped with the weights of step {step}")
 
 
 @torch.no_grad()
-def first_non_finite(fabric: Devices, model: LoopedTransformer, batch: Batch, parts: int, num_loops: int) -> str:
+def first_non_finite(
+    fabric: Devices,
+    model: LoopedTransformer,
+    batch: Batch,
+    parts: int,
+    num_loops: int,
+    initial_state: Tensor | None = None,
+) -> str:
     """A sentence that names the first loop (from 1) after which a state is not finite; '' if all are finite."""
     first = num_loops + 1
     for part in split(batch, parts):
         part = batch_to_device(part, fabric.device)
         with fabric.autocast():
             states = model(
-                part.inputs, attention_mask=part.attention_mask, num_loops=num_loops, loop_states=True
+                part.inputs,
+                attention_mask=part.attention_mask,
+                num_loops=num_loops,
+                initial_state=initial_state,
+                loop_states=True,
             ).loop_states
         assert states is not None
         bad = (~states.flatten(1).isfinite().all(dim=1)).nonzero()
@@ -281,11 +312,12 @@ def validate(
                 exit_rule=learned_rule(model.config),
                 loop_logits="all" if own else "last",
             )
+            written = generated_scores(model, task, part, num_loops, learned_rule(model.config))
         logits = output.logits
         if own:
             assert part.loops is not None
             logits = own_logits(output.loop_logits, part.loops)
-        parts.append(task.score(part, logits.float()))
+        parts.append(task.score(part, logits.float()) | written)
     scores = {name: torch.cat([part[name] for part in parts])[: len(batch.inputs)] for name in parts[0]}
     reported = [task.reported(name, mean, "validation") for name, mean in means(scores).items()]
     return {name: value for values in reported for name, value in values.items()}

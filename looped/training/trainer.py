@@ -124,7 +124,7 @@ class Trainer:
         check_splits(self.task, first, self.validation)
         check_loops(run, self.task, first)
         check_regularisers(run)
-        self.schedule = LoopSchedule(run.schedule, run.model.num_loops, run.train.seed)
+        self.schedule = LoopSchedule(run.schedule, run.model.num_loops, run.train.seed, run.train.segments)
         self.model = LoopedTransformer(run.model, seed=run.train.seed)
         share_graphs(self.model, self.task.graphs)
         saved, started = checkpoint.saved_steps(folder), ""
@@ -135,16 +135,21 @@ class Trainer:
             started += f"; differs in {different}" if different else ""
         if should_compile(run.train.compile, fabric.device):
             self.model.use_native() if uses_native(run, fabric.device) else self.model.compile_core()
-        self.scored = fabric.setup_module(ModelWithLoss(self.model, run.train))
+        self.with_loss = ModelWithLoss(self.model, run.train)
+        self.scored = fabric.setup_module(self.with_loss)
         self.optimizers = make_optimizers(self.model, run.optim)
         self.average = WeightAverage(self.model, run.optim.ema_decay) if run.optim.ema_decay else None
         self.progress = Progress()
+        self.state: torch.Tensor | None = None
+        """The state after the last step, in the middle of a segment."""
         if saved:
             self.progress = checkpoint.load(folder, saved[-1], self.model, self.optimizers, self.average)
+            if saved[-1] % run.train.segments:
+                self.state = checkpoint.load_state(folder, saved[-1], run).to(fabric.device)
         self.matmul_peak = fabric.world_size * matmul_peak(fabric.device, half)
         self.meter = Meter(self.progress.sums)
         self.queue = None
-        if queues(fabric):
+        if queues(fabric) and run.train.segments == 1:  # a queued step that failed must not pass on its state
             self.queue = Queue(fabric, self.scored, self.optimizers, self.average, run)
         self.read_at = time.perf_counter()
         self.signal = 0
@@ -169,7 +174,7 @@ class Trainer:
         """Train until the last step, the target or an interrupt. Returns the summary."""
         config, finished = self.run.train, self._finished()
         with self.display, prepared_batches(self.task, config, self.progress.step) as batches:
-            loops, window = self.schedule.last, self.run.schedule.num_grad_loops
+            loops, window = self.run.most_loops, self.run.schedule.num_grad_loops
             if parts := without_gradient(self.run.model, loops, window or loops):
                 self.display.say(f"with {loops} loops and num_grad_loops={window}, no gradient: {', '.join(parts)}")
             while finished is None:
@@ -195,10 +200,11 @@ class Trainer:
             began = time.perf_counter()
             batch = Batch(*next(batches)).map(torch.from_numpy)
             self.meter.waited += time.perf_counter() - began
-            loops = loops_of_step(config.loss, loops, batch)
+            loops = loops_of_step(config, loops, batch)
             if self.queue is not None:
                 self.queue.add(batch, progress.step, loops)
             else:
+                self.with_loss.initial_state = self.state
                 values = train_step(self.fabric, self.scored, self.optimizers, batch, self.run, progress.step, loops)
                 self._count(batch, loops, values)
         except UpdateError:
@@ -208,6 +214,7 @@ class Trainer:
                 self._save()
             raise
         progress.step += 1
+        self.state = self.with_loss.last_state if progress.step % config.segments else None
         last = progress.step == config.steps
         logs, validates = (progress.step % every == 0 or last for every in (config.log_every, config.eval_every))
         if self.queue is not None:
@@ -251,7 +258,7 @@ class Trainer:
         began = time.perf_counter()
         with self.average.applied() if self.average else nullcontext():
             own = self.run.train.loss in OWN_LOOPS
-            loops, _ = loops_of_step(self.run.train.loss, (self.schedule.last, 1), self.validation)
+            loops, _ = loops_of_step(self.run.train, (self.schedule.last, 1), self.validation)
             scores = validate(self.fabric, self.model, self.task, self.validation, loops, part_size, own=own)
         scores = self.fabric.broadcast(scores)  # rounding may differ between devices, but all need the same scores
         self.meter.began += time.perf_counter() - began
@@ -290,7 +297,7 @@ class Trainer:
         progress = replace(
             self.progress, seconds=self._seconds(), metrics_bytes=self.metrics.sync(), sums=self.meter.sums
         )
-        checkpoint.save(self.folder, progress, self.model, self.optimizers, self.average)
+        checkpoint.save(self.folder, progress, self.model, self.optimizers, self.average, self.state)
         self._point_to_best()
 
     def _point_to_best(self) -> None:
@@ -330,7 +337,7 @@ def summarise(
         "metric": task.metric,
         "lower_is_better": task.lower_is_better,
         "steps": progress.step,
-        "examples": progress.step * run.train.batch_size,
+        "examples": -(-progress.step // run.train.segments) * run.train.batch_size,
         "seconds": progress.seconds,
         "finished": finished,
         "parameters": parameters(run.model),

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from looped.config import ModelConfig
-from looped.evaluation.scores import evaluate, loop_logits, solve, visualisations
+from looped.evaluation.answers import solve
+from looped.evaluation.scores import evaluate, loop_logits, visualisations
 from looped.intervals import interval
 from looped.models import LoopedTransformer
 from looped.runs import default_loops
@@ -89,7 +90,7 @@ def test_the_default_loops_are_few():
 
 def test_loops_beyond_the_table():
     task, model = make(STRINGS, modulation="table", max_loops=3)
-    with pytest.raises(ValueError, match="1 to 3, the rows of the learned table"):
+    with pytest.raises(ValueError, match="1 to 3, for which the model has weights"):
         evaluate(model, task, loops=[4], examples=4)
 
 

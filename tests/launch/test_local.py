@@ -22,7 +22,7 @@ SMALL = [
 
 
 def compare(
-    out: Path, steps: int, *words: str, recipes: Sequence[str] = ("demo-looped-2", "demo-looped-4")
+    out: Path, steps: int, *words: str, recipes: Sequence[str] = ("edit-distance-small", "edit-distance-small-timestep")
 ) -> list[str]:
     return ["compare", *recipes, "--out", str(out), *words, "--override", *SMALL, f"train.steps={steps}"]
 
@@ -36,7 +36,7 @@ def wait_until(true, seconds: float = 60) -> None:
 
 def test_children_end_and_save_when_their_parent_is_killed(tmp_path: Path):
     command = [sys.executable, "-m", "looped.cli", *compare(tmp_path, 10**6, "--jobs", "2")]
-    folders = [tmp_path / f"demo-looped-{n}-seed0" for n in (2, 4)]
+    folders = [tmp_path / f"edit-distance-small{ending}-seed0" for ending in ("", "-timestep")]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True) as parent:
         try:
             wait_until(lambda: all((folder / "metrics.jsonl").exists() for folder in folders))
@@ -54,22 +54,22 @@ def test_children_end_and_save_when_their_parent_is_killed(tmp_path: Path):
 
 
 def test_one_failure_leaves_the_others_their_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    broken = tmp_path / "demo-looped-4-seed0"
+    broken = tmp_path / "edit-distance-small-seed0"
     broken.mkdir()
     (broken / "config.json").write_text("{")
     assert main(compare(tmp_path, 2)) == 2
     out, err = capsys.readouterr()
     assert out.strip() == str(tmp_path / "report/report.html")
-    assert "demo-looped-2-seed0" in (tmp_path / "report/report.md").read_text()
+    assert "edit-distance-small-timestep-seed0" in (tmp_path / "report/report.md").read_text()
     reason = f"{broken}: looped: error: {broken}/config.json:1: not JSON"
     assert err.splitlines()[-1].startswith(f"looped: error: 1 of 2 runs failed: {reason}")
 
 
 def test_scores_of_another_checkpoint_are_computed_again(tmp_path: Path):
     """Also if their file is newer than the summary, as after a copy."""
-    command = compare(tmp_path, 2, recipes=["demo-looped-2"])
+    command = compare(tmp_path, 2, recipes=["edit-distance-small"])
     assert main(command) == 0
-    folder = tmp_path / "demo-looped-2-seed0"
+    folder = tmp_path / "edit-distance-small-seed0"
     scores = folder / "eval.jsonl"
     right = scores.read_text()
     for wrong in (right.replace('"step": 2', '"step": 1'), "{"):
@@ -120,10 +120,10 @@ def test_files_in_the_working_folder_are_not_run(tmp_path: Path, monkeypatch: py
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ("compare demo-looped-2 demo-looped-2", "--recipes: demo-looped-2 is given twice"),
-        ("compare demo-looped-2 --seeds 0 1 0", "--seeds: 0 is given twice"),
-        ("compare demo-looped-2 --learning-rates 0.1 1e-1", "--learning-rates: 0.1 is given twice"),
-        ("compare demo-looped-2 --learning-rates 0", "learning_rate=0.0: expected a positive number"),
+        ("compare edit-distance-small edit-distance-small", "--recipes: edit-distance-small is given twice"),
+        ("compare edit-distance-small --seeds 0 1 0", "--seeds: 0 is given twice"),
+        ("compare edit-distance-small --learning-rates 0.1 1e-1", "--learning-rates: 0.1 is given twice"),
+        ("compare edit-distance-small --learning-rates 0", "learning_rate=0.0: expected a positive number"),
         ("reproduce 2 --seeds 1 1", "--seeds: 1 is given twice"),
     ],
 )
@@ -133,8 +133,8 @@ def test_repeated_and_impossible_runs_are_refused(words: str, says: str, capsys:
 
 
 def test_learning_rates_are_exact(capsys: pytest.CaptureFixture[str]):
-    assert main(["compare", "demo-looped-2", "--learning-rates", "0.00123456789", "1e-7", "--dry-run"]) == 0
+    assert main(["compare", "edit-distance-small", "--learning-rates", "0.00123456789", "1e-7", "--dry-run"]) == 0
     first, second = capsys.readouterr().out.splitlines()
     assert "--optim.learning-rate 0.00123456789 " in first
-    assert "/demo-looped-2-lr0.00123456789-seed0 " in first
+    assert "/edit-distance-small-lr0.00123456789-seed0 " in first
     assert "--optim.learning-rate 1e-07 " in second

@@ -25,13 +25,21 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 TASK_NAMES = ("edit-distance", "lcs", "sudoku", "countdown", "in-context-tree", "wikitext")
 VARIANTS = ("standard", "looped", "timestep")
 SMALL_TASKS: dict[str, dict[str, Any]] = {
+    "arithmetic": {"length": 2, "eval_lengths": ()},
+    "equations": {"length": 2},
+    "increasing_subsequence": {"length": 12, "eval_lengths": ()},
+    "edit_distance_chain": {"length": 4, "eval_lengths": ()},
     "edit_distance": {"length": 4},
     "lcs": {"length": 4},
     "chomsky": {"length": 4, "eval_lengths": (8,), "start_length": None, "length_every": None},
     "sudoku": {"box": 2, "pool": 64, "min_clues": 5, "max_clues": 8},
     "countdown": {"numbers": 3, "max_number": 9, "max_target": 20},
     "in_context": {"points": 30},
+    "n_rasp_l": {"length": 6, "eval_lengths": (9,), "start_length": 1, "length_every": 1},
+    "maze": {"side": 5},
     "p_hop": {"hops": 1, "length": 8},
+    "n_ary_addition": {"operands": (2,), "eval_operands": (2,)},
+    "i_gsm": {"min_operations": 1, "max_operations": 2},
     "tables": {"points": 9},
     "text": {"context": 16},
 }
@@ -135,23 +143,30 @@ def shrunk(name: str, texts: dict[str, Any]) -> RunConfig:
     """The recipe with small sizes, few loops and two steps; all other settings are its own."""
     run = named(recipe(name), texts)
     task = dataclasses.replace(run.task, **SMALL_TASKS[run.task.name])
+    # cosine:K needs a multiple of K layers.
+    layers = run.model.core_layers if run.train.regularisers else min(run.model.core_layers, 2)
+    segments = min(run.train.segments, 2)
     model = dataclasses.replace(
         run.model,
         d_model=16,
         num_heads=2,
-        num_loops=min(run.model.num_loops, 3),
-        core_layers=min(run.model.core_layers, 2),
+        num_loops=4 if segments > 1 else min(run.model.num_loops, 3),
+        core_layers=layers,
         vocab_size=None,
         output_size=None,
         max_seq_len=None,
     )
-    schedule, optim = run.schedule, dataclasses.replace(run.optim, warmup_steps=min(run.optim.warmup_steps, 2))
+    optim = dataclasses.replace(run.optim, warmup_steps=min(run.optim.warmup_steps, 2), constant_steps=0)
+    schedule = run.schedule
+    if schedule.kind == "fixed" and schedule.num_grad_loops:
+        schedule = dataclasses.replace(schedule, num_grad_loops=1)
     if schedule.kind == "curriculum":
         window = None if schedule.num_grad_loops is None else 1
         schedule = dataclasses.replace(schedule, min_loops=1, max_loops=3, every=1, num_grad_loops=window)
     settings = dataclasses.replace(
         run.train,
         loss_window=None if run.train.loss_window is None else 1,
+        segments=segments,
         steps=2,
         batch_size=8,
         eval_examples=8,
@@ -202,7 +217,7 @@ def test_complete_fills_what_the_task_decides(name: str, texts: dict[str, Any]):
 
 @pytest.mark.parametrize("field", ["vocab_size", "output_size", "max_seq_len"])
 def test_complete_rejects_too_small_sizes(field: str):
-    run = recipe("demo-looped-2")
+    run = recipe("edit-distance-small")
     needed = getattr(complete(run).model, field)
     assert getattr(complete(with_model(run, **{field: needed + 1})).model, field) == needed + 1
     with pytest.raises(ValueError, match=f"model.{field}={needed - 1}: expected at least {needed} for task edit_dist"):
@@ -211,7 +226,7 @@ def test_complete_rejects_too_small_sizes(field: str):
 
 def test_complete_rejects_another_kind_of_input():
     with pytest.raises(ValueError, match=r"model\.inputs='vectors': expected 'tokens' for task edit_distance"):
-        complete(with_model(recipe("demo-looped-2"), inputs="vectors", input_dim=3))
+        complete(with_model(recipe("edit-distance-small"), inputs="vectors", input_dim=3))
 
 
 def test_complete_rejects_a_model_that_could_look_at_the_answers():
@@ -239,13 +254,24 @@ def test_published_differs_in_what_is_documented(task: str, variant: str):
     assert different == OF_TASK[task] | OF_PAIR[task, variant]
 
 
-def test_demo_recipes_see_the_same_data():
-    runs = [recipe(name) for name in RECIPES if name.startswith("demo-")]
-    assert len(runs) == 4
-    for run in runs:
-        assert (run.task, run.optim, run.train) == (runs[0].task, runs[0].optim, runs[0].train)
-    assert [run.model.num_loops for run in runs] == [1, 2, 4, 4]
-    assert [run.model.modulation for run in runs] == ["none", "none", "none", "scale_gate"]
+@pytest.mark.parametrize(
+    ("name", "endings"),
+    [
+        ("p-hop-looped", ("one-layer", "three-layers", "timestep")),
+        ("sudoku-4x4", ("timestep",)),
+        ("edit-distance-small", ("timestep",)),
+    ],
+)
+def test_small_recipes_differ_in_the_depth_or_the_timestep_alone(name, endings):
+    base = recipe(name)
+    for ending in endings:
+        run = recipe(f"{name.removesuffix('-looped')}-{ending}")
+        assert (run.task, run.optim, run.train) == (base.task, base.optim, base.train)
+        before, after = to_dict(base.model), to_dict(run.model)
+        changed = {key for key in before if before[key] != after[key]}
+        expected = {"modulation", "gate_offset"} if "timestep" in run.recipe else {"num_loops", "core_layers"}
+        assert changed <= expected
+        assert run.model.core_layers * run.model.num_loops in (1, effective_depth(base.model))
 
 
 def test_language_recipes_see_the_same_data():

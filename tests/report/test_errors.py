@@ -67,7 +67,7 @@ def test_sentences_praise_the_lowest(tmp_path: Path) -> None:
     write(tmp_path, "bad", [2.5, 2.51, 2.52], modulation="scale_gate")
     text = text_of(tmp_path)
     for expected in (
-        "good has the lowest mean error, 0.510",
+        "parameters) has the lowest mean error, 0.510",
         "its interval overlaps with no other",
         "good has a lower error than bad at 4 loops: 0.510",
         "Best validation error, mean over seeds: 0.510 for good (the lowest), 2.510 for bad (the highest).",

@@ -17,9 +17,10 @@ from run_folders import EDIT, LOOPS, SCORES, board_picture, eval_rows, write_lin
 from looped.report import report
 from looped.report.answers_by_loop import milestones, visualise_run
 from looped.report.comparison import Problem, problems, run_score, t_interval, t_quantile
-from looped.report.content import build, sentence
+from looped.report.content import build
 from looped.report.number_format import amount, duration
 from looped.report.read import read_run, read_runs
+from looped.report.sentences import difference_sentence
 
 
 def write_variant(root: Path, recipe: str, scores: Sequence[float], trained: int = 4, **settings: Any) -> None:
@@ -132,7 +133,7 @@ def test_a_difference_is_claimed_only_where_intervals_part(
     write_variant(tmp_path, "modulated", modulated, modulation="scale_gate")
     (difference,) = only_problem(tmp_path).differences
     assert (difference.first.name, difference.second.name) == ("plain", "modulated")
-    assert sentence(difference).startswith(start)
+    assert difference_sentence(difference).startswith(start)
     assert difference.claimed == ("scores higher" in start)
     assert difference.value == pytest.approx(statistics.mean(modulated) - statistics.mean(plain))
     text = report([tmp_path], tmp_path / "out").with_name("report.md").read_text()

@@ -13,7 +13,7 @@ TASK = {"name": "edit_distance", "length": 6}
 CLAIMS = {
     "up": ("plain", "better"), "down": ("better", "plain"), "level": ("plain", "noisy"), "missing": ("plain", "absent"),
 }  # fmt: skip
-SCORES = {"plain": (0.50, 0.51), "better": (0.80, 0.81), "noisy": (0.40, 0.70), "absent": ()}
+SCORES = {"plain": (0.50, 0.51), "better": (0.80, 0.81), "noisy": (0.40, 0.70), "best": (0.90, 0.91), "absent": ()}
 
 
 def names(recipe: str, seeds: int = 2) -> list[str]:
@@ -43,6 +43,7 @@ def folder(tmp_path: Path) -> Path:
         {"task": "ED", "says": f"It goes {says}.", "first": names(first), "second": names(second)}
         for says, (first, second) in CLAIMS.items()
     ]
+    claims[0]["goal"] = names("best")
     table = {"title": "Table 9", "scale": "cpu", "command": "looped reproduce 9", "rows": rows, "claims": claims,
              "differs": ["Everything."]}  # fmt: skip
     (tmp_path / "table.json").write_text(json.dumps(table))
@@ -67,6 +68,8 @@ def test_table_and_verdicts(folder: Path) -> None:
     assert verdicts["up"].startswith(
         "This holds (0.805 against 0.505, difference +0.300 [+0.300, +0.300], 2 paired seeds)"
     )
+    assert verdicts["up"].endswith("It covers 75% [75%, 75%] of the gap.")
+    assert "gap" not in verdicts["down"]
     assert verdicts["down"].startswith("The opposite holds (0.505 against 0.805, difference −0.300")
     assert verdicts["level"].startswith("The difference is within seed noise")
     assert verdicts["missing"] == "Not run."

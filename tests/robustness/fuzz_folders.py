@@ -270,7 +270,7 @@ def exit_rules() -> Reader:
 
 
 def recipes() -> Reader:
-    valid = ["sudoku", "demo-looped-2", "wikitext-looped@demo", "in-context-linear-timestep@small", "lcs"]
+    valid = ["sudoku", "edit-distance-small", "wikitext-looped@demo", "in-context-linear-timestep@small", "lcs"]
     valid = [name for name in valid if _is_recipe(name)]
     return _text(valid, recipe, ("recipe", "scale", "@"), 300)
 
@@ -290,7 +290,7 @@ def overrides() -> Reader:
     ]  # fmt: skip
 
     def read(word: str) -> object:
-        return training_run("demo-looped-2", override_words([word]))
+        return training_run("edit-distance-small", override_words([word]))
 
     def damage(content: bytes, valid: Sequence[bytes], rng: np.random.Generator) -> bytes:
         name, _, value = content.partition(b"=")
@@ -311,7 +311,7 @@ def words() -> Reader:
         "solve run in.txt --exit-rule kl:0.1", "evaluate run --examples 4 --loops 1 2 --split test",
         "evaluate run --examples 4 --loops 1 --groups 4", "recipes",
         "calibrate run --loops 1 2 --examples 4 --tolerance 0.1",
-        "compare demo-looped-2 lcs --seeds 0 1 --learning-rates 1e-3 --jobs 1 --override train.steps=500",
+        "compare edit-distance-small lcs --seeds 0 1 --learning-rates 1e-3 --jobs 1 --override train.steps=500",
     ]  # fmt: skip
 
     def read(line: str) -> None:

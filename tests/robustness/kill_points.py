@@ -16,9 +16,9 @@ from looped.run_folder import CHECKPOINTS, CONFIG
 from looped.training.checkpoint import load_run, saved_steps
 
 SMALL = shlex.split(
-    "demo-looped-2 --task.length 4 --model.d-model 16 --model.num-heads 2 --optim.warmup-steps 2 --train.batch-size 8 "
-    "--train.log-every 1 --train.eval-every 2 --train.save-every 1 --train.keep-last 1 --train.eval-examples 8 "
-    "--train.device cpu --train.precision fp32 --train.compile False --train.workers 0"
+    "edit-distance-small --task.length 4 --model.d-model 16 --model.num-heads 2 --optim.warmup-steps 2 "
+    "--train.batch-size 8 --train.log-every 1 --train.eval-every 2 --train.save-every 1 --train.keep-last 1 "
+    "--train.eval-examples 8 --train.device cpu --train.precision fp32 --train.compile False --train.workers 0"
 )
 CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "os.link", "os.symlink"}
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC

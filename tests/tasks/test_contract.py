@@ -12,12 +12,21 @@ import torch
 from own_tasks import Collapse, Successor, Sums
 
 from looped.tasks import TASKS, Batch, registry
+from looped.tasks.arithmetic import ArithmeticConfig
 from looped.tasks.base import SPLITS
 from looped.tasks.chomsky import ChomskyConfig
 from looped.tasks.countdown import CountdownConfig
 from looped.tasks.edit_distance import EditDistanceConfig
+from looped.tasks.edit_distance_chain import EditDistanceChainConfig
+from looped.tasks.equations import EquationsConfig
+from looped.tasks.i_gsm import IGSMConfig
 from looped.tasks.in_context import InContextConfig
+from looped.tasks.increasing_subsequence import IncreasingSubsequenceConfig
 from looped.tasks.lcs import LCSConfig
+from looped.tasks.maze import MazeConfig
+from looped.tasks.n_ary_addition import NAryAdditionConfig
+from looped.tasks.n_rasp_l import NRaspLConfig
+from looped.tasks.n_rasp_l.config import PROBLEMS
 from looped.tasks.p_hop import PHopConfig
 from looped.tasks.sudoku import SudokuConfig
 from looped.tasks.tables import TablesConfig
@@ -36,10 +45,24 @@ CONFIGS = {
         function="sparse_linear", dim=6, points=9, start_dim=2, dim_every=1, start_points=3, points_every=2
     ),
     "tables": TablesConfig(points=9),
+    "maze": MazeConfig(side=5),
     "p_hop": PHopConfig(hops=2, length=24),
     "p_hop, dense": PHopConfig(hops=2, length=24, loss="dense"),
+    **{f"n_rasp_l, {problem}": NRaspLConfig(problem=problem, eval_lengths=(24,)) for problem in PROBLEMS},
+    "p_hop, repeats": PHopConfig(hops=2, length=24, version="repeats"),
+    "n_ary_addition": NAryAdditionConfig(operands=(2, 4), eval_operands=(3,)),
+    "i_gsm": IGSMConfig(),
+    "i_gsm, published": IGSMConfig(version="published"),
     "chomsky, regular": ChomskyConfig(problem="modular_arithmetic"),
     "chomsky, several outputs": ChomskyConfig(problem="binary_addition", eval_lengths=(20,)),
+    "arithmetic": ArithmeticConfig(length=4, modulus=5, min_length=2, eval_lengths=(6,)),
+    "arithmetic, direct": ArithmeticConfig(length=3, answer="direct"),
+    "arithmetic, rounds": ArithmeticConfig(length=4, min_length=2, answer="rounds"),
+    "equations": EquationsConfig(length=2, eval_lengths=(3,)),
+    "increasing_subsequence": IncreasingSubsequenceConfig(length=12),
+    "increasing_subsequence, rounds": IncreasingSubsequenceConfig(length=24, min_length=11, answer="rounds"),
+    "edit_distance_chain": EditDistanceChainConfig(length=6),
+    "edit_distance_chain, rounds": EditDistanceChainConfig(length=6, eval_lengths=(9,), answer="rounds"),
     "own sequence task": Collapse.Config(eval_lengths=(9,)),
     "own task of classes": Successor.Config(),
     "own task of numbers": Sums.Config(),
@@ -141,7 +164,7 @@ def test_scores(task):
     right = task.score(batch, perfect(task, batch))
     wrong = task.score(batch, -perfect(task, batch))
     reported = [task.reported(name, values.mean().item(), "test") for name, values in right.items()]
-    assert any(task.metric in names for names in reported)
+    assert any(task.pass_metric in names for names in reported)
     for name, values in right.items():
         assert values.shape == (8,)
         assert values.dtype == torch.float32
@@ -150,7 +173,17 @@ def test_scores(task):
             assert (wrong[name] > 0).all(), name
         else:
             assert (values == 1).all(), name
-            assert (wrong[task.metric] == 0).all()
+            assert (wrong[task.pass_metric] == 0).all()
+    if task.generation is not None:
+        written = [row[mask].tolist() for row, mask in zip(batch.targets, batch.mask, strict=True)]
+        assert all(len(text) <= task.generation.max_new_tokens for text in written)
+        assert all(text[-1] == task.generation.end not in text[:-1] for text in written)
+        assert (task.score_generated(batch, written)[task.metric] == 1).all()
+        assert (task.score_generated(batch, [text[:-1] for text in written])[task.metric] == 0).all()
+        problem = task.sample("test", 1, np.random.default_rng(0))[0]
+        (own,) = [row[mask].tolist() for row, mask in zip(*task.encode([problem])[1:3], strict=True)]
+        said = task.generated_answer(problem, own)
+        assert said["answer"] == task.to_text(problem)["expected"]
     assert task.weights(batch).shape == (8,)
 
 

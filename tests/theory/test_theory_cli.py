@@ -149,7 +149,7 @@ def test_moduli_of_a_run(folder: Path, monkeypatch: pytest.MonkeyPatch):
         "--train.batch-size 4 --train.eval-examples 4 --train.device cpu --train.precision fp32 "
         "--train.compile False --train.workers 0"
     )
-    assert main(["train", "demo-looped-2", "--out", "run", *settings.split()]) == 0
+    assert main(["train", "edit-distance-small", "--out", "run", *settings.split()]) == 0
     model = load_run(Path("run"))[1]
     dim, values = model.config.vocab_size or 0, {}
     assert dim > 10

@@ -107,7 +107,7 @@ def test_the_command(tmp_path, capsys, monkeypatch):
     """It measures real steps, and writes nothing but the file that it is asked for."""
     monkeypatch.setattr("looped.training.short_steps.MEASURED", 0.05)
     monkeypatch.chdir(tmp_path)
-    words = ["plan", "demo-looped-2", "--train.device", "cpu", "--train.batch-size", "8", "--train.steps", "200"]
+    words = ["plan", "edit-distance-small", "--train.device", "cpu", "--train.batch-size", "8", "--train.steps", "200"]
     assert main([*words, "--out", "plan.json"]) == 0
     shown = capsys.readouterr().out
     stored = json.loads((tmp_path / "plan.json").read_text())

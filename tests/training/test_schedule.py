@@ -63,6 +63,12 @@ def test_warm_up_then_decay():
     assert [linear[10], linear[60], linear[110]] == pytest.approx([2, 1.1, 0.2])
     assert set(rates(schedule="constant", warmup_steps=0)) == {2.0}
     assert rates(warmup_steps=110)[-1] == 2.0
+    later = rates(constant_steps=40)
+    assert later[10:51] == [2.0] * 41
+    assert [later[80], later[110]] == pytest.approx([1, 0])
+    assert set(rates(warmup_steps=0, constant_steps=110)) == {2.0}
+    with pytest.raises(ValueError, match="constant_steps=101: expected at most 100, the steps after the warm-up"):
+        tiny(optim={"warmup_steps": 10, "constant_steps": 101}, steps=110)
 
 
 def test_published_epoch_schedule_leaves_the_first_epoch_at_zero():

@@ -10,6 +10,7 @@ import pytest
 import torch
 from training_cases import assert_same_run
 
+from benchmarks.training_step import peak_bytes
 from looped.cli import main
 from looped.config import ModelConfig, OptimConfig, RunConfig, ScheduleConfig, TrainConfig, check_fits
 from looped.models.exit_rules import StateChange
@@ -20,6 +21,8 @@ from looped.runs import evaluate_run, solve_file
 from looped.tasks.edit_distance import EditDistance, EditDistanceConfig
 from looped.tasks.sudoku import Sudoku, SudokuConfig
 from looped.training import load_run, train
+from looped.training.planning import plan
+from looped.training.short_steps import Steps
 
 TASK = SudokuConfig(box=2, pool=150, tokens="candidates")
 UNITS = ("row", "column", "box", "cell")
@@ -155,3 +158,17 @@ def test_wrong_graphs_are_refused():
     for wrong in ({"graph_heads": ()}, {"d_head": None}, {"num_heads": -1}):
         with pytest.raises(ValueError, match=r"num_heads=.*expected at least 1, or 0 beside graph_heads and d_head"):
             ModelConfig(**{**SIZES, **wrong})
+
+
+def test_a_plan_of_graph_heads_predicts_the_memory_of_a_step():
+    found = plan(run(batch_size=64)).choices[0]
+    assert found.measured
+    batch = Sudoku(TASK).batch("train", 0, 64, seed=0)
+
+    def step() -> None:
+        steps = Steps(run(batch_size=64))
+        for _ in range(2):
+            steps.seconds(batch, (5, 2))
+
+    real = peak_bytes(step)
+    assert 0.9 * real < found.tensors < 1.1 * real

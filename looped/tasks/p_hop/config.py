@@ -18,6 +18,9 @@ class PHopConfig(TaskConfig):
     """Number n of letters in a word."""
     letters: int = 4
     """Size of the alphabet."""
+    version: Literal["corrected", "repeats"] = "corrected"
+    """The letters of a word. corrected: uniform among those that differ from the one before. repeats: uniform, so the
+    last two of a quarter of the words of 4 letters are equal, and their answer is the last letter."""
     loss: Literal["last", "dense"] = "last"
     """Positions that are scored in training. last: only the last one (published). dense: every position from which all
     hops are possible, which is learned in far fewer steps. The reported accuracy is that of the last position."""

@@ -13,7 +13,7 @@ class SudokuConfig(TaskConfig):
     name = "sudoku"
 
     resets = {"files": ("pool",)}  # noqa: RUF012
-    paths = ("files",)
+    paths = ("files", "test_files")
 
     box: int = 3
     """Side of a box: 3 for 9x9 boards, 2 for 4x4."""
@@ -21,6 +21,10 @@ class SudokuConfig(TaskConfig):
     """Puzzle files, also compressed: a CSV with columns such as puzzle, solution and rating; pairs of puzzle and
     solution; one puzzle a line, where . or 0 is blank; or grids. Comments begin with #. Without files, `pool` puzzles
     are generated from `pool_seed`."""
+    test_files: tuple[str, ...] = ()
+    """Puzzle files of the test split, which then holds nothing else; without them the content of a puzzle decides."""
+    train_puzzles: int | None = None
+    """Number of puzzles in the training split, drawn with `pool_seed`; None is all."""
     tokens: Literal["cells", "candidates"] = "cells"
     """cells: a token for each cell. candidates: a token for each cell and digit, and the model says whether the digit
     belongs into the cell."""
@@ -41,7 +45,7 @@ class SudokuConfig(TaskConfig):
 
     def __post_init__(self) -> None:
         check(self.box in (2, 3), "box", self.box, "2 or 3")
-        positive(self, "pool")
+        positive(self, "pool", "train_puzzles")
         cells = self.box**4
         for name in ("min_clues", "max_clues"):
             value = getattr(self, name)
@@ -49,6 +53,6 @@ class SudokuConfig(TaskConfig):
         ordered(self, "clues")
         ordered(self, "rating")
         if self.files:
-            forbid_unused(self, "files are given", "pool", "pool_seed")
+            forbid_unused(self, "files are given", "pool", *(() if self.train_puzzles else ("pool_seed",)))
         else:
-            forbid_unused(self, "puzzles are generated", "min_rating", "max_rating", "on_bad_row")
+            forbid_unused(self, "puzzles are generated", "min_rating", "max_rating", "on_bad_row", "test_files")

@@ -30,6 +30,8 @@ class Puzzles(NamedTuple):
     """Ratings as in the file, numbers or names of classes; "" if there is none."""
     skipped: int = 0
     """Number of skipped bad rows."""
+    held_out: int = 0
+    """Number of puzzles, at the front, that files name as the test split."""
 
 
 def read_file(path: str | Path, box: int, on_bad_row: Literal["stop", "skip"] = "stop") -> Puzzles:

@@ -62,8 +62,9 @@ class Sudoku(Task):
     Validation and test repeat a puzzle only after all were drawn, and are never augmented. A puzzle that is in the
     files more than once counts once.
 
-    Groups are bands of the test split. Rated puzzles: classes by name, or numbers as "5-6" (5 <= rating < 6), and
-    "unrated". Generated puzzles: numbers of clues, as "25-29 clues".
+    Groups are bands of the test split. Rated puzzles: classes by name, or numbers as "5-6" (5 <= rating < 6) and from
+    16 on as "16-32" and "32-64", and "unrated". Generated puzzles: numbers of clues, as "25-29 clues". With test files
+    the first group is "all".
     """
 
     Config = SudokuConfig
@@ -102,7 +103,7 @@ class Sudoku(Task):
         Raises:
             ValueError: a file cannot be read.
         """
-        return {file: sha256(Path(file)) for file in self.config.files}
+        return {file: sha256(Path(file)) for file in (*self.config.test_files, *self.config.files)}
 
     def prepare(self) -> None:
         """Read or generate the pool. Call this before worker processes get copies of the task.
@@ -123,8 +124,11 @@ class Sudoku(Task):
             _check_memory(config.pool, config.box)
             rng = np.random.default_rng(config.pool_seed)
             return Puzzles(*generate(config.pool, config.box, low, high, rng), [""] * config.pool)
-        files = ", ".join(config.files)
-        rows = joined([read_file(file, config.box, config.on_bad_row) for file in config.files], files)
+        names = (*config.test_files, *config.files)
+        files = ", ".join(names)
+        read = [read_file(file, config.box, config.on_bad_row) for file in names]
+        rows = joined(read, files)
+        of_test = sum(len(part.puzzles) for part in read[: len(config.test_files)])
         clues = (rows.puzzles > 0).sum(1)
         ratings = np.array([_number(rating) for rating in rows.ratings])
         keep = np.ones(len(clues), bool)
@@ -143,7 +147,8 @@ class Sudoku(Task):
         kept = in_range[distinct(rows.puzzles[in_range])]
         if copies := len(in_range) - len(kept):
             print(f"{files}: {copies} puzzles are copies of others and do not count", file=sys.stderr)
-        return Puzzles(rows.puzzles[kept], rows.solutions[kept], [rows.ratings[i] for i in kept], rows.skipped)
+        ratings, held_out = [rows.ratings[i] for i in kept], int((kept < of_test).sum())
+        return Puzzles(rows.puzzles[kept], rows.solutions[kept], ratings, rows.skipped, held_out)
 
     @cached_property
     def _members(self) -> dict[tuple[Split, str | None], Int[np.ndarray, " rows"]]:
@@ -151,8 +156,16 @@ class Sudoku(Task):
 
         A generated pool may hold copies. They are drawn in training, but evaluation is on different puzzles.
         """
-        keys = split_key(self.pool.puzzles, self.pool.solutions).tolist()
-        splits = np.array([split_of(key.to_bytes(8, "little")) for key in keys])
+        keys = split_key(self.pool.puzzles, self.pool.solutions)
+        splits = np.array([split_of(key.to_bytes(8, "little")) for key in keys.tolist()], dtype=object)
+        if self.config.test_files:
+            test, rest = np.split(np.arange(len(keys)), [self.pool.held_out])
+            splits[rest[splits[rest] == "test"]] = "train"
+            splits[rest[np.isin(keys[rest], keys[test])]] = "none"  # perhaps symmetric copies of test puzzles
+            splits[test] = "test"
+        if self.config.train_puzzles:
+            rows = np.random.default_rng(self.config.pool_seed).permutation(np.flatnonzero(splits == "train"))
+            splits[rows[self.config.train_puzzles :]] = "none"
         if self.config.files:
             bands = np.array([_rating_band(rating) for rating in self.pool.ratings])
         else:
@@ -165,6 +178,8 @@ class Sudoku(Task):
         for split in SPLITS:
             inside = (splits == split) & (first | (split == "train"))
             members[split, None] = np.flatnonzero(inside)
+            if self.config.test_files:
+                members[split, "all"] = members[split, None]
             for band in sorted(set(bands[inside].tolist()), key=_order):
                 members[split, band] = np.flatnonzero(inside & (bands == band))
         return members
@@ -342,7 +357,10 @@ def _number(rating: str) -> float:
 def _rating_band(rating: str) -> str:
     if math.isfinite(_number(rating)):
         low = math.floor(_number(rating))
-        return f"{low}-{low + 1}"
+        if low < 16:
+            return f"{low}-{low + 1}"
+        low = 1 << low.bit_length() - 1
+        return f"{low}-{2 * low}"
     return rating or "unrated"
 
 

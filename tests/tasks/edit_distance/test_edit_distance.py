@@ -44,7 +44,7 @@ def test_both_borders_equal_brute_force(pairs):
 
 @pytest.mark.parametrize(("length", "count", "labels"), [(6, 4000, 12), (60, 1000, 50), (100, 200, 50)])
 def test_rapidfuzz_and_the_published_algorithm_agree_but_for_the_border(length, count, labels):
-    pairs = make(length=length).draw(length, count, np.random.default_rng(0))
+    pairs = make(length=length).draw_pairs(length, count, np.random.default_rng(0))
     found = edit_distance(pairs)
     assert found.dtype == np.int64
     assert len(set(found.tolist())) > labels

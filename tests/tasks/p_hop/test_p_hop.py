@@ -56,6 +56,26 @@ def test_letters_are_uniform_and_most_words_have_an_answer():
     assert (hop(drawn, 2)[:, -1] > 0).mean() > 0.998
 
 
+@pytest.mark.parametrize("version", ["corrected", "repeats"])
+@pytest.mark.parametrize("hops", [1, 2, 3])
+def test_the_majority_baseline_equals_a_count_over_all_words(version, hops):
+    answers: dict[str, Counter] = {letter: Counter() for letter in "abc"}
+    for word in map("".join, itertools.product("abc", repeat=8)):
+        at = find(word, 8, hops)
+        if at and (version == "repeats" or all(a != b for a, b in itertools.pairwise(word))):
+            answers[word[-1]][word[at - 1]] += 1
+    best = sum(max(counts.values()) for counts in answers.values())
+    task = make(hops, 8, letters=3, version=version)
+    assert task.majority_baseline == pytest.approx(best / sum(c.total() for c in answers.values()), abs=0.04)
+    assert task.reported("accuracy", 0.75, "test") == {"accuracy": 0.75, "majority_baseline": task.majority_baseline}
+
+
+def test_repeats_are_drawn_on_request():
+    words = make(version="repeats").sample("train", 2000, np.random.default_rng(0))
+    assert np.mean([word[-1] == word[-2] for word in words]) == pytest.approx(1 / 4, abs=0.04)
+    assert all(find(word, 24, 2) for word in words)
+
+
 def test_reading():
     task = make(1, 8)
     assert task.read(["a b c a d b c a", "", "aabbccdd"], "words", "stop") == (["abcadbca", "aabbccdd"], 0)

@@ -189,7 +189,7 @@ def test_copies_in_a_generated_pool_are_evaluated_once():
 
 def test_answers_need_no_file_and_no_pool(file, tmp_path, monkeypatch):
     config = SudokuConfig(files=(file,))
-    assert config.paths == ("files",)
+    assert config.paths == ("files", "test_files")
     problem = Sudoku(config).sample("test", 1, np.random.default_rng(0))[0]
     line = "".join(map(str, problem.given.tolist()))
     Path(file).unlink()
