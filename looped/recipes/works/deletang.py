@@ -24,11 +24,11 @@ def small(variant: Literal["looped", "fixed", "layers"]) -> RunConfig:
             ModelConfig(core_layers=5) if variant == "layers" else loop,
             d_model=64, causal=True, positions="none", norm="layer", bias=True, activation="gelu_tanh",
         ),
-        task=ChomskyConfig(length=16, eval_lengths=LENGTHS, start_length=1, length_every=70),
-        optim=OptimConfig(optimizer="muon", learning_rate=3e-3, betas=(0.9, 0.999), weight_decay=0.1),
+        task=ChomskyConfig(length=16, eval_lengths=LENGTHS, start_length=1, length_every=80),
+        optim=OptimConfig(optimizer="muon", learning_rate=3e-3, betas=(0.9, 0.999)),
         train=TrainConfig(
-            steps=2000, batch_size=32, loss="task" if variant == "looped" else "last", precision="fp32", workers=0,
-            log_every=500, eval_every=2000, eval_examples=256, save_every=2000,
+            steps=2500, batch_size=32, loss="task" if variant == "looped" else "last", precision="fp32", workers=0,
+            log_every=500, eval_every=2500, eval_examples=256, save_every=2500,
         ),
     )  # fmt: skip
 
