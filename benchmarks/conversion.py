@@ -1,13 +1,14 @@
-"""A trained standard model as a loop, before and after a short training: all initial weights and some ranks.
+"""Trained standard models as loops, before and after a short training: all initial weights and some ranks.
 
-    python -m benchmarks.conversion RUN --loops 2 --ranks 0 4 16 48 --uptrain bae-uptrain --out results/bae/ranks.csv
+    python -m benchmarks.conversion RUN... --loops 2 --ranks 0 4 16 48 --uptrain bae-uptrain --out results/bae/ranks.csv
 
-RUN is a run folder of a task with classes, such as that of `looped train bae-standard`. Cross-entropy (nats) and
-accuracy are those of the answers of the same test examples.
+A RUN is a run folder of a task with classes, such as that of `looped train bae-standard`. Cross-entropy (nats) and
+accuracy are those of the answers of the same test examples. The seed of a run is that of the training after it too.
 """
 
 import argparse
 import csv
+import itertools
 import tempfile
 import time
 from pathlib import Path
@@ -48,24 +49,25 @@ def call(*words: object) -> None:
 def main() -> None:
     """Measure and write one row for each initialisation and rank."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path)
+    parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("--loops", type=int, required=True)
     parser.add_argument("--ranks", type=int, nargs="+", required=True)
     parser.add_argument("--uptrain", help="recipe of the training after the conversion")
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    rows: list[dict[str, Any]] = [{"init": "original"} | score(options.run, "before")]
-    with tempfile.TemporaryDirectory() as temporary:
-        for init in INITS:
-            for rank in options.ranks:
+    rows: list[dict[str, Any]] = []
+    for run in options.runs:
+        seed = load_run(run)[0].train.seed
+        rows.append({"seed": seed, "init": "original"} | score(run, "before"))
+        with tempfile.TemporaryDirectory() as temporary:
+            for init, rank in itertools.product(INITS, options.ranks):
                 began, folder = time.process_time(), Path(temporary) / f"{init}-{rank}"
                 sizes = ("--loops", options.loops, "--lora-rank", rank, "--init", init)
-                call("convert", options.run, *sizes, "--out", folder)
-                row = {"init": init, "rank": rank} | score(folder, "before")
+                call("convert", run, *sizes, "--out", folder)
+                row = {"seed": seed, "init": init, "rank": rank} | score(folder, "before")
                 if options.uptrain:
                     more = folder.with_name(f"{folder.name}-more")
-                    settings = ("--model.lora-rank", rank, "--train.seed", options.seed)
+                    settings = ("--model.lora-rank", rank, "--train.seed", seed)
                     call("train", options.uptrain, "--from", folder, "--out", more, *settings)
                     row |= score(more, "after")
                 row["cpu_seconds"] = round(time.process_time() - began, 1)

@@ -53,7 +53,8 @@ def measure(folder: Path, examples: int, num_loops: int) -> dict[str, Any]:
     spectrum = jacobian_spectrum(
         lambda h: loop.step(h, 0), state.detach(), batch.attention_mask, torch.Generator().manual_seed(0)
     )
-    ways = {}
+    ways: dict[str, dict[str, float]] = {}
+    residual = float("nan")
     for name, options in WAYS.items():
         found, facts = gradient(model, batch, num_loops, **options)
         ways[name] = {

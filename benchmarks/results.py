@@ -4,6 +4,7 @@ Each folder contributes its handwritten notes.md (what was run, what it means) a
 support the notes. Nothing is computed here.
 """
 
+import json
 import re
 from pathlib import Path
 
@@ -13,6 +14,18 @@ ROOT = Path(__file__).resolve().parents[1]
 # In the order of the page.
 FOLDERS = (
     "demo",
+    "fan",
+    "saunshi",
+    "chomsky",
+    "feng",
+    "relay",
+    "trm",
+    "takase",
+    "albert",
+    "bae",
+    "deq",
+    "in-context-algorithms",
+    "when-timestep",
     "sudoku",
     "sudoku-laptop",
     "table2-cpu",
@@ -41,14 +54,16 @@ def part(folder: Path) -> str:
     """One folder's notes, then the kept sections of its report."""
     texts = [(folder / "notes.md").read_text().strip()]
     if (folder / "report.md").exists():
-        texts += kept((folder / "report.md").read_text())
+        table = folder / "table.json"
+        title = json.loads(table.read_text())["title"] if table.exists() else ""
+        texts += kept((folder / "report.md").read_text(), title)
     return "\n\n".join(texts) + "\n"
 
 
-def kept(report: str) -> list[str]:
-    """The paper's table at the beginning of a report, or else the sections named in KEPT; without figures."""
+def kept(report: str, title: str = "") -> list[str]:
+    """The table of this title at the beginning of a report, or else the sections named in KEPT; without figures."""
     sections = re.split(r"^(?=##+ )", re.sub(r"^!\[.*\n\n.*\n\n?", "", report, flags=re.MULTILINE), flags=re.MULTILINE)
-    table = [i for i, text in enumerate(sections) if text.startswith("## Table")]
+    table = [i for i, text in enumerate(sections) if title and text.startswith(f"## {title}")]
     if table:
         end = next(i for i, text in enumerate(sections) if i > table[0] and text.startswith("## "))
         # The notes have the main heading, so the table's heading moves one level down.

@@ -48,6 +48,7 @@ ARMS = ("plain", "wide", "frozen", "modulated")
 LOOPS = (2, 4, 8, 16)
 RATES = (0.01, 0.02, 0.04)
 PILOT_SEEDS, SEEDS = (100, 101), tuple(range(8))
+PARTS = ("pilot", "runs", "same_rate")
 DELTAS = (1 / 32, 1 / 8)
 """Distances of the moduli. At the first they still grow with the number of labels; the second is in docs/theory.md."""
 STEPS, WARMUP, BATCH = 300, 20, 32
@@ -145,11 +146,11 @@ def data(target: Target, seed: int, steps: int) -> Iterator[tuple[Tokens, Tokens
     else:
         sizes = (1024, *[BATCH] * steps)
         inputs = (torch.rand(size, target.seq, 1, generator=generator, dtype=torch.float64) for size in sizes)
-    mean = scale = None
-    for x in inputs:
-        y = f(x)
-        mean, scale = (y.mean(), y.std(correction=0)) if mean is None else (mean, scale)
-        yield ((x - 0.5) * 12**0.5).float(), ((y - mean) / scale).float()
+    inputs = iter(inputs)
+    first = next(inputs)
+    mean, scale = f(first).mean(), f(first).std(correction=0)
+    for x in itertools.chain([first], inputs):
+        yield ((x - 0.5) * 12**0.5).float(), ((f(x) - mean) / scale).float()
 
 
 def train(target: Target, arm: str, loops: int, rate: float, seed: int, steps: int = STEPS) -> float:
@@ -193,6 +194,14 @@ def main_cells(rates: dict[str, dict[str, float]]) -> Iterator[tuple[Target, str
         yield target, arm, loops, rates[arm][str(loops)], seed
 
 
+def same_rate_cells(rates: dict[str, dict[str, float]]) -> Iterator[tuple[Target, str, int, float, int]]:
+    """The frozen arm at the rates of the modulated arm, where its own differ."""
+    for seed, target, loops in itertools.product(SEEDS, TARGETS, LOOPS):
+        rate = rates["modulated"][str(loops)]
+        if rate != rates["frozen"][str(loops)]:
+            yield target, "frozen", loops, rate, seed
+
+
 def about() -> dict[str, Any]:
     commit = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], text=True, cwd=Path(__file__).parent)
     return {
@@ -205,8 +214,8 @@ def about() -> dict[str, Any]:
 
 def save(path: Path, content: dict[str, Any]) -> None:
     """JSON with one line for each run."""
-    lines = [f'"{key}": {json.dumps(value)}' for key, value in content.items() if key not in ("pilot", "runs")]
-    for key in ("pilot", "runs"):
+    lines = [f'"{key}": {json.dumps(value)}' for key, value in content.items() if key not in PARTS]
+    for key in PARTS:
         lines.append(f'"{key}": [\n' + ",\n".join(map(json.dumps, content[key])) + "\n]")
     write_atomic(path, "{\n" + ",\n".join(lines) + "\n}\n")
 
@@ -221,20 +230,22 @@ def main() -> None:
     devices.keep_freed_memory()
     path = arguments.out / "results.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = json.loads(path.read_text()) if path.exists() else {**about(), "pilot": [], "runs": []}
+    stored = json.loads(path.read_text()) if path.exists() else about()
+    content: dict[str, Any] = {part: [] for part in PARTS} | stored
 
     def run(part: str, cells: Iterator[tuple[Target, str, int, float, int]]) -> bool:
         """Whether all cells are done."""
         names = ("target", "arm", "loops", "rate", "seed")
         done = {tuple(row[name] for name in names) for row in content[part]}
-        for target, *rest in cells:
-            if (str(target), *rest) in done:
+        for target, arm, loops, rate, seed in cells:
+            cell = (str(target), arm, loops, rate, seed)
+            if cell in done:
                 continue
             if time.process_time() > 60 * arguments.minutes:
                 return False
             began = time.process_time()
-            score = train(target, *rest)
-            row = dict(zip(names, (str(target), *rest), strict=True)) | {"score": round(score, 5)}
+            score = train(target, arm, loops, rate, seed)
+            row = dict(zip(names, cell, strict=True)) | {"score": round(score, 5)}
             content[part].append(row | {"seconds": round(time.process_time() - began, 2)})
             if len(content[part]) % 20 == 0:
                 save(path, content)
@@ -249,10 +260,10 @@ def main() -> None:
                 for delta in DELTAS
             }
             save(path, content)
-            if arguments.part == "all":
-                run("runs", main_cells(content["rates"]))
+            if arguments.part == "all" and run("runs", main_cells(content["rates"])):
+                run("same_rate", same_rate_cells(content["rates"]))
     save(path, content)
-    print(f"{len(content['pilot'])} pilot runs, {len(content['runs'])} runs, {time.process_time():.0f} CPU-seconds")
+    print({part: len(content[part]) for part in PARTS}, f"{time.process_time():.0f} CPU-seconds")
 
 
 if __name__ == "__main__":

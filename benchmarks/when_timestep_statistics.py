@@ -43,7 +43,7 @@ class Interval(NamedTuple):
 
 def interval(values: Float[Array, " seeds"]) -> Interval:
     mean, half = values.mean(), stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
-    p = stats.ttest_1samp(values, 0).pvalue if values.std() > 0 else float(mean == 0)
+    p = stats.ttest_1samp(values, 0)[1] if values.std() > 0 else float(mean == 0)
     return Interval(float(mean), float(mean - half), float(mean + half), float(p))
 
 
@@ -70,7 +70,8 @@ def smallest_effect(deviation: float, seeds: int) -> float:
     high = 0.01 * deviation
     while power(high, deviation, seeds) < 0.8:
         high *= 2
-    return float(brentq(lambda effect: power(effect, deviation, seeds) - 0.8, high / 2, high))
+    root: Any = brentq(lambda effect: power(effect, deviation, seeds) - 0.8, high / 2, high)
+    return float(root)
 
 
 def complete_seeds(runs: list[dict[str, Any]]) -> list[int]:
@@ -80,13 +81,11 @@ def complete_seeds(runs: list[dict[str, Any]]) -> list[int]:
 
 
 def scores(runs: list[dict[str, Any]], seeds: Sequence[int], targets: Sequence[Any], rates: Any) -> dict[str, Scores]:
-    """The scores of each arm at its chosen rates."""
+    """The scores of each arm that is named in `rates`, at these rates. Raises KeyError if one is not stored."""
     found = {(run["target"], run["arm"], run["loops"], run["rate"], run["seed"]): run["score"] for run in runs}
     return {
-        arm: np.array(
-            [[[found[str(t), arm, n, rates[arm][str(n)], seed] for n in LOOPS] for t in targets] for seed in seeds]
-        )
-        for arm in ARMS
+        arm: np.array([[[found[str(t), arm, n, of[str(n)], seed] for n in LOOPS] for t in targets] for seed in seeds])
+        for arm, of in rates.items()
     }
 
 
@@ -117,6 +116,9 @@ class Analysis:
         self.rates, self.parameters = rates, content["parameters"]
         self.seeds = complete_seeds(content["runs"])
         self.scores = scores(content["runs"], self.seeds, TARGETS, rates)
+        same_rate = scores(content["runs"] + content["same_rate"], self.seeds, TARGETS, {"frozen": rates["modulated"]})
+        self.gain_at_equal_rates = self.scores["modulated"] - same_rate["frozen"]
+        """The gain over frozen where both have the rates of the modulated arm."""
         self.roughness_at = {
             delta: np.array([found[str(t)] for t in TARGETS])[:, self.seeds].sum(2).T
             for delta, found in content["moduli"].items()
@@ -171,6 +173,28 @@ class Analysis:
         for over, term, found, p, seen in self.primary():
             yield f"| {over} | {term} | {found} | {p:.3f} | {seen:.3f} |"
 
+    def sensitivity_lines(self) -> Iterator[str]:
+        """The slope in roughness with two other choices: moduli at the larger distance, and the log of the error."""
+        yield "| modulated against | slope, moduli at 1/8 | slope of the log of the error's ratio, moduli at 1/32 |"
+        yield "|---|---:|---:|"
+        for over in ("plain", "frozen"):
+            wider = coefficients(self.gain("modulated", over), self.roughness_at[f"{DELTAS[1]:g}"])[:, 1]
+            ratio = coefficients(-self.log_ratio("modulated", over), self.roughness)[:, 1]
+            yield f"| {over} | {interval(wider)} | {interval(ratio)} |"
+
+    def same_rate_lines(self) -> Iterator[str]:
+        """The mean gain over frozen, where frozen has the rates of the modulated arm."""
+        fourier = np.array([t.family == "fourier" for t in TARGETS])
+        parts = (gain := self.gain_at_equal_rates, gain[:, fourier], gain[:, ~fourier])
+        yield "| difference at equal rates | all cells | fourier | labels |"
+        yield "|---|---:|---:|---:|"
+        yield f"| modulated - frozen | {' | '.join(str(interval(part.mean(axis=(1, 2)))) for part in parts)} |"
+
+    def log_ratio(self, arm: str, over: str) -> Scores:
+        """The log of the ratio of two arms' errors; errors below 1e-4 count as 1e-4."""
+        error, other = (np.log((1 - self.scores[name]).clip(1e-4)) for name in (arm, over))
+        return error - other
+
     def cells(self) -> list[tuple[str, int, str, Interval, float]]:
         """All cells and comparisons: target, loops, over, interval, adjusted p."""
         rows = [
@@ -180,15 +204,14 @@ class Analysis:
         return [(*row, p) for row, p in zip(rows, holm([row[3].p for row in rows]), strict=True)]
 
     def secondary_lines(self) -> Iterator[str]:
-        """Mean differences between arms, over all cells and in each family, and the cells that stand out."""
+        """Mean differences between arms, over all cells and in each family."""
         fourier = np.array([t.family == "fourier" for t in TARGETS])
         yield "| difference | all cells | fourier | labels | error, geometric mean ratio |"
         yield "|---|---:|---:|---:|---:|"
         for arm, over in (*(("modulated", a) for a in ARMS[:-1]), ("frozen", "plain"), ("wide", "plain")):
             gain = self.gain(arm, over)
             parts = (gain, gain[:, fourier], gain[:, ~fourier])
-            ratio = np.log((1 - self.scores[arm]).clip(1e-4) / (1 - self.scores[over]).clip(1e-4)).mean(axis=(1, 2))
-            mean, low, high, _ = interval(ratio)
+            mean, low, high, _ = interval(self.log_ratio(arm, over).mean(axis=(1, 2)))
             means = " | ".join(str(interval(part.mean(axis=(1, 2)))) for part in parts)
             yield f"| {arm} - {over} | {means} | {np.exp(mean):.3f} [{np.exp(low):.3f}, {np.exp(high):.3f}] |"
 
@@ -197,15 +220,15 @@ class Analysis:
         with matplotlib.rc_context(STYLE):
             figure = Figure(figsize=(7.2, 3.9))
             panels = figure.subplots(1, 2, sharey=True)
-            for axes, over in zip(panels, ("plain", "frozen"), strict=True):
-                gain = self.gain("modulated", over)
+            gains = {"plain": self.gain("modulated", "plain"), "frozen, at equal rates": self.gain_at_equal_rates}
+            for axes, (over, gain) in zip(panels, gains.items(), strict=True):
                 for j, (loops, (color, marker, _)) in enumerate(zip(LOOPS, SERIES, strict=False)):
                     found = [interval(gain[:, i, j]) for i in range(len(TARGETS))]
                     x = self.roughness.mean(axis=0) + 0.06 * (j - 1.5)
                     y, size = np.array([f.mean for f in found]), np.array([f.high - f.mean for f in found])
                     axes.errorbar(x, y, size, color=color, marker=marker, ls="", lw=1.1, label=f"{loops} loops")
                     hollow = np.array([t.family == "labels" for t in TARGETS])
-                    axes.plot(x[hollow], y[hollow], marker, color=color, mfc="white")
+                    axes.plot(x[hollow], y[hollow], marker, color=color, mfc="white", zorder=3)
                 axes.axhline(0, color=INK, lw=0.8)
                 axes.set(title=f"modulated minus {over}", xlabel="roughness (moduli at 1/32, in deviations)")
             panels[0].set_ylabel("gain of the score")
@@ -222,7 +245,8 @@ def main() -> None:
     analysis = Analysis(content)
     parts = [analysis.rate_lines(), analysis.pilot_lines()]
     if analysis.seeds:
-        parts += [analysis.primary_lines(), analysis.secondary_lines(), analysis.score_lines()]
+        parts += [analysis.primary_lines(), analysis.sensitivity_lines(), analysis.secondary_lines()]
+        parts += [analysis.same_rate_lines(), analysis.score_lines()]
         write_atomic(folder / "gain.svg", analysis.figure())
     print("\n\n".join("\n".join(lines) for lines in parts))
     cells = [row for row in analysis.cells() if row[-1] < 0.05] if analysis.seeds else []

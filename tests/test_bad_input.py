@@ -24,7 +24,8 @@ SMALL = (
 )
 # Three run folders, one of each way to read a user's file. That of the strings knows at most 3 loops.
 RUNS = {
-    "strings": "edit-distance-small --task.length 4 --model.modulation table --model.max-loops 3 " + SMALL,
+    "strings": "edit-distance-small --task.length 4 --model.num-loops 2 --model.modulation table "
+    "--model.max-loops 3 " + SMALL,
     "boards": "sudoku --task.box 2 --task.pool 64 --task.min-clues 5 --task.max-clues 8 --model.num-loops 2 "
     "--schedule.kind curriculum --schedule.min-loops 1 --schedule.max-loops 2 --schedule.every 400 " + SMALL,
     "sums": "countdown-looped --task.numbers 3 --task.max-number 9 --task.max-target 20 --model.num-loops 2 " + SMALL,
@@ -32,7 +33,6 @@ RUNS = {
 STEP = "strings/checkpoints/step_000004"
 GOOD_BOARD = "31.22....21..32."
 DEMO = "train edit-distance-small --out new "
-
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

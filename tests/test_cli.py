@@ -44,7 +44,17 @@ PUZZLES = ["31.22....21..32.", "3142243142131.2."]
 
 # Whoever changes a command or an option changes it for all scripts of all users: then also here.
 OPTIONS = {
-    "evaluate": {"loops", "exit-rule", "examples", "groups", "split", "checkpoint", "device", "allow-outside"},
+    "evaluate": {
+        "loops",
+        "exit-rule",
+        "confidence",
+        "examples",
+        "groups",
+        "split",
+        "checkpoint",
+        "device",
+        "allow-outside",
+    },
     "calibrate": {"loops", "examples", "split", "tolerance", "checkpoint", "device", "allow-outside"},
     "compare": {"out", "seeds", "learning-rates", "jobs", "dry-run", "override"},
     "reproduce": {"scale", "out", "seeds", "jobs", "override", "dry-run"},

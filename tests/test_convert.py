@@ -13,7 +13,7 @@ from looped.run_data import task_with_data
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SIZES = (
-    "p-hop --task.length 8 --task.hops 1 --model.d-model 16 --model.num-heads 2 --train.batch-size 16 "
+    "bae-standard --task.length 8 --task.hops 1 --model.d-model 16 --model.num-heads 2 --train.batch-size 16 "
     "--train.steps 20 --train.eval-every 10 --train.eval-examples 32 --optim.warmup-steps 2 --optim.ema-decay 0.9 "
     "--train.workers 0 --train.device cpu --train.precision fp32 "
 )
@@ -22,7 +22,7 @@ SIZES = (
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("convert") / "standard"
-    assert main(["train", *shlex.split(f"{SIZES} --model.core-layers 4 --model.num-loops 1 --out {folder}")]) == 0
+    assert main(["train", *shlex.split(f"{SIZES} --model.core-layers 4 --out {folder}")]) == 0
     return folder
 
 
@@ -41,7 +41,7 @@ def test_a_run_becomes_looped_and_goes_on(trained, tmp_path, capsys):
     assert (tied.model.core_layers, tied.model.num_loops, tied.train.steps) == (2, 2, 0)
     said = capsys.readouterr().out
     wanted = "--model.core-layers 2 --model.num-loops 2 --model.lora-rank"
-    assert f"continue with: looped train p-hop --from {tmp_path}/full {wanted} 16" in said
+    assert f"continue with: looped train bae-standard --from {tmp_path}/full {wanted} 16" in said
     for name, rank in (("full", 16), ("tied", 0)):
         more = f"{SIZES} {wanted} {rank} --from {tmp_path}/{name} --out {tmp_path}/{name}-more"
         assert main(["train", *shlex.split(more)]) == 0

@@ -58,5 +58,5 @@ def loopify(model: LoopedTransformer, loops: int, *, init: Init = "average", lor
             for name, part in own.named_modules():
                 if isinstance(part, LowRankLinear):
                     part.shared.weight.copy_(mean[f"{name}.weight"])
-                    part.approximate(original.get_submodule(name).weight)
+                    part.approximate(original.get_parameter(f"{name}.weight"))
     return made.train(model.training)

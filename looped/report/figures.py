@@ -81,9 +81,9 @@ def score_by_loops(problem: Problem, name: str) -> RenderedFigure | None:
             axes.plot(x, value, color=color, marker=marker, ls=dash, label=_label(variant.name))
             axes.fill_between(x, low, high, color=color, alpha=0.13, lw=0)
             scores.extend([*value, *low, *high])
-            trained = [(n, v) for n, v in zip(x, value, strict=True) if n == variant.trained_loops]
-            ring = {"ms": 12, "mfc": "none", "mec": color, "mew": 1.4, "clip_on": False}
-            axes.plot(*zip(*trained, strict=True) if trained else ((), ()), "o", **ring)
+            for n, v in zip(x, value, strict=True):
+                if n == variant.trained_loops and np.isfinite(v):  # a ring without a place would leave no room
+                    axes.plot(n, v, "o", ms=12, mfc="none", mec=color, mew=1.4, clip_on=False)
         axes.set(xlabel="number of loops", ylabel=f"test {spaced(problem.metric)}")
         axes.set_xscale("log", base=2)
         _plain_ticks(axes.xaxis, _thin(counts), lambda value, _: f"{value:.0f}")

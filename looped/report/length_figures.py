@@ -22,12 +22,14 @@ def score_by_length_and_loops(problem: Problem, name: str) -> RenderedFigure | N
 
     def draw(figure: Figure) -> None:
         panels = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
+        meshes = []
         for axes, variant in zip(panels, shown, strict=True):
             counts = problem.loops(variant)
             values = np.array([[_mean(problem, variant, group, count) for count in counts] for group in lengths])
             middles = (np.array(counts[1:]) + counts[:-1]) / 2
             edges = [counts[0] - 0.5, *middles, counts[-1] + 0.5]
-            mesh = axes.pcolormesh(edges, np.arange(len(lengths) + 1) - 0.5, values, vmin=0, vmax=1, cmap="viridis")
+            ends = np.arange(len(lengths) + 1) - 0.5
+            meshes.append(axes.pcolormesh(edges, ends, values, vmin=0, vmax=1, cmap="viridis"))
             outlined = {"color": "white", "path_effects": [withStroke(linewidth=3.2, foreground="black")]}
             rows = range(len(lengths))
             needed = [mean_loops(variant.runs, "task", n) for n in lengths]
@@ -42,7 +44,7 @@ def score_by_length_and_loops(problem: Problem, name: str) -> RenderedFigure | N
             axes.grid(visible=False)
         panels[-1].set_xlabel("number of loops")
         panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
-        figure.colorbar(mesh, ax=list(panels), label=f"test {spaced(problem.metric)}", fraction=0.05)
+        figure.colorbar(meshes[0], ax=list(panels), label=f"test {spaced(problem.metric)}", fraction=0.05)
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower left", ncols=2)
 
     return render(name, draw, 1.1 + len(shown) * (0.55 + 0.2 * len(lengths)))

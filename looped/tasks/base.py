@@ -88,7 +88,7 @@ class Task(Generates, ABC):
 
     name: ClassVar[str]
     """The task's name, set by `register`."""
-    title: ClassVar[str]
+    title: str
     """Heading of the task in reports. By default `register` derives it from the name."""
     Config: ClassVar[type[TaskConfig]]
     """The class of the settings. The constructor takes an object of it."""

@@ -113,7 +113,7 @@ def test_solve_in_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture
     short = "--model.d-model 16 --train.steps 1 --train.batch-size 4 --train.eval-examples 4 --optim.warmup-steps 0"
     boards = "sudoku-4x4 --task.pool 200"
     for name, words in {
-        "injected": f"{boards} --model.input-injection add", "plain": boards, "strings": "demo-standard"
+        "injected": f"{boards} --model.input-injection add", "plain": boards, "strings": "edit_distance --task.length 6"
     }.items():  # fmt: skip
         assert main(["train", *words.split(), *short.split(), "--out", str(tmp_path / name)]) == 0
     (tmp_path / "boards.txt").write_text("31.22....21..32.\n3142243142131.2.\n")

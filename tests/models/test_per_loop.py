@@ -1,6 +1,7 @@
 """Weights that only some loops have: partial sharing, low-rank changes, and standard models that become looped."""
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
@@ -62,13 +63,14 @@ def test_partial_sharing_equals_six_layers_with_equal_parts(tied):
         if name.startswith("core."):
             _, layer, _, loop, *rest = name.split(".")
             uses = range(3) if rest[0].startswith(tied) else [int(loop)]
-            assert_close(gradient, sum(expected[f"core.{2 * t + int(layer)}.{'.'.join(rest)}"] for t in uses))
+            parts = [expected[f"core.{2 * t + int(layer)}.{'.'.join(rest)}"] for t in uses]
+            assert_close(gradient, torch.stack(parts).sum(0))
     assert sum(n.startswith("core.0") and n.split(".")[4].startswith(tied) for n in actual) == 3
 
 
 def test_low_rank_changes_equal_whole_matrices():
     """Values and gradients against a plain block whose matrices are W + B A, in each loop."""
-    model = build(dataclasses.replace(TWO, lora_rank=2, bias=True, core_layers=1))
+    model: Any = build(dataclasses.replace(TWO, lora_rank=2, bias=True, core_layers=1))
     plain = build(dataclasses.replace(TWO, bias=True, core_layers=1))
     inputs, _ = inputs_for(TWO)
     x = model.embed(inputs) + model.positions.table[:6]
@@ -110,7 +112,7 @@ def test_caches_files_and_attention_maps(name, tmp_path):
 
 
 def test_a_new_low_rank_model_has_the_same_matrices_in_every_loop():
-    model = LoopedTransformer(dataclasses.replace(TWO, lora_rank=3))
+    model: Any = LoopedTransformer(dataclasses.replace(TWO, lora_rank=3))
     parts = [block.get_submodule("attention.qkv") for block in model.core[1].blocks]
     assert all(torch.equal(part.weight, parts[0].weight) for part in parts)
     assert all(part.down.abs().min() > 0 for part in parts)
@@ -151,7 +153,8 @@ def test_at_full_rank_nothing_is_lost_and_the_matrices_come_nearer_with_the_rank
         )
     model, errors = build(config), []
     for rank in (1, 4, 8, 16):
-        blocks = loopify(model, 2, init=init, lora_rank=rank).core[1].blocks
+        found: Any = loopify(model, 2, init=init, lora_rank=rank)
+        blocks = found.core[1].blocks
         errors.append(
             sum(
                 (own.get_submodule(name).weight - model.core[i].get_submodule(name).weight).square().sum().item()
@@ -166,7 +169,7 @@ def test_at_full_rank_nothing_is_lost_and_the_matrices_come_nearer_with_the_rank
 @torch.no_grad()
 def test_rank_0_is_the_tied_model():
     model = build(STANDARD)
-    expected = {
+    expected: dict[Any, Any] = {
         "average": lambda name, j: sum(model.core[i].get_parameter(name) for i in (j, j + 2, j + 4)) / 3,
         "lower": lambda name, j: model.core[j].get_parameter(name),
         "stepwise": lambda name, j: model.core[(0, 5)[j]].get_parameter(name),

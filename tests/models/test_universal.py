@@ -1,6 +1,7 @@
 """The original Universal Transformer, written out with torch's own attention."""
 
 import math
+from typing import Any
 
 import torch
 from model_cases import VARIANTS, build, gradients, inputs_for
@@ -17,7 +18,7 @@ def test_a_configuration_is_the_original_universal_transformer():
     """A = LN(H + P + attention(H + P)); H = LN(A + transition(A)); P holds position and timestep, before every step."""
     config = VARIANTS["universal"]
     model, (inputs, attention_mask), d = build(config), inputs_for(config), config.d_model
-    block = model.core[0]
+    block: Any = model.core[0]
     attention = torch.nn.MultiheadAttention(d, config.num_heads, batch_first=True, dtype=torch.float64)
     weights = {
         "in_proj_weight": block.attention.qkv.weight, "in_proj_bias": block.attention.qkv.bias,

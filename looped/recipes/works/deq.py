@@ -26,7 +26,7 @@ def sudoku(name: str) -> RunConfig:
         task=SudokuConfig(box=2, pool=20_000),
         schedule=ScheduleConfig(num_grad_loops=4 if name == "last-4" else None),
         optim=OptimConfig(optimizer="muon", learning_rate=5e-3, warmup_steps=20),
-        train=TrainConfig(steps=300, batch_size=32, eval_every=100, precision="fp32", **GRADIENTS[name]),
+        train=TrainConfig(steps=1200, batch_size=32, eval_every=300, precision="fp32", **GRADIENTS[name]),
     )  # fmt: skip
 
 

@@ -29,8 +29,8 @@ def small(segments: int, learning_rate: float, **model: Any) -> RunConfig:
     )  # fmt: skip
     return RunConfig(
         note="Sized for a minute on one thread (no published counterpart): 9x9 boards instead of Sudoku-Extreme, and "
-        "graph heads that are told the rows, columns and boxes. Learning rates were chosen for each arm among "
-        "2.5e-3, 5e-3, 1e-2 and 2e-2.",
+        "graph heads that are told the rows, columns and boxes. The learning rates of trm-unroll and trm-segments "
+        "were chosen among 2.5e-3, 5e-3, 1e-2 and 2e-2.",
         model=replace(config, **model),
         task=SudokuConfig(tokens="candidates", pool=4000, train_puzzles=100, min_clues=24, max_clues=33),
         optim=OptimConfig(

@@ -33,10 +33,15 @@ class NAryAddition(PromptTask):
     def __init__(self, config: NAryAdditionConfig) -> None:
         super().__init__(config)
         self.groups = tuple(map(str, config.eval_operands))
+        if max(config.eval_operands) > max(config.operands):
+            self.trained_seq_len = self._symbols(max(config.operands))
 
     def longest(self) -> int:
-        most = max(*self.config.operands, *self.config.eval_operands)
-        return most * (self.config.digits + 1) + len(str(most * (10**self.config.digits - 1)))
+        return self._symbols(max(*self.config.operands, *self.config.eval_operands))
+
+    def _symbols(self, n: int) -> int:
+        """The largest number of symbols in `longest` with n operands."""
+        return n * (self.config.digits + 1) + len(str(n * (10**self.config.digits - 1)))
 
     def draw(self, rng: np.random.Generator, group: str | None) -> Example:
         n = int(rng.choice(self.config.operands)) if group is None else int(group)

@@ -39,6 +39,9 @@ def test_the_published_example():
     task = make()
     assert task.to_text(task.parse("315 + 120 + 045 + 824 ="))["expected"] == "1304"
     assert task.spec.max_seq_len == 32 * 4 + len("31968")
+    assert task.trained_seq_len is None
+    longer = make(operands=(2, 4), eval_operands=(3, 10))
+    assert (longer.trained_seq_len, longer.spec.max_seq_len) == (4 * 4 + len("3996"), 10 * 4 + len("9990"))
 
 
 @pytest.mark.parametrize("settings", [{"operands": (2, 5), "eval_operands": (3, 7)}, {"digits": 2, "operands": (4,)}])
@@ -62,9 +65,9 @@ def test_every_problem_has_the_asked_number_of_operands(settings):
 def test_the_loss_is_on_the_answer_and_its_end():
     task = make(operands=(1, 2), eval_operands=(2,))
     batch = task.encode([task.parse("999+001"), task.parse("000")])
-    right = [[task.word(int(t)) for t in row[mask]] for row, mask in zip(batch.targets, batch.mask, strict=True)]
+    right = [[task.word(t) for t in batch.targets[row][batch.mask[row]].tolist()] for row in range(2)]
     assert right == [[*"1000", END], ["0", END]]
-    shown = [task.vocabulary[i - 1] for i in batch.inputs[0][batch.attention_mask[0]]]
+    shown = [task.vocabulary[i - 1] for i in batch.inputs[0][batch.attention_mask[0]].tolist()]
     assert "".join(shown) == "999+001=1000"
     assert batch.mask.nonzero().tolist() == [[0, i] for i in range(7, 12)] + [[1, 3], [1, 4]]
 
