@@ -43,7 +43,8 @@ class Interval(NamedTuple):
 
 def interval(values: Float[Array, " seeds"]) -> Interval:
     mean, half = values.mean(), stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
-    p = stats.ttest_1samp(values, 0)[1] if values.std() > 0 else float(mean == 0)
+    test: Any = stats.ttest_1samp(values, 0)
+    p = test.pvalue if values.std() > 0 else float(mean == 0)
     return Interval(float(mean), float(mean - half), float(mean + half), float(p))
 
 

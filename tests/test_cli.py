@@ -43,19 +43,10 @@ BOARDS = (
 PUZZLES = ["31.22....21..32.", "3142243142131.2."]
 
 # Whoever changes a command or an option changes it for all scripts of all users: then also here.
+PLACES = {"device", "allow-outside"}
 OPTIONS = {
-    "evaluate": {
-        "loops",
-        "exit-rule",
-        "confidence",
-        "examples",
-        "groups",
-        "split",
-        "checkpoint",
-        "device",
-        "allow-outside",
-    },
-    "calibrate": {"loops", "examples", "split", "tolerance", "checkpoint", "device", "allow-outside"},
+    "evaluate": {"loops", "exit-rule", "confidence", "examples", "groups", "split", "checkpoint", *PLACES},
+    "calibrate": {"loops", "examples", "split", "tolerance", "checkpoint", *PLACES},
     "compare": {"out", "seeds", "learning-rates", "jobs", "dry-run", "override"},
     "reproduce": {"scale", "out", "seeds", "jobs", "override", "dry-run"},
     "report": {"out"},

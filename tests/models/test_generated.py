@@ -1,6 +1,7 @@
 """Generated answers against the plain way: a whole pass over the text for each token."""
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
@@ -19,8 +20,8 @@ from looped.tasks.arithmetic import ArithmeticConfig
 from looped.training import train
 
 
-def make(answer="chain", scale=0.3, **options):
-    task = TASKS["arithmetic"](ArithmeticConfig(length=3, min_length=1, modulus=3, answer=answer))
+def make(answer: Any = "chain", scale=0.3, **options):
+    task: Any = TASKS["arithmetic"](ArithmeticConfig(length=3, min_length=1, modulus=3, answer=answer))
     sizes = {f.name: getattr(task.spec, f.name) for f in dataclasses.fields(task.spec)}
     sizes.pop("input_dim")
     model = LoopedTransformer(ModelConfig(d_model=16, num_heads=2, num_loops=2, **sizes, **options))

@@ -1,6 +1,6 @@
 """The runs of `looped reproduce deletang`."""
 
-from typing import get_args
+from typing import Any, get_args
 
 from looped.cli import main
 from looped.recipes import complete, recipe
@@ -21,7 +21,8 @@ def test_every_problem_is_run_looped_and_with_layers(capsys):
 
 def test_scored_lengths_are_not_trained():
     for name in ("deletang-looped", "deletang-published"):
-        task = complete(recipe(name)).task
+        task: Any = complete(recipe(name)).task
         assert min(task.eval_lengths) > task.length
-    lengths = {str(length) for length in recipe("deletang-looped").task.eval_lengths}
+    small: Any = recipe("deletang-looped").task
+    lengths = {str(length) for length in small.eval_lengths}
     assert all(set(row.groups) == lengths for row in WORK.rows)

@@ -3,6 +3,7 @@
 import ast
 import itertools
 import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ for name in ("arithmetic", "edit_distance", "edit_distance_chain", "equations", 
 
 
 def drawn(config, count=12, seed=0):
-    task = TASKS[config.name](config)
+    task: Any = TASKS[config.name](config)
     return task, task.draw(config.length, count, np.random.default_rng(seed))
 
 
@@ -133,7 +134,7 @@ expressions = st.recursive(
 @settings(deadline=None)
 @given(expressions)
 def test_the_expressions_of_users_are_computed_as_python_does(text):
-    task = TASKS["arithmetic"](ArithmeticConfig(length=20, modulus=7))
+    task: Any = TASKS["arithmetic"](ArithmeticConfig(length=20, modulus=7))
     try:
         expected = str(evaluated(text.split(), 7))
     except IndexError:  # a division by 0
@@ -173,7 +174,7 @@ def test_the_answer_solves_every_system_of_its_chain(length, modulus, seed):
 
 
 def test_equations_are_all_those_with_one_solution():
-    task = TASKS["equations"](EquationsConfig(length=2, modulus=2))
+    task: Any = TASKS["equations"](EquationsConfig(length=2, modulus=2))
     solvable = set()
     for a, b, c, d, e, f in itertools.product(range(2), repeat=6):
         text = f"{a} a + {b} b = {c} , {d} a + {e} b = {f}"
@@ -224,7 +225,7 @@ def test_increasing_runs_are_planted():
 @given(st.integers(4, 9), st.sampled_from(["corrected", "published"]), seeds)
 def test_tables_of_edit_distance(length, version, seed):
     task, problems = drawn(EditDistanceChainConfig(length=length, version=version), 3, seed)
-    plain = TASKS["edit_distance"](EditDistanceConfig(length=length, version=version))
+    plain: Any = TASKS["edit_distance"](EditDistanceConfig(length=length, version=version))
     for problem in problems:
         first, _, second = "".join(problem.question[:-1]).partition("|")
         assert len(first) <= len(second)
@@ -258,7 +259,7 @@ def test_sizes_are_those_of_the_public_code(config, direct, chain):
 
 
 def test_lengths_in_training_are_drawn_in_proportion_to_themselves():
-    task = TASKS["arithmetic"](ArithmeticConfig(length=4, min_length=1))
+    task: Any = TASKS["arithmetic"](ArithmeticConfig(length=4, min_length=1))
     problems = task.sample("train", 4000, np.random.default_rng(0))
     operators = [sum(word in {*"+-*/"} for word in problem.question) for problem in problems]
     shares = np.bincount(operators, minlength=5)[1:] / len(problems)
@@ -268,7 +269,7 @@ def test_lengths_in_training_are_drawn_in_proportion_to_themselves():
 
 @pytest.mark.parametrize("answer", ["direct", "chain"])
 def test_targets_are_what_follows_the_question(answer):
-    task = TASKS["arithmetic"](ArithmeticConfig(length=3, min_length=1, answer=answer))
+    task: Any = TASKS["arithmetic"](ArithmeticConfig(length=3, min_length=1, answer=answer))
     problems = task.sample("train", 8, np.random.default_rng(0))
     batch = task.encode(problems)
     for problem, inputs, targets, mask in zip(problems, batch.inputs, batch.targets, batch.mask, strict=True):
@@ -280,7 +281,7 @@ def test_targets_are_what_follows_the_question(answer):
 
 
 def test_problems_grow_with_the_step():
-    task = TASKS["arithmetic"](ArithmeticConfig(length=4, min_length=1, start_length=2, length_every=10))
+    task: Any = TASKS["arithmetic"](ArithmeticConfig(length=4, min_length=1, start_length=2, length_every=10))
 
     def operators(step):
         problems = task.sample_step(step, 60, np.random.default_rng(step))
@@ -295,7 +296,7 @@ def test_problems_grow_with_the_step():
     [("4 / 2 = 2 <end>", True), ("2 <end> 3", True), ("2 = <end>", False), ("2", False), ("5 = 2 = 3 <end>", False)],
 )
 def test_the_answer_is_what_follows_the_last_separator(written, right):
-    task = TASKS["arithmetic"](ArithmeticConfig(length=2))
+    task: Any = TASKS["arithmetic"](ArithmeticConfig(length=2))
     (problem,), _ = task.read(["(6+9)/2 ="], "mine", "stop")
     tokens = [1 if word == "<end>" else task.ids[word] for word in written.split()]
     assert task.score_generated(task.encode([problem]), [tokens])["accuracy"].tolist() == [float(right)]
@@ -324,7 +325,7 @@ def test_the_answer_is_what_follows_the_last_separator(written, right):
     ],
 )
 def test_bad_questions_are_one_line(config, line, message):
-    task = TASKS[config.name](config)
+    task: Any = TASKS[config.name](config)
     with pytest.raises(ValueError, match=rf"^mine, line 2: .*({message})"):
         task.read(["", line], "mine", "stop")
     with pytest.raises(ValueError, match="no question of the task"):

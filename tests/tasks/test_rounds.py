@@ -1,5 +1,7 @@
 """Rounds of chains: what is read back from them is the chain that they were made from."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -23,9 +25,9 @@ ROUNDS = [
 @given(seed=st.integers(0, 2**32))
 @settings(max_examples=10, deadline=None)
 def test_a_chain_can_be_read_from_its_rounds(config, seed):
-    task = TASKS[config.name](config)
+    task: Any = TASKS[config.name](config)
     problems = task.sample("train", 6, np.random.default_rng(seed))
-    batch = task.with_loops(task.encode(problems), problems)
+    batch: Any = task.with_loops(task.encode(problems), problems)
     assert batch.loops.tolist() == [len(task.rounds(problem)) for problem in problems]
     anything = torch.from_numpy(
         np.random.default_rng(seed).integers(task.spec.output_size, size=batch.step_targets.shape)
@@ -44,21 +46,21 @@ def test_a_chain_can_be_read_from_its_rounds(config, seed):
 
 
 def test_the_rounds_of_the_works_examples():
-    task = TASKS["arithmetic"](ArithmeticConfig(length=3, answer="rounds"))
+    task: Any = TASKS["arithmetic"](ArithmeticConfig(length=3, answer="rounds"))
     (problem,), _ = task.read(["3*2+6/3="], "mine", "stop")
     assert [" ".join(words) for words in task.rounds(problem)] == ["6 + 6 / 3 =", "6 + 2 =", "8"]
-    task = TASKS["increasing_subsequence"](IncreasingSubsequenceConfig(length=12, answer="rounds"))
+    task: Any = TASKS["increasing_subsequence"](IncreasingSubsequenceConfig(length=12, answer="rounds"))
     (problem,), _ = task.read([" ".join(map(str, range(20, 32)))], "mine", "stop")
     last = ["11", "12", *["12"] * 8, "<sep>"]
     assert task.rounds(problem) == [(*map(str, range(1, 11)), "<sep>"), tuple(last)]
-    task = TASKS["edit_distance_chain"](EditDistanceChainConfig(answer="rounds"))
+    task: Any = TASKS["edit_distance_chain"](EditDistanceChainConfig(answer="rounds"))
     (problem,), _ = task.read(["ab | acb"], "mine", "stop")
     assert task.rounds(problem) == [("0", "2", "4", ","), ("2", "3", "2", ",")]
 
 
 def test_words_and_chains_of_rounds_are_counted():
     config = EditDistanceChainConfig(length=7, answer="rounds")
-    task = TASKS[config.name](config)
+    task: Any = TASKS[config.name](config)
 
     def predict(batch, loops):
         wrong = batch.step_targets.clone()

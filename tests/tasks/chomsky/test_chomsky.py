@@ -249,13 +249,14 @@ def test_outputs_after_the_end_count_in_the_loss_only():
 
 
 def test_loops():
-    for problem, text, loops in [
+    cases: list[tuple[Problem, str, int]] = [
         ("parity_check", "0110", 4),
         ("modular_arithmetic", "1+2", 3),
         ("binary_addition", "11+1", 4),
         ("binary_multiplication", "11*101", 6),
         ("compute_sqrt", "11101", 9),
-    ]:
+    ]
+    for problem, text, loops in cases:
         task = make(problem)
         assert task.loops_for(task.read([text], "a file", "stop")[0][0]) == loops
 

@@ -68,7 +68,7 @@ def test_the_loss_is_on_the_answer_and_its_end():
     right = [[task.word(t) for t in batch.targets[row][batch.mask[row]].tolist()] for row in range(2)]
     assert right == [[*"1000", END], ["0", END]]
     shown = [task.vocabulary[i - 1] for i in batch.inputs[0][batch.attention_mask[0]].tolist()]
-    assert "".join(shown) == "999+001=1000"
+    assert "".join(map(str, shown)) == "999+001=1000"
     assert batch.mask.nonzero().tolist() == [[0, i] for i in range(7, 12)] + [[1, 3], [1, 4]]
 
 
