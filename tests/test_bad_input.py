@@ -107,7 +107,7 @@ CASES = {
     "option": Case(DEMO + "--train.stepz 9", ("--train.stepz", "did you mean --train.steps?")),
     "option without its part": Case(DEMO + "--num-loops 9", ("--num-loops", "did you mean --model.num-loops?")),
     "option of evaluate": Case("evaluate strings --loop 2", ("--loop", "did you mean --loops?")),
-    "option's value": Case(DEMO + "--train.loss al", ("--train.loss", "'al'", "'last', 'all', 'window', 'halting'")),
+    "option's value": Case(DEMO + "--train.loss al", ("--train.loss", "'al'", "'last', 'all', 'window', 'task'")),
     "split": Case("evaluate strings --split tset", ("--split", "'tset'", "'validation', 'test'")),
     "field of another task": Case("train sudoku --out new --task.length 9", ("--task.length",)),
     # Loops and exit rules
@@ -115,8 +115,8 @@ CASES = {
     "loops beyond the table": Case(
         "solve strings in.txt --num-loops 4", ("num_loops=4", "at most 3, the max_loops"), lines("ab ba")
     ),
-    "calibrate no loops": Case("calibrate strings --loops 0 1", ("loops=[0, 1,", "1 to 3, the rows of the learned")),
-    "calibrate beyond the table": Case("calibrate strings --loops 4", ("loops=[2, 4]", "1 to 3, the rows")),
+    "calibrate no loops": Case("calibrate strings --loops 0 1", ("loops=[0, 1,", "1 to 3, for which")),
+    "calibrate beyond the table": Case("calibrate strings --loops 4", ("loops=[2, 4]", "1 to 3, for which")),
     "tolerance": Case("calibrate strings --tolerance -1", ("tolerance=-1.0", "at least 0")),
     "examples of calibrate": Case("calibrate strings --examples 0", ("examples=0", "at least 1")),
     "unknown exit rule": Case("evaluate strings --exit-rule entropie:1", ("'entropie:1'", "did you mean 'entropy'")),
@@ -173,7 +173,7 @@ CASES = {
     "window": Case(DEMO + "--train.loss-window 2", ("train.loss_window=2", "no effect", "loss='last'")),
     "no window": Case(DEMO + "--train.loss window", ("train.loss_window=None", "a number of loops")),
     "wide window": Case(
-        DEMO + "--train.loss window --train.loss-window 3", ("train.loss_window=3", "at most the 2 loops")
+        DEMO + "--train.loss window --train.loss-window 5", ("train.loss_window=5", "at most the 4 loops")
     ),
     "no every": Case(
         DEMO + "--schedule.kind curriculum --schedule.min-loops 1 --schedule.max-loops 2",
@@ -243,7 +243,7 @@ CASES = {
     ),
     "evaluate no loops": Case("evaluate strings --loops 0", ("loops=[0]", "1 to 3")),
     "evaluate twice": Case("evaluate boards --loops 2 2", ("loops=[2, 2]", "different loop counts")),
-    "evaluate beyond the table": Case("evaluate strings --loops 2 4", ("loops=[2, 4]", "1 to 3", "learned table")),
+    "evaluate beyond the table": Case("evaluate strings --loops 2 4", ("loops=[2, 4]", "1 to 3", "has weights")),
     "evaluate loops type": Case("evaluate boards --loops two", ("--loops", "'two'", "INT")),
     "unknown group": Case("evaluate strings --groups 40", ("group='40'", "4")),
     "group twice": Case("evaluate strings --groups 4 4", ("groups=['4', '4']", "different groups")),
