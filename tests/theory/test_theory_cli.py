@@ -145,7 +145,8 @@ def test_moduli_of_functions(folder: Path, short_search, capsys: pytest.CaptureF
 def test_moduli_of_a_run(folder: Path, monkeypatch: pytest.MonkeyPatch):
     short_search = shorten_search(monkeypatch, samples=8, steps=2)
     settings = (
-        "--task.length 4 --model.num-loops 2 --model.d-model 8 --model.num-heads 2 --optim.warmup-steps 1 --train.steps 2 "
+        "--task.length 4 --model.num-loops 2 --model.d-model 8 --model.num-heads 2 --optim.warmup-steps 1 "
+        "--train.steps 2 "
         "--train.batch-size 4 --train.eval-examples 4 --train.device cpu --train.precision fp32 "
         "--train.compile False --train.workers 0"
     )
