@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
+from looped.models.iteration import iterate
+
 TERMS = 100
 """Terms after which the exact gradient counts as not converged."""
 TOLERANCE = 1e-4
@@ -69,9 +71,8 @@ def fixed_point(
         The state after num_loops loops and one more (phantom: `terms` more), and the facts.
     """
     with torch.no_grad():
-        before = state
-        for t in range(num_loops):
-            before, state = state, step(state, t)
+        found = iterate(step, state, num_loops, keep=[num_loops - 1] if num_loops > 1 else ())
+        before, state = found.kept.get(num_loops - 1, state), found.state
         residual = (state - before).norm() / state.norm().clamp(min=torch.finfo(state.dtype).tiny)
     torch.clear_autocast_cache()  # weights that were cast without gradient would get none
     facts = FixedPoint(residual)
@@ -79,9 +80,9 @@ def fixed_point(
         return step(state, num_loops - 1), facts
     if gradient.kind == "phantom":
         facts.terms = gradient.terms
-        for _ in range(gradient.terms):
-            state = gradient.damping * step(state, num_loops - 1) + (1 - gradient.damping) * state
-        return state, facts
+        damping, last = gradient.damping, num_loops - 1
+        damped = iterate(lambda z, _: damping * step(z, last) + (1 - damping) * z, state, gradient.terms)
+        return damped.state, facts
     result = step(state, num_loops - 1)
     facts.terms = 1
     if result.requires_grad and gradient.terms > 1:
