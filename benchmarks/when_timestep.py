@@ -189,7 +189,7 @@ def pilot_cells() -> Iterator[tuple[Target, str, int, float, int]]:
 
 
 def main_cells(rates: dict[str, dict[str, float]]) -> Iterator[tuple[Target, str, int, float, int]]:
-    """Seed after seed, so that an early end leaves whole seeds."""
+    """The cells, ordered by seed. An early end then leaves whole seeds."""
     for seed, target, loops, arm in itertools.product(SEEDS, TARGETS, LOOPS, ARMS):
         yield target, arm, loops, rates[arm][str(loops)], seed
 

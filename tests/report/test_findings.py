@@ -1,4 +1,4 @@
-"""What a report begins with, and what its figures and boards leave out."""
+"""The findings at the beginning of a report, and the parts that its figures and boards leave out."""
 
 from collections.abc import Sequence
 from pathlib import Path

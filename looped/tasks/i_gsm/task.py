@@ -13,8 +13,8 @@ from reprlib import repr as shown  # cuts what is long
 
 import numpy as np
 
+from looped.tasks.completion import CompletionTask
 from looped.tasks.i_gsm.config import IGSMConfig
-from looped.tasks.prompt import PromptTask
 from looped.tasks.registry import TaskConfig, register
 from looped.tasks.sequence import Example
 
@@ -27,7 +27,7 @@ EXPRESSION = re.compile(rf"(?:([2-4])\*)?(\()?({SUM})(\))?")
 
 
 @register("i_gsm")
-class IGSM(PromptTask):
+class IGSM(CompletionTask):
     """The value of one of several parameters that are defined by each other, in random order, modulo 7.
 
     A parameter `A#B` is an edge between an entity A and an entity B of the next level. Every entity has one. The

@@ -7,14 +7,14 @@ from reprlib import repr as shown  # cuts what is long
 
 import numpy as np
 
+from looped.tasks.completion import CompletionTask
 from looped.tasks.n_ary_addition.config import NAryAdditionConfig
-from looped.tasks.prompt import PromptTask
 from looped.tasks.registry import TaskConfig, register
 from looped.tasks.sequence import END, Example
 
 
 @register("n_ary_addition")
-class NAryAddition(PromptTask):
+class NAryAddition(CompletionTask):
     """The sum of n operands, character by character: `315+120+045+824=` gives `1304`, and then the end.
 
     Operands have leading zeros, and the answer has none. The groups are numbers of operands. The publication is silent

@@ -19,7 +19,7 @@ MULTIPLE = 16  # widths of batches are multiples of it, so few different ones oc
 FRUITLESS = 10_000  # draws in a row that do not fit before drawing gives up
 
 
-class PromptTask(Task):
+class CompletionTask(Task):
     """Continue a prompt with its answer. A problem is an `Example`, the symbols of both.
 
     The model is causal, and the symbols of the answer are its inputs too (teacher forcing): the output at the last
