@@ -33,6 +33,9 @@ class ModelConfig:
     d_model: int = 256
     num_heads: int = 4
     """Heads that compare queries with keys; 0 leaves the graph heads alone."""
+    num_kv_heads: int | None = None
+    """Heads of keys and values. Equal numbers of query heads share one (grouped-query attention: Ainslie et al., 2023).
+    None is num_heads."""
     d_head: int | None = None
     """Width of an attention head; None is d_model / num_heads."""
     graph_heads: tuple[str, ...] = ()
@@ -41,6 +44,8 @@ class ModelConfig:
     (`Task.graphs`), such as the cells in one row of a board."""
     d_ff: int | None = None
     """Width of the feed-forward layer; None is 4 * d_model."""
+    embedding_scale: float = 1.0
+    """Factor on the embedding, before positions are added."""
     prelude_layers: int = 0
     """Layers before the loop."""
     core_layers: int = 1
@@ -59,14 +64,19 @@ class ModelConfig:
     """Rank of a change of each matrix of the core for each loop, which then also has norms and biases of its own (Bae
     et al., 2025). 0 shares everything."""
     norm: Literal["rms", "layer", "none"] = "rms"
-    norm_place: Literal["before", "after"] = "before"
+    norm_place: Literal["before", "after", "branch", "before_branch", "before_after"] = "before"
     """before: each sublayer reads the normalised state, x + f(norm(x)). after: the sum is normalised, norm(x + f(x)),
-    as in the original transformer (Vaswani et al., 2017)."""
+    as in the original transformer (Vaswani et al., 2017). branch: the output of a sublayer is normalised,
+    x + norm(f(x)) (OLMo 2). before_branch: x + norm(f(norm(x))) (Ouro). before_after: norm(x + f(norm(x))) (Huginn)."""
+    norm_epsilon: float = 1e-5
+    """Added to the mean square, or to the variance, before the root of a norm."""
     norm_gain: bool = True
     """Whether the norms inside the layers have a learned gain."""
     final_norm: Literal["rms", "layer", "none"] | None = None
     """Norm before the output, always with a learned gain. None is the same kind as `norm`, or none with
-    norm_place=after, because the state is then normalised already."""
+    norm_place=after or before_after, because the state is then normalised already."""
+    coda_norm: bool = False
+    """Whether the final norm is applied before the coda too, with the same weights (Huginn)."""
     loop_norm: bool = False
     """Whether the final norm is applied after every loop instead of once."""
     embedding_norm: bool = False
@@ -78,10 +88,23 @@ class ModelConfig:
     attention: Literal["softmax", "hardmax", "linear"] = "softmax"
     """Map from scores to attention weights. softmax; hardmax: the limit of softmax for large scores (ties averaged);
     linear: the scores themselves."""
+    qk_norm: Literal["none", "head", "full"] = "none"
+    """RMSNorm of queries and keys, before a rotation: over each head (Qwen 3), or over all heads together (OLMo 2)."""
+    gated_attention: bool = False
+    """Whether the heads' outputs are multiplied by sigmoid(W x) of the same input (HRM-Text)."""
     activation: Literal["gelu", "gelu_tanh", "silu", "relu", "swiglu"] = "gelu"
     bias: bool = False
     """Whether linear layers, LayerNorms and the output have a bias."""
+    qkv_bias: bool | None = None
+    """Whether queries, keys and values have one (Qwen 2); None is `bias`."""
     positions: Literal["learned", "sinusoidal", "rotary", "none"] = "learned"
+    rope_theta: float = 10_000.0
+    """Base of the rotary frequencies theta^(-2k / d_head)."""
+    rope_factor: float = 1.0
+    """The rotary frequencies are divided by this number, for longer sequences than in training."""
+    rope_bands: tuple[float, ...] = ()
+    """Llama 3: (low, high, length). Frequencies with more than `high` turns in `length` positions are not divided,
+    those with less than `low` turns are divided, and those between are interpolated. Empty divides all."""
     positions_every_loop: bool = False
     """Whether positions are added again before every loop instead of once at the input."""
     input_injection: Literal["none", "add", "concat"] = "none"
@@ -119,6 +142,7 @@ class ModelConfig:
         positive(
             self, "vocab_size", "input_dim", "output_size", "max_seq_len", "d_model", "d_head",
             "d_ff", "core_layers", "num_loops", "max_loops", "initialisation_depth", "cache_loops", "inner_loops",
+            "num_kv_heads",
         )  # fmt: skip
         for name in ("prelude_layers", "core_layers", "coda_layers"):
             check(
@@ -129,6 +153,8 @@ class ModelConfig:
         check(self.num_heads >= 1 or alone, "num_heads", self.num_heads, least)
         divides = self.d_head is not None or self.d_model % self.num_heads == 0
         check(divides, "num_heads", self.num_heads, f"a divisor of d_model={self.d_model}, or d_head beside it")
+        groups = self.num_kv_heads is None or (self.num_heads > 0 and self.num_heads % self.num_kv_heads == 0)
+        check(groups, "num_kv_heads", self.num_kv_heads, f"a divisor of num_heads={self.num_heads}")
         names = self.graph_heads
         check(all(names) and len({*names}) == len(names), "graph_heads", names, "different names")
         even = self.positions == "sinusoidal" or self.modulation == "additive"
@@ -141,10 +167,20 @@ class ModelConfig:
             forbid_unused(self, "inputs='vectors'", "vocab_size", "tie_embeddings")
         if self.norm == "none":
             forbid_unused(self, "norm='none'", "norm_gain", "norm_place", "feedforward_norm", "values")
-        if self.norm_place == "after":
-            forbid_unused(self, "norm_place='after'", "feedforward_norm", "values")
+        if self.norm_place != "before":
+            forbid_unused(self, f"norm_place={self.norm_place!r}", "feedforward_norm", "values")
         if self.last_norm == "none":
-            forbid_unused(self, "there is no final norm", "loop_norm")
+            forbid_unused(self, "there is no final norm", "loop_norm", "coda_norm")
+            if self.norm == "none" and not self.embedding_norm and self.qk_norm == "none":
+                forbid_unused(self, "there is no norm", "norm_epsilon")
+        check(self.norm_epsilon > 0, "norm_epsilon", self.norm_epsilon, "above 0")
+        if self.coda_layers == 0:
+            forbid_unused(self, "coda_layers=0", "coda_norm")
+        if self.loop_norm:
+            forbid_unused(self, "loop_norm=True", "coda_norm")
+        if self.num_heads == 0:
+            forbid_unused(self, "num_heads=0", "qk_norm", "gated_attention", "qkv_bias")
+        self._check_rope()
         if self.positions in ("rotary", "none"):
             forbid_unused(self, f"positions={self.positions!r}", "positions_every_loop")
         if self.modulation in ("none", "additive"):
@@ -178,6 +214,18 @@ class ModelConfig:
         if self.initialisation == "pytorch":
             forbid_unused(self, "initialisation='pytorch'", "initialisation_depth")
 
+    def _check_rope(self) -> None:
+        """Raise ValueError for rotary settings that are out of range or have no effect."""
+        if self.positions != "rotary":
+            forbid_unused(self, f"positions={self.positions!r}", "rope_theta", "rope_factor", "rope_bands")
+        if self.rope_factor == 1:
+            forbid_unused(self, "rope_factor=1", "rope_bands")
+        for name in ("rope_theta", "rope_factor"):
+            check(getattr(self, name) > 0, name, getattr(self, name), "above 0")
+        bands = self.rope_bands
+        usable = not bands or (len(bands) == 3 and 0 < bands[0] < bands[1] and bands[2] >= 1)
+        check(usable, "rope_bands", bands, "(low, high, length) with 0 < low < high")
+
     def _check_order(self) -> None:
         """Raise ValueError for options that act between loops, if there is no such place."""
         order = f"with layer_order={self.layer_order!r}"
@@ -209,7 +257,7 @@ class ModelConfig:
     @property
     def last_norm(self) -> Literal["rms", "layer", "none"]:
         """The kind of the norm before the output."""
-        return self.final_norm or (self.norm if self.norm_place == "before" else "none")
+        return self.final_norm or ("none" if self.norm_place in ("after", "before_after") else self.norm)
 
     @property
     def own_weights(self) -> bool:
@@ -232,6 +280,16 @@ class ModelConfig:
     def head_dim(self) -> int:
         """Width of an attention head."""
         return self.d_head or self.d_model // self.num_heads
+
+    @property
+    def kv_heads(self) -> int:
+        """Heads of keys and values."""
+        return self.num_kv_heads or self.num_heads
+
+    @property
+    def qkv_biased(self) -> bool:
+        """Whether queries, keys and values have a bias."""
+        return self.bias if self.qkv_bias is None else self.qkv_bias
 
     @property
     def ff_dim(self) -> int:

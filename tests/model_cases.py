@@ -43,6 +43,39 @@ VARIANTS = {
     "published_lm": dataclasses.replace(
         TINY, values="state", feedforward_norm=False, tie_embeddings=True, output_size=11
     ),
+    "grouped": dataclasses.replace(
+        TINY, causal=True, positions="rotary", num_heads=4, num_kv_heads=2, rope_theta=500.0, bias=True, qkv_bias=False
+    ),
+    "llama3": dataclasses.replace(
+        TINY,
+        causal=True,
+        positions="rotary",
+        num_heads=4,
+        num_kv_heads=1,
+        norm_epsilon=1e-2,
+        activation="swiglu",
+        rope_factor=8.0,
+        rope_bands=(0.5, 2.0, 8.0),
+        core_layers=2,
+    ),
+    "qwen3": dataclasses.replace(TINY, causal=True, positions="rotary", d_head=6, num_kv_heads=1, qk_norm="head"),
+    "qwen2": dataclasses.replace(TINY, causal=True, qkv_bias=True, num_kv_heads=1),
+    "olmo2": dataclasses.replace(TINY, causal=True, norm_place="branch", qk_norm="full", num_kv_heads=1),
+    "ouro": dataclasses.replace(
+        TINY, causal=True, norm_place="before_branch", loop_norm=True, halting="gate", positions="rotary"
+    ),
+    "huginn": dataclasses.replace(
+        TINY,
+        causal=True,
+        norm_place="before_after",
+        final_norm="rms",
+        coda_norm=True,
+        coda_layers=1,
+        prelude_layers=1,
+        input_injection="concat",
+        embedding_scale=4.0,
+    ),
+    "hrm_text": dataclasses.replace(TINY, causal=True, gated_attention=True, norm_gain=False, modulation="scale_gate"),
     "published_dp": dataclasses.replace(TINY, initialisation="pytorch", bias=True, positions="sinusoidal", causal=True),
 }
 

@@ -13,14 +13,14 @@ from looped.tasks import TASKS
 ROOT = Path(__file__).resolve().parents[1]
 # From the bottom up. A module may import from lower rows and from its own part of its own row.
 ROWS = [
-    {"strict", "files", "locks", "printing", "reading", "machine", "intervals", "lazy", "user_code"},
+    {"strict", "extras", "files", "locks", "printing", "reading", "machine", "intervals", "lazy", "user_code"},
     {"schemas", "tasks"},
     {"model_config"},
     {"config"},
     {"nn", "run_folder"},
     {"models", "launch", "run_data"},
-    {"costs"},
-    {"evaluation", "theory"},
+    {"costs", "hf", "pretrained"},
+    {"evaluation", "export", "theory"},
     {"analysis"},
     {"training"},
     {"recipes", "report", "runs"},

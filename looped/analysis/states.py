@@ -17,7 +17,6 @@ from torch.nn import functional as F
 from looped.models.iteration import iterate
 from looped.models.looped_model import Loop, LoopedModel
 from looped.nn.attention import Attention, dot_product_attention
-from looped.nn.positions import rotate
 from looped.nn.protocols import Context
 
 
@@ -167,11 +166,9 @@ def _attention_weights(
     module: Attention, x: Float[Tensor, "batch seq d_model"], context: Context
 ) -> Float[Tensor, "batch heads seq seq"]:
     projected = F.linear(x, module.qkv.weight, module.qkv.bias)
-    q, k, _ = projected.unflatten(-1, (3, module.num_heads, -1)).permute(2, 0, 3, 1, 4)
-    if context.rotary is not None:
-        q, k = rotate(q, context.rotary), rotate(k, context.rotary)
+    q, (k, _) = module.heads(projected, context.rotary)
     # With the identity matrix as values, the output of attention is its weights, for every kind of attention.
-    identity = torch.eye(x.shape[1], dtype=x.dtype, device=x.device).expand(*q.shape[:2], -1, -1)
+    identity = torch.eye(x.shape[1], dtype=x.dtype, device=x.device).expand(*k.shape[:2], -1, -1)
     return dot_product_attention(q, k, identity, context.mask, module.kind)
 
 

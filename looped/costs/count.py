@@ -1,6 +1,6 @@
 """Costs of a model from its configuration alone: weights and floating-point operations."""
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from looped.config import ModelConfig, RunConfig
 from looped.nn.layer_names import ENCODING_WIDTH, LAYER_NAMES
@@ -36,7 +36,7 @@ def non_embedding_parameters(config: ModelConfig) -> int:
     """Number of weights of the layers, norms, injection, modulation and halting; independent of num_loops."""
     _sizes(config)
     c, d = config, config.d_model
-    attention = _matrices(_attention(c)), _others(c, _attention(c))
+    attention = _matrices(_attention(c)), _others(c, _attention(c)) + _qk_norm(c)
     feedforward = _matrices(_feedforward(c)), _others(c, _feedforward(c), c.feedforward_norm)
     count = (c.prelude_layers + c.coda_layers) * sum(attention + feedforward)
     attention_copies = c.num_loops if c.core_tied == "feedforward" else 1
@@ -44,7 +44,7 @@ def non_embedding_parameters(config: ModelConfig) -> int:
     core = attention_copies * sum(attention) + feedforward_copies * sum(feedforward)
     if c.lora_rank:
         core += (c.num_loops - 1) * (attention[1] + feedforward[1])
-        core += c.num_loops * sum(p * rank * (i + o) for i, o, p, rank in _changes(c))
+        core += c.num_loops * sum(rank * (inputs + outputs) for inputs, outputs, rank in _changes(c))
     count += c.core_layers * core
     count += _norm(c, c.last_norm, gain=True) + 2 * d * c.embedding_norm
     count += (2 * d * d + d * c.bias) * (c.input_injection == "concat")
@@ -60,36 +60,54 @@ def non_embedding_parameters(config: ModelConfig) -> int:
     return count
 
 
-Matrices = list[tuple[int, int, int]]
-"""Inputs, outputs of each part, and parts that are fused into one matrix."""
+class Matrix(NamedTuple):
+    """A linear layer, perhaps of several parts that are fused."""
+
+    inputs: int
+    parts: tuple[int, ...]
+    """Outputs of each part."""
+    bias: bool
+
+
+Matrices = list[Matrix]
 
 
 def _attention(config: ModelConfig) -> Matrices:
-    d, inner, of_graphs = config.d_model, config.num_heads * config.head_dim, len(config.graph_heads) * config.head_dim
-    return [(d, inner, 3), (d, of_graphs, 1), (inner + of_graphs, d, 1)]
+    d, width, bias = config.d_model, config.head_dim, config.bias
+    inner, keys, of_graphs = config.num_heads * width, config.kv_heads * width, len(config.graph_heads) * width
+    found = [
+        Matrix(d, (inner, keys, keys), config.qkv_biased),
+        Matrix(d, (of_graphs,), bias),
+        Matrix(inner + of_graphs, (d,), bias),
+    ]
+    return [*found, Matrix(d, (inner,), bias)] if config.gated_attention else found
 
 
 def _feedforward(config: ModelConfig) -> Matrices:
-    return [
-        (config.d_model, config.ff_dim, 2 if config.activation == "swiglu" else 1),
-        (config.ff_dim, config.d_model, 1),
-    ]
+    hidden = (config.ff_dim,) * (2 if config.activation == "swiglu" else 1)
+    return [Matrix(config.d_model, hidden, config.bias), Matrix(config.ff_dim, (config.d_model,), config.bias)]
 
 
 def _matrices(matrices: Matrices) -> int:
-    return sum(inputs * outputs * parts for inputs, outputs, parts in matrices)
+    return sum(matrix.inputs * sum(matrix.parts) for matrix in matrices)
 
 
 def _others(config: ModelConfig, matrices: Matrices, normed: bool = True) -> int:
     """Number of weights of a sublayer's norm and biases."""
-    biases = sum(outputs * parts for _, outputs, parts in matrices) * config.bias
-    return normed * _norm(config, config.norm, config.norm_gain) + biases
+    biases = sum(sum(matrix.parts) for matrix in matrices if matrix.bias)
+    return (1 + ("_" in config.norm_place)) * normed * _norm(config, config.norm, config.norm_gain) + biases
 
 
-def _changes(config: ModelConfig) -> list[tuple[int, int, int, int]]:
-    """The low-rank changes of a core layer in one loop: inputs, outputs of each part, parts, rank."""
+def _qk_norm(config: ModelConfig) -> int:
+    """Number of weights of the norms of queries and keys."""
+    heads = {"none": 0, "head": 2, "full": config.num_heads + config.kv_heads}[config.qk_norm]
+    return heads * config.head_dim
+
+
+def _changes(config: ModelConfig) -> list[tuple[int, int, int]]:
+    """The low-rank changes of a core layer in one loop: inputs, outputs, rank."""
     matrices = _attention(config) + _feedforward(config)
-    return [(i, o, parts, min(config.lora_rank, i, o)) for i, o, parts in matrices]
+    return [(m.inputs, outputs, min(config.lora_rank, m.inputs, outputs)) for m in matrices for outputs in m.parts]
 
 
 def _norm(config: ModelConfig, kind: Literal["rms", "layer", "none"], gain: bool) -> int:
@@ -122,23 +140,23 @@ def flops(config: ModelConfig, seq_len: int, num_loops: int | None = None, loop_
     """
     inputs, outputs, _ = _sizes(config)
     loops = config.num_loops if num_loops is None else num_loops
-    d, ff = config.d_model, config.ff_dim
-    inner = config.num_heads * config.head_dim
-    layer = 4 * d * inner + (3 if config.activation == "swiglu" else 2) * d * ff + 2 * seq_len * inner
-    layer += len(config.graph_heads) * config.head_dim * (2 * d + seq_len)
+    d = config.d_model
+    inner, keys = config.num_heads * config.head_dim, config.kv_heads * config.head_dim
+    layer = _matrices(_attention(config)) + _matrices(_feedforward(config)) + 2 * seq_len * inner
+    layer += len(config.graph_heads) * config.head_dim * seq_len
     token = layer * effective_depth(config, loops) + d * outputs
     token += (loop_logits - 1) * (layer * config.coda_layers + d * outputs)
     token += inputs * d if config.inputs == "vectors" else 0
     token += 2 * d * d * loops if config.input_injection == "concat" else 0
     if config.cache == "first":  # later loops have no keys and values of their own
-        token -= 2 * d * inner * config.core_layers * max(loops - (config.cache_loops or 1), 0)
+        token -= 2 * d * keys * config.core_layers * max(loops - (config.cache_loops or 1), 0)
     token += d * loops * (config.halting == "act")
     modulation = 0
     if config.modulation in ("scale_gate", "adaln_zero"):
         width = ENCODING_WIDTH * (2 if config.timestep == "both" else 1)
         vectors = config.core_layers * len(LAYER_NAMES[config.modulation])
         modulation = loops * (width * d + d * d + d * vectors * d)
-    changes = loops * config.core_layers * sum(i * o * parts * rank for i, o, parts, rank in _changes(config))
+    changes = loops * config.core_layers * sum(inputs * outputs * rank for inputs, outputs, rank in _changes(config))
     return 2 * (token * seq_len + modulation + changes)
 
 

@@ -62,7 +62,7 @@ def activations_memory(run: RunConfig, example: Batch, *, half: bool) -> int:
 
 def _numbers_of_a_layer(config: ModelConfig) -> int:
     """The numbers that the backward pass of a layer needs at a position, without attention weights."""
-    heads = (4 if config.cache == "all" else 2) * config.num_heads + 2 * len(config.graph_heads)
+    heads = 2 * config.num_heads + 2 * config.kv_heads * (config.cache == "all") + 2 * len(config.graph_heads)
     attention = heads * config.head_dim
     feedforward = (4 if config.activation == "swiglu" else 2) * config.ff_dim
     return 2 * config.d_model + attention + feedforward
@@ -76,7 +76,7 @@ def examples_memory(run: RunConfig, example: Batch) -> int:
 
 def _weights(config: ModelConfig) -> int:
     """The number of weights of the embedding, the output and the layers, without norms and modulation."""
-    d, heads = config.d_model, 4 * config.num_heads + 2 * len(config.graph_heads)
+    d, heads = config.d_model, 2 * (config.num_heads + config.kv_heads + len(config.graph_heads))
     layers = config.prelude_layers + config.core_layers + config.coda_layers
     layer = d * heads * config.head_dim + (3 if config.activation == "swiglu" else 2) * d * config.ff_dim
     positions = (config.max_seq_len or 0) * (config.positions == "learned")

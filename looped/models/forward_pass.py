@@ -64,6 +64,7 @@ class Pass:
             counted = torch.arange(seq, device=device) if cache is None else cache.positions
             positions = counted[start : start + seq]
         x, vectors = _looked_up("inputs", model.embed, inputs), None
+        x = x if model.embedding_scale == 1 else x * model.embedding_scale
         if model.positions is not None:
             vectors = _looked_up("positions", model.positions, positions)
             x = x if model.injection.adds_positions else x + vectors
@@ -138,6 +139,7 @@ class Pass:
     def decode(self, state: Tensor, t: int, last: slice = slice(None)) -> Float[Tensor, "batch read output"]:
         """The logits of the state after loop t, at the positions `last`."""
         model, shared = self.model, self._active_rows()
+        state = model.norm(state) if model.coda_norm else state
         for layer, block in enumerate(model.coda):
             state = block(state, self.context("coda", layer, t, shared))
         state = state[:, last]

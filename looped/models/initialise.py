@@ -47,7 +47,8 @@ def initialise(model: LoopedModel, config: ModelConfig, generator: torch.Generat
                 if module.bias is not None:
                     module.bias.zero_()
         elif isinstance(module, LowRankLinear):  # `up` is zero, so all loops begin with the same matrix
-            module.down.normal_(0, module.in_features**-0.5, generator=generator)
+            for down in module.down:
+                down.normal_(0, module.in_features**-0.5, generator=generator)
         elif isinstance(module, nn.Embedding) and not config.tie_embeddings:
             module.weight.normal_(0, unit, generator=generator)
     if isinstance(model.positions, PositionEmbedding) and isinstance(model.positions.table, nn.Parameter):

@@ -75,10 +75,12 @@ class LoopedModel(nn.Module):
         positions: nn.Module | None = None,
         rotary: nn.Module | None = None,
         embed_norm: nn.Module | None = None,
+        embedding_scale: float = 1.0,
         injection: Injection | None = None,
         modulation: Modulation | None = None,
         norm: nn.Module | None = None,
         loop_norm: bool = False,
+        coda_norm: bool = False,
         halt: nn.Module | None = None,
         halting: Literal["none", "gate", "act"] = "none",
         num_loops: int = 1,
@@ -96,9 +98,10 @@ class LoopedModel(nn.Module):
             positions: positions (seq) or (batch, seq) to vectors, which are added to the embedding.
             rotary: positions to rotary angles, see `Context.rotary`.
             embed_norm: applied to the embedding.
+            embedding_scale: factor on what `embed` returns.
             injection: how the embedded input enters each loop; None means only before the first.
             modulation: vectors for each core layer that depend on the loop; None is none.
-            norm: applied before the head, or after every loop with loop_norm.
+            norm: applied before the head, with coda_norm before the coda too, or after every loop with loop_norm.
             halt: (batch, seq, d_model) to a halting logit (batch, seq, 1), for halting="gate" or "act".
             num_loops: unless a call says otherwise.
             layer_order: see `applications` in `looped.models.layer_order`.
@@ -112,7 +115,7 @@ class LoopedModel(nn.Module):
         """
         super().__init__()
         self.positions, self.rotary, self.embed = positions, rotary, embed
-        self.embed_norm = embed_norm or nn.Identity()
+        self.embed_norm, self.embedding_scale = embed_norm or nn.Identity(), embedding_scale
         self.prelude, self.core, self.coda = nn.ModuleList(prelude), nn.ModuleList(core), nn.ModuleList(coda)
         self.injection = injection or NoInjection()
         self.modulation = modulation
@@ -121,7 +124,7 @@ class LoopedModel(nn.Module):
         if halt is not None:
             self.halt = halt
         self.halting: Literal["none", "gate", "act"] = halting
-        self.loop_norm, self.num_loops = loop_norm, num_loops
+        self.loop_norm, self.coda_norm, self.num_loops = loop_norm, coda_norm, num_loops
         self.layer_order: Literal["cycle", "sequence", "reverse"] = layer_order
         self.kv_loops, self.causal, self.max_seq_len, self.graphs = kv_loops, causal, max_seq_len, nn.ModuleDict()
         if not len(self.core):

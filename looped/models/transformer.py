@@ -12,12 +12,13 @@ from looped.models.initialise import initialise
 from looped.models.looped_model import LoopedModel
 from looped.models.memory import check_memory
 from looped.models.weights import load_weights
+from looped.nn.attention import make_rotary
 from looped.nn.block import TransformerBlock
 from looped.nn.injection import make_injection
 from looped.nn.modulation import make_modulation
 from looped.nn.norms import make_norm
 from looped.nn.per_loop import make_core_block
-from looped.nn.positions import PositionEmbedding, RotaryAngles
+from looped.nn.positions import PositionEmbedding
 from looped.nn.two_states import Answer, StartBoth, TwoStates
 from looped.strict import from_dict, to_dict
 
@@ -43,7 +44,7 @@ class LoopedTransformer(LoopedModel):
         assert inputs is not None
         assert c.output_size is not None
         assert c.max_seq_len is not None
-        inner = (4 * c.num_heads + 2 * len(c.graph_heads)) * c.head_dim
+        inner = (2 * c.num_heads + 2 * c.kv_heads + 2 * len(c.graph_heads)) * c.head_dim
         hidden = (3 if c.activation == "swiglu" else 2) * c.ff_dim
         layers = c.prelude_layers + c.core_layers * (c.num_loops if c.own_weights else 1) + c.coda_layers
         weights = d * (inputs + c.output_size + c.max_seq_len + layers * (inner + hidden) + (c.max_loops or 0))
@@ -51,12 +52,14 @@ class LoopedTransformer(LoopedModel):
         added = c.positions in ("learned", "sinusoidal")
         with torch.random.fork_rng(devices=[]):  # the layers' own initialisation is overwritten below
             core = [make_core_block(c) for _ in range(c.core_layers)]
-            norm = make_norm(c.last_norm, d, gain=True, bias=c.bias)
+            norm = make_norm(c.last_norm, d, epsilon=c.norm_epsilon, bias=c.bias)
+            embed_norm = make_norm("layer" if c.embedding_norm else "none", d, epsilon=c.norm_epsilon, bias=True)
             super().__init__(
                 embed=nn.Embedding(inputs, d) if c.inputs == "tokens" else nn.Linear(inputs, d, bias=c.bias),
                 positions=PositionEmbedding(c.max_seq_len, d, learned=c.positions == "learned") if added else None,
-                rotary=RotaryAngles(c.head_dim) if c.positions == "rotary" else None,
-                embed_norm=make_norm("layer" if c.embedding_norm else "none", d, gain=True, bias=True),
+                rotary=make_rotary(c),
+                embed_norm=embed_norm,
+                embedding_scale=c.embedding_scale,
                 prelude=[TransformerBlock(c) for _ in range(c.prelude_layers)],
                 core=core if c.inner_loops is None else [TwoStates(core, c.inner_loops)],
                 coda=[TransformerBlock(c) for _ in range(c.coda_layers)],
@@ -64,6 +67,7 @@ class LoopedTransformer(LoopedModel):
                 modulation=make_modulation(c),
                 norm=norm if c.inner_loops is None else nn.Sequential(Answer(), norm),
                 loop_norm=c.loop_norm,
+                coda_norm=c.coda_norm,
                 head=nn.Linear(d, c.output_size, bias=c.bias and not c.tie_embeddings),
                 halt=nn.Linear(d, 1) if c.halting != "none" else None,
                 halting=c.halting,

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from looped.config import ModelConfig
-from looped.nn.positions import Rotation, rotate, rotation
+from looped.nn.norms import make_norm
+from looped.nn.positions import RotaryAngles, Rotation, rotate
 from looped.nn.protocols import Context
 
 
@@ -18,10 +19,18 @@ class Attention(nn.Module):
         super().__init__()
         d, inner = config.d_model, config.num_heads * config.head_dim
         self.kind = config.attention
-        self.num_heads, self.head_dim = config.num_heads, config.head_dim
-        self.rotary = config.positions == "rotary"
+        self.num_heads, self.kv_heads, self.head_dim = config.num_heads, config.kv_heads, config.head_dim
+        self.rotary = make_rotary(config)
+        self.parts = [inner, *[self.kv_heads * self.head_dim] * 2]
+        """Outputs of `qkv` that are queries, keys and values."""
         if inner:
-            self.qkv = nn.Linear(d, 3 * inner, bias=config.bias)
+            self.qkv = nn.Linear(d, sum(self.parts), bias=config.qkv_biased)
+        self.qk_norm = config.qk_norm
+        widths = [self.head_dim] * 2 if self.qk_norm == "head" else self.parts[:2]
+        kind = "none" if self.qk_norm == "none" else "rms"
+        norms = [make_norm(kind, width, epsilon=config.norm_epsilon) for width in widths]
+        self.query_norm, self.key_norm = norms
+        self.gate = nn.Linear(d, inner, bias=config.bias) if config.gated_attention else None
         self.graph_heads = config.graph_heads
         of_graphs = len(self.graph_heads) * config.head_dim
         if of_graphs:
@@ -40,6 +49,8 @@ class Attention(nn.Module):
         and values of other tokens or loops; None attends to the current tokens alone.
         """
         mixed = [self._scored_heads(x, value_input, context)] if self.num_heads else []
+        if self.gate is not None:
+            mixed = [mixed[0] * self.gate(x).sigmoid()]
         if self.graph_heads:
             values = self.graph_values(value_input).split(self.head_dim, dim=-1)
             graphs = [context.graphs[name] for name in self.graph_heads]
@@ -62,43 +73,75 @@ class Attention(nn.Module):
             projected = torch.cat([F.linear(x, *queries_keys), F.linear(value_input, *values)], dim=-1)
         else:
             projected = F.linear(x, *self._weights_for(1)[0])
-        parts = rearrange(projected, "b s (n h d) -> n b h s d", h=self.num_heads, d=self.head_dim)
-        q, *kv = parts.unbind(0)
-        if self.rotary:
-            angles = self.angles(x, context)
-            q = rotate(q, angles)
-            kv[:1] = [rotate(k, angles) for k in kv[:1]]
+        q, kv = self.heads(projected, self.angles(x, context))
         if slot is not None:
-            kv = (slot.write(torch.stack(kv) if self.rotary else parts[1:]) if own else slot.read()).unbind(0)
-        k, v = kv
+            kv = slot.write(kv) if own else slot.read()
+        k, v = kv.unbind(0)
         mixed = dot_product_attention(q, k, v, context.mask, self.kind)
         return rearrange(mixed, "b h s d -> b s (h d)")
 
-    def angles(self, x: Float[Tensor, "batch seq d_model"], context: Context) -> Rotation:
-        """The rotary angles of the context, or else those of positions counted from 0."""
-        return context.rotary or rotation(torch.arange(x.shape[1], device=x.device), self.head_dim)
+    def angles(self, x: Float[Tensor, "batch seq d_model"], context: Context) -> Rotation | None:
+        """The rotary angles of the context, or else those of positions counted from 0; None without a rotation."""
+        if self.rotary is None:
+            return None
+        return context.rotary or self.rotary(torch.arange(x.shape[1], device=x.device))
+
+    def heads(
+        self, projected: Float[Tensor, "batch seq inner"], angles: Rotation | None
+    ) -> tuple[Float[Tensor, "batch heads seq head_dim"], Float[Tensor, "two batch kv_heads seq head_dim"]]:
+        """Queries, and keys and values, of the output of `qkv`: normalised and rotated. Queries alone give no keys."""
+        q, kv = projected[..., : self.parts[0]], projected[..., self.parts[0] :]
+        if self.qk_norm == "none" and angles is None:
+            return self._split(q), rearrange(kv, "b s (n h d) -> n b h s d", n=2, d=self.head_dim)
+        q = self._turned(q, self.query_norm, angles)
+        if not kv.shape[-1]:
+            return q, kv
+        k, v = kv.chunk(2, dim=-1)
+        return q, torch.stack([self._turned(k, self.key_norm, angles), self._split(v)])
+
+    def _turned(self, x: Float[Tensor, "batch seq inner"], norm: nn.Module, angles: Rotation | None) -> Tensor:
+        """Queries or keys by head, normalised over all heads or in each, and rotated."""
+        x = self._split(norm(x)) if self.qk_norm == "full" else norm(self._split(x))
+        return x if angles is None else rotate(x, angles)
+
+    def _split(self, x: Float[Tensor, "batch seq inner"]) -> Float[Tensor, "batch heads seq head_dim"]:
+        return rearrange(x, "b s (h d) -> b h s d", d=self.head_dim)
 
     def _weights_for(self, first: int) -> tuple[tuple[Tensor, Tensor | None], tuple[Tensor, Tensor | None]]:
         """The fused projection as (weight, bias) of its first parts and of the rest."""
-        rows = first * (self.qkv.out_features // 3)
+        rows = sum(self.parts[:first])
         weight, bias = self.qkv.weight, self.qkv.bias
         head, tail = (None, None) if bias is None else (bias[:rows], bias[rows:])
         return (weight[:rows], head), (weight[rows:], tail)
 
 
+def make_rotary(config: ModelConfig) -> RotaryAngles | None:
+    """The rotary angles that a configuration names."""
+    if config.positions != "rotary":
+        return None
+    return RotaryAngles(config.head_dim, theta=config.rope_theta, factor=config.rope_factor, bands=config.rope_bands)
+
+
 def dot_product_attention(
     q: Float[Tensor, "batch heads seq head_dim"],
-    k: Float[Tensor, "batch heads keys head_dim"],
-    v: Float[Tensor, "batch heads keys value_dim"],
+    k: Float[Tensor, "batch kv_heads keys head_dim"],
+    v: Float[Tensor, "batch kv_heads keys value_dim"],
     mask: Bool[Tensor, "#batch 1 #seq keys"] | None,
     kind: str = "softmax",
 ) -> Float[Tensor, "batch heads seq value_dim"]:
     """softmax(q k' / sqrt(head_dim)) v over the keys that `mask` allows.
 
-    hardmax: the mean of v over the keys with the highest score. linear: the scores themselves, no softmax.
+    hardmax: the mean of v over the keys with the highest score. linear: the scores themselves, no softmax. If there are
+    more heads of queries than of keys, equal numbers in sequence share one.
     """
+    groups = q.shape[1] // k.shape[1]
     if q.is_cuda and kind == "softmax":
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=groups > 1)
+    if groups > 1:  # queries that share keys become rows of one product, so keys are not copied
+        rows = q.unflatten(1, (-1, groups)).flatten(2, 3)
+        if mask is not None and mask.shape[2] > 1:
+            mask = mask.repeat(1, 1, groups, 1)
+        return dot_product_attention(rows, k, v, mask, kind).unflatten(2, (groups, -1)).flatten(1, 2)
     # On CPUs the library's kernel is slower than two matrix products, most of all backward in bf16
     # (measured by benchmarks/training_step.py).
     # With hardmax a common factor changes nothing, but rounding could break ties.

@@ -1,5 +1,7 @@
 """Core layers that share only a part of their weights between loops; the other part has a copy for each loop."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -19,18 +21,20 @@ class LowRankLinear(nn.Module):
     Source: Bae et al. (2025), Relaxed Recursive Transformers; LoRA (Hu et al., 2022).
     """
 
-    def __init__(self, shared: nn.Linear, rank: int, parts: int, *, bias: bool) -> None:
+    def __init__(self, shared: nn.Linear, rank: int, parts: Sequence[int], *, bias: bool) -> None:
+        """`parts` are the outputs of each part."""
         super().__init__()
         self.shared, self.in_features, self.out_features = shared, shared.in_features, shared.out_features
-        outputs = shared.out_features // parts
-        self.rank = min(rank, outputs, shared.in_features)
-        self.down = nn.Parameter(torch.empty(parts, self.rank, shared.in_features))
-        self.up = nn.Parameter(torch.zeros(parts, outputs, self.rank))
+        ranks = [min(rank, outputs, shared.in_features) for outputs in parts]
+        self.parts = parts
+        self.down = nn.ParameterList(torch.empty(r, shared.in_features) for r in ranks)
+        self.up = nn.ParameterList(torch.zeros(outputs, r) for outputs, r in zip(parts, ranks, strict=True))
         self.bias = nn.Parameter(torch.zeros(shared.out_features)) if bias else None
 
     @property
     def weight(self) -> Float[Tensor, "outputs inputs"]:
-        return self.shared.weight + (self.up @ self.down).flatten(0, 1)
+        changes = [up @ down for up, down in zip(self.up, self.down, strict=True)]
+        return self.shared.weight + torch.cat(changes)
 
     def forward(self, x: Float[Tensor, "*batch inputs"]) -> Float[Tensor, "*batch outputs"]:
         return F.linear(x, self.weight, self.bias)
@@ -38,10 +42,11 @@ class LowRankLinear(nn.Module):
     @torch.no_grad()
     def approximate(self, wanted: Float[Tensor, "outputs inputs"]) -> None:
         """Make the matrix as near to `wanted` as the rank allows: the largest singular values of what W lacks."""
-        lacks = (wanted - self.shared.weight).double().unflatten(0, (len(self.up), -1))
-        u, s, v = torch.linalg.svd(lacks, full_matrices=False)
-        self.up.copy_(u[..., : self.rank] * s[..., None, : self.rank])
-        self.down.copy_(v[..., : self.rank, :])
+        lacks = (wanted - self.shared.weight).double().split(list(self.parts))
+        for part, up, down in zip(lacks, self.up, self.down, strict=True):
+            u, s, v = torch.linalg.svd(part, full_matrices=False)
+            up.copy_((u * s)[:, : up.shape[1]])
+            down.copy_(v[: len(down)])
 
 
 class BlockPerLoop(nn.Module):
@@ -50,12 +55,10 @@ class BlockPerLoop(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         blocks = [TransformerBlock(config) for _ in range(config.num_loops)]
-        if config.core_tied == "attention":
-            for block in blocks:
-                block.attention, block.attention_norm = blocks[0].attention, blocks[0].attention_norm
-        elif config.core_tied == "feedforward":
-            for block in blocks:
-                block.feedforward, block.feedforward_norm = blocks[0].feedforward, blocks[0].feedforward_norm
+        if config.core_tied != "all":  # the sublayer and its norms
+            for name, part in list(blocks[0].named_children()):
+                for block in blocks if name.startswith(config.core_tied) else ():
+                    setattr(block, name, part)
         else:
             _share_matrices(blocks, config)
         self.blocks, self.max_loops = nn.ModuleList(blocks), config.num_loops
@@ -74,11 +77,13 @@ def _share_matrices(blocks: list[TransformerBlock], config: ModelConfig) -> None
     for owner in (Attention, FeedForward):
         parents = [next(m for m in block.modules() if type(m) is owner) for block in blocks]
         for name, first in list(parents[0].named_children()):
-            assert isinstance(first, nn.Linear)
-            parts = {"qkv": 3, "up": 1 + (config.activation == "swiglu")}.get(name, 1)
+            if not isinstance(first, nn.Linear):
+                continue
+            halves = [config.ff_dim] * (1 + (config.activation == "swiglu"))
+            parts = {"qkv": getattr(parents[0], "parts", ()), "up": halves}.get(name, [first.out_features])
             shared = nn.Linear(first.in_features, first.out_features, bias=False)
             for parent in parents:
-                setattr(parent, name, LowRankLinear(shared, config.lora_rank, parts, bias=config.bias))
+                setattr(parent, name, LowRankLinear(shared, config.lora_rank, parts, bias=first.bias is not None))
 
 
 def make_core_block(config: ModelConfig) -> nn.Module:

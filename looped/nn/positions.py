@@ -1,5 +1,7 @@
 """Positions in the sequence: learned or sinusoidal vectors that are added, and rotary angles."""
 
+import math
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -40,23 +42,34 @@ Rotation = tuple[Float[Tensor, "#batch 1 seq half"], Float[Tensor, "#batch 1 seq
 
 
 class RotaryAngles(nn.Module):
-    """The rotary angles of positions, computed once in a pass for all layers and loops."""
+    """The rotary angles position * w_k, computed once in a pass for all layers and loops.
 
-    def __init__(self, head_dim: int) -> None:
+    w_k = theta^(-2k / head_dim), divided by `factor`. With bands (low, high, length) only slow frequencies are divided,
+    as in Llama 3: those with less than `low` turns in `length` positions; between `low` and `high` turns the two
+    frequencies are mixed.
+    """
+
+    def __init__(
+        self, head_dim: int, *, theta: float = 10_000.0, factor: float = 1.0, bands: tuple[float, ...] = ()
+    ) -> None:
         super().__init__()
-        self.head_dim = head_dim
+        self.head_dim, self.theta, self.factor, self.bands = head_dim, theta, factor, bands
 
-    def forward(self, positions: Int[Tensor, "*batch seq"]) -> Rotation:
-        return rotation(positions, self.head_dim)
+    def frequencies(self, device: torch.device) -> Float[Tensor, " half"]:
+        """w_k. Computed in each call: a buffer outside of checkpoints would be lost when a model is built on `meta`."""
+        exponents = torch.arange(0, self.head_dim, 2, dtype=torch.float32, device=device) / self.head_dim
+        fast = 1.0 / self.theta**exponents
+        if not self.bands:
+            return fast / self.factor
+        low, high, length = self.bands
+        turns = fast * (length / (2 * math.pi))
+        mixed = ((turns - low) / (high - low)).clamp(0, 1)
+        return (1 - mixed) * fast / self.factor + mixed * fast
 
-
-def rotation(positions: Int[Tensor, " seq"] | Int[Tensor, "batch seq"], width: int) -> Rotation:
-    """The angles position * w_k for heads of an even `width`, as `rotate` takes them."""
-    angles = sinusoid(positions.flatten().float(), width).view(*positions.shape, width)
-    if angles.ndim == 2:
-        angles = angles[None]
-    cos, sin = angles[:, None].split(width // 2, dim=-1)
-    return cos, sin
+    def forward(self, positions: Int[Tensor, " seq"] | Int[Tensor, "batch seq"]) -> Rotation:
+        angles = positions[..., None].float() * self.frequencies(positions.device)
+        angles = angles[None, None] if angles.ndim == 2 else angles[:, None]
+        return angles.cos(), angles.sin()
 
 
 def rotate(x: Float[Tensor, "batch heads seq head_dim"], angles: Rotation) -> Float[Tensor, "batch heads seq head_dim"]:

@@ -32,7 +32,8 @@ def layer_cosine(layers: nn.ModuleList, k: int) -> Float[Tensor, ""]:
 
 def _matrices(layer: Any) -> Iterator[Tensor]:
     """The weight matrices of a `TransformerBlock` in the order of their roles. Fused ones are taken apart."""
-    fused = {"attention.qkv": 3, "feedforward.up": 2 if layer.feedforward.gated else 1}
+    halves = 2 if layer.feedforward.gated else 1
+    fused = {"attention.qkv": layer.attention.parts, "feedforward.up": [layer.feedforward.down.in_features] * halves}
     for name, module in layer.named_modules():
         if isinstance(module, nn.Linear):
-            yield from module.weight.chunk(fused.get(name, 1))
+            yield from module.weight.split(fused.get(name, module.out_features))

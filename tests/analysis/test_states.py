@@ -144,11 +144,14 @@ def test_attention_maps_are_what_the_layers_use(name):
     calls = []
 
     def remember(module, args, output):
-        value_input = args[1]
-        rows = config.num_heads * config.head_dim
-        bias = None if module.qkv.bias is None else module.qkv.bias[2 * rows :]
-        values = torch.nn.functional.linear(value_input, module.qkv.weight[2 * rows :], bias)
-        calls.append((module, values.unflatten(-1, (config.num_heads, -1)).transpose(1, 2), output))
+        rows = config.kv_heads * config.head_dim
+        bias = None if module.qkv.bias is None else module.qkv.bias[-rows:]
+        values = torch.nn.functional.linear(args[1], module.qkv.weight[-rows:], bias).unflatten(
+            -1, (config.kv_heads, -1)
+        )
+        values = values.transpose(1, 2).repeat_interleave(config.num_heads // config.kv_heads, 1)
+        gate = 1 if module.gate is None else module.gate(args[0]).sigmoid()
+        calls.append((module, values, gate, output))
 
     plain = model(inputs, attention_mask=attention_mask, num_loops=LOOPS).logits
     attentions = [module for module in model.core.modules() if isinstance(module, Attention)]
@@ -158,8 +161,8 @@ def test_attention_maps_are_what_the_layers_use(name):
         hook.remove()
     assert maps.shape == (LOOPS, config.core_layers, 3, config.num_heads, 6, 6)
     assert len(calls) == LOOPS * config.core_layers
-    for attention, (module, values, output) in zip(maps.flatten(0, 1), calls, strict=True):
-        assert_close(module.project((attention @ values).transpose(1, 2).flatten(2)), output)
+    for attention, (module, values, gate, output) in zip(maps.flatten(0, 1), calls, strict=True):
+        assert_close(module.project((attention @ values).transpose(1, 2).flatten(2) * gate), output)
     if config.attention != "linear":
         assert_close(maps.sum(-1), torch.ones(maps.shape[:-1], dtype=maps.dtype))
         assert maps.min() >= 0

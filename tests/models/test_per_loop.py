@@ -23,6 +23,8 @@ SHARED = {
     "attention": {"core_tied": "attention", "norm": "layer", "bias": True},
     "feedforward": {"core_tied": "feedforward", "activation": "swiglu", "modulation": "scale_gate"},
     "low rank": {"lora_rank": 2, "norm": "layer", "bias": True, "activation": "swiglu", "d_head": 3},
+    "grouped": {"lora_rank": 9, "num_kv_heads": 1, "qkv_bias": True, "gated_attention": True, "qk_norm": "head"},
+    "two norms": {"core_tied": "attention", "norm_place": "before_branch", "qk_norm": "full", "num_kv_heads": 1},
     "no gain": {"lora_rank": 16, "norm_gain": False, "causal": True, "cache": "first", "values": "state"},
 }
 STANDARD = dataclasses.replace(TINY, core_layers=6, num_loops=1, causal=True, norm="layer", bias=True)
@@ -115,11 +117,11 @@ def test_a_new_low_rank_model_has_the_same_matrices_in_every_loop():
     model: Any = LoopedTransformer(dataclasses.replace(TWO, lora_rank=3))
     parts = [block.get_submodule("attention.qkv") for block in model.core[1].blocks]
     assert all(torch.equal(part.weight, parts[0].weight) for part in parts)
-    assert all(part.down.abs().min() > 0 for part in parts)
-    assert not torch.equal(parts[0].down, parts[1].down)
+    assert all(down.abs().min() > 0 for part in parts for down in part.down)
+    assert not torch.equal(parts[0].down[0], parts[1].down[0])
     inputs, _ = inputs_for(TWO)
     given = gradients(model, model(inputs).logits.sin().sum())
-    assert given["core.1.blocks.2.attention.qkv.up"].abs().max() > 0
+    assert given["core.1.blocks.2.attention.qkv.up.2"].abs().max() > 0
 
 
 @pytest.mark.skipif(library() is None, reason="no C++ compiler here")

@@ -27,7 +27,7 @@ def naive(model, inputs, attention_mask, num_loops, grad_loops=None):
     """The readout and all states, written out without the recurrence: loops as consecutive tied layers."""
     config = model.config
     seq = inputs.shape[1]
-    x = model.embed(inputs)
+    x = model.embed(inputs) * config.embedding_scale
     if config.positions in ("learned", "sinusoidal") and not config.positions_every_loop:
         x = x + model.positions.table[:seq]
     x = model.embed_norm(x)
@@ -59,6 +59,7 @@ def naive(model, inputs, attention_mask, num_loops, grad_loops=None):
         if config.loop_norm:
             state = model.norm(state)
         states.append(state)
+    state = model.norm(state) if config.coda_norm else state
     for block in model.coda:
         state = block(state, Context(mask))
     return model.head(state if config.loop_norm else model.norm(state)), torch.stack(states)

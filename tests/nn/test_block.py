@@ -11,7 +11,7 @@ from looped.config import ModelConfig
 from looped.nn.attention import dot_product_attention
 from looped.nn.block import TransformerBlock
 from looped.nn.modulation import LAYER_NAMES, TimestepNetwork, by_layer, make_modulation
-from looped.nn.positions import rotate, rotation, sinusoid
+from looped.nn.positions import RotaryAngles, rotate, sinusoid
 from looped.nn.protocols import Context
 
 TINY = ModelConfig(d_model=8, num_heads=2)
@@ -220,7 +220,7 @@ def test_head_width_is_free():
 def test_rotation_depends_on_the_distance_alone():
     torch.manual_seed(0)
     q, k = torch.randn(2, 1, 1, 1, 8, dtype=torch.float64).expand(2, 1, 1, 9, 8)
-    by = rotation(torch.arange(9), 8)
+    by = RotaryAngles(8)(torch.arange(9))
     scores = (rotate(q, by) @ rotate(k, by).transpose(-1, -2))[0, 0]
     assert (scores[0] - scores[0, 0]).abs().max() > 0.1
     for offset in range(-8, 9):

@@ -37,6 +37,12 @@ CASES: dict[str, dict[str, Any]] = {
     "swiglu": {"activation": "swiglu", "bias": True},
     "narrow heads": {"num_heads": 4},
     "other sizes": {"d_head": 32, "d_ff": 48},
+    "epsilon, base and biases of queries, keys and values": {
+        "norm_epsilon": 0.1,
+        "positions": "rotary",
+        "rope_theta": 9.0,
+        "qkv_bias": True,
+    },
     "more layers": {"core_layers": 2, "prelude_layers": 1, "coda_layers": 1, "modulation": "scale_gate"},
     "injection": {"input_injection": "concat", "loop_norm": True},
 }

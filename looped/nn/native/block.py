@@ -24,7 +24,6 @@ from torch.nn.modules import module as torch_module
 from looped.nn.attention import Attention
 from looped.nn.feedforward import FeedForward
 from looped.nn.native.library import library
-from looped.nn.norms import EPSILON
 from looped.nn.protocols import Context
 
 NORMS = {nn.Identity: 0, nn.RMSNorm: 1, nn.LayerNorm: 2}
@@ -77,7 +76,10 @@ def runs_native(block: Any, x: Tensor, context: Context) -> bool:
         and not any(map(has_hooks, (attention, feedforward, *norms, *linear)))
         and attention.kind == "softmax"
         and not block.values_from_state
-        and not block.norm_after
+        and block.norm_place == "before"
+        and attention.kv_heads == attention.num_heads
+        and attention.qk_norm == "none"
+        and attention.gate is None
         and all(type(part.weight) in (nn.Parameter, FakeTensor) and part.weight.dtype == x.dtype for part in linear)
         and x.dtype in (torch.float32, torch.float64)
         and max(x.shape[1], x.shape[2]) <= LARGEST
@@ -99,7 +101,7 @@ def native_block(block: Any, x: Tensor, context: Context) -> Tensor:
     mask, cos, sin = context.mask, None, None
     if mask is not None:
         mask = mask.expand(-1, -1, seq, seq)[:, 0].contiguous()
-    if attention.rotary:
+    if attention.rotary is not None:
         cos, sin = (part.to(x.dtype).contiguous() for part in block.attention.angles(x, context))
     half = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
     half = half and x.dtype == torch.float32 and hasattr(library(), "forward_bfloat16")
@@ -108,7 +110,8 @@ def native_block(block: Any, x: Tensor, context: Context) -> Tensor:
         NORMS[type(block.attention_norm)], NORMS[type(block.feedforward_norm)],
         ACTIVATIONS.index(feedforward.kind), torch.get_num_threads(),
         seq * seq if mask is not None and len(mask) > 1 else 0, seq,
-        seq * attention.head_dim // 2 if cos is not None and len(cos) > 1 else 0, EPSILON,
+        seq * attention.head_dim // 2 if cos is not None and len(cos) > 1 else 0,
+        getattr(block.attention_norm, "eps", 1e-5),
     )  # fmt: skip
     kind = "bfloat16" if half else "float" if x.dtype == torch.float32 else "double"
     shift = m.get("input_shift")
