@@ -4,7 +4,7 @@ import contextlib
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,6 +19,7 @@ INDEX = f"{WEIGHTS}.index.json"
 PICKLES = "pytorch_model.bin", "pytorch_model.bin.index.json"
 
 
+@runtime_checkable
 class Tensors(Protocol):
     """The tensors of a checkpoint."""
 
@@ -88,7 +89,13 @@ def fill(model: LoopedTransformer, family: Family, tensors: Tensors) -> None:
     shared = {name for name in table if name == "head.weight" and weights[name] is weights["embed.weight"]}
     needed = {part for name, source in table.items() if name not in shared for part in source.names}
     allowed = needed | {part for name in shared for part in table[name].names}
-    left_over = [name for name in tensors.shapes if name not in allowed and not re.fullmatch(family.ignored, name)]
+    left_over = [
+        name
+        for name in tensors.shapes
+        if name not in allowed
+        and not re.fullmatch(family.ignored, name)
+        and not (re.fullmatch(family.zero, name) and not tensors.read(name).any())
+    ]
     for names, what in ((needed - tensors.shapes.keys(), "no tensor"), (left_over, "unexpected tensor")):
         if names:
             first = min(names)
@@ -109,16 +116,16 @@ def _named_as_in(tensors: Tensors, family: Family, source: Source) -> Source:
     """The source with the names of a checkpoint, which may lack the family's prefix."""
     if any(name.startswith(family.prefix) for name in tensors.shapes):
         return source
-    return Source(tuple(name.removeprefix(family.prefix) for name in source.names), source.change)
+    return source._replace(names=tuple(name.removeprefix(family.prefix) for name in source.names))
 
 
 def _fill_weight(weight: Tensor, source: Source, tensors: Tensors) -> None:
     """Copy the tensors of a source into a weight, one below the other."""
     row = 0
-    for name in source.names:
-        read = source.change(tensors.read(name))
+    for names in [source.names] if source.together else [(name,) for name in source.names]:
+        read = source.change(*map(tensors.read, names))
         end = row + (read.shape[0] if read.ndim else 0)
-        last = name == source.names[-1]
+        name, last = names[0], names[-1] == source.names[-1]
         if read.shape[1:] != weight.shape[1:] or end > len(weight) or (last and end != len(weight)):
             here = " and ".join(f"{part} is {tensors.shapes[part]}" for part in source.names)
             raise ValueError(f"{tensors.path}: {here}; config.json needs {tuple(weight.shape)} together")
