@@ -1,7 +1,6 @@
 """Looped transformers as models of `transformers`: a causal language model, a classifier, and their base."""
 
 import dataclasses
-import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -272,7 +271,6 @@ class LoopedForCausalLM(LoopedPreTrainedModel, GenerationMixin):
         elif model_kwargs.get("cache") is not None:
             model_kwargs["cache"]._is_user_defined = True
 
-    @functools.wraps(GenerationMixin._sample)
     def _sample(self, input_ids: Tensor, logits_processor: Any, generation_config: Any, **options: Any) -> Any:
         # An int8 head keeps the largest logit exact, which is all that greedy decoding needs.
         scored = generation_config.output_scores or generation_config.output_logits
@@ -282,15 +280,16 @@ class LoopedForCausalLM(LoopedPreTrainedModel, GenerationMixin):
                 input_ids, logits_processor=logits_processor, generation_config=generation_config, **options
             )
 
-    @functools.wraps(GenerationMixin._beam_search)
     def _beam_search(self, input_ids: Tensor, generation_config: Any, **options: Any) -> Any:
         with self._packed(input_ids, generation_config):
             return super()._beam_search(input_ids, generation_config=generation_config, **options)
 
-    @functools.wraps(GenerationMixin._assisted_decoding)
-    def _assisted_decoding(self, input_ids: Tensor, generation_config: Any, **options: Any) -> Any:
+    def _assisted_decoding(
+        self, input_ids: Tensor, generation_config: Any, inputs_tensor: Tensor | None = None, **options: Any
+    ) -> Any:
+        options |= {"generation_config": generation_config, "inputs_tensor": inputs_tensor}
         with self._packed(input_ids, generation_config):
-            return super()._assisted_decoding(input_ids, generation_config=generation_config, **options)
+            return super()._assisted_decoding(input_ids, **options)
 
     @contextmanager
     def _packed(self, input_ids: Tensor, generation_config: Any, *, int8_head: bool = False) -> Iterator[None]:
