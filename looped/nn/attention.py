@@ -159,14 +159,20 @@ def dot_product_attention(
     return scores.softmax(dim=-1, dtype=exact).to(v.dtype) @ v
 
 
-def causal_mask(seq: int, past: int, device: torch.device) -> Bool[Tensor, "1 1 seq keys"]:
-    """True where each of `seq` tokens may attend: to itself, to those before it, and to all `past` earlier tokens."""
-    return torch.ones(1, 1, seq, past + seq, dtype=torch.bool, device=device).tril(past)
+def causal_mask(
+    seq: int, past: int, device: torch.device, prefix: Bool[Tensor, "batch seq"] | None = None
+) -> Bool[Tensor, "#batch 1 seq keys"]:
+    """True where each of `seq` tokens may attend: to itself, to those before it, and to all `past` earlier tokens.
+
+    Tokens of a prefix also attend to each other (only with past=0).
+    """
+    mask = torch.ones(1, 1, seq, past + seq, dtype=torch.bool, device=device).tril(past)
+    return mask if prefix is None else mask | (prefix[:, None, :, None] & prefix[:, None, None, :])
 
 
 def combined_mask(
     attention_mask: Bool[Tensor, "batch keys"] | Bool[Tensor, "batch seq keys"] | None,
-    causal: Bool[Tensor, "1 1 seq keys"] | None,
+    causal: Bool[Tensor, "#batch 1 seq keys"] | None,
 ) -> Bool[Tensor, "#batch 1 #seq keys"] | None:
     """True where a query (third axis) may attend to a key (fourth axis); None allows every pair.
 

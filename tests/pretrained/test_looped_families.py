@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import cross_entropy, silu
 
-from looped.models import LoopedTransformer, parse_rule
+from looped.models import LoopedTransformer, Sampling, generate, parse_rule
 from looped.pretrained import open_model
 
 F64 = torch.float64
@@ -270,11 +270,12 @@ def hrm_text(seed: int, dtype: torch.dtype) -> Any:
     config = transformers.HrmTextConfig(
         vocab_size=23, hidden_size=heads * 10, intermediate_size=19, num_hidden_layers=rng.choice((1, 2)),
         num_attention_heads=heads, head_dim=rng.choice((6, 8)), max_position_embeddings=LENGTH, H_cycles=loops,
-        L_cycles=inner, L_bp_cycles=[inner] * loops, initializer_range=rng.choice((0.1, 0.5)), rms_norm_eps=1e-5,
+        L_cycles=inner, L_bp_cycles=[inner] * loops, initializer_range=(heads * 10) ** -0.5, rms_norm_eps=1e-5,
+        embedding_scale=rng.choice((None, 2.0)),
         tie_word_embeddings=seed == 0, pad_token_id=None,
     )  # fmt: skip
     torch.manual_seed(seed)
-    model = perturbed(transformers.AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").to(dtype))
+    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").to(dtype).eval()
     for name, norm in list(model.named_modules()):
         if dtype == F64 and type(norm).__name__ == "HrmTextRMSNorm":  # theirs computes in 32 bits
             width = config.hidden_size
@@ -332,3 +333,97 @@ def test_albert_is_that_of_transformers(tmp_path, seed):
     gradients = gradients_opened(tmp_path / "b", theirs)
     for name, weight in model.named_parameters():
         torch.testing.assert_close(weight.grad, gradients[name], rtol=1e-6, atol=1e-9, msg=name)
+
+
+def test_prompts_of_hrm_text_are_read_in_both_directions(tmp_path):
+    """Tokens of type 1 are the prefix; with a cache the prompt is read in one call."""
+    theirs = hrm_text(1, F64)
+    theirs.save_pretrained(tmp_path)
+    model = open_model(tmp_path, dtype=F64).model
+    tokens, prefix = torch.randint(23, (2, LENGTH)), torch.zeros(2, LENGTH, dtype=torch.bool)
+    prefix[0, :4] = prefix[1, :6] = True
+    wanted = theirs(tokens, token_type_ids=prefix.long(), use_cache=False).logits
+    torch.testing.assert_close(model(tokens, prefix=prefix).logits, wanted, rtol=1e-7, atol=1e-7)
+    assert (model(tokens).logits - wanted).abs().max() > 1e-2
+    with torch.no_grad():
+        cache = model.new_cache(2, LENGTH)
+        first = model(tokens[:, :6], prefix=prefix[:, :6], cache=cache)
+        with pytest.raises(ValueError, match="prefix: the cache holds 6 tokens; expected the whole prefix in its"):
+            model(tokens[:, :1], prefix=prefix[:, :1], cache=cache)
+        rest = model(tokens[:, 6:], cache=cache)
+    torch.testing.assert_close(torch.cat([first.logits, rest.logits], 1), wanted, rtol=1e-7, atol=1e-7)
+
+
+@pytest.mark.parametrize("prefix", [False, True])
+def test_texts_of_hrm_text_are_those_of_transformers(tmp_path, prefix):
+    theirs = hrm_text(2, torch.float32)
+    theirs.save_pretrained(tmp_path)
+    model = open_model(tmp_path).model
+    prompt = torch.randint(23, (4,))
+    options = {"token_type_ids": torch.ones(1, 4, dtype=torch.long)} if prefix else {}
+    wanted = theirs.generate(prompt[None], max_new_tokens=5, do_sample=False, pad_token_id=0, **options)[0, 4:]
+    found = generate(model, [prompt], max_new_tokens=5, sampling=Sampling(temperature=0.0), prefix=prefix)
+    assert found == [wanted.tolist()]
+
+
+def test_a_cache_changes_no_text(tmp_path):
+    """Padding on the left and several loop counts, with a cache and without."""
+    for settings, weights in ((ouro_config(3), ouro_weights), (huginn_config(3), huginn_weights)):
+        model = opened(tmp_path / settings["model_type"], weights(settings, 3), settings)
+        prompts = [torch.randint(21, (length,)) for length in (2, 5)]
+        for loops in (1, 3, 6):
+            found = generate(model, prompts, max_new_tokens=4, num_loops=loops, sampling=Sampling(temperature=0.0))
+            for prompt, text in zip(prompts, found, strict=True):
+                read = prompt
+                for token in text:
+                    assert int(model(read[None], num_loops=loops).logits[0, -1].argmax()) == token, (
+                        settings["model_type"],
+                        loops,
+                    )
+                    read = torch.cat([read, torch.tensor([token])])
+
+
+@pytest.mark.parametrize("family", [hrm_text, albert])
+def test_in_32_bits_the_difference_is_rounding(tmp_path, family):
+    theirs = family(0, torch.float32)
+    theirs.save_pretrained(tmp_path)
+    tokens = torch.randint(23, (2, LENGTH))
+    wanted, found = theirs(tokens).logits, open_model(tmp_path).model(tokens).logits
+    assert (found - wanted).abs().max() < 1e-5 * wanted.abs().max()
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"hidden_act": "relu"}, "hidden_act='relu': expected silu"),
+        ({"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 0}, "sliding_window=4: expected at"),
+        ({"attention_bias": True}, "attention_bias=True: expected false"),
+    ],
+)
+def test_an_ouro_that_is_refused(tmp_path, change, expected):
+    c = ouro_config(0)
+    with pytest.raises(ValueError, match=expected):
+        opened(tmp_path, ouro_weights(c, 0), c | change)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"injection_type": "diagonal"}, "injection_type='diagonal': expected linear"),
+        ({"test_time_noise": 0.1}, "test_time_noise=0.1: expected false: our loops add no noise"),
+        ({"n_layers_in_coda": 0}, "coda_norm=True: has no effect when coda_layers=0"),
+    ],
+)
+def test_a_huginn_that_is_refused(tmp_path, change, expected):
+    c = huginn_config(0)
+    with pytest.raises(ValueError, match=expected):
+        opened(tmp_path, huginn_weights(c, 0), c | change)
+
+
+def test_an_initial_state_that_has_no_place_is_refused(tmp_path):
+    theirs = hrm_text(0, torch.float32)
+    with torch.no_grad():
+        theirs.model.z_L_init += 1
+    theirs.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="unexpected tensor model\\.z_L_init"):
+        open_model(tmp_path)
