@@ -69,10 +69,9 @@ class Attention(nn.Module):
         if own and value_input is x:
             projected = self.qkv(x)
         elif own:
-            queries_keys, values = self._weights_for(2)
-            projected = torch.cat([F.linear(x, *queries_keys), F.linear(value_input, *values)], dim=-1)
+            projected = torch.cat([self._part(x, slice(0, 2)), self._part(value_input, slice(2, 3))], dim=-1)
         else:
-            projected = F.linear(x, *self._weights_for(1)[0])
+            projected = self._part(x, slice(0, 1))
         q, kv = self.heads(projected, self.angles(x, context))
         if slot is not None:
             kv = slot.write(kv) if own else slot.read()
@@ -105,12 +104,12 @@ class Attention(nn.Module):
     def _split(self, x: Float[Tensor, "batch seq inner"]) -> Float[Tensor, "batch heads seq head_dim"]:
         return rearrange(x, "b s (h d) -> b h s d", d=self.head_dim)
 
-    def _weights_for(self, first: int) -> tuple[tuple[Tensor, Tensor | None], tuple[Tensor, Tensor | None]]:
-        """The fused projection as (weight, bias) of its first parts and of the rest."""
-        rows = sum(self.parts[:first])
-        weight, bias = self.qkv.weight, self.qkv.bias
-        head, tail = (None, None) if bias is None else (bias[:rows], bias[rows:])
-        return (weight[:rows], head), (weight[rows:], tail)
+    def _part(self, x: Float[Tensor, "batch seq d_model"], parts: slice) -> Float[Tensor, "batch seq part"]:
+        """The outputs of the fused projection for some of its parts: queries, keys, values."""
+        rows = slice(sum(self.parts[: parts.start]), sum(self.parts[: parts.stop]))
+        if type(self.qkv).__module__.partition(".")[0] not in (__name__.partition(".")[0], "torch"):
+            return self.qkv(x)[..., rows]  # such as a layer with an adapter, which adds to the product with its weight
+        return F.linear(x, self.qkv.weight[rows], None if self.qkv.bias is None else self.qkv.bias[rows])
 
 
 def make_rotary(config: ModelConfig) -> RotaryAngles | None:
