@@ -123,8 +123,9 @@ Without the package `looped`; `modeling_looped.py` in this folder has the model:
 ```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-model = AutoModelForCausalLM.from_pretrained(NAME, trust_remote_code=True)  # NAME of this repository, or a local folder
-tokenizer = AutoTokenizer.from_pretrained(NAME)
+name = "OWNER/NAME"  # this repository, or a local folder
+model = AutoModelForCausalLM.from_pretrained(name, trust_remote_code=True)
+tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=True)
 inputs = tokenizer("Once upon a time", return_tensors="pt")
 print(tokenizer.decode(model.generate(**inputs, max_new_tokens=50, num_loops={more})[0]))
 ```

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 MARKS = re.compile(r"  # (type: ignore|pyright: ignore|noqa).*$", re.MULTILINE)
 """Comments that are for the tools of the package's own repository."""
+WIDTH = 120
 SHAPES = '''class {0}:
     """`{0}[Tensor, "batch seq"]` is a tensor; the text names its axes, as in the package jaxtyping."""
 
@@ -181,7 +182,7 @@ def flatten(roots: Collection[str], *, omit: Collection[str] = ()) -> str:
     for name in TopologicalSorter({name: sorted(others) for name, others in before.items()}).static_order():
         kept = [definition.text for definition in modules[name].definitions if definition in needed]
         if kept:
-            title = textwrap.fill(f"{name}: {modules[name].description}", 118)
+            title = textwrap.fill(f"{name}: {modules[name].description}", WIDTH - 2)
             parts += [textwrap.indent(title, "# "), *kept]
     return "\n\n\n".join(parts) + "\n"
 
@@ -213,10 +214,11 @@ def _import_lines(externals: dict[str, Import]) -> str:
             lines[installed].append(f"import {known.module}" + (f" as {local}" if local != known.module else ""))
         else:
             grouped.setdefault(known.module, []).append(known.name + (f" as {local}" if local != known.name else ""))
-    for name in sorted(grouped):
-        lines[name.partition(".")[0] not in sys.stdlib_module_names].append(
-            f"from {name} import {', '.join(grouped[name])}"
-        )
+    for name, items in sorted(grouped.items()):
+        line = f"from {name} import {', '.join(items)}"
+        if len(line) > WIDTH:
+            line = "\n".join([f"from {name} import (", *(f"    {item}," for item in items), ")"])
+        lines[name.partition(".")[0] not in sys.stdlib_module_names].append(line)
     return "\n\n".join("\n".join(group) for group in lines.values() if group)
 
 
