@@ -187,6 +187,8 @@ class ModelConfig:
             forbid_unused(self, f"modulation={self.modulation!r}", "gate_offset")
         if self.modulation not in ("scale_gate", "adaln_zero", "additive"):
             forbid_unused(self, f"modulation={self.modulation!r}", "timestep")
+        both = self.timestep == "both" and self.modulation == "additive"
+        check(not both, "timestep", self.timestep, "index or fraction with modulation='additive', one sinusoid")
         if self.modulation == "table":
             check(self.max_loops is not None, "max_loops", None, "the table's number of loops")
             check(self.num_loops <= (self.max_loops or 0), "num_loops", self.num_loops, f"<= {self.max_loops}")

@@ -187,7 +187,9 @@ def _limits(config: ModelConfig, weights_license: str | None) -> str:
     if c.most_loops is not None:
         lines.append(f"It runs at most {_count(c.most_loops, 'loop')}, for which it has weights.")
     else:
-        lines.append(f"More than {_count(c.num_loops, 'loop')} may make the answers better or worse: look at the scores.")
+        lines.append(
+            f"More than {_count(c.num_loops, 'loop')} may make the answers better or worse: look at the scores."
+        )
     lines.append("It was not examined for wrong, biased or harmful texts.")
     if weights_license is None:
         lines.append("The licence of the weights is not stated. The code in `modeling_looped.py` is under Apache-2.0."

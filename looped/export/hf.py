@@ -1,7 +1,6 @@
 """A folder that `transformers` loads on a machine without this package, and its upload to the hub."""
 
-import json
-from collections.abc import Sequence
+import functools
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -39,6 +38,7 @@ applicable law or agreed to in writing, it is distributed "as is", without warra
 '''
 
 
+@functools.cache
 def modeling_code() -> str:
     """The text of modeling_looped.py: `looped.hf` and everything of this package that it uses, in one file."""
     roots = [f"{PLACES.get(name, 'looped.hf.modeling')}.{name}" for name in CLASSES.values()]

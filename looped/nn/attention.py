@@ -90,12 +90,10 @@ class Attention(nn.Module):
     ) -> tuple[Float[Tensor, "batch heads seq head_dim"], Float[Tensor, "two batch kv_heads seq head_dim"]]:
         """Queries, and keys and values, of the output of `qkv`: normalised and rotated. Queries alone give no keys."""
         q, kv = projected[..., : self.parts[0]], projected[..., self.parts[0] :]
-        if self.qk_norm == "none" and angles is None:
-            kv_heads = kv.shape[-1] // (2 * self.head_dim)
-            return self._split(q), kv.unflatten(-1, (2, kv_heads, self.head_dim)).permute(2, 0, 3, 1, 4)
         q = self._turned(q, self.query_norm, angles)
-        if not kv.shape[-1]:
-            return q, kv
+        if not kv.shape[-1] or (self.qk_norm == "none" and angles is None):
+            heads = kv.shape[-1] // (2 * self.head_dim)
+            return q, kv.unflatten(-1, (2, heads, self.head_dim)).permute(2, 0, 3, 1, 4)
         k, v = kv.chunk(2, dim=-1)
         return q, torch.stack([self._turned(k, self.key_norm, angles), self._split(v)])
 

@@ -38,7 +38,7 @@ CASES = {
         positions="rotary", num_heads=4, num_kv_heads=2, rope_theta=500.0, qk_norm="head", activation="swiglu",
         modulation="rezero", core_layers=2, initialisation_depth=3,
     ),
-    # "lora": language_model(lora_rank=2, bias=True),
+    "lora": language_model(lora_rank=2, bias=True),
     "scale_gate": language_model(
         modulation="scale_gate", timestep="both", gate_offset=1, prelude_layers=1, coda_layers=1, tie_embeddings=True,
         positions="rotary",
@@ -57,7 +57,9 @@ def model_of(name: str) -> LoopedTransformer:
 
 def rule_of(name: str) -> str:
     """An exit rule that the model can have."""
-    return {"act": "act/token", "gate": "gate:0.6/token", "table": "kl:1.0/token"}.get(name, "change:0.6/token")
+    return {"act": "act/token", "gate": "gate:0.6/token", "table": "kl:1.0/token", "injection": "change:1.2/token"}.get(
+        name, "change:0.6/token"
+    )
 
 
 def padded() -> tuple[torch.Tensor, torch.Tensor]:
