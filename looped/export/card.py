@@ -8,6 +8,7 @@ from typing import Any
 
 from looped.extras import need
 from looped.model_config import ModelConfig
+from looped.models.transformer import LoopedTransformer
 from looped.printing import escape_markdown, printable
 from looped.run_folder import (
     Calibration,
@@ -26,42 +27,42 @@ HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
 
 
 def model_card(
-    config: ModelConfig,
+    model: LoopedTransformer,
     name: str,
     *,
-    parameters: int,
     run: Path | None = None,
     weights_license: str | None = None,
-    transformers: bool = True,
+    code: str | None = None,
 ) -> str:
     """The text of README.md: metadata that the hub reads, use, scores by loop count, training and limits.
 
     Args:
         name: of the model, such as the name of its folder.
-        parameters: number of weights; shared ones count once.
         run: the run folder; None leaves out scores and training.
         weights_license: of the weights, as the hub names it, such as apache-2.0; None says that it is not known.
-        transformers: whether the folder is for `transformers`, or for `LoopedTransformer.load`.
+        code: the file with the model's code, in a folder for `transformers`; None is for `LoopedTransformer.load`.
 
     Raises:
         ValueError: a file of the run folder is malformed; names file, line and field.
     """
+    config = model.config
     rows = [] if run is None else [row for row in read_rows(run, EvalRow) if not isinstance(row, ExitRow | PolicyRow)]
     parts = [
-        _metadata(config, name, rows, run, weights_license, transformers),
+        _metadata(config, name, rows, run, weights_license, code),
         f"# {escape_markdown(name)}",
-        _what(config, parameters),
-        _use(config, transformers),
+        _what(config, sum(parameter.numel() for parameter in model.parameters())),
+        _use(config, code),
     ]
     if run is not None:
         parts += [_scores(rows, config), _recommended(run), _training(run)]
-    parts.append(_limits(config, weights_license))
+    parts.append(_limits(config, weights_license, code))
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def _metadata(
-    config: ModelConfig, name: str, rows: Sequence[EvalRow], run: Path | None, weights_license: str | None, hf: bool
-) -> str:
+    config: ModelConfig, name: str, rows: Sequence[EvalRow], run: Path | None, weights_license: str | None,
+    code: str | None,
+) -> str:  # fmt: skip
     """The YAML block, written by huggingface_hub, which also checks it."""
     hub = need("huggingface_hub", "a model card")
     task = None if run is None else read_config(run).task
@@ -71,6 +72,7 @@ def _metadata(
             task_type="text-generation",
             dataset_type=printable(task.name),
             dataset_name=printable(f"{task.name}: {row.group}"),
+            dataset_config=printable(row.group),
             dataset_split=printable(row.split),
             metric_type=printable(row.metric),
             metric_name=printable(f"{row.metric}, {row.num_loops} loops"),
@@ -81,8 +83,8 @@ def _metadata(
     ]
     facts: dict[str, Any] = {
         "license": weights_license,
-        "library_name": "transformers" if hf else "looped",
-        "pipeline_tag": "text-generation" if config.causal and config.inputs == "tokens" else None,
+        "library_name": "transformers" if code else "looped",
+        "pipeline_tag": "text-generation" if code else None,
         "tags": TAGS,
         "datasets": [dataset] if HUB_NAME.fullmatch(dataset) else None,
         "metrics": sorted({printable(row.metric) for row in rows}) or None,
@@ -95,8 +97,8 @@ def _metadata(
 def _what(config: ModelConfig, parameters: int) -> str:
     c = config
     core = f"a core of {_count(c.core_layers, 'layer')} that is applied {_count(c.num_loops, 'time')} in a row"
-    around = [f"{_count(n, 'layer')} {where} it" for n, where in ((c.prelude_layers, "before"), (c.coda_layers, "after"))
-              if n]  # fmt: skip
+    places = ((c.prelude_layers, "before"), (c.coda_layers, "after"))
+    around = [f"{_count(layers, 'layer')} {where} it" for layers, where in places if layers]
     depth = c.prelude_layers + c.core_depth * c.num_loops + c.coda_layers
     return (
         f"A looped transformer: {' and '.join([core, *around])}. It has {parameters:,} weights and the depth of "
@@ -105,8 +107,8 @@ def _what(config: ModelConfig, parameters: int) -> str:
     )
 
 
-def _use(config: ModelConfig, hf: bool) -> str:
-    if not hf:
+def _use(config: ModelConfig, code: str | None) -> str:
+    if code is None:
         return """## Use
 
 ```python
@@ -115,10 +117,9 @@ from looped import LoopedTransformer
 model = LoopedTransformer.load(FOLDER)  # a local copy of this folder
 output = model(tokens, num_loops=4)
 ```"""
-    more = min(2 * config.num_loops, config.most_loops or 2 * config.num_loops)
     return f"""## Use
 
-Without the package `looped`; `modeling_looped.py` in this folder has the model:
+Without the package `looped`; `{code}` in this folder has the model:
 
 ```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -127,7 +128,7 @@ name = "OWNER/NAME"  # this repository, or a local folder
 model = AutoModelForCausalLM.from_pretrained(name, trust_remote_code=True)
 tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=True)
 inputs = tokenizer("Once upon a time", return_tensors="pt")
-print(tokenizer.decode(model.generate(**inputs, max_new_tokens=50, num_loops={more})[0]))
+print(tokenizer.decode(model.generate(**inputs, max_new_tokens=50, num_loops={config.num_loops})[0]))
 ```
 
 With it (`pip install "looped[hf]"`), `import looped.hf` takes the place of `trust_remote_code=True`.
@@ -181,7 +182,7 @@ def _training(run: Path) -> str:
     return "## Training\n\n" + "\n".join(lines) + command
 
 
-def _limits(config: ModelConfig, weights_license: str | None) -> str:
+def _limits(config: ModelConfig, weights_license: str | None, code: str | None) -> str:
     c = config
     lines = [f"A sequence has at most {c.max_seq_len} tokens."]
     if c.most_loops is not None:
@@ -192,8 +193,9 @@ def _limits(config: ModelConfig, weights_license: str | None) -> str:
         )
     lines.append("It was not examined for wrong, biased or harmful texts.")
     if weights_license is None:
-        lines.append("The licence of the weights is not stated. The code in `modeling_looped.py` is under Apache-2.0."
-                     if c.causal else "The licence of the weights is not stated.")  # fmt: skip
+        lines.append("The licence of the weights is not stated.")
+    if code is not None:
+        lines.append(f"The code in `{code}` is under the Apache License 2.0.")
     return "## Limits\n\n" + "\n".join(f"- {line}" for line in lines)
 
 

@@ -11,6 +11,7 @@ import sys
 import textwrap
 from collections.abc import Collection, Iterator
 from graphlib import TopologicalSorter
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -62,11 +63,11 @@ class Module:
         self.definitions: list[Definition] = []
         pruned = _Pruned(name, package, self.imports, omit)
         end = 0
-        for node, after in zip(tree.body, [*tree.body[1:], None], strict=True):
+        for node, after in pairwise([*tree.body, ast.Pass()]):
             start, end = end + 1, node.end_lineno or 0
             if _is_text(node) or not _defines(node) or pruned.visit(node) is None:
                 continue
-            if after is not None and _is_text(after):  # the docstring of a constant
+            if _is_text(after):  # the docstring of a constant
                 end = after.end_lineno or 0
             kept = [lines[i - 1] for i in range(start, end + 1) if i not in pruned.lines]
             text = re.sub(r"\n{3,}", "\n\n", MARKS.sub("", "\n".join(kept)).strip())

@@ -1,4 +1,4 @@
-"""A folder that `transformers` loads on a machine without this package, and its upload to the hub."""
+"""Folders for `transformers` without this package, and for `LoopedTransformer.load`; their upload to the hub."""
 
 import functools
 from importlib.metadata import version
@@ -96,15 +96,41 @@ def export_hf(
             )  # fmt: skip
         if unused := range(len(adapted), made.config.vocab_size):
             made.generation_config.suppress_tokens = list(unused)
-    card = model_card(
-        model.config, folder.resolve().name, parameters=sum(p.numel() for p in model.parameters()), run=run,
-        weights_license=weights_license,
-    )  # fmt: skip
+    card = model_card(model, folder.resolve().name, run=run, weights_license=weights_license, code=CODE)
     with new_folder(folder) as new:
         made.save_pretrained(new)
         if adapted is not None:
             adapted.save_pretrained(new)
         (new / CODE).write_text(modeling_code())
+        (new / "README.md").write_text(card)
+    return folder
+
+
+def export_safetensors(
+    model: LoopedTransformer,
+    folder: Path | str,
+    *,
+    tokenizer: Any = None,
+    run: Path | None = None,
+    weights_license: str | None = None,
+) -> Path:
+    """Write a folder for `LoopedTransformer.load(folder)`, with a tokenizer for `tokenizers` and a model card.
+
+    Args as in `export_hf`.
+
+    Raises:
+        ValueError: the folder is not empty, the tokenizer has no JSON form, or a file of the run folder is malformed.
+        OSError: a file cannot be written.
+    """
+    folder = Path(folder)
+    check_new(folder)
+    if tokenizer is not None and not hasattr(tokenizer, "json"):
+        raise ValueError(f"tokenizer: a {type(tokenizer).__name__} has no JSON form; expected one of a text task")
+    card = model_card(model, folder.resolve().name, run=run, weights_license=weights_license)
+    with new_folder(folder) as new:
+        model.save(new)
+        if tokenizer is not None:
+            (new / "tokenizer.json").write_text(tokenizer.json)
         (new / "README.md").write_text(card)
     return folder
 

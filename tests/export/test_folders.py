@@ -103,7 +103,7 @@ def test_logits_and_texts_are_those_of_the_model(name: str, loaded: dict[str, An
         if name in TOKENIZERS:
             options |= {"vocab_size": TOKENIZERS[name].vocab_size, "stop": {TOKENIZERS[name].end}}
         prompts = [torch.tensor(prompt) for prompt in PROMPTS]
-        made = generate(model, prompts, max_new_tokens=8, sampling=Sampling(temperature=0), **options)
+        made = generate(model, prompts, max_new_tokens=8, sampling=Sampling(temperature=0.0), **options)
         longest = max(map(len, made))
         return [text + [TOKENIZERS[name].end] * (longest - len(text)) if len(text) < longest else text for text in made]
 
