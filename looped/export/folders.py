@@ -187,10 +187,9 @@ def push(folder: Path, name: str, *, private: bool = True, endpoint: str | None 
     Raises:
         ValueError: the name is impossible, or the hub refuses.
     """
-    hub = need("huggingface_hub", "looped export --push")
-    api = hub.HfApi(endpoint=endpoint)
+    api = need("huggingface_hub", "looped export --push").HfApi(endpoint=endpoint)
     try:
         api.create_repo(name, private=private, exist_ok=True)
-        return str(api.upload_folder(repo_id=name, folder_path=folder, commit_message="looped export"))
-    except (hub.errors.HfHubHTTPError, hub.errors.HFValidationError, hub.errors.LocalTokenNotFoundError) as error:
-        raise ValueError(f"--push {name}: {str(error).splitlines()[0]}") from None
+        return str(api.upload_folder(repo_id=name, folder_path=folder, commit_message="looped export").commit_url)
+    except Exception as error:  # of the hub, of its names, of the connection: several libraries have their own
+        raise ValueError(f"--push {name}: {str(error).strip().partition(chr(10))[0]}") from error
