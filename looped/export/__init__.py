@@ -1,0 +1,1 @@
+"""Trained models for other programs: folders of transformers, plain weights, ONNX, and model cards."""
