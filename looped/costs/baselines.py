@@ -39,6 +39,7 @@ def standard(looped: ModelConfig, layers: int, d_model: int) -> ModelConfig:
         gate_offset=0,
         timestep="index",
         input_injection="none",
+        initial_state="zero",
         positions_every_loop=False,
         loop_norm=False,
         initialisation_depth=None,
