@@ -1,7 +1,7 @@
 """Train a run's model on a text for a time of one processor, and measure perplexity against that time.
 
     python -m benchmarks.healing RUN --train FILES --validation FILES --test FILES --out FOLDER --minutes 60
-    python -m benchmarks.healing table FOLDER... --out results/loopify/healing.csv
+    python -m benchmarks.healing table FOLDER... --out healing.csv
 
 RUN is a folder of `looped open` or `looped loopify`, whose tokenizer reads the text. Minutes are those of the
 processor in training alone, so runs that share a machine are comparable. The learning rate rises in 20 steps, stays,
