@@ -55,7 +55,7 @@ class LoopedTransformer(LoopedModel):
             norm = make_norm(c.last_norm, d, epsilon=c.norm_epsilon, bias=c.bias)
             embed_norm = make_norm("layer" if c.embedding_norm else "none", d, epsilon=c.norm_epsilon, bias=True)
             super().__init__(
-                embed=nn.Embedding(inputs, d) if c.inputs == "tokens" else nn.Linear(inputs, d, bias=c.bias),
+                embed=_embedding(inputs, d) if c.inputs == "tokens" else nn.Linear(inputs, d, bias=c.bias),
                 positions=PositionEmbedding(c.max_seq_len, d, learned=c.positions == "learned") if added else None,
                 rotary=make_rotary(c),
                 embed_norm=embed_norm,
@@ -101,3 +101,8 @@ class LoopedTransformer(LoopedModel):
             raise ValueError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
         load_weights(model, Path(folder))
         return model.eval()
+
+
+def _embedding(inputs: int, d: int) -> nn.Embedding:
+    """An embedding that is not drawn yet."""
+    return nn.Embedding.from_pretrained(torch.empty(inputs, d), freeze=False)
