@@ -29,8 +29,8 @@ def loopify(
 ) -> None:
     """Turn a standard model into prelude, looped core and coda: looped loopify MODEL --core 13-16 --loops 2 --out RUN.
 
-    The new run folder has no steps of training, and `looped train --from` continues from it. Scores before and after
-    are printed, because most ways to share layers destroy a model until it is trained.
+    The new run folder has no steps of training, and another training can start from it. Scores before and after are
+    printed, because most ways to share layers destroy a model until it is trained.
 
     Args:
         source: a run folder, or a pretrained model as for `looped open`.
