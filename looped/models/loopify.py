@@ -1,9 +1,11 @@
 """A trained standard transformer as a looped one."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
+from torch import nn
 
 from looped.models.transformer import LoopedTransformer
 from looped.nn.injection import ConcatInput
@@ -98,18 +100,23 @@ def loopify(
         originals = layers[j::kept] if shares else [layers[j]] * loops
         step = round(j * (len(layers) - 1) / max(kept - 1, 1))
         chosen = {"average": originals, "stepwise": [layers[step]]}.get(init, [layers[j]])
-        states = [original.state_dict() for original in chosen]
-        mean = {name: torch.stack([state[name] for state in states]).mean(0) for name in states[0]}
-        if not isinstance(block, BlockPerLoop):
-            block.load_state_dict(mean)
-            continue
-        for own, original in zip(block.blocks, originals, strict=True):
-            own.load_state_dict(original.state_dict(), strict=False)  # norms and biases
-            for name, part in own.named_modules():
-                if isinstance(part, LowRankLinear):
-                    part.shared.weight.copy_(mean[f"{name}.weight"])
-                    part.approximate(original.get_parameter(f"{name}.weight"))
+        _fill(block, originals, chosen)
     return made.train(model.training)
+
+
+def _fill(block: nn.Module, originals: Sequence[nn.Module], chosen: Sequence[nn.Module]) -> None:
+    """Give a core layer the mean weights of the chosen layers, and each of its loops the changes to an original."""
+    states = [layer.state_dict() for layer in chosen]
+    mean = {name: torch.stack([state[name] for state in states]).mean(0) for name in states[0]}
+    if not isinstance(block, BlockPerLoop):
+        block.load_state_dict(mean)
+        return
+    for own, original in zip(block.blocks, originals, strict=True):
+        own.load_state_dict(original.state_dict(), strict=False)  # norms and biases
+        for name, part in own.named_modules():
+            if isinstance(part, LowRankLinear):
+                part.shared.weight.copy_(mean[f"{name}.weight"])
+                part.approximate(original.get_parameter(f"{name}.weight"))
 
 
 def middle(layers: int, init: Init) -> range:
