@@ -40,6 +40,8 @@ def standard(looped: ModelConfig, layers: int, d_model: int) -> ModelConfig:
         timestep="index",
         input_injection="none",
         initial_state="zero",
+        inner_loops=None,
+        latent_layers=0,
         positions_every_loop=False,
         loop_norm=False,
         initialisation_depth=None,

@@ -12,8 +12,10 @@ class Source(NamedTuple):
     """The tensors of a file that make one weight of ours, joined along the rows."""
 
     names: tuple[str, ...]
-    change: Callable[[Tensor], Tensor] | None = None
+    change: Callable[..., Tensor] | None = None
     """Applied to each of them, such as a transposition. None: they are read as they are, a block of rows at a time."""
+    together: bool = False
+    """Whether `change` takes all of them at once instead, and returns the weight."""
 
 
 Table = dict[str, Source]
@@ -34,6 +36,10 @@ class Family(NamedTuple):
     """A prefix that all names may lack, because the file was saved from the model without its head."""
     ignored: str = r".*rotary_emb\.inv_freq"
     """A pattern of names that are no weights: buffers in files of older versions."""
+    zero: str = ""
+    """A pattern of names of tensors that have no place in our model, because they are zero in all published ones."""
+    note: str = ""
+    """What a user should know who expects the published program, in one sentence."""
 
 
 def rows(*names: str) -> Source:
@@ -54,7 +60,7 @@ def numbered(layer: Mapping[str, Source], ours: str, theirs: str, count: int) ->
         ours, theirs: what is before the number of a layer, such as "core" and "model.layers".
     """
     return {
-        f"{ours}.{i}.{name}": Source(tuple(f"{theirs}.{i}.{part}" for part in source.names), source.change)
+        f"{ours}.{i}.{name}": source._replace(names=tuple(f"{theirs}.{i}.{part}" for part in source.names))
         for i in range(count)
         for name, source in layer.items()
     }

@@ -93,7 +93,13 @@ def fill(model: LoopedTransformer, family: Family, tensors: Tensors) -> None:
     shared = {name for name in table if name == "head.weight" and weights[name] is weights["embed.weight"]}
     needed = {part for name, source in table.items() if name not in shared for part in source.names}
     allowed = needed | {part for name in shared for part in table[name].names}
-    left_over = [name for name in tensors.shapes if name not in allowed and not re.fullmatch(family.ignored, name)]
+    left_over = [
+        name
+        for name in tensors.shapes
+        if name not in allowed
+        and not re.fullmatch(family.ignored, name)
+        and not (re.fullmatch(family.zero, name) and not tensors.read(name).any())
+    ]
     for names, what in ((needed - tensors.shapes.keys(), "no tensor"), (left_over, "unexpected tensor")):
         if names:
             first = min(names)
@@ -114,7 +120,7 @@ def _named_as_in(tensors: Tensors, family: Family, source: Source) -> Source:
     """The source with the names of a checkpoint, which may lack the family's prefix."""
     if any(name.startswith(family.prefix) for name in tensors.shapes):
         return source
-    return Source(tuple(name.removeprefix(family.prefix) for name in source.names), source.change)
+    return source._replace(names=tuple(name.removeprefix(family.prefix) for name in source.names))
 
 
 def _fill_weight(weight: Tensor, source: Source, tensors: Tensors) -> None:
@@ -124,14 +130,18 @@ def _fill_weight(weight: Tensor, source: Source, tensors: Tensors) -> None:
     is read whole.
     """
     change = source.change or (lambda tensor: tensor)
-    shapes = [change(torch.empty(tensors.shapes[name], device="meta")).shape for name in source.names]
+    joined = [source.names] if source.together else [(name,) for name in source.names]
+    try:
+        shapes = [change(*(torch.empty(tensors.shapes[n], device="meta") for n in names)).shape for names in joined]
+    except RuntimeError:  # the change is for tensors of another shape
+        shapes = [torch.Size()]
     if any(not shape or shape[1:] != weight.shape[1:] for shape in shapes) or sum(s[0] for s in shapes) != len(weight):
         here = " and ".join(f"{name} is {tensors.shapes[name]}" for name in source.names)
-        raise ValueError(f"{tensors.path}: {here}; expected {tuple(weight.shape)} in all")
-    for name, part in zip(source.names, weight.split([shape[0] for shape in shapes]), strict=True):
+        raise ValueError(f"{tensors.path}: {here}; config.json needs {tuple(weight.shape)} in all")
+    for names, part in zip(joined, weight.split([shape[0] for shape in shapes]), strict=True):
         step = max(1, BLOCK // part[0].numel())
         blocks = [slice(None)] if source.change else [slice(i, i + step) for i in range(0, len(part), step)]
         for block in blocks:
-            read = change(tensors.read(name, block))
-            check_values(f"{tensors.path}: tensor {name}", read, weight.dtype)
+            read = change(*(tensors.read(name, block) for name in names))
+            check_values(f"{tensors.path}: tensor {' and '.join(names)}", read, weight.dtype)
             part[block].copy_(read)
