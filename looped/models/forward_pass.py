@@ -48,6 +48,7 @@ class Pass:
         cache: Cache | None,
         rule: ExitRule | None,
         graphs: Mapping[str, Tensor | SharedGraph] | None = None,
+        embedded: bool = False,
     ) -> None:
         seq, device = inputs.shape[1], inputs.device
         start = 0 if cache is None else cache.used
@@ -63,10 +64,10 @@ class Pass:
         if positions is None:
             counted = torch.arange(seq, device=device) if cache is None else cache.positions
             positions = counted[start : start + seq]
-        x, vectors = _looked_up("inputs", model.embed, inputs), None
+        x, vectors = inputs if embedded else _looked_up("inputs", model.embed, inputs), None
         x = x if model.embedding_scale == 1 else x * model.embedding_scale
         if model.positions is not None:
-            vectors = _looked_up("positions", model.positions, positions)
+            vectors = _looked_up("positions", model.positions, positions).to(x.dtype)
             x = x if model.injection.adds_positions else x + vectors
         x = model.embed_norm(x)
         self.shared = Context(

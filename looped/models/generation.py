@@ -14,14 +14,11 @@ from looped.config import CachePolicy, OutputWeights
 from looped.models.exit_rules import ExitRule
 from looped.models.kv_cache import Cache
 from looped.models.looped_model import LoopedModel, LoopedOutput
-from looped.models.packed import packable, packed
+from looped.models.packed import PACKING_PAYS, packable, packed
 from looped.strict import at_least, check, is_number
 
 Stop = Collection[int] | Callable[[Sequence[int]], bool]
 """Tokens that end a text, or a function of the tokens written so far that returns True at the end."""
-
-PACKING_PAYS = 16
-"""Tokens after which packed weights have saved the time to pack them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

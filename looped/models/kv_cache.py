@@ -10,6 +10,7 @@ from typing import Any, get_args
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn import functional as F
 
 from looped.config import CachePolicy
 from looped.models.early_exit import Active
@@ -151,6 +152,13 @@ class Cache:
         self.slots = {name: [t.index_select(2, rows) for t in tensors] for name, tensors in self.slots.items()}
         self.attention_mask = self.attention_mask[rows]
         self.batch = len(rows)
+
+    def extend(self, length: int) -> None:
+        """Make room for `length` tokens."""
+        more = length - self.length
+        self.slots = {name: [F.pad(t, (0, 0, 0, more)) for t in tensors] for name, tensors in self.slots.items()}
+        self.attention_mask = F.pad(self.attention_mask, (0, more))
+        self.positions, self.length = torch.arange(length, device=self.positions.device), length
 
     def mask(
         self, attention_mask: Bool[Tensor, "batch new"] | None, span: slice

@@ -16,6 +16,8 @@ from looped.models.memory import memory_of
 
 LEAST = 2**18
 """A smaller matrix stays as it is: the call would take longer than the product."""
+PACKING_PAYS = 16
+"""Tokens after which packed weights have saved the time to pack them."""
 ROWS = 8
 """oneDNN's layout for so many rows was also the fastest for one row and for hundreds."""
 

@@ -24,6 +24,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
     """Fill a model from a safetensors file, or from the one in a folder that `save_weights` wrote.
 
     Floating-point weights of 16, 32 or 64 bits become the model's floating-point type. A refused file changes nothing.
+    The model may have been built on `meta` and moved with `to_empty`.
 
     Raises:
         ValueError: for a missing or damaged file; for weights of another architecture, or of another type, such as
@@ -46,6 +47,14 @@ def load_weights(model: nn.Module, path: Path) -> None:
         if any(not torch.equal(read[names[0]], read[name]) for name in names[1:]):
             raise ValueError(f"{path}: {' and '.join(names)} differ; expected equal values, which the model shares")
     model.load_state_dict(read, strict=False)
+    reset_buffers(model)
+
+
+def reset_buffers(model: nn.Module) -> None:
+    """Compute the buffers that no checkpoint holds: sinusoids of positions, and what a modulation adds."""
+    for module in model.modules():
+        if hasattr(module, "reset_buffers"):
+            module.reset_buffers()
 
 
 def _check_shapes(path: Path, shapes: dict[str, tuple[int, ...]], built: dict[str, Tensor]) -> None:
