@@ -76,6 +76,25 @@ VARIANTS = {
         embedding_scale=4.0,
     ),
     "hrm_text": dataclasses.replace(TINY, causal=True, gated_attention=True, norm_gain=False, modulation="scale_gate"),
+    "albert": dataclasses.replace(
+        TINY,
+        norm_place="after",
+        norm="layer",
+        bias=True,
+        embedding_dim=6,
+        embedding_norm=True,
+        tie_embeddings=True,
+        output_size=11,
+    ),
+    "factorised": dataclasses.replace(
+        TINY,
+        causal=True,
+        embedding_dim=24,
+        activation="swiglu",
+        coda_layers=1,
+        positions="sinusoidal",
+        input_injection="add",
+    ),
     "published_dp": dataclasses.replace(TINY, initialisation="pytorch", bias=True, positions="sinusoidal", causal=True),
 }
 

@@ -1,6 +1,7 @@
 """The configuration of a looped transformer in `transformers`: the fields of `ModelConfig`, flat."""
 
 from dataclasses import fields
+from difflib import get_close_matches
 from typing import Any, ClassVar
 
 from transformers import PreTrainedConfig
@@ -8,11 +9,22 @@ from transformers import PreTrainedConfig
 from looped.model_config import ModelConfig
 from looped.strict import check, from_dict, nearest, to_dict
 
+FIELDS: dict[str, Any] = {
+    **{field.name: field.default for field in fields(ModelConfig)},
+    **dict.fromkeys(("exit_rule", "weight_loops", "pad_token_id", "bos_token_id", "eos_token_id")),
+}
+"""The fields of a `LoopedConfig` that others in transformers lack, with their defaults."""
+
 
 class LoopedConfig(PreTrainedConfig):
-    """All fields of `ModelConfig`, with its defaults, and those below.
+    """All fields of `ModelConfig`, with its defaults, and these.
 
     `num_loops` and `exit_rule` apply to every call that does not name others: `from_pretrained(folder, num_loops=8)`.
+
+    Args:
+        exit_rule: an exit rule in text, such as kl:0.01, for calls outside of training; None runs all loops.
+        weight_loops: if each loop has weights of its own (core_tied, lora_rank), the loops that have some.
+        pad_token_id, bos_token_id, eos_token_id: None is none.
 
     Raises:
         ValueError: an impossible value, a field without effect, or a misspelled one.
@@ -29,22 +41,19 @@ class LoopedConfig(PreTrainedConfig):
     }
     keys_to_ignore_at_inference: ClassVar[list[str]] = ["cache", "hidden_states", "loops_taken"]
 
-    exit_rule: str | None = None
-    """An exit rule in text, such as kl:0.01, for calls outside of training; None runs all loops."""
-    weight_loops: int | None = None
-    """The number of loops with weights of their own, if each has some (core_tied, lora_rank): the most loops."""
-    pad_token_id: int | None = None
-    bos_token_id: int | None = None
-    eos_token_id: int | list[int] | None = None
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)  # which calls __post_init__ with all but the fields of transformers
 
     def __post_init__(self, **kwargs: Any) -> None:
-        names = {field.name: field.default for field in fields(ModelConfig)}
-        for name, default in names.items():
+        for name, default in FIELDS.items():
             setattr(self, name, kwargs.pop(name, default))
         # transformers keeps every unknown key as an attribute. A misspelled field would silently have no effect.
-        for key in kwargs:
-            meant = nearest(key, [*names, "exit_rule"]) if not hasattr(self, key) else ""
-            check(not meant or key in self.attribute_map, key, kwargs[key], f"a field of LoopedConfig{meant}")
+        for key in kwargs.keys() - self.attribute_map.keys():
+            check(not get_close_matches(key, FIELDS, 1, 0.8), key, kwargs[key], f"a known field{nearest(key, FIELDS)}")
+        layers = kwargs.get("num_hidden_layers")
+        check(
+            layers is None, "num_hidden_layers", layers, "none; prelude, core, loops and coda have fields of their own"
+        )
         super().__post_init__(**kwargs)
         if self.output_size == self.vocab_size:
             self.output_size = None  # `vocab_size` then decides both, also after `resize_token_embeddings`

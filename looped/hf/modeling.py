@@ -1,7 +1,6 @@
 """Looped transformers as models of `transformers`: a causal language model, a classifier, and their base."""
 
 import dataclasses
-import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -56,9 +55,18 @@ class LoopedPreTrainedModel(PreTrainedModel):
         self.looped = LoopedTransformer(model, seed=seed)
         if self.headless:
             self.looped.head = nn.Identity()
+        if (rule := self.exit_rule(config.exit_rule)) is not None:
+            rule.check(self.looped)
+        first: dict[int, str] = {}
+        names = self.named_parameters(remove_duplicate=False)
+        self._tied_weights_keys = {name: known for name, p in names if (known := first.setdefault(id(p), name)) != name}
         self.gradient_checkpointing = False
         self.packed: tuple[LoopedTransformer, ...] = ()
         self.post_init()
+
+    def get_expanded_tied_weights_keys(self, all_submodels: bool = False) -> dict[str, str]:
+        """Weights that modules share, by the name of the first. transformers asks `tie_word_embeddings` for all."""
+        return dict(self._tied_weights_keys or {})
 
     def _init_weights(self, module: nn.Module) -> None:
         """The weights are drawn already. transformers builds models on `meta`, where buffers lose their values."""
@@ -115,6 +123,10 @@ class LoopedPreTrainedModel(PreTrainedModel):
         loops = num_loops or self.config.num_loops
         limit = self.config.weight_loops
         check(limit is None or loops <= limit, "num_loops", loops, f"at most {limit}, the loops with weights")
+        if limit is not None and getattr(self, "peft_config", None):
+            raise ValueError(
+                "adapters of PEFT: expected a model whose loops share all weights; they reach one loop only"
+            )
         rule = self.exit_rule(exit_rule)
         model = self.packed[0] if self.packed else self.looped
         batch, seq = inputs.shape[:2]
@@ -194,7 +206,6 @@ class LoopedForCausalLM(LoopedPreTrainedModel, GenerationMixin):
     """
 
     headless = False
-    _tied_weights_keys: ClassVar[dict[str, str]] = {"looped.head.weight": "looped.embed.weight"}
     accepts_loss_kwargs = True
     """`Trainer` then gives the number of targets of all accumulated batches, by which the loss is divided."""
 
@@ -202,6 +213,8 @@ class LoopedForCausalLM(LoopedPreTrainedModel, GenerationMixin):
         causal: Any = config
         check(causal.causal, "causal", causal.causal, "True in a causal language model")
         super().__init__(config, seed=seed)
+        # Otherwise from_pretrained drops fields that transformers does not know, such as num_loops.
+        self.generation_config._from_model_config = False
 
     def get_output_embeddings(self) -> nn.Module:
         return self.looped.head
@@ -263,16 +276,15 @@ class LoopedForCausalLM(LoopedPreTrainedModel, GenerationMixin):
                 model_kwargs[name] = getattr(generation_config, name)
         kind = generation_config.cache_implementation
         check(kind is None, "cache_implementation", kind, "none; the caches of transformers have no slots for loops")
-        check(
-            max_cache_length <= self.config.max_seq_len, "prompt and max_new_tokens", max_cache_length + 1,
-            f"at most {self.config.max_seq_len + 1} tokens together (max_seq_len)",
-        )  # fmt: skip
+        # Prompt lookup reads so many guessed tokens beyond the end.
+        longest = max_cache_length + max((generation_config.prompt_lookup_num_tokens or 0) - 1, 0)
+        limit = self.config.max_seq_len
+        check(longest <= limit, "prompt and new tokens", longest + 1, f"at most {limit + 1} together (max_seq_len)")
         if generation_config.use_cache is not False and model_kwargs.get("cache") is None:
             model_kwargs["cache"] = LoopedCache(max_cache_length)
         elif model_kwargs.get("cache") is not None:
             model_kwargs["cache"]._is_user_defined = True
 
-    @functools.wraps(GenerationMixin._sample)
     def _sample(self, input_ids: Tensor, logits_processor: Any, generation_config: Any, **options: Any) -> Any:
         # An int8 head keeps the largest logit exact, which is all that greedy decoding needs.
         scored = generation_config.output_scores or generation_config.output_logits
@@ -282,15 +294,16 @@ class LoopedForCausalLM(LoopedPreTrainedModel, GenerationMixin):
                 input_ids, logits_processor=logits_processor, generation_config=generation_config, **options
             )
 
-    @functools.wraps(GenerationMixin._beam_search)
     def _beam_search(self, input_ids: Tensor, generation_config: Any, **options: Any) -> Any:
         with self._packed(input_ids, generation_config):
             return super()._beam_search(input_ids, generation_config=generation_config, **options)
 
-    @functools.wraps(GenerationMixin._assisted_decoding)
-    def _assisted_decoding(self, input_ids: Tensor, generation_config: Any, **options: Any) -> Any:
+    def _assisted_decoding(
+        self, input_ids: Tensor, generation_config: Any, inputs_tensor: Tensor | None = None, **options: Any
+    ) -> Any:
+        options |= {"generation_config": generation_config, "inputs_tensor": inputs_tensor}
         with self._packed(input_ids, generation_config):
-            return super()._assisted_decoding(input_ids, generation_config=generation_config, **options)
+            return super()._assisted_decoding(input_ids, **options)
 
     @contextmanager
     def _packed(self, input_ids: Tensor, generation_config: Any, *, int8_head: bool = False) -> Iterator[None]:

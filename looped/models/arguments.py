@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from looped.models.exit_rules import ExitRule
 from looped.models.kv_cache import Cache
-from looped.nn.injection import NoInjection
+from looped.nn.injection import NoInjection, StartAnswer
 from looped.nn.modulation import ReZero
 
 MAX_LOOPS = 1_000_000
@@ -125,7 +125,7 @@ def check_fixed_point(
 ) -> None:
     """Raise ValueError if a model or a call has no fixed point to take a gradient at."""
     injection = getattr(model.injection, "injection", model.injection)
-    if type(injection) is NoInjection:
+    if type(injection) in (NoInjection, StartAnswer):
         raise ValueError("gradient: expected an input injection; without one a fixed point forgets the input")
     if not (model.modulation is None or isinstance(model.modulation, ReZero)):
         raise ValueError("gradient: expected no modulation by the loop index; a fixed point needs equal loops")

@@ -91,11 +91,9 @@ class Attention(nn.Module):
     ) -> tuple[Float[Tensor, "batch heads seq head_dim"], Float[Tensor, "two batch kv_heads seq head_dim"]]:
         """Queries, and keys and values, of the output of `qkv`: normalised and rotated. Queries alone give no keys."""
         q, kv = projected[..., : self.parts[0]], projected[..., self.parts[0] :]
-        if self.qk_norm == "none" and angles is None:
-            return self._split(q), rearrange(kv, "b s (n h d) -> n b h s d", n=2, d=self.head_dim)
         q = self._turned(q, self.query_norm, angles)
-        if not kv.shape[-1]:
-            return q, kv
+        if not kv.shape[-1] or (self.qk_norm == "none" and angles is None):
+            return q, rearrange(kv, "b s (n h d) -> n b h s d", n=2, d=self.head_dim)
         k, v = kv.chunk(2, dim=-1)
         return q, torch.stack([self._turned(k, self.key_norm, angles), self._split(v)])
 

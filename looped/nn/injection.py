@@ -52,6 +52,20 @@ class ConcatInput(NoInjection):
         return self.linear(torch.cat([state, context.embedded], dim=-1))
 
 
+class StartBoth(NoInjection):
+    """For `TwoStates`, which adds the embedded input by itself. Both states start from zero."""
+
+    def initial(self, embedded: Float[Tensor, "batch seq d_model"]) -> Float[Tensor, "batch seq two_d_model"]:
+        return torch.cat([torch.zeros_like(embedded)] * 2, dim=-1)
+
+
+class StartAnswer(NoInjection):
+    """For `TwoStates` without input injection. The answer starts from the embedded input, the other from zero."""
+
+    def initial(self, embedded: Float[Tensor, "batch seq d_model"]) -> Float[Tensor, "batch seq two_d_model"]:
+        return torch.cat([embedded, torch.zeros_like(embedded)], dim=-1)
+
+
 class AddPositions(nn.Module):
     """The position embedding enters in every loop, after another injection. Dehghani et al. (2019)."""
 
@@ -73,6 +87,8 @@ class AddPositions(nn.Module):
 
 def make_injection(config: ModelConfig) -> Injection:
     """The injection that a configuration names."""
+    if config.inner_loops is not None:
+        return StartBoth() if config.input_injection == "add" else StartAnswer()
     if config.input_injection == "add":
         injection: Injection = AddInput()
     elif config.input_injection == "concat":
