@@ -1,9 +1,8 @@
 """`looped lm-eval`."""
 
-import contextlib
 import dataclasses
 import os
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -63,6 +62,7 @@ def lm_eval(
     at_least(0, num_fewshot=num_fewshot)
     check(limit is None or limit > 0, "limit", limit, "a positive number")
     os.environ.setdefault("TQDM_DISABLE", "1")  # tqdm reads it when it is imported
+    from looped.evaluation.answer_file import AnswerFile
     from looped.evaluation.harness import equal_scores, load_tasks, quiet, scores
     from looped.evaluation.language_model import LoopedLM, Loops
     from looped.evaluation.scores import checked_loops
@@ -81,7 +81,8 @@ def lm_eval(
     settings = [*(Loops(count) for count in counts), *(Loops(counts[-1], rule) for rule in rules)]
     folder = out or run / "lm_eval"
     rows: list[dict[str, Any]] = []
-    with locked(folder), _answers(use_cache) as known, quiet():
+    with locked(folder), quiet():
+        known = None if use_cache is None else AnswerFile(use_cache)
         lm = LoopedLM(model, tokenizer, settings, batch_size=batch_size, known=known)
         loaded = load_tasks(tasks, include_path, num_fewshot)
         try:
@@ -112,25 +113,21 @@ def _opened(run: Path, checkpoint: Literal["best", "last"]) -> tuple[Any, Any, i
             raise ValueError(f"{run}: trained on {config.task.name}; expected a run on text")
         _, model, step = load_run(run, checkpoint)
         return model, task.tokenizer, step
-    raise ValueError(f"{run}: not a run folder")
+    kind = read_object(run / CONFIG).get("model_type")
+    if kind != "looped":
+        raise ValueError(
+            f"{run / CONFIG}: model_type={kind!r}: expected a run or a model of looped.hf; "
+            f"`looped open {run} --out RUN` makes a run of other models"
+        )
+    if not (run / "tokenizer.json").is_file():
+        raise ValueError(f"{run}: no tokenizer.json; expected the tokenizer beside the model")
+    from transformers import AutoTokenizer
 
+    from looped.hf import LoopedForCausalLM
+    from looped.tasks.text.tokenizer import as_tokenizer
 
-@contextlib.contextmanager
-def _answers(path: Path | None) -> Iterator[MutableMapping[str, Any] | None]:
-    """The answers in a file, as JSON in a data base of SQLite; None without a file."""
-    if path is None:
-        yield None
-        return
-    import json
-    import sqlite3
-
-    from sqlitedict import SqliteDict
-
-    try:
-        with SqliteDict(str(path), encode=json.dumps, decode=json.loads, autocommit=True) as known:
-            yield known
-    except (sqlite3.DatabaseError, RuntimeError) as error:
-        raise ValueError(f"{path}: not a file of answers ({error})") from None
+    made = LoopedForCausalLM.from_pretrained(run)
+    return made.looped, as_tokenizer(AutoTokenizer.from_pretrained(run), ""), None
 
 
 def _table(title: str, rows: Sequence[dict[str, Any]]) -> Table:

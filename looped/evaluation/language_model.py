@@ -66,7 +66,8 @@ class Pair(NamedTuple):
 class LoopedLM(TemplateLM):
     """A causal model as lm-eval wants it. `loops`, one of `settings`, says whose answers it gives.
 
-    Contexts that are too long lose tokens on the left, as in lm-eval's own model for transformers.
+    Its answers are those of lm-eval's own model for transformers. Contexts that are too long lose tokens on the left.
+    The text of a special token is ordinary text.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class LoopedLM(TemplateLM):
             ValueError: the model is not causal, or does not read tokens.
         """
         super().__init__()
+        self.start: list[int] = getattr(tokenizer, "start", [])
         if not model.causal or getattr(model.embed, "num_embeddings", None) is None:
             raise ValueError("model: expected a causal model of tokens; others do not predict what follows")
         self.model, self.text, self.settings, self.loops = model, tokenizer, list(settings), settings[0]
@@ -115,8 +117,12 @@ class LoopedLM(TemplateLM):
     def device(self) -> torch.device:
         return self.model.device
 
+    @property
+    def prefix_token_id(self) -> int:
+        return self.start[0] if self.start else self.text.end
+
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
-        return self.text.encode([string])[0]
+        return [*([] if add_special_tokens is False else self.start), *self.text.encode([string])[0]]
 
     def set_cache_hook(self, cache_hook: Any) -> None:
         raise ValueError("use_cache: lm-eval's cache mixes loop counts; expected `known` of LoopedLM instead")
@@ -260,11 +266,11 @@ class LoopedLM(TemplateLM):
         self.shortened += sum(len(prompt) > self.max_length - most for prompt in prompts)
         prompts = [prompt[most - self.max_length :] for prompt in prompts]
         if sampled:
-            sampling = Sampling(temperature=given["temperature"], top_k=given.get("top_k"), top_p=given.get("top_p"))
-            return list(self._texts(prompts, given, sampling))
+            options = {name: given[name] for name in ("temperature", "top_k", "top_p") if name in given}
+            return list(self._texts(prompts, given, Sampling(**options)))
         names = {prompt: self._name(self.loops, _hash((prompt, (most,)), arguments)) for prompt in prompts}
         missing = sorted((p for p, name in names.items() if name not in self.known), key=len, reverse=True)
-        for prompt, answer in zip(missing, self._texts(missing, given, Sampling(temperature=0)), strict=True):
+        for prompt, answer in zip(missing, self._texts(missing, given, Sampling(temperature=0.0)), strict=True):
             self.known[names[prompt]] = answer
         return [Answer(*self.known[names[prompt]]) for prompt in prompts]
 
