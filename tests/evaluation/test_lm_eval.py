@@ -27,24 +27,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of lm-eval and transformers
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]
-WORDS = [
-    "the",
-    "loop",
-    "core",
-    "model",
-    "token",
-    "depth",
-    "state",
-    "layer",
-    "head",
-    "gate",
-    "of",
-    "and",
-    "is",
-    "to",
-    "in",
-    "with",
-]
+TEXT = "the loop core model token depth state layer head gate of and is to in with"
 CONTEXT = 40
 TASKS = {
     "my_choice": """
@@ -100,7 +83,7 @@ metric_list:
 
 
 def sentence(rng: random.Random, words: int) -> str:
-    return " ".join(rng.choices(WORDS, k=words))
+    return " ".join(rng.choices(TEXT.split(), k=words))
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +105,7 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def tokenizer() -> BPETokenizer:
-    return BPETokenizer(trained_bpe([" ".join(WORDS)], 280), END_TOKEN, "tokenizer")
+    return BPETokenizer(trained_bpe([TEXT], 280), END_TOKEN, "tokenizer")
 
 
 def model_of(tokenizer: BPETokenizer, **settings: Any) -> LoopedTransformer:
@@ -212,7 +195,7 @@ def test_answers_are_those_of_lm_evals_own_model(
     assert 1 < mean < 5, "else the rule would not be tested"
     names = {"eos_token": END_TOKEN, "pad_token": END_TOKEN} | ({"bos_token": END_TOKEN} if begins else {})
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizers.Tokenizer.from_str(tokenizer.json), **names)
-    theirs = to_hf(model)
+    theirs = to_hf(model, eos_token_id=tokenizer.end, pad_token_id=tokenizer.end)
     for loops in several:
         theirs.config.num_loops, theirs.config.exit_rule = loops.num_loops, loops.exit_rule and str(loops.exit_rule)
         assert_close(found[loops], answers(HFLM(theirs, tokenizer=fast, backend="causal", batch_size=4), loaded))
@@ -279,12 +262,12 @@ def test_the_cache_of_lm_eval_is_refused(tasks: Path, tokenizer: BPETokenizer, t
 def test_equal_scores_are_named(tasks: Path, tokenizer: BPETokenizer):
     model, names = model_of(tokenizer, modulation="none"), ["my_choice", "my_answers"]
 
-    def warning(names: list[str], limit: int | None = None) -> str | None:
+    def warning(names: list[str], limit: float | None = None) -> str | None:
         lm = LoopedLM(model, tokenizer, [Loops(1), Loops(2)])
         return equal_scores(lm, list(scores(lm, load_tasks(names, tasks), limit)))
 
     assert warning(["my_texts"]) is None
-    assert "although the answers differ" in str(warning(names, limit=1))
+    assert "although the answers differ" in str(warning(names, limit=1.0))
     with torch.no_grad():
         for block in model.core:
             block.attention.project.weight.zero_()
@@ -398,7 +381,7 @@ def test_mistakes_are_one_line(words: str, message: str, at_home: str, capsys: p
 
 
 def test_loop_counts_beyond_a_table(at_home: str, home: Path, capsys: pytest.CaptureFixture[str]):
-    words = shlex.split(RUN.replace("--out run", "--model.core-tied attention --train.steps 1 --out table"))
+    words = shlex.split(RUN.replace("--out run", "--model.core-tied attention --out table"))
     assert main(words) == 0
     assert lm_eval(f"table --tasks my_choice --loops 1 3 {at_home}") == 2
     assert "loops=[1, 3]: expected different loop counts, 1 to 2, for which the model has" in capsys.readouterr().err
