@@ -26,6 +26,7 @@ COMMANDS = {
     "report": "Write report.html, report.md, results.csv and figures from run folders.",
     "solve": "Answer your own puzzles, pairs of strings, countdown problems or tables with a trained model.",
     "generate": 'Continue texts with a trained language model: looped generate runs/mine --prompt "Once upon a time".',
+    "lm-eval": "Score a language model by tasks of lm-eval, with several loop counts: looped lm-eval RUN --tasks piqa.",
     "inspect": "Measure the inside of a run's loop: loop logits, states, stability, attention and modulation.",
     "show": "Print the content of a run folder: settings, progress, checkpoints, scores.",
     "recipes": "List the recipes: what each trains, and for how long.",
@@ -102,7 +103,7 @@ def _run(words: list[str]) -> None:
             for number in (signal.SIGTERM, signal.SIGHUP):
                 if signal.getsignal(number) is not signal.SIG_IGN:  # as under `nohup`
                     signal.signal(number, _interrupt)
-        importlib.import_module(f"looped.commands.{name}").main(rest)
+        importlib.import_module(f"looped.commands.{name.replace('-', '_')}").main(rest)
 
 
 def _interrupt(number: int, frame: object) -> None:

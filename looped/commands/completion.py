@@ -40,7 +40,11 @@ def _commands() -> dict[str, Any]:
     }
     modules = (module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)]))
     commands = {name: importlib.import_module(f"{__package__}.{name}") for name in modules}
-    return {name: own.get(name) or getattr(code, name) for name, code in commands.items() if hasattr(code, "main")}
+    return {
+        name.replace("_", "-"): own.get(name) or getattr(code, name)
+        for name, code in commands.items()
+        if hasattr(code, "main")
+    }
 
 
 def _one_of(commands: Mapping[str, Any]) -> Any:
