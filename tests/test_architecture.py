@@ -27,6 +27,7 @@ ROWS = [
     {"paper"},
     {"commands"},
     {"cli"},
+    {"__main__"},
 ]
 LEVEL = {part: level for level, row in enumerate(ROWS) for part in row}
 MODULES = sorted(p for p in (ROOT / "looped").rglob("*.py") if p != ROOT / "looped/__init__.py")
