@@ -97,7 +97,12 @@ def _run(words: list[str]) -> None:
         import_code(words[0])
         words = words[1:]
     end_with_parent()
-    if (chosen := choose(words, COMMANDS, "looped", "[--import FILE_OR_MODULE] ", NOTE)) is not None:
+    if words == ["--version"]:
+        from importlib.metadata import version
+
+        print(f"looped {version('looped')}")
+        return
+    if (chosen := choose(words, COMMANDS, "looped", "[--version] [--import FILE_OR_MODULE] ", NOTE)) is not None:
         name, rest = chosen
         if name != "train":  # `train` ends by itself after the current step
             for number in (signal.SIGTERM, signal.SIGHUP):
