@@ -68,10 +68,9 @@ class Attention(nn.Module):
         if own and value_input is x:
             projected = self.qkv(x)
         elif own:
-            queries_keys, values = self._weights_for(2)
-            projected = torch.cat([F.linear(x, *queries_keys), F.linear(value_input, *values)], dim=-1)
+            projected = torch.cat([self._part(x, slice(0, 2)), self._part(value_input, slice(2, 3))], dim=-1)
         else:
-            projected = F.linear(x, *self._weights_for(1)[0])
+            projected = self._part(x, slice(0, 1))
         q, kv = self.heads(projected, self.angles(x, context))
         if slot is not None:
             kv = slot.write(kv) if own else slot.read()
@@ -105,12 +104,12 @@ class Attention(nn.Module):
     def _split(self, x: Float[Tensor, "batch seq inner"]) -> Float[Tensor, "batch heads seq head_dim"]:
         return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
 
-    def _weights_for(self, first: int) -> tuple[tuple[Tensor, Tensor | None], tuple[Tensor, Tensor | None]]:
-        """The fused projection as (weight, bias) of its first parts and of the rest."""
-        rows = sum(self.parts[:first])
-        weight, bias = self.qkv.weight, self.qkv.bias
-        head, tail = (None, None) if bias is None else (bias[:rows], bias[rows:])
-        return (weight[:rows], head), (weight[rows:], tail)
+    def _part(self, x: Float[Tensor, "batch seq d_model"], parts: slice) -> Float[Tensor, "batch seq part"]:
+        """The outputs of the fused projection for some of its parts: queries, keys, values."""
+        rows = slice(sum(self.parts[: parts.start]), sum(self.parts[: parts.stop]))
+        if type(self.qkv).__module__.partition(".")[0] not in (__name__.partition(".")[0], "torch"):
+            return self.qkv(x)[..., rows]  # such as a layer with an adapter, which adds to the product with its weight
+        return F.linear(x, self.qkv.weight[rows], None if self.qkv.bias is None else self.qkv.bias[rows])
 
 
 def make_rotary(config: ModelConfig) -> RotaryAngles | None:
@@ -157,14 +156,20 @@ def dot_product_attention(
     return scores.softmax(dim=-1, dtype=exact).to(v.dtype) @ v
 
 
-def causal_mask(seq: int, past: int, device: torch.device) -> Bool[Tensor, "1 1 seq keys"]:
-    """True where each of `seq` tokens may attend: to itself, to those before it, and to all `past` earlier tokens."""
-    return torch.ones(1, 1, seq, past + seq, dtype=torch.bool, device=device).tril(past)
+def causal_mask(
+    seq: int, past: int, device: torch.device, prefix: Bool[Tensor, "batch seq"] | None = None
+) -> Bool[Tensor, "#batch 1 seq keys"]:
+    """True where each of `seq` tokens may attend: to itself, to those before it, and to all `past` earlier tokens.
+
+    Tokens of a prefix also attend to each other (only with past=0).
+    """
+    mask = torch.ones(1, 1, seq, past + seq, dtype=torch.bool, device=device).tril(past)
+    return mask if prefix is None else mask | (prefix[:, None, :, None] & prefix[:, None, None, :])
 
 
 def combined_mask(
     attention_mask: Bool[Tensor, "batch keys"] | Bool[Tensor, "batch seq keys"] | None,
-    causal: Bool[Tensor, "1 1 seq keys"] | None,
+    causal: Bool[Tensor, "#batch 1 seq keys"] | None,
 ) -> Bool[Tensor, "#batch 1 #seq keys"] | None:
     """True where a query (third axis) may attend to a key (fourth axis); None allows every pair.
 

@@ -113,6 +113,12 @@ class BPETokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         return self._inner.decode(ids, skip_special_tokens=False)
 
+    @property
+    def start(self) -> list[int]:
+        """The tokens that a pretrained tokenizer puts before each text, such as Llama's; [] for most and for ours."""
+        encoding = self._inner.encode("a")
+        return encoding.ids[: [*encoding.special_tokens_mask, 0].index(0)]
+
 
 def _is_lossless(settings: dict[str, Any]) -> bool:
     """Whether the settings are those of a byte-level BPE that knows all bytes and changes no text."""
