@@ -18,7 +18,7 @@ def command(function: Callable[..., None]) -> Callable[[Sequence[str]], None]:
     """Turn the function into a command. It takes the words after the command's name."""
 
     def main(arguments: Sequence[str]) -> None:
-        call(function, arguments, f"looped {function.__name__}")
+        call(function, arguments, f"looped {function.__name__.replace('_', '-')}")
 
     return main
 

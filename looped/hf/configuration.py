@@ -1,6 +1,7 @@
 """The configuration of a looped transformer in `transformers`: the fields of `ModelConfig`, flat."""
 
 from dataclasses import fields
+from difflib import get_close_matches
 from typing import Any, ClassVar
 
 from transformers import PreTrainedConfig
@@ -47,9 +48,12 @@ class LoopedConfig(PreTrainedConfig):
         for name, default in FIELDS.items():
             setattr(self, name, kwargs.pop(name, default))
         # transformers keeps every unknown key as an attribute. A misspelled field would silently have no effect.
-        for key in kwargs:
-            meant = nearest(key, FIELDS) if not hasattr(self, key) else ""
-            check(not meant or key in self.attribute_map, key, kwargs[key], f"a field of LoopedConfig{meant}")
+        for key in kwargs.keys() - self.attribute_map.keys():
+            check(not get_close_matches(key, FIELDS, 1, 0.8), key, kwargs[key], f"a known field{nearest(key, FIELDS)}")
+        layers = kwargs.get("num_hidden_layers")
+        check(
+            layers is None, "num_hidden_layers", layers, "none; prelude, core, loops and coda have fields of their own"
+        )
         super().__post_init__(**kwargs)
         if self.output_size == self.vocab_size:
             self.output_size = None  # `vocab_size` then decides both, also after `resize_token_embeddings`

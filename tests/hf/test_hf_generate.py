@@ -4,12 +4,11 @@ import random
 
 import pytest
 import torch
-from hf.hf_cases import TINY, built, natively, padded, random_config, tokens
+from hf.hf_cases import built, natively, padded, random_config, tokens
 
 pytest.importorskip("transformers")
 
-import looped.hf
-from looped.hf import LoopedCache, to_hf
+from looped.hf import to_hf
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 GREEDY = {"do_sample": False}
