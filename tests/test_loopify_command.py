@@ -48,7 +48,9 @@ def test_layers_are_repeated_and_the_scores_before_and_after_printed(trained, tm
     said = capsys.readouterr().out
     assert "layers 1-2 of 4, 3 loops, init=repeat" in said
     assert f"continue with: looped train --from {tmp_path}/repeated --train.steps" in said
-    found = re.search(r"accuracy ([\d.]+) before, ([\d.]+) after, without training, on ([\d,]+) scored tokens of 32 val", said)
+    found = re.search(
+        r"accuracy ([\d.]+) before, ([\d.]+) after, without training, on ([\d,]+) scored tokens of 32 val", said
+    )
     assert found
     best = json.loads((trained / "best.json").read_text())["value"]
     after = json.loads((tmp_path / "repeated/best.json").read_text())["value"]
