@@ -122,12 +122,13 @@ def gradients_of(theirs: Any, ours: Opened) -> dict[str, Tensor]:
     family = next(family for family in FAMILIES if family.name == ours.family)
     table = family.weights(ours.model.config)
     return {
-        name: torch.cat([source.change(found[part]) for part in source.names])
+        name: torch.cat([(source.change or torch.clone)(found[part]) for part in source.names])
         for name, source in table.items()
         if source.names[0] in found  # a tied output has no gradient of its own
     }
 
 
+@torch.no_grad()
 def difference(ours: Tensor, theirs: Tensor) -> float:
     """The largest difference, relative to the largest number."""
     return float((ours - theirs).abs().max() / theirs.abs().max())
@@ -147,7 +148,7 @@ def differences(theirs: Any, ours: Opened, tokens: Tensor) -> tuple[float, float
         found = weights[name].grad
         assert found is not None
         worst = max(worst, difference(found, gradient))
-    return difference(outputs[1].detach(), outputs[0].detach()), worst
+    return difference(outputs[1], outputs[0]), worst
 
 
 def texts(theirs: Any, ours: LoopedTransformer, prompt: Tensor, count: int) -> list[list[int]]:

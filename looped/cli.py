@@ -32,7 +32,8 @@ COMMANDS = {
     "recipes": "List the recipes: what each trains, and for how long.",
     "tasks": "List the tasks, with an example of each.",
     "construct": "Write an algorithm's weights into a run folder, without training: looped construct edit-distance.",
-    "convert": "Turn a trained standard model into a looped one: looped convert runs/mine --loops 3 --out runs/looped.",
+    "export": "Write a run's model for other programs: looped export runs/mine --to hf --out mine.",
+    "loopify": "Turn a standard model into a looped one: looped loopify MODEL --core 13-16 --loops 2 --out RUN.",
     "completion": "Print the completion of commands and options for a shell: source <(looped completion bash).",
     "theory": "Run the theory: approximate functions, memorise labels, execute algorithms written as weights.",
 }
@@ -96,7 +97,12 @@ def _run(words: list[str]) -> None:
         import_code(words[0])
         words = words[1:]
     end_with_parent()
-    if (chosen := choose(words, COMMANDS, "looped", "[--import FILE_OR_MODULE] ", NOTE)) is not None:
+    if words == ["--version"]:
+        from importlib.metadata import version
+
+        print(f"looped {version('looped')}")
+        return
+    if (chosen := choose(words, COMMANDS, "looped", "[--version] [--import FILE_OR_MODULE] ", NOTE)) is not None:
         name, rest = chosen
         if name != "train":  # `train` ends by itself after the current step
             for number in (signal.SIGTERM, signal.SIGHUP):

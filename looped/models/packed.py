@@ -121,7 +121,7 @@ def _view(module: nn.Module, known: dict[nn.Module, nn.Module]) -> nn.Module:
     view = module
     if packable(module) and module.weight.numel() >= LEAST:
         view = PackedLinear(module)
-    elif type(module).__module__.partition(".")[0] in ("looped", "torch"):
+    elif type(module).__module__.partition(".")[0] in (__name__.partition(".")[0], "torch"):
         children = {name: child and _view(child, known) for name, child in module._modules.items()}
         if any(child is not module._modules[name] for name, child in children.items()):
             view = copy.copy(module)
