@@ -44,6 +44,10 @@ class ModelConfig:
     (`Task.graphs`), such as the cells in one row of a board."""
     d_ff: int | None = None
     """Width of the feed-forward layer; None is 4 * d_model."""
+    embedding_dim: int | None = None
+    """Width of the embedding; None is d_model. Another width factorises it (ALBERT: Lan et al., 2020): a linear layer
+    widens the embedding to d_model, and before the output another one narrows the state, followed by the activation
+    and the final norm."""
     embedding_scale: float = 1.0
     """Factor on the embedding, before positions are added."""
     prelude_layers: int = 0
@@ -71,14 +75,15 @@ class ModelConfig:
     norm_epsilon: float = 1e-5
     """Added to the mean square, or to the variance, before the root of a norm."""
     norm_gain: bool = True
-    """Whether the norms inside the layers have a learned gain."""
+    """Whether the norms inside the layers have a learned gain, and the norm of both states of inner_loops."""
     final_norm: Literal["rms", "layer", "none"] | None = None
     """Norm before the output, always with a learned gain. None is the same kind as `norm`, or none with
-    norm_place=after or before_after, because the state is then normalised already."""
+    norm_place=after or before_after and without embedding_dim, because the state is then normalised already."""
     coda_norm: bool = False
     """Whether the final norm is applied before the coda too, with the same weights (Huginn)."""
     loop_norm: bool = False
-    """Whether the final norm is applied after every loop instead of once."""
+    """Whether the final norm is applied after every loop instead of once; with inner_loops, to each state after every
+    update."""
     embedding_norm: bool = False
     """Whether a LayerNorm follows the embedding (published for edit distance and LCS)."""
     feedforward_norm: bool = True
@@ -108,10 +113,15 @@ class ModelConfig:
     positions_every_loop: bool = False
     """Whether positions are added again before every loop instead of once at the input."""
     input_injection: Literal["none", "add", "concat"] = "none"
-    """How the embedded input is combined with the state in each loop. With add or concat the state starts at zero."""
+    """How the embedded input is combined with the state in each loop. none: the loop only starts from it."""
+    initial_state: Literal["zero", "input"] = "zero"
+    """The state before the first loop with an input injection: zero, or the embedded input, as without injection."""
     inner_loops: int | None = None
     """None: one state. A number: in each loop the core updates a latent state so many times, and then once an answer
-    state, which is read out (TRM: Jolicoeur-Martineau, 2025; needs input_injection=add)."""
+    state, which is read out (TRM: Jolicoeur-Martineau, 2025). With input_injection=add both start from zero; without,
+    the answer starts from the embedded input (HRM-Text)."""
+    latent_layers: int = 0
+    """Layers that update the latent state (HRM: Wang et al., 2025). With 0 the core layers update both states."""
     modulation: Literal["none", "additive", "scale_gate", "adaln_zero", "table", "rezero"] = "none"
     """How the loop index acts on the core. additive: a sinusoid is added to the state (Universal Transformer).
     scale_gate: scales and gates (TMLT, the paper's model). adaln_zero: scales, gates and shifts (DiT). table: a learned
@@ -142,9 +152,9 @@ class ModelConfig:
         positive(
             self, "vocab_size", "input_dim", "output_size", "max_seq_len", "d_model", "d_head",
             "d_ff", "core_layers", "num_loops", "max_loops", "initialisation_depth", "cache_loops", "inner_loops",
-            "num_kv_heads",
+            "num_kv_heads", "embedding_dim",
         )  # fmt: skip
-        for name in ("prelude_layers", "core_layers", "coda_layers"):
+        for name in ("prelude_layers", "core_layers", "coda_layers", "latent_layers"):
             check(
                 0 <= getattr(self, name) <= MAX_LAYERS, name, getattr(self, name), f"at least 0, at most {MAX_LAYERS}"
             )
@@ -159,6 +169,12 @@ class ModelConfig:
         check(all(names) and len({*names}) == len(names), "graph_heads", names, "different names")
         even = self.positions == "sinusoidal" or self.modulation == "additive"
         check(not even or self.d_model % 2 == 0, "d_model", self.d_model, "an even number for sinusoids")
+        if self.embedding_dim is not None:
+            even = self.positions != "sinusoidal" or self.embedding_dim % 2 == 0
+            check(even, "embedding_dim", self.embedding_dim, "an even number for sinusoids")
+            for name in ("loop_norm", "coda_norm", "positions_every_loop", "halting", "inner_loops"):
+                value, default = getattr(self, name), type(self).__dataclass_fields__[name].default
+                check(value == default, name, value, f"{default!r} with embedding_dim, whose output is narrower")
         rotary = self.positions == "rotary"
         check(not rotary or self.head_dim % 2 == 0, "d_model", self.d_model, "an even width of a head for rotary")
         if self.inputs == "tokens":
@@ -187,6 +203,8 @@ class ModelConfig:
             forbid_unused(self, f"modulation={self.modulation!r}", "gate_offset")
         if self.modulation not in ("scale_gate", "adaln_zero", "additive"):
             forbid_unused(self, f"modulation={self.modulation!r}", "timestep")
+        both = self.timestep == "both" and self.modulation == "additive"
+        check(not both, "timestep", self.timestep, "index or fraction with modulation='additive', one sinusoid")
         if self.modulation == "table":
             check(self.max_loops is not None, "max_loops", None, "the table's number of loops")
             check(self.num_loops <= (self.max_loops or 0), "num_loops", self.num_loops, f"<= {self.max_loops}")
@@ -203,9 +221,15 @@ class ModelConfig:
             self._check_order()
         if self.cache == "all":
             forbid_unused(self, "cache='all'", "cache_loops")
-        if self.inner_loops is not None:
-            check(self.input_injection == "add", "input_injection", self.input_injection, "add with inner_loops")
-            unused = ("modulation", "coda_layers", "loop_norm", "cache", "positions_every_loop", "layer_order")
+        if self.input_injection == "none":
+            forbid_unused(self, "input_injection='none'", "initial_state")
+        if self.inner_loops is None:
+            forbid_unused(self, "inner_loops=None", "latent_layers")
+        else:
+            injection = self.input_injection
+            check(injection != "concat", "input_injection", injection, "add or none with inner_loops")
+            unused = ("modulation", "coda_layers", "cache", "positions_every_loop", "layer_order",
+                      "initial_state")  # fmt: skip
             forbid_unused(self, "there are inner_loops", *unused)
         if self.tie_embeddings and self.vocab_size and self.output_size:
             check(
@@ -252,12 +276,18 @@ class ModelConfig:
     @property
     def core_depth(self) -> int:
         """Layers that a loop applies one after another."""
-        return self.core_layers * (1 + (self.inner_loops or 0))
+        return self.core_layers + (self.inner_loops or 0) * (self.latent_layers or self.core_layers)
 
     @property
     def last_norm(self) -> Literal["rms", "layer", "none"]:
         """The kind of the norm before the output."""
-        return self.final_norm or ("none" if self.norm_place in ("after", "before_after") else self.norm)
+        normalised = self.norm_place in ("after", "before_after") and self.embedding_dim is None
+        return self.final_norm or ("none" if normalised else self.norm)
+
+    @property
+    def last_gain(self) -> bool:
+        """Whether that norm has a learned gain."""
+        return self.norm_gain or not (self.loop_norm and self.inner_loops)
 
     @property
     def own_weights(self) -> bool:
@@ -285,6 +315,16 @@ class ModelConfig:
     def kv_heads(self) -> int:
         """Heads of keys and values."""
         return self.num_kv_heads or self.num_heads
+
+    @property
+    def embedding_width(self) -> int:
+        """Width of the embedding, and of what the output matrix reads."""
+        return self.embedding_dim or self.d_model
+
+    @property
+    def output_biased(self) -> bool:
+        """Whether the output has a bias."""
+        return self.bias and (self.embedding_dim is not None or not self.tie_embeddings)
 
     @property
     def qkv_biased(self) -> bool:

@@ -17,6 +17,8 @@ from looped.schemas.content import Content, InFile
 from looped.schemas.content import Environment as Environment
 from looped.schemas.in_context import AlgorithmRow as AlgorithmRow
 from looped.schemas.in_context import InContextRow as InContextRow
+from looped.schemas.lm_eval import LMEval as LMEval
+from looped.schemas.lm_eval import LMEvalRow as LMEvalRow
 from looped.schemas.tables import RunTable as RunTable
 from looped.schemas.tables import TableClaim as TableClaim
 from looped.schemas.tables import TableRow as TableRow

@@ -20,6 +20,12 @@ VARIANTS = {
     "swiglu": dataclasses.replace(TINY, activation="swiglu", norm_gain=False, positions="sinusoidal"),
     "inject_add": dataclasses.replace(TINY, input_injection="add", loop_norm=True, final_norm="layer"),
     "inject_concat": dataclasses.replace(TINY, input_injection="concat", positions_every_loop=True),
+    "inject_add_from_input": dataclasses.replace(
+        TINY, input_injection="add", initial_state="input", loop_norm=True, prelude_layers=1
+    ),
+    "inject_concat_from_input": dataclasses.replace(
+        TINY, input_injection="concat", initial_state="input", bias=True, causal=True
+    ),
     "norm_after": dataclasses.replace(TINY, norm_place="after", norm="layer", bias=True, core_layers=2, causal=True),
     "norm_after_gates": dataclasses.replace(TINY, norm_place="after", modulation="table", max_loops=9),
     "universal": dataclasses.replace(
@@ -76,6 +82,25 @@ VARIANTS = {
         embedding_scale=4.0,
     ),
     "hrm_text": dataclasses.replace(TINY, causal=True, gated_attention=True, norm_gain=False, modulation="scale_gate"),
+    "albert": dataclasses.replace(
+        TINY,
+        norm_place="after",
+        norm="layer",
+        bias=True,
+        embedding_dim=6,
+        embedding_norm=True,
+        tie_embeddings=True,
+        output_size=11,
+    ),
+    "factorised": dataclasses.replace(
+        TINY,
+        causal=True,
+        embedding_dim=24,
+        activation="swiglu",
+        coda_layers=1,
+        positions="sinusoidal",
+        input_injection="add",
+    ),
     "published_dp": dataclasses.replace(TINY, initialisation="pytorch", bias=True, positions="sinusoidal", causal=True),
 }
 

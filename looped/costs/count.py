@@ -26,10 +26,10 @@ def parameters(config: ModelConfig) -> int:
 def embedding_parameters(config: ModelConfig) -> int:
     """Number of weights of the token embedding, the learned positions and an untied output matrix."""
     inputs, outputs, seq = _sizes(config)
-    d, bias = config.d_model, config.bias
-    count = inputs * d + d * (bias and config.inputs == "vectors")
-    count += seq * d * (config.positions == "learned")
-    return count + (0 if config.tie_embeddings else d * outputs + outputs * bias)
+    width = config.embedding_width
+    count = inputs * width + width * (config.bias and config.inputs == "vectors")
+    count += seq * width * (config.positions == "learned")
+    return count + (not config.tie_embeddings) * width * outputs + outputs * config.output_biased
 
 
 def non_embedding_parameters(config: ModelConfig) -> int:
@@ -45,8 +45,10 @@ def non_embedding_parameters(config: ModelConfig) -> int:
     if c.lora_rank:
         core += (c.num_loops - 1) * (attention[1] + feedforward[1])
         core += c.num_loops * sum(rank * (inputs + outputs) for inputs, outputs, rank in _changes(c))
-    count += c.core_layers * core
-    count += _norm(c, c.last_norm, gain=True) + 2 * d * c.embedding_norm
+    count += (c.core_layers + c.latent_layers) * core
+    count += _norm(c, c.last_norm, c.last_gain, c.embedding_width) + 2 * c.embedding_width * c.embedding_norm
+    if c.embedding_dim is not None:
+        count += 2 * d * c.embedding_dim + (d + c.embedding_dim) * c.bias
     count += (2 * d * d + d * c.bias) * (c.input_injection == "concat")
     count += (d + 1) * (c.halting != "none")
     rows = c.core_layers * len(LAYER_NAMES[c.modulation])
@@ -110,10 +112,10 @@ def _changes(config: ModelConfig) -> list[tuple[int, int, int]]:
     return [(m.inputs, outputs, min(config.lora_rank, m.inputs, outputs)) for m in matrices for outputs in m.parts]
 
 
-def _norm(config: ModelConfig, kind: Literal["rms", "layer", "none"], gain: bool) -> int:
+def _norm(config: ModelConfig, kind: Literal["rms", "layer", "none"], gain: bool, width: int | None = None) -> int:
     """Number of weights of a norm (see `looped.nn.norms`)."""
     biased = kind == "layer" and config.bias
-    return config.d_model * (1 + biased) if gain and kind != "none" else 0
+    return (width or config.d_model) * (1 + biased) if gain and kind != "none" else 0
 
 
 def effective_depth(config: ModelConfig, num_loops: int | None = None) -> int:
@@ -140,13 +142,15 @@ def flops(config: ModelConfig, seq_len: int, num_loops: int | None = None, loop_
     """
     inputs, outputs, _ = _sizes(config)
     loops = config.num_loops if num_loops is None else num_loops
-    d = config.d_model
+    d, width = config.d_model, config.embedding_width
     inner, keys = config.num_heads * config.head_dim, config.kv_heads * config.head_dim
     layer = _matrices(_attention(config)) + _matrices(_feedforward(config)) + 2 * seq_len * inner
     layer += len(config.graph_heads) * config.head_dim * seq_len
-    token = layer * effective_depth(config, loops) + d * outputs
-    token += (loop_logits - 1) * (layer * config.coda_layers + d * outputs)
-    token += inputs * d if config.inputs == "vectors" else 0
+    narrowing = 0 if config.embedding_dim is None else d * width
+    output = narrowing + width * outputs
+    token = narrowing + layer * effective_depth(config, loops) + output
+    token += (loop_logits - 1) * (layer * config.coda_layers + output)
+    token += inputs * width if config.inputs == "vectors" else 0
     token += 2 * d * d * loops if config.input_injection == "concat" else 0
     if config.cache == "first":  # later loops have no keys and values of their own
         token -= 2 * d * keys * config.core_layers * max(loops - (config.cache_loops or 1), 0)
@@ -156,7 +160,7 @@ def flops(config: ModelConfig, seq_len: int, num_loops: int | None = None, loop_
         width = ENCODING_WIDTH * (2 if config.timestep == "both" else 1)
         vectors = config.core_layers * len(LAYER_NAMES[config.modulation])
         modulation = loops * (width * d + d * d + d * vectors * d)
-    changes = loops * config.core_layers * sum(inputs * outputs * rank for inputs, outputs, rank in _changes(config))
+    changes = loops * config.core_depth * sum(inputs * outputs * rank for inputs, outputs, rank in _changes(config))
     return 2 * (token * seq_len + modulation + changes)
 
 

@@ -77,12 +77,12 @@ def examples_memory(run: RunConfig, example: Batch) -> int:
 def _weights(config: ModelConfig) -> int:
     """The number of weights of the embedding, the output and the layers, without norms and modulation."""
     d, heads = config.d_model, 2 * (config.num_heads + config.kv_heads + len(config.graph_heads))
-    layers = config.prelude_layers + config.core_layers + config.coda_layers
+    layers = config.prelude_layers + config.core_layers + config.latent_layers + config.coda_layers
     layer = d * heads * config.head_dim + (3 if config.activation == "swiglu" else 2) * d * config.ff_dim
     positions = (config.max_seq_len or 0) * (config.positions == "learned")
     inputs, table = config.vocab_size or config.input_dim or 0, config.max_loops or 0
     outputs = 0 if config.tie_embeddings else config.output_size or 0
-    return layers * layer + d * (inputs + outputs + positions + table)
+    return layers * layer + d * table + config.embedding_width * (inputs + outputs + positions)
 
 
 def check_memory(run: RunConfig, example: Batch, device: torch.device, *, half: bool) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from looped.models.exit_rules import ExitRule
 from looped.models.kv_cache import Cache
-from looped.nn.injection import NoInjection
+from looped.nn.injection import NoInjection, StartAnswer
 from looped.nn.modulation import ReZero
 
 MAX_LOOPS = 1_000_000
@@ -72,6 +72,20 @@ def checked_mask(inputs: Tensor, mask: Any) -> Tensor | None:
     return mask.bool()
 
 
+def checked_prefix(model: Any, inputs: Tensor, prefix: Any, cache: Cache | None) -> Tensor | None:
+    """The prefix as booleans; ValueError if its tokens could not attend to each other."""
+    if prefix is None:
+        return None
+    if not isinstance(prefix, Tensor) or prefix.shape != inputs.shape[:2]:
+        found = f"has shape {tuple(prefix.shape)}" if isinstance(prefix, Tensor) else type(prefix).__name__
+        raise ValueError(f"prefix: {found}; expected booleans of shape {tuple(inputs.shape[:2])}")
+    if not model.causal:
+        raise ValueError("prefix: expected a causal model; in others all tokens attend to each other")
+    if cache is not None and cache.used:
+        raise ValueError(f"prefix: the cache holds {cache.used} tokens; expected the whole prefix in its first call")
+    return prefix.bool()
+
+
 def check_call(
     model: Any,
     inputs: Tensor,
@@ -125,7 +139,7 @@ def check_fixed_point(
 ) -> None:
     """Raise ValueError if a model or a call has no fixed point to take a gradient at."""
     injection = getattr(model.injection, "injection", model.injection)
-    if type(injection) is NoInjection:
+    if type(injection) in (NoInjection, StartAnswer):
         raise ValueError("gradient: expected an input injection; without one a fixed point forgets the input")
     if not (model.modulation is None or isinstance(model.modulation, ReZero)):
         raise ValueError("gradient: expected no modulation by the loop index; a fixed point needs equal loops")

@@ -48,6 +48,8 @@ class Pass:
         cache: Cache | None,
         rule: ExitRule | None,
         graphs: Mapping[str, Tensor | SharedGraph] | None = None,
+        embedded: bool = False,
+        prefix: Tensor | None = None,
     ) -> None:
         seq, device = inputs.shape[1], inputs.device
         start = 0 if cache is None else cache.used
@@ -55,18 +57,18 @@ class Pass:
         self.store: KVStore | None = None
         if cache is not None:
             self.store = CachedPass(cache, slice(start, start + seq), num_loops, self.active)
-            mask = cache.mask(attention_mask, self.store.span)
+            mask = cache.mask(attention_mask, self.store.span, prefix)
         else:
-            mask = combined_mask(attention_mask, causal_mask(seq, 0, device) if model.causal else None)
+            mask = combined_mask(attention_mask, causal_mask(seq, 0, device, prefix) if model.causal else None)
             if model.kv_loops is not None or (rule is not None and rule.per == "token"):
                 self.store = PassKV(self.active, model.kv_loops)
         if positions is None:
             counted = torch.arange(seq, device=device) if cache is None else cache.positions
             positions = counted[start : start + seq]
-        x, vectors = _looked_up("inputs", model.embed, inputs), None
+        x, vectors = inputs if embedded else _looked_up("inputs", model.embed, inputs), None
         x = x if model.embedding_scale == 1 else x * model.embedding_scale
         if model.positions is not None:
-            vectors = _looked_up("positions", model.positions, positions)
+            vectors = _looked_up("positions", model.positions, positions).to(x.dtype)
             x = x if model.injection.adds_positions else x + vectors
         x = model.embed_norm(x)
         self.shared = Context(

@@ -15,7 +15,7 @@ def without_gradient(config: ModelConfig, num_loops: int, num_grad_loops: int) -
     found = {
         "embed": not c.tie_embeddings,
         "positions": c.positions == "learned" and not c.positions_every_loop,
-        "embed_norm": c.embedding_norm,
+        "embed_norm": c.embedding_norm or c.embedding_dim is not None,
         "prelude": c.prelude_layers > 0,
     }
     parts = [name for name, is_there in found.items() if is_there and c.input_injection == "none"]

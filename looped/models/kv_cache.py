@@ -10,6 +10,7 @@ from typing import Any, get_args
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn import functional as F
 
 from looped.config import CachePolicy
 from looped.models.early_exit import Active
@@ -152,14 +153,24 @@ class Cache:
         self.attention_mask = self.attention_mask[rows]
         self.batch = len(rows)
 
+    def extend(self, length: int) -> None:
+        """Make room for `length` tokens."""
+        more = length - self.length
+        self.slots = {name: [F.pad(t, (0, 0, 0, more)) for t in tensors] for name, tensors in self.slots.items()}
+        self.attention_mask = F.pad(self.attention_mask, (0, more))
+        self.positions, self.length = torch.arange(length, device=self.positions.device), length
+
     def mask(
-        self, attention_mask: Bool[Tensor, "batch new"] | None, span: slice
+        self,
+        attention_mask: Bool[Tensor, "batch new"] | None,
+        span: slice,
+        prefix: Bool[Tensor, "batch new"] | None = None,
     ) -> Bool[Tensor, "#batch 1 #new keys"] | None:
         """Note the padding among new tokens; returns which keys each of them attends to, None for all."""
         self.attention_mask[:, span] = True if attention_mask is None else attention_mask
         self.padded = self.padded or (attention_mask is not None and not bool(attention_mask.all()))
         new = span.stop - span.start
-        causal = None if new == 1 else causal_mask(new, span.start, self.attention_mask.device)
+        causal = None if new == 1 else causal_mask(new, span.start, self.attention_mask.device, prefix)
         return combined_mask(self.attention_mask[:, : span.stop] if self.padded else None, causal)
 
     def modulation(self, num_loops: int) -> Float[Tensor, "loops rows d_model"]:
@@ -175,17 +186,17 @@ class CachedPass:
 
     def __init__(self, cache: Cache, span: slice, num_loops: int, active: Active) -> None:
         self.cache, self.span, self.num_loops, self.active = cache, span, num_loops, active
-        self.used: set[int] = set()
-        """The layers that wrote keys and values, by the identity of their slots."""
+        self.used: set[tuple[Section, int]] = set()
+        """The layers that wrote keys and values."""
 
     def slot(self, section: Section, layer: int, t: int) -> KVSlot:
-        return CacheSlot(self, self.cache.slots[section][layer], self.cache.policies[section], t)
+        return CacheSlot(self, (section, layer), self.cache.slots[section][layer], t)
 
     def close(self, loops_taken: Int[Tensor, "batch seq"] | None) -> None:
         """The pass is over: tokens show their last keys in the slots of the loops that their example did not run."""
         self.cache.used = self.span.stop
         for i, slots in enumerate(self.cache.slots["core"]):
-            if slots.numel() and id(slots) not in self.used:
+            if slots.numel() and ("core", i) not in self.used:
                 name = f"core[{i}] ({type(self.cache.model.core[i]).__name__})"
                 raise ValueError(f"cache: {name} has a kv_shape but never called context.kv.write; its answer is wrong")
         ran = None if loops_taken is None else loops_taken.amax(1)
@@ -204,10 +215,18 @@ class CacheSlot:
     """The slot of one loop of a layer, in one pass."""
 
     def __init__(
-        self, run: CachedPass, slots: Float[Tensor, "slots two batch heads length head_dim"], policy: SlotPolicy, t: int
+        self,
+        run: CachedPass,
+        layer: tuple[Section, int],
+        slots: Float[Tensor, "slots two batch heads length head_dim"],
+        t: int,
     ) -> None:
-        self.run, self.slots, self.policy, self.t = run, slots, policy, t
-        self.computes = policy.computes(t)
+        self.run, self.layer, self.slots, self.t = run, layer, slots, t
+        self.policy = run.cache.policies[layer[0]]
+        self.computes = self.policy.computes(t)
+
+    def part(self, i: int, parts: int) -> "CacheSlot":
+        return CacheSlot(self.run, self.layer, self.slots.unflatten(3, (parts, -1))[:, :, :, i], self.t)
 
     def _held(self, t: int) -> Float[Tensor, "two batch heads length head_dim"]:
         return self.slots[self.policy.slot(t, self.run.num_loops)]
@@ -216,7 +235,7 @@ class CacheSlot:
         if not self.computes:
             raise ValueError(NOT_COMPUTED)
         if self.t == 0:
-            self.run.used.add(id(self.slots))
+            self.run.used.add(self.layer)
         active, span, held = self.run.active, self.run.span, self._held(self.t)
         if active.halted is not None:  # the slot of the previous loop has the last keys of halted tokens
             last = active.take(self._held(self.t - 1)[:, :, :, span], dim=1)
@@ -240,7 +259,7 @@ class PassKV:
 
     def __init__(self, active: Active, kv_loops: int | None) -> None:
         self.active, self.kv_loops = active, kv_loops
-        self.latest: dict[tuple[Section, int], Float[Tensor, "two batch heads seq d"]] = {}
+        self.latest: dict[tuple[Any, ...], Float[Tensor, "two batch heads seq d"]] = {}
 
     def slot(self, section: Section, layer: int, t: int) -> KVSlot:
         computes = section != "core" or self.kv_loops is None or t < self.kv_loops
@@ -249,11 +268,14 @@ class PassKV:
 
 @dataclass(slots=True)
 class PassSlot:
-    """One layer of a `PassKV`."""
+    """One layer of a `PassKV`, or one part of its heads."""
 
     store: PassKV
-    key: tuple[Section, int]
+    key: tuple[Any, ...]
     computes: bool
+
+    def part(self, i: int, parts: int) -> "PassSlot":
+        return PassSlot(self.store, (*self.key, i), self.computes)
 
     def write(self, new: Float[Tensor, "two active heads seq d"]) -> Float[Tensor, "two active heads seq d"]:
         if not self.computes:

@@ -16,6 +16,8 @@ from looped.models.memory import memory_of
 
 LEAST = 2**18
 """A smaller matrix stays as it is: the call would take longer than the product."""
+PACKING_PAYS = 16
+"""Tokens after which packed weights have saved the time to pack them."""
 ROWS = 8
 """oneDNN's layout for so many rows was also the fastest for one row and for hundreds."""
 
@@ -119,7 +121,7 @@ def _view(module: nn.Module, known: dict[nn.Module, nn.Module]) -> nn.Module:
     view = module
     if packable(module) and module.weight.numel() >= LEAST:
         view = PackedLinear(module)
-    elif type(module).__module__.partition(".")[0] in ("looped", "torch"):
+    elif type(module).__module__.partition(".")[0] in (__name__.partition(".")[0], "torch"):
         children = {name: child and _view(child, known) for name, child in module._modules.items()}
         if any(child is not module._modules[name] for name, child in children.items()):
             view = copy.copy(module)

@@ -24,6 +24,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
     """Fill a model from a safetensors file, or from the one in a folder that `save_weights` wrote.
 
     Floating-point weights of 16, 32 or 64 bits become the model's floating-point type. A refused file changes nothing.
+    The model may have been built on `meta` and moved with `to_empty`.
 
     Raises:
         ValueError: for a missing or damaged file; for weights of another architecture, or of another type, such as
@@ -41,11 +42,19 @@ def load_weights(model: nn.Module, path: Path) -> None:
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{path}: the file is cut short or damaged ({error})") from None
     for name, tensor in read.items():
-        _check_values(f"{path}: tensor {name}", tensor, built[name].dtype)
+        check_values(f"{path}: tensor {name}", tensor, built[name].dtype)
     for names in _tied(built, read):
         if any(not torch.equal(read[names[0]], read[name]) for name in names[1:]):
             raise ValueError(f"{path}: {' and '.join(names)} differ; expected equal values, which the model shares")
     model.load_state_dict(read, strict=False)
+    reset_buffers(model)
+
+
+def reset_buffers(model: nn.Module) -> None:
+    """Compute the buffers that no checkpoint holds: sinusoids of positions, and what a modulation adds."""
+    for module in model.modules():
+        if hasattr(module, "reset_buffers"):
+            module.reset_buffers()
 
 
 def _check_shapes(path: Path, shapes: dict[str, tuple[int, ...]], built: dict[str, Tensor]) -> None:
@@ -59,7 +68,7 @@ def _check_shapes(path: Path, shapes: dict[str, tuple[int, ...]], built: dict[st
         raise ValueError(f"{path}: of another architecture: {wrong[0]} is {here} here and {there} in the model")
 
 
-def _check_values(what: str, tensor: Tensor, dtype: torch.dtype) -> None:
+def check_values(what: str, tensor: Tensor, dtype: torch.dtype) -> None:
     """Raises ValueError unless the values can become `dtype` and are then finite."""
     if tensor.dtype != dtype and not (tensor.dtype in FLOATS and dtype in FLOATS):
         kind, wanted = (str(t).removeprefix("torch.") for t in (tensor.dtype, dtype))

@@ -1,7 +1,6 @@
 """Multi-head attention: softmax, hardmax or linear; and graph heads, whose weights come with the input."""
 
 import torch
-from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -69,16 +68,15 @@ class Attention(nn.Module):
         if own and value_input is x:
             projected = self.qkv(x)
         elif own:
-            queries_keys, values = self._weights_for(2)
-            projected = torch.cat([F.linear(x, *queries_keys), F.linear(value_input, *values)], dim=-1)
+            projected = torch.cat([self._part(x, slice(0, 2)), self._part(value_input, slice(2, 3))], dim=-1)
         else:
-            projected = F.linear(x, *self._weights_for(1)[0])
+            projected = self._part(x, slice(0, 1))
         q, kv = self.heads(projected, self.angles(x, context))
         if slot is not None:
             kv = slot.write(kv) if own else slot.read()
         k, v = kv.unbind(0)
         mixed = dot_product_attention(q, k, v, context.mask, self.kind)
-        return rearrange(mixed, "b h s d -> b s (h d)")
+        return mixed.transpose(1, 2).flatten(2)
 
     def angles(self, x: Float[Tensor, "batch seq d_model"], context: Context) -> Rotation | None:
         """The rotary angles of the context, or else those of positions counted from 0; None without a rotation."""
@@ -91,11 +89,10 @@ class Attention(nn.Module):
     ) -> tuple[Float[Tensor, "batch heads seq head_dim"], Float[Tensor, "two batch kv_heads seq head_dim"]]:
         """Queries, and keys and values, of the output of `qkv`: normalised and rotated. Queries alone give no keys."""
         q, kv = projected[..., : self.parts[0]], projected[..., self.parts[0] :]
-        if self.qk_norm == "none" and angles is None:
-            return self._split(q), rearrange(kv, "b s (n h d) -> n b h s d", n=2, d=self.head_dim)
         q = self._turned(q, self.query_norm, angles)
-        if not kv.shape[-1]:
-            return q, kv
+        if not kv.shape[-1] or (self.qk_norm == "none" and angles is None):
+            heads = kv.shape[-1] // (2 * self.head_dim)
+            return q, kv.unflatten(-1, (2, heads, self.head_dim)).permute(2, 0, 3, 1, 4)
         k, v = kv.chunk(2, dim=-1)
         return q, torch.stack([self._turned(k, self.key_norm, angles), self._split(v)])
 
@@ -105,14 +102,14 @@ class Attention(nn.Module):
         return x if angles is None else rotate(x, angles)
 
     def _split(self, x: Float[Tensor, "batch seq inner"]) -> Float[Tensor, "batch heads seq head_dim"]:
-        return rearrange(x, "b s (h d) -> b h s d", d=self.head_dim)
+        return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
 
-    def _weights_for(self, first: int) -> tuple[tuple[Tensor, Tensor | None], tuple[Tensor, Tensor | None]]:
-        """The fused projection as (weight, bias) of its first parts and of the rest."""
-        rows = sum(self.parts[:first])
-        weight, bias = self.qkv.weight, self.qkv.bias
-        head, tail = (None, None) if bias is None else (bias[:rows], bias[rows:])
-        return (weight[:rows], head), (weight[rows:], tail)
+    def _part(self, x: Float[Tensor, "batch seq d_model"], parts: slice) -> Float[Tensor, "batch seq part"]:
+        """The outputs of the fused projection for some of its parts: queries, keys, values."""
+        rows = slice(sum(self.parts[: parts.start]), sum(self.parts[: parts.stop]))
+        if type(self.qkv).__module__.partition(".")[0] not in (__name__.partition(".")[0], "torch"):
+            return self.qkv(x)[..., rows]  # such as a layer with an adapter, which adds to the product with its weight
+        return F.linear(x, self.qkv.weight[rows], None if self.qkv.bias is None else self.qkv.bias[rows])
 
 
 def make_rotary(config: ModelConfig) -> RotaryAngles | None:
@@ -159,14 +156,20 @@ def dot_product_attention(
     return scores.softmax(dim=-1, dtype=exact).to(v.dtype) @ v
 
 
-def causal_mask(seq: int, past: int, device: torch.device) -> Bool[Tensor, "1 1 seq keys"]:
-    """True where each of `seq` tokens may attend: to itself, to those before it, and to all `past` earlier tokens."""
-    return torch.ones(1, 1, seq, past + seq, dtype=torch.bool, device=device).tril(past)
+def causal_mask(
+    seq: int, past: int, device: torch.device, prefix: Bool[Tensor, "batch seq"] | None = None
+) -> Bool[Tensor, "#batch 1 seq keys"]:
+    """True where each of `seq` tokens may attend: to itself, to those before it, and to all `past` earlier tokens.
+
+    Tokens of a prefix also attend to each other (only with past=0).
+    """
+    mask = torch.ones(1, 1, seq, past + seq, dtype=torch.bool, device=device).tril(past)
+    return mask if prefix is None else mask | (prefix[:, None, :, None] & prefix[:, None, None, :])
 
 
 def combined_mask(
     attention_mask: Bool[Tensor, "batch keys"] | Bool[Tensor, "batch seq keys"] | None,
-    causal: Bool[Tensor, "1 1 seq keys"] | None,
+    causal: Bool[Tensor, "#batch 1 seq keys"] | None,
 ) -> Bool[Tensor, "#batch 1 #seq keys"] | None:
     """True where a query (third axis) may attend to a key (fourth axis); None allows every pair.
 

@@ -17,6 +17,17 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+class Activation(nn.Module):
+    """An activation by its name. That of swiglu is silu."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def forward(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
+        return ACTIVATIONS[self.kind](x)
+
+
 class FeedForward(nn.Module):
     """W2 act(W1 x), or with swiglu W2 (silu(W_gate x) * (W_up x))."""
 

@@ -59,9 +59,14 @@ class LayerModulation(nn.Module):
         for name in names:
             if name.rpartition("_")[2] not in offset:
                 raise ValueError(f"names: {name!r}: expected an ending _scale, _gate or _shift, which sets its offset")
-        offsets = [offset[name.rpartition("_")[2]] for name in names] * layers
-        self.register_buffer("offsets", torch.tensor(offsets)[:, None], persistent=False)
+        self.offset_values = [offset[name.rpartition("_")[2]] for name in names] * layers
+        self.register_buffer("offsets", torch.empty(len(self.offset_values), 1), persistent=False)
         self.offsets: Tensor
+        self.reset_buffers()
+
+    def reset_buffers(self) -> None:
+        """Compute what no checkpoint holds, as after a model was built on `meta`."""
+        self.offsets.copy_(torch.tensor(self.offset_values, device=self.offsets.device)[:, None])
 
 
 class TimestepNetwork(LayerModulation):

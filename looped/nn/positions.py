@@ -26,12 +26,19 @@ class PositionEmbedding(nn.Module):
 
     def __init__(self, max_seq_len: int, d_model: int, *, learned: bool) -> None:
         super().__init__()
+        table = torch.empty(max_seq_len, d_model)
         if learned:
-            self.table = nn.Parameter(torch.empty(max_seq_len, d_model))
+            self.table = nn.Parameter(table)
         else:
-            table = sinusoid(torch.arange(max_seq_len, dtype=torch.float32), d_model)
             self.register_buffer("table", table, persistent=False)
+            self.reset_buffers()
         self.table: Tensor
+
+    def reset_buffers(self) -> None:
+        """Compute what no checkpoint holds, as after a model was built on `meta`."""
+        if not isinstance(self.table, nn.Parameter):
+            positions = torch.arange(len(self.table), dtype=torch.float32, device=self.table.device)
+            self.table.copy_(sinusoid(positions, self.table.shape[1]))
 
     def forward(self, positions: Int[Tensor, "*batch seq"]) -> Float[Tensor, "*batch seq d_model"]:
         return F.embedding(positions, self.table)

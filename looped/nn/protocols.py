@@ -31,6 +31,10 @@ class KVSlot(Protocol):
         """The stored keys and values of all tokens to attend to."""
         ...
 
+    def part(self, i: int, parts: int) -> "KVSlot":
+        """The slot of part i among equal `parts` of the heads, for a block that attends several times in a loop."""
+        ...
+
 
 @runtime_checkable
 class KVStore(Protocol):

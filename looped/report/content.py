@@ -17,6 +17,7 @@ from looped.report.sentences import (
     curves_sentence,
     difference_sentence,
     joined,
+    overthinking_sentence,
     scores_sentence,
 )
 from looped.tasks import TASKS
@@ -149,8 +150,15 @@ def _by_loops(problem: Problem, slug: str) -> Section | None:
     if figure is None:
         return None
     takeaway = climb_sentence(problem) or "No variant was evaluated below the number of loops in its training."
+    more = Sentences([text for variant in problem.variants if (text := _overthinking(problem, variant))])
     caption = f"Test {spaced(problem.metric)} by the number of loops. Bands: 95% intervals, as above."
-    return Section("Score by number of loops", takeaway, [Chart(figure, caption)])
+    return Section("Score by number of loops", takeaway, [*([more] if more.items else []), Chart(figure, caption)])
+
+
+def _overthinking(problem: Problem, variant: Variant) -> str:
+    scores = {n: problem.estimate(variant, problem.metric, n) for n in problem.loops(variant)}
+    known = {n: score for n, score in scores.items() if score}
+    return overthinking_sentence(variant.name, known, problem.lower_is_better) if known else ""
 
 
 def _leaving(problem: Problem) -> Section | None:

@@ -21,6 +21,7 @@ from looped.run_folder import (
 )
 from looped.strict import check
 from looped.tasks import TASKS
+from looped.tasks.base import Batch, Task
 from looped.training import checkpoint
 from looped.training.checkpoint import Progress
 from looped.training.fabric import make_fabric
@@ -28,7 +29,7 @@ from looped.training.logger import environment
 from looped.training.step import validate
 from looped.training.trainer import summarise
 
-PART = 16  # examples in a forward pass; small tensors stay in the processor's cache
+PART, LOGITS = 16, 1 << 25  # at most, in a forward pass; small tensors stay in the processor's cache
 
 
 def write_run(run: RunConfig, model: LoopedTransformer, folder: Path) -> dict[str, Any]:
@@ -52,14 +53,12 @@ def write_run(run: RunConfig, model: LoopedTransformer, folder: Path) -> dict[st
     loops = run.model.num_loops
     with locked(folder, CHECKPOINTS):
         open_run(run, folder, resume=False)
-        examples = task.batch("validation", 0, run.train.eval_examples, seed=0)
-        fabric = make_fabric(run)
-        scores = validate(fabric, model, task, examples, loops, min(PART, len(examples.inputs)))
+        scores, examples = validated(run, model, task)
         best = Best(step=0, metric=task.metric, value=scores[task.metric])
         progress = Progress(best=best)
         write_data(run, task, folder)
         write_config(run, folder)
-        write_file(folder, Environment, environment(run.train.precision, fabric.device))
+        write_file(folder, Environment, environment(run.train.precision, model.device))
         row = {"kind": "validation", "step": 0, "seconds": 0.0, "num_loops": loops, "scores": scores}
         write_rows(folder, MetricsRow, [row])
         checkpoint.save(folder, progress, model, (), None)
@@ -67,3 +66,11 @@ def write_run(run: RunConfig, model: LoopedTransformer, folder: Path) -> dict[st
         summary = summarise(run, task, progress, loops, examples.inputs.shape[1], "steps")
         write_file(folder, Summary, summary)
         return summary
+
+
+def validated(run: RunConfig, model: LoopedTransformer, task: Task) -> tuple[dict[str, float], Batch]:
+    """The scores with the run's loops on `run.train.eval_examples` validation examples, and these examples."""
+    examples = task.batch("validation", 0, run.train.eval_examples, seed=0)
+    count, seq = examples.inputs.shape[:2]
+    part = max(1, min(PART, count, LOGITS // (seq * (model.output_size or 1))))
+    return validate(make_fabric(run), model, task, examples, run.model.num_loops, part), examples
