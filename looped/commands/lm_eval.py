@@ -124,7 +124,7 @@ def _opened(run: Path, checkpoint: Literal["best", "last"]) -> tuple[Any, Any, i
     from transformers import AutoTokenizer
 
     from looped.hf import LoopedForCausalLM
-    from looped.tasks.text.tokenizer import as_tokenizer
+    from looped.tasks.continuation import as_tokenizer
 
     made = LoopedForCausalLM.from_pretrained(run)
     return made.looped, as_tokenizer(AutoTokenizer.from_pretrained(run), ""), None
