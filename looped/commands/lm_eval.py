@@ -16,7 +16,7 @@ from looped.extras import need
 from looped.files import read_object, write_atomic
 from looped.locks import locked
 from looped.printing import csv_text
-from looped.run_folder import CONFIG, LMEval, LMEvalRow, read_config, write_file
+from looped.run_folder import CONFIG, LM_EVAL, LMEval, LMEvalRow, read_config, write_file
 from looped.strict import at_least, check
 
 
@@ -79,7 +79,7 @@ def lm_eval(
     for rule in rules:
         rule.check(model)
     settings = [*(Loops(count) for count in counts), *(Loops(counts[-1], rule) for rule in rules)]
-    folder = out or run / "lm_eval"
+    folder = out or run / LM_EVAL
     rows: list[dict[str, Any]] = []
     with locked(folder), quiet():
         known = None if use_cache is None else AnswerFile(use_cache)
