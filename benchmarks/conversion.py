@@ -57,13 +57,14 @@ def main() -> None:
     options = parser.parse_args()
     rows: list[dict[str, Any]] = []
     for run in options.runs:
-        seed = load_run(run)[0].train.seed
+        config = load_run(run)[0]
+        seed, whole = config.train.seed, f"0-{config.model.core_layers - 1}"
         rows.append({"seed": seed, "init": "original"} | score(run, "before"))
         with tempfile.TemporaryDirectory() as temporary:
-            for init, rank in itertools.product(INITS, options.ranks):
+            for init, rank in itertools.product(INITS[1:], options.ranks):
                 began, folder = time.process_time(), Path(temporary) / f"{init}-{rank}"
-                sizes = ("--loops", options.loops, "--lora-rank", rank, "--init", init)
-                call("convert", run, *sizes, "--out", folder)
+                sizes = ("--core", whole, "--loops", options.loops, "--lora-rank", rank, "--init", init)
+                call("loopify", run, *sizes, "--out", folder)
                 row = {"seed": seed, "init": init, "rank": rank} | score(folder, "before")
                 if options.uptrain:
                     more = folder.with_name(f"{folder.name}-more")

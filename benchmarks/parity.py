@@ -87,15 +87,16 @@ CASES: dict[str, Callable[[random.Random], transformers.PreTrainedConfig]] = {
 """A random configuration of each family."""
 
 
-def random_model(family: str, seed: int, dtype: torch.dtype = torch.float32) -> Any:
+def random_model(family: str, seed: int, dtype: torch.dtype = torch.float32, **settings: Any) -> Any:
     """A small model of `transformers`. Gains and biases are random too, since initial ones would hide a mistake.
 
-    In float64 its norms are replaced by PyTorch's, because those of `transformers` compute in float32.
+    In float64 its norms are replaced by PyTorch's, because those of `transformers` compute in float32. `settings` are
+    further ones of its configuration.
     """
     torch.manual_seed(seed)
     config = CASES[family](random.Random(seed))
-    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
-        setattr(config, name, None)
+    for name, value in {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None, **settings}.items():
+        setattr(config, name, value)
     model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").to(dtype)
     with torch.no_grad():
         for weight in model.parameters():
@@ -122,12 +123,13 @@ def gradients_of(theirs: Any, ours: Opened) -> dict[str, Tensor]:
     family = next(family for family in FAMILIES if family.name == ours.family)
     table = family.weights(ours.model.config)
     return {
-        name: torch.cat([source.change(found[part]) for part in source.names])
+        name: torch.cat([(source.change or torch.clone)(found[part]) for part in source.names])
         for name, source in table.items()
         if source.names[0] in found  # a tied output has no gradient of its own
     }
 
 
+@torch.no_grad()
 def difference(ours: Tensor, theirs: Tensor) -> float:
     """The largest difference, relative to the largest number."""
     return float((ours - theirs).abs().max() / theirs.abs().max())
@@ -147,7 +149,7 @@ def differences(theirs: Any, ours: Opened, tokens: Tensor) -> tuple[float, float
         found = weights[name].grad
         assert found is not None
         worst = max(worst, difference(found, gradient))
-    return difference(outputs[1].detach(), outputs[0].detach()), worst
+    return difference(outputs[1], outputs[0]), worst
 
 
 def texts(theirs: Any, ours: LoopedTransformer, prompt: Tensor, count: int) -> list[list[int]]:

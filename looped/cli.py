@@ -26,12 +26,15 @@ COMMANDS = {
     "report": "Write report.html, report.md, results.csv and figures from run folders.",
     "solve": "Answer your own puzzles, pairs of strings, countdown problems or tables with a trained model.",
     "generate": 'Continue texts with a trained language model: looped generate runs/mine --prompt "Once upon a time".',
+    "lm-eval": "Score a language model by tasks of lm-eval, with several loop counts: looped lm-eval RUN --tasks piqa.",
     "inspect": "Measure the inside of a run's loop: loop logits, states, stability, attention and modulation.",
     "show": "Print the content of a run folder: settings, progress, checkpoints, scores.",
     "recipes": "List the recipes: what each trains, and for how long.",
     "tasks": "List the tasks, with an example of each.",
     "construct": "Write an algorithm's weights into a run folder, without training: looped construct edit-distance.",
-    "convert": "Turn a trained standard model into a looped one: looped convert runs/mine --loops 3 --out runs/looped.",
+    "open": "Read a model that others trained into a run folder: looped open MODEL --out runs/mine.",
+    "export": "Write a run's model for other programs: looped export runs/mine --to hf --out mine.",
+    "loopify": "Turn a standard model into a looped one: looped loopify MODEL --core 13-16 --loops 2 --out RUN.",
     "completion": "Print the completion of commands and options for a shell: source <(looped completion bash).",
     "theory": "Run the theory: approximate functions, memorise labels, execute algorithms written as weights.",
 }
@@ -95,13 +98,18 @@ def _run(words: list[str]) -> None:
         import_code(words[0])
         words = words[1:]
     end_with_parent()
-    if (chosen := choose(words, COMMANDS, "looped", "[--import FILE_OR_MODULE] ", NOTE)) is not None:
+    if words == ["--version"]:
+        from importlib.metadata import version
+
+        print(f"looped {version('looped')}")
+        return
+    if (chosen := choose(words, COMMANDS, "looped", "[--version] [--import FILE_OR_MODULE] ", NOTE)) is not None:
         name, rest = chosen
         if name != "train":  # `train` ends by itself after the current step
             for number in (signal.SIGTERM, signal.SIGHUP):
                 if signal.getsignal(number) is not signal.SIG_IGN:  # as under `nohup`
                     signal.signal(number, _interrupt)
-        importlib.import_module(f"looped.commands.{name}").main(rest)
+        importlib.import_module(f"looped.commands.{name.replace('-', '_')}").main(rest)
 
 
 def _interrupt(number: int, frame: object) -> None:

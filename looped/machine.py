@@ -2,6 +2,7 @@
 
 import os
 import platform
+import sys
 from pathlib import Path
 
 MEMINFO, STATUS = Path("/proc/meminfo"), Path("/proc/self/status")
@@ -13,6 +14,8 @@ USED = (Path("/sys/fs/cgroup/memory.current"), Path("/sys/fs/cgroup/memory/memor
 
 def machine_memory() -> int:
     """The memory in bytes that this process may use: that of its control group, or of the machine."""
+    if not hasattr(os, "sysconf"):  # Windows does not say it in this way
+        return sys.maxsize
     physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     limits = (path.read_text().strip() for path in LIMITS if path.exists())
     return min([physical, *(int(limit) for limit in limits if limit.isdecimal())])

@@ -113,7 +113,9 @@ class ModelConfig:
     positions_every_loop: bool = False
     """Whether positions are added again before every loop instead of once at the input."""
     input_injection: Literal["none", "add", "concat"] = "none"
-    """How the embedded input is combined with the state in each loop. With add or concat the state starts at zero."""
+    """How the embedded input is combined with the state in each loop. none: the loop only starts from it."""
+    initial_state: Literal["zero", "input"] = "zero"
+    """The state before the first loop with an input injection: zero, or the embedded input, as without injection."""
     inner_loops: int | None = None
     """None: one state. A number: in each loop the core updates a latent state so many times, and then once an answer
     state, which is read out (TRM: Jolicoeur-Martineau, 2025). With input_injection=add both start from zero; without,
@@ -219,12 +221,15 @@ class ModelConfig:
             self._check_order()
         if self.cache == "all":
             forbid_unused(self, "cache='all'", "cache_loops")
+        if self.input_injection == "none":
+            forbid_unused(self, "input_injection='none'", "initial_state")
         if self.inner_loops is None:
             forbid_unused(self, "inner_loops=None", "latent_layers")
         else:
             injection = self.input_injection
             check(injection != "concat", "input_injection", injection, "add or none with inner_loops")
-            unused = ("modulation", "coda_layers", "cache", "positions_every_loop", "layer_order")
+            unused = ("modulation", "coda_layers", "cache", "positions_every_loop", "layer_order",
+                      "initial_state")  # fmt: skip
             forbid_unused(self, "there are inner_loops", *unused)
         if self.tie_embeddings and self.vocab_size and self.output_size:
             check(

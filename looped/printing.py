@@ -1,9 +1,10 @@
-"""Text from files and users, made harmless for terminals and spreadsheets."""
+"""Text from files and users, made harmless for terminals, Markdown and spreadsheets."""
 
 import contextlib
 import csv
 import io
 import os
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -48,6 +49,11 @@ def printable(text: str, keep: str = "") -> str:
 def one_line(text: str) -> str:
     """The text as one line for a terminal."""
     return printable(" ".join(text.split()))
+
+
+def escape_markdown(text: str) -> str:
+    """`text` on one line, with Markdown's special characters escaped."""
+    return re.sub(r"([\\`*_|<>\[\]#])", r"\\\1", printable(text.replace("\n", " ")))
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:

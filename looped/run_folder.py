@@ -17,13 +17,15 @@ from looped.schemas.content import Content, InFile
 from looped.schemas.content import Environment as Environment
 from looped.schemas.in_context import AlgorithmRow as AlgorithmRow
 from looped.schemas.in_context import InContextRow as InContextRow
+from looped.schemas.lm_eval import LMEval as LMEval
+from looped.schemas.lm_eval import LMEvalRow as LMEvalRow
 from looped.schemas.tables import RunTable as RunTable
 from looped.schemas.tables import TableClaim as TableClaim
 from looped.schemas.tables import TableRow as TableRow
 from looped.schemas.visualisations import Visualisation
 from looped.strict import from_dict, frozen, to_dict
 
-CONFIG, CHECKPOINTS, LOG = "config.json", "checkpoints", "log.txt"
+CONFIG, CHECKPOINTS, LOG, LM_EVAL = "config.json", "checkpoints", "log.txt", "lm_eval"
 
 
 T = TypeVar("T")

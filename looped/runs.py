@@ -44,7 +44,8 @@ MOST_EXAMPLES = 10_000_000  # more would not end in a day
 
 def _status(text: str) -> Status:
     """A line on standard error that says what is being computed."""
-    return Console(stderr=True).status(Text(printable(text)))
+    notebook = Console().is_jupyter  # the line would need a widget there
+    return Console(stderr=True, quiet=notebook, force_jupyter=False).status(Text(printable(text)))
 
 
 class LoopSetting(NamedTuple):

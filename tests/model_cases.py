@@ -20,6 +20,12 @@ VARIANTS = {
     "swiglu": dataclasses.replace(TINY, activation="swiglu", norm_gain=False, positions="sinusoidal"),
     "inject_add": dataclasses.replace(TINY, input_injection="add", loop_norm=True, final_norm="layer"),
     "inject_concat": dataclasses.replace(TINY, input_injection="concat", positions_every_loop=True),
+    "inject_add_from_input": dataclasses.replace(
+        TINY, input_injection="add", initial_state="input", loop_norm=True, prelude_layers=1
+    ),
+    "inject_concat_from_input": dataclasses.replace(
+        TINY, input_injection="concat", initial_state="input", bias=True, causal=True
+    ),
     "norm_after": dataclasses.replace(TINY, norm_place="after", norm="layer", bias=True, core_layers=2, causal=True),
     "norm_after_gates": dataclasses.replace(TINY, norm_place="after", modulation="table", max_loops=9),
     "universal": dataclasses.replace(

@@ -27,6 +27,7 @@ ROWS = [
     {"paper"},
     {"commands"},
     {"cli"},
+    {"__main__"},
 ]
 LEVEL = {part: level for level, row in enumerate(ROWS) for part in row}
 MODULES = sorted(p for p in (ROOT / "looped").rglob("*.py") if p != ROOT / "looped/__init__.py")
@@ -94,7 +95,7 @@ def test_the_house_has_no_circle_and_few_floors():
     graph = rooms(MODULES)
     assert "commands" in graph["cli"]
     assert graph["commands"] > {"runs", "report"}
-    assert max(floors(graph).values()) < 11, floors(graph)
+    assert max(floors(graph).values()) < 12, floors(graph)
     assert all(LEVEL[below] < LEVEL[room] for room in graph for below in graph[room])
     with pytest.raises(CycleError):
         floors(graph | {"strict": {"cli"}})

@@ -59,7 +59,7 @@ OPTIONS = {
     "show": set(),
     "recipes": set(),
     "tasks": set(),
-    "convert": {"out", "loops", "lora-rank", "init"},
+    "loopify": {"out", "loops", "core", "init", "lora-rank", "modulation", "injection", "text"},
     "completion": set(),
 }
 TRAIN_OPTIONS = {"out", "resume", "from", "recipe", "note"}

@@ -62,7 +62,8 @@ lines = [[name, "--help"] for name in COMMANDS]
 lines += [["theory", name, "--help"] for name in theory.COMMANDS]
 lines += [["construct", name, "--help"] for name in construct.CONSTRUCTIONS]
 lines += [["train", name, "--help"] for name in ("p-hop-looped", "sudoku@cpu", "wikitext-standard-iso-flops", "lcs")]
-lines += [["completion", "bash"], ["completion", "zsh"], ["recipes"], ["tasks"], ["show", sys.argv[1]]]
+lines += [["completion", shell] for shell in ("bash", "zsh", "fish")]
+lines += [["recipes"], ["tasks"], ["show", sys.argv[1]]]
 for words in lines:
     before = set(sys.modules)
     with contextlib.redirect_stdout(io.StringIO()) as printed:

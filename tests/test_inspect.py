@@ -122,12 +122,18 @@ def test_other_initial_states_only_with_input_injection():
 
 
 def test_a_fraction_of_the_loops_is_inspected_as_trained():
-    found, text, _ = inspected("fraction --examples 5 --split validation --seed 3")
+    found, text, shown = inspected("fraction --examples 5 --split validation --seed 3")
     assert (found["loops"], found["split"], found["seed"], found["group"]) == (3, "validation", 3, None)
     assert "training distribution: 5 examples of the validation split" in text
     assert found["attention"]["rows"] == ["layer 1", "layer 2"]
     assert len(found["modulation"]["attention_gate"]) == 2
     assert found["score"]["beyond"] == [0, 0]
+    assert "layers" in shown
+    assert "After layer 1 of 2 in loop 3, " in text or "After layer 2 of 2 in loop 3, 100% of the answers" in text
+    assert found["layers"]["agrees"][-1] == 1
+    for name in ("target", "entropy"):  # the last layer's answers are those of the last loop of training
+        assert found["layers"][name][-1] == pytest.approx(found["answers"][name][2])
+        assert found["layers"][name][0] != pytest.approx(found["answers"][name][2])
 
 
 def test_boards_and_one_example():

@@ -13,6 +13,7 @@ from looped.analysis.stability import alignment, disturbed_start, gaussian_start
 from looped.analysis.states import (
     attention_maps,
     layer_modulation,
+    layer_states,
     logit_lens,
     motion,
     principal_components,
@@ -168,6 +169,26 @@ def _score(sample: Sample, scores: dict[str, Tensor]) -> dict[str, list[float | 
     return {name: list(map(finite, row)) for name, row in {**by_loop, "beyond": beyond}.items()}
 
 
+@torch.no_grad()
+def layers(sample: Sample) -> dict[str, Any]:
+    """The answers after each core layer in the last loop of training; None with one layer, or without classes."""
+    if len(sample.model.core) < 2 or sample.batch.targets.is_floating_point():
+        return {"layers": None}
+    loops = min(sample.model.config.num_loops, sample.loops)
+    lens: dict[str, list[Tensor]] = {}
+    for part in parts(sample.batch, sample.size, sample.device):
+        mask = None if bool(part.attention_mask.all()) else part.attention_mask
+        found = layer_states(sample.model, part.inputs, attention_mask=mask, num_loops=loops)
+        decode = sample.model.loop(part.inputs, attention_mask=mask, num_loops=loops).decode
+        last = decode(found[-1]).float()
+        # Two logits at a time, because a large vocabulary times all layers could be larger than the memory.
+        each = [logit_lens(torch.stack([decode(state).float(), last]), part.targets)._asdict() for state in found]
+        for name in each[0]:
+            values = torch.stack([of_layer[name][0] for of_layer in each])
+            lens.setdefault(name, []).append(values[:, part.mask].double())
+    return {"layers": {name: torch.cat(values, 1).mean(1).tolist() for name, values in lens.items()}}
+
+
 def jacobians(sample: Sample) -> dict[str, Any]:
     """Spectral radius and norm of the Jacobian of some loops, over the first examples."""
     part, loop = sample.first(FEW)
@@ -278,6 +299,7 @@ def modulation(sample: Sample) -> dict[str, Any]:
 
 MEASURES: dict[str, Callable[[Sample], dict[str, Any]]] = {
     "loop_logits and states of all loops": answers,
+    "logits after each layer": layers,
     "Jacobians by power iteration": jacobians,
     "other initial states": other_starts,
     "principal components": components,

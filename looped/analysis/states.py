@@ -173,6 +173,38 @@ def _attention_weights(
 
 
 @torch.no_grad()
+def layer_states(
+    model: LoopedModel,
+    inputs: Tensor,
+    *,
+    attention_mask: Bool[Tensor, "batch seq"] | Bool[Tensor, "batch seq seq"] | None = None,
+    num_loops: int | None = None,
+) -> Float[Tensor, "layers batch seq d_model"]:
+    """The state after each core layer in the last of `num_loops` loops, in the order in which they are applied.
+
+    `model.loop(...).decode` makes logits of them: the logit lens over layers (nostalgebraist, 2020). With loop_norm,
+    the norm that ends a loop is applied to each.
+
+    Raises:
+        ValueError: as `LoopedModel.loop` does.
+    """
+    loops = model.num_loops if num_loops is None else num_loops
+    found: list[Tensor] = []
+
+    def hook(module: Any, args: tuple[Any, ...], output: Tensor) -> None:
+        if args[1].loop == loops - 1:
+            found.append(output)
+
+    hooks = [block.register_forward_hook(hook) for block in model.core]
+    try:
+        states(model.loop(inputs, attention_mask=attention_mask, num_loops=loops), loops)
+    finally:
+        for handle in hooks:
+            handle.remove()
+    return torch.stack([model.norm(state) if model.loop_norm else state for state in found])
+
+
+@torch.no_grad()
 def layer_modulation(model: LoopedModel, num_loops: int) -> dict[str, Float[Tensor, "loops layers d_model"]] | None:
     """The scales, shifts and gates of the core layers in each loop, by name; None without modulation.
 

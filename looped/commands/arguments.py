@@ -18,7 +18,7 @@ def command(function: Callable[..., None]) -> Callable[[Sequence[str]], None]:
     """Turn the function into a command. It takes the words after the command's name."""
 
     def main(arguments: Sequence[str]) -> None:
-        call(function, arguments, f"looped {function.__name__}")
+        call(function, arguments, f"looped {function.__name__.replace('_', '-')}")
 
     return main
 
@@ -48,12 +48,20 @@ class Train:
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Continue the run in that folder if it has begun."""
     source: Annotated[Path | None, tyro.conf.arg(name="from")] = None
-    """A trained run, whose best weights are the initial weights."""
+    """A run, whose best weights are the initial weights. Without a recipe, its settings are the defaults."""
 
 
 def training_run(name: str, arguments: Sequence[str]) -> tuple[RunConfig, Path, bool]:
-    """The run, its folder and whether to continue it, from the words after `looped train`."""
-    options = _recipe_options(Train, name, arguments, "looped train", out=Path("runs") / name)
+    """The run, its folder and whether to continue it, from the words after `looped train`.
+
+    Args:
+        name: a recipe; or an option, which is then the first of the `arguments`, and --from names the settings.
+    """
+    default = None
+    if name.startswith("-"):
+        default, arguments = _settings_of_start([name, *arguments]), [name, *arguments]
+        name = f"{default.recipe}-trained"
+    options = _recipe_options(Train, name, arguments, "looped train", default, out=Path("runs") / name)
     run = options.run
     if options.source:
         from looped.run_folder import CONFIG, read_config
@@ -63,6 +71,21 @@ def training_run(name: str, arguments: Sequence[str]) -> tuple[RunConfig, Path, 
         known = begun is not None and begun.run == str(options.source)  # its best weights may have changed since
         run = dataclasses.replace(run, start=begun if known else start_from(options.source))
     return run, options.out, options.resume
+
+
+def _settings_of_start(words: Sequence[str]) -> RunConfig:
+    """The settings of the run after --from, as those of another run.
+
+    Raises:
+        ValueError: the words have no --from, or it names no run.
+    """
+    given = [word for i, word in enumerate(words) if i and words[i - 1] == "--from"]
+    given += [word.removeprefix("--from=") for word in words if word.startswith("--from=")]
+    if not given:
+        raise ValueError(f"{words[0]}: expected a recipe, or --from RUN with the settings")
+    from looped.run_folder import read_config
+
+    return dataclasses.replace(read_config(Path(given[0])), start=None)
 
 
 def needs_recipe(arguments: Sequence[str], command: str, options: str) -> bool:
@@ -77,20 +100,25 @@ def needs_recipe(arguments: Sequence[str], command: str, options: str) -> bool:
     return True
 
 
-def _recipe_options(target: Any, name: str, arguments: Sequence[str], program: str, **defaults: Any) -> Any:
+def _recipe_options(
+    target: Any, name: str, arguments: Sequence[str], program: str, default: RunConfig | None = None, **others: Any
+) -> Any:
     """The options of a command that takes a recipe; `target` has a field `run`, which is completed.
 
     Some recipes need files that only the options name. Their sizes are therefore completed after parsing.
+
+    Args:
+        default: the settings without options; None is those of the recipe.
     """
     from looped.recipes import complete, recipe
 
-    default = recipe(name)
+    default = recipe(name) if default is None else default
     settings = type(default.task)
     for changed, fields in settings.resets.items():
         if f"--task.{changed.replace('_', '-')}" in map(_option, arguments):
             plain = {name: getattr(settings(), name) for name in fields}
             default = dataclasses.replace(default, task=dataclasses.replace(default.task, **plain))
-    options = parse(target, arguments, f"{program} {name}", default=target(run=default, **defaults))
+    options = parse(target, arguments, f"{program} {name}", default=target(run=default, **others))
     return dataclasses.replace(options, run=complete(options.run))
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from tyro.conf import FlagCreatePairsOff, Positional
 
 from looped.commands.arguments import command
-from looped.commands.output import Table, print_table
+from looped.commands.output import Table, print_table, say
 from looped.config import Device
 from looped.run_folder import read_config
 from looped.tasks import TASKS
@@ -56,7 +56,24 @@ def evaluate(
             primary = TASKS[read_config(run).task.name].metric
             metric = primary if any(row["metric"] == primary for row in rows) else rows[0]["metric"]
             title = f"{run}: {metric}, {split} split"
-            print_table(score_table(title, [row for row in rows if row["metric"] == metric]))
+            shown = [row for row in rows if row["metric"] == metric]
+            print_table(score_table(title, shown))
+            for sentence in overthinking(shown, TASKS[read_config(run).task.name].lower_is_better):
+                say(sentence)
+
+
+def overthinking(rows: Sequence[dict[str, Any]], lower_is_better: bool) -> list[str]:
+    """A sentence for each group whose score is worse at the largest loop count than at a smaller one."""
+    from looped.report.comparison import Estimate
+    from looped.report.sentences import overthinking_sentence
+
+    by_group: dict[str, dict[int, Estimate]] = {}
+    for row in rows:
+        if not (row.get("exit_rule") or row.get("policy")):
+            score = Estimate(row["value"], row["low"], row["high"], seeds=1)
+            by_group.setdefault(row["group"], {})[row["num_loops"]] = score
+    sentences = (overthinking_sentence(group, scores, lower_is_better) for group, scores in by_group.items())
+    return list(filter(None, sentences))
 
 
 def score_table(title: str, rows: Sequence[dict[str, Any]]) -> Table:

@@ -39,6 +39,7 @@ def standard(looped: ModelConfig, layers: int, d_model: int) -> ModelConfig:
         gate_offset=0,
         timestep="index",
         input_injection="none",
+        initial_state="zero",
         inner_loops=None,
         latent_layers=0,
         positions_every_loop=False,

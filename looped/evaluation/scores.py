@@ -39,14 +39,19 @@ def loop_logits(model: LoopedModel, batch: Batch, loops: Collection[int]) -> Flo
     """
     device = model.device
     attention_mask = None if bool(batch.attention_mask.all()) else batch.attention_mask.to(device)
-    # The output of act depends on the largest number of loops too.
-    own_pass = model.halting == "act" or model.uses_fraction
-    passes = [(n,) for n in loops] if own_pass else [tuple(loops)]
     inputs = batch.inputs.to(device)
     outputs = [
-        model(inputs, attention_mask=attention_mask, num_loops=counts[-1], loop_logits=counts) for counts in passes
+        model(inputs, attention_mask=attention_mask, num_loops=counts[-1], loop_logits=counts)
+        for counts in passes(model, loops)
     ]
     return torch.cat([output.loop_logits for output in outputs]).float()
+
+
+def passes(model: LoopedModel, loops: Collection[int]) -> list[tuple[int, ...]]:
+    """The ascending loop counts, grouped by the forward pass that computes them."""
+    # The output of act depends on the largest number of loops too.
+    own_pass = model.halting == "act" or model.uses_fraction
+    return [(n,) for n in loops] if own_pass or not loops else [tuple(loops)]
 
 
 def exit_positions(batch: Batch) -> Bool[Tensor, "batch seq"]:

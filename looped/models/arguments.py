@@ -72,6 +72,20 @@ def checked_mask(inputs: Tensor, mask: Any) -> Tensor | None:
     return mask.bool()
 
 
+def checked_prefix(model: Any, inputs: Tensor, prefix: Any, cache: Cache | None) -> Tensor | None:
+    """The prefix as booleans; ValueError if its tokens could not attend to each other."""
+    if prefix is None:
+        return None
+    if not isinstance(prefix, Tensor) or prefix.shape != inputs.shape[:2]:
+        found = f"has shape {tuple(prefix.shape)}" if isinstance(prefix, Tensor) else type(prefix).__name__
+        raise ValueError(f"prefix: {found}; expected booleans of shape {tuple(inputs.shape[:2])}")
+    if not model.causal:
+        raise ValueError("prefix: expected a causal model; in others all tokens attend to each other")
+    if cache is not None and cache.used:
+        raise ValueError(f"prefix: the cache holds {cache.used} tokens; expected the whole prefix in its first call")
+    return prefix.bool()
+
+
 def check_call(
     model: Any,
     inputs: Tensor,

@@ -19,7 +19,7 @@ TERMS = 100
 """Terms after which the exact gradient counts as not converged."""
 TOLERANCE = 1e-4
 """Size of the last term, relative to the sum, at which the exact gradient counts as converged."""
-LARGEST = 1e3
+LARGEST_TERM = 1e3
 """Size of a term, relative to the first one, at which the sum counts as divergent."""
 
 
@@ -101,7 +101,7 @@ def _solve(again: Tensor, start: Tensor, g: Tensor, gradient: FixedPointGradient
         u, facts.terms = u + term, facts.terms + 1
         if type(term) is FakeTensor:  # it has no values that could converge
             return u
-        if exact and (term.norm() <= TOLERANCE * u.norm() or not term.norm() < LARGEST * first):
+        if exact and (term.norm() <= TOLERANCE * u.norm() or not term.norm() < LARGEST_TERM * first):
             break
     facts.converged = not exact or bool(term.norm() <= TOLERANCE * u.norm())
     return u if facts.converged else g

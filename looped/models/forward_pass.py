@@ -49,6 +49,7 @@ class Pass:
         rule: ExitRule | None,
         graphs: Mapping[str, Tensor | SharedGraph] | None = None,
         embedded: bool = False,
+        prefix: Tensor | None = None,
     ) -> None:
         seq, device = inputs.shape[1], inputs.device
         start = 0 if cache is None else cache.used
@@ -56,9 +57,9 @@ class Pass:
         self.store: KVStore | None = None
         if cache is not None:
             self.store = CachedPass(cache, slice(start, start + seq), num_loops, self.active)
-            mask = cache.mask(attention_mask, self.store.span)
+            mask = cache.mask(attention_mask, self.store.span, prefix)
         else:
-            mask = combined_mask(attention_mask, causal_mask(seq, 0, device) if model.causal else None)
+            mask = combined_mask(attention_mask, causal_mask(seq, 0, device, prefix) if model.causal else None)
             if model.kv_loops is not None or (rule is not None and rule.per == "token"):
                 self.store = PassKV(self.active, model.kv_loops)
         if positions is None:

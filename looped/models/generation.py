@@ -102,6 +102,7 @@ def stream(
     cache_loops: int | None = None,
     chunk: int = 512,
     output_weights: OutputWeights = "exact",
+    prefix: bool = False,
 ) -> Iterator[GeneratedToken]:
     """Yield the tokens that continue `prompts`, each drawn given all before it: the next token of every text in turn.
 
@@ -122,6 +123,8 @@ def stream(
         output_weights: of a head with a large vocabulary, in float32 on a CPU. int8 reads a quarter of the memory for
             a token. The largest logit stays exact; draws depend on the errors of the others. Greedy texts are exact
             with both settings.
+        prefix: whether the tokens of a prompt attend to each other in both directions, for models that were trained so
+            (HRM-Text). A prompt is then read at once. What is read again in a full text is read from left to right.
 
     Raises:
         ValueError: for a model that is not causal or has no token embedding, no prompt, an empty one or one longer
@@ -175,7 +178,7 @@ def stream(
     rows = list(range(len(prompts)))
     texts = [prompt.tolist() for prompt in prompts]
     written: list[list[int]] = [[] for _ in prompts]
-    logits, loops = decoder.read(texts)
+    logits, loops = decoder.read(texts, prefix=prefix)
     while rows:
         tokens = sampling.draw(logits[:, :vocab_size], [generators[row] for row in rows])
         staying = []
@@ -235,7 +238,9 @@ class Decoder:
         return self.cache is not None and self.cache.used == self.cache.length
 
     @torch.no_grad()
-    def read(self, texts: Sequence[Sequence[int]]) -> tuple[Float[Tensor, "rows vocab"], Int[Tensor, " rows"]]:
+    def read(
+        self, texts: Sequence[Sequence[int]], *, prefix: bool = False
+    ) -> tuple[Float[Tensor, "rows vocab"], Int[Tensor, " rows"]]:
         """Logits after each of these texts, which replace those read before, and the loops that they took."""
         if self.cache is None or self.cache.batch != len(texts):
             self.cache = self.model.new_cache(len(texts), self.length, **self.cache_options)
@@ -247,7 +252,8 @@ class Decoder:
         self.positions = positions[:, -1:]
         padded = len({len(text) for text in texts}) > 1
         output = None
-        for part in torch.arange(inputs.shape[1]).split(1 if self.cache.one_by_one else self.chunk):
+        chunk = inputs.shape[1] if prefix else self.chunk
+        for part in torch.arange(inputs.shape[1]).split(1 if self.cache.one_by_one else chunk):
             span = slice(int(part[0]), int(part[-1]) + 1)
             output = self.model(
                 inputs[:, span],
@@ -255,6 +261,7 @@ class Decoder:
                 positions=positions[:, span] if padded else None,
                 cache=self.cache,
                 last_logits=1,
+                prefix=real[:, span] if prefix else None,
                 **self.loop_options,
             )
         assert output is not None

@@ -23,8 +23,10 @@ def initialise(model: LoopedModel, config: ModelConfig, generator: torch.Generat
     pytorch: linear layers uniform in +-1/sqrt(fan_in), embeddings N(0, 1): the published reasoning code.
     In both, linear layers of a modulation have the framework's defaults, except its `zero_at_start`.
     in_context: as gpt2, also in a modulation; but a linear embedding and the output have the framework's defaults.
-    Learned halting begins near 1 / num_loops, so training begins with all loops in use.
+    Learned halting begins near 1 / num_loops, so training begins with all loops in use. On `meta` there are no weights.
     """
+    if model.device.type == "meta":  # drawing nothing would import a compiler
+        return
     depth = config.initialisation_depth or (
         config.prelude_layers + config.core_depth * config.num_loops + config.coda_layers
     )

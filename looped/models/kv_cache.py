@@ -161,13 +161,16 @@ class Cache:
         self.positions, self.length = torch.arange(length, device=self.positions.device), length
 
     def mask(
-        self, attention_mask: Bool[Tensor, "batch new"] | None, span: slice
+        self,
+        attention_mask: Bool[Tensor, "batch new"] | None,
+        span: slice,
+        prefix: Bool[Tensor, "batch new"] | None = None,
     ) -> Bool[Tensor, "#batch 1 #new keys"] | None:
         """Note the padding among new tokens; returns which keys each of them attends to, None for all."""
         self.attention_mask[:, span] = True if attention_mask is None else attention_mask
         self.padded = self.padded or (attention_mask is not None and not bool(attention_mask.all()))
         new = span.stop - span.start
-        causal = None if new == 1 else causal_mask(new, span.start, self.attention_mask.device)
+        causal = None if new == 1 else causal_mask(new, span.start, self.attention_mask.device, prefix)
         return combined_mask(self.attention_mask[:, : span.stop] if self.padded else None, causal)
 
     def modulation(self, num_loops: int) -> Float[Tensor, "loops rows d_model"]:

@@ -23,6 +23,7 @@ from looped.models.arguments import (
     check_fixed_point,
     check_inputs,
     checked_mask,
+    checked_prefix,
     checked_state,
     loop_numbers,
 )
@@ -241,6 +242,7 @@ class LoopedModel(nn.Module):
         gradient: FixedPointGradient | None = None,
         graphs: Mapping[str, Tensor] | None = None,
         embedded: bool = False,
+        prefix: Bool[Tensor, "batch seq"] | None = None,
     ) -> LoopedOutput:
         """Apply the model.
 
@@ -267,6 +269,8 @@ class LoopedModel(nn.Module):
                 logits are returned.
             graphs: matrices (batch, seq, seq) by name, for graph heads; None is those of `share_graphs`.
             embedded: whether `inputs` are vectors (batch, seq, d_model) in place of what `embed` would return.
+            prefix: True at tokens of a causal model that attend to each other in both directions, such as a prompt
+                (prefix language model: Raffel et al., 2020); with a cache in its first call only.
 
         Raises:
             ValueError: for a sequence longer than max_seq_len or than the cache, loop numbers out of range, a cache
@@ -295,7 +299,10 @@ class LoopedModel(nn.Module):
         if self.layer_order == "sequence" and (wanted != [loops] or loop_states):
             raise ValueError(f"layer_order='sequence': expected loop_logits='last' without loop_states; got {wanted}")
         matrices = checked_graphs(self, inputs, graphs, cached=cache is not None)
-        run = Pass(self, inputs, attention_mask, positions, loops, cache, exit_rule, matrices, embedded)
+        prefix = checked_prefix(self, inputs, prefix, cache)
+        run = Pass(
+            self, inputs, attention_mask, positions, loops, cache, exit_rule, matrices, embedded=embedded, prefix=prefix
+        )  # fmt: skip
         state = run.initial if initial_state is None else checked_state(initial_state, run.initial)
         keep = every if loop_states else wanted
         window = min(loops, num_grad_loops or loops)

@@ -35,7 +35,7 @@ class LoopedOutput:
 
 
 # Without this, DistributedDataParallel with static_graph finds no tensor in the output and never reduces the gradients.
-pytree.register_dataclass(LoopedOutput)
+pytree.register_dataclass(LoopedOutput, serialized_type_name="looped.LoopedOutput")
 
 
 def own_logits(

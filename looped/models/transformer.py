@@ -66,7 +66,7 @@ class LoopedTransformer(LoopedModel):
                 core = [TwoStates(core, c.inner_loops, latent_layers=latent, injects=injects, norm=of_both)]
                 norm = Answer() if c.loop_norm else nn.Sequential(Answer(), norm)
             super().__init__(
-                embed=nn.Embedding(inputs, width) if c.inputs == "tokens" else nn.Linear(inputs, width, bias=c.bias),
+                embed=_embedding(inputs, width) if c.inputs == "tokens" else nn.Linear(inputs, width, bias=c.bias),
                 positions=PositionEmbedding(c.max_seq_len, width, learned=c.positions == "learned") if added else None,
                 rotary=make_rotary(c),
                 embed_norm=embed_norm,
@@ -112,3 +112,8 @@ class LoopedTransformer(LoopedModel):
             raise ValueError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
         load_weights(model, Path(folder))
         return model.eval()
+
+
+def _embedding(inputs: int, d: int) -> nn.Embedding:
+    """An embedding that is not drawn yet."""
+    return nn.Embedding.from_pretrained(torch.empty(inputs, d), freeze=False)

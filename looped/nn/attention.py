@@ -1,7 +1,6 @@
 """Multi-head attention: softmax, hardmax or linear; and graph heads, whose weights come with the input."""
 
 import torch
-from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -77,7 +76,7 @@ class Attention(nn.Module):
             kv = slot.write(kv) if own else slot.read()
         k, v = kv.unbind(0)
         mixed = dot_product_attention(q, k, v, context.mask, self.kind)
-        return rearrange(mixed, "b h s d -> b s (h d)")
+        return mixed.transpose(1, 2).flatten(2)
 
     def angles(self, x: Float[Tensor, "batch seq d_model"], context: Context) -> Rotation | None:
         """The rotary angles of the context, or else those of positions counted from 0; None without a rotation."""
@@ -92,7 +91,8 @@ class Attention(nn.Module):
         q, kv = projected[..., : self.parts[0]], projected[..., self.parts[0] :]
         q = self._turned(q, self.query_norm, angles)
         if not kv.shape[-1] or (self.qk_norm == "none" and angles is None):
-            return q, rearrange(kv, "b s (n h d) -> n b h s d", n=2, d=self.head_dim)
+            heads = kv.shape[-1] // (2 * self.head_dim)
+            return q, kv.unflatten(-1, (2, heads, self.head_dim)).permute(2, 0, 3, 1, 4)
         k, v = kv.chunk(2, dim=-1)
         return q, torch.stack([self._turned(k, self.key_norm, angles), self._split(v)])
 
@@ -102,7 +102,7 @@ class Attention(nn.Module):
         return x if angles is None else rotate(x, angles)
 
     def _split(self, x: Float[Tensor, "batch seq inner"]) -> Float[Tensor, "batch heads seq head_dim"]:
-        return rearrange(x, "b s (h d) -> b h s d", d=self.head_dim)
+        return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
 
     def _part(self, x: Float[Tensor, "batch seq d_model"], parts: slice) -> Float[Tensor, "batch seq part"]:
         """The outputs of the fused projection for some of its parts: queries, keys, values."""
@@ -156,14 +156,20 @@ def dot_product_attention(
     return scores.softmax(dim=-1, dtype=exact).to(v.dtype) @ v
 
 
-def causal_mask(seq: int, past: int, device: torch.device) -> Bool[Tensor, "1 1 seq keys"]:
-    """True where each of `seq` tokens may attend: to itself, to those before it, and to all `past` earlier tokens."""
-    return torch.ones(1, 1, seq, past + seq, dtype=torch.bool, device=device).tril(past)
+def causal_mask(
+    seq: int, past: int, device: torch.device, prefix: Bool[Tensor, "batch seq"] | None = None
+) -> Bool[Tensor, "#batch 1 seq keys"]:
+    """True where each of `seq` tokens may attend: to itself, to those before it, and to all `past` earlier tokens.
+
+    Tokens of a prefix also attend to each other (only with past=0).
+    """
+    mask = torch.ones(1, 1, seq, past + seq, dtype=torch.bool, device=device).tril(past)
+    return mask if prefix is None else mask | (prefix[:, None, :, None] & prefix[:, None, None, :])
 
 
 def combined_mask(
     attention_mask: Bool[Tensor, "batch keys"] | Bool[Tensor, "batch seq keys"] | None,
-    causal: Bool[Tensor, "1 1 seq keys"] | None,
+    causal: Bool[Tensor, "#batch 1 seq keys"] | None,
 ) -> Bool[Tensor, "#batch 1 #seq keys"] | None:
     """True where a query (third axis) may attend to a key (fourth axis); None allows every pair.
 

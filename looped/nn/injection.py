@@ -23,10 +23,14 @@ class NoInjection(nn.Module):
 
 
 class AddInput(NoInjection):
-    """state + embedded input. The loop starts from zero."""
+    """state + embedded input. The loop starts from zero, or from the embedded input."""
+
+    def __init__(self, *, from_input: bool = False) -> None:
+        super().__init__()
+        self.from_input = from_input
 
     def initial(self, embedded: Float[Tensor, "batch seq d_model"]) -> Float[Tensor, "batch seq d_model"]:
-        return torch.zeros_like(embedded)
+        return embedded if self.from_input else torch.zeros_like(embedded)
 
     def forward(
         self, state: Float[Tensor, "batch seq d_model"], context: Context
@@ -35,15 +39,12 @@ class AddInput(NoInjection):
         return state + context.embedded
 
 
-class ConcatInput(NoInjection):
-    """W [state, embedded input]. The loop starts from zero. Geiping et al. (2025)."""
+class ConcatInput(AddInput):
+    """W [state, embedded input]. The loop starts as in AddInput. Geiping et al. (2025)."""
 
-    def __init__(self, d_model: int, *, bias: bool = False) -> None:
-        super().__init__()
+    def __init__(self, d_model: int, *, bias: bool = False, from_input: bool = False) -> None:
+        super().__init__(from_input=from_input)
         self.linear = nn.Linear(2 * d_model, d_model, bias=bias)
-
-    def initial(self, embedded: Float[Tensor, "batch seq d_model"]) -> Float[Tensor, "batch seq d_model"]:
-        return torch.zeros_like(embedded)
 
     def forward(
         self, state: Float[Tensor, "batch seq d_model"], context: Context
@@ -89,10 +90,11 @@ def make_injection(config: ModelConfig) -> Injection:
     """The injection that a configuration names."""
     if config.inner_loops is not None:
         return StartBoth() if config.input_injection == "add" else StartAnswer()
+    from_input = config.initial_state == "input"
     if config.input_injection == "add":
-        injection: Injection = AddInput()
+        injection: Injection = AddInput(from_input=from_input)
     elif config.input_injection == "concat":
-        injection = ConcatInput(config.d_model, bias=config.bias)
+        injection = ConcatInput(config.d_model, bias=config.bias, from_input=from_input)
     else:
         injection = NoInjection()
     return AddPositions(injection) if config.positions_every_loop else injection

@@ -12,8 +12,8 @@ class Source(NamedTuple):
     """The tensors of a file that make one weight of ours, joined along the rows."""
 
     names: tuple[str, ...]
-    change: Callable[..., Tensor] = lambda tensor: tensor
-    """Applied to each of them, such as a transposition."""
+    change: Callable[..., Tensor] | None = None
+    """Applied to each of them, such as a transposition. None: they are read as they are, a block of rows at a time."""
     together: bool = False
     """Whether `change` takes all of them at once instead, and returns the weight."""
 
@@ -49,7 +49,7 @@ def rows(*names: str) -> Source:
 
 def transposed(name: str) -> Source:
     """A matrix that is stored as (inputs, outputs)."""
-    return Source((name,), lambda tensor: tensor.mT if tensor.ndim > 1 else tensor)
+    return Source((name,), lambda tensor: tensor.mT)
 
 
 def numbered(layer: Mapping[str, Source], ours: str, theirs: str, count: int) -> Table:

@@ -16,6 +16,8 @@ from looped.models.weights import WEIGHTS, check_values
 from looped.pretrained.family import Family, Source
 
 INDEX = f"{WEIGHTS}.index.json"
+BLOCK = 2**20
+"""Numbers that are read at a time."""
 PICKLES = "pytorch_model.bin", "pytorch_model.bin.index.json"
 
 
@@ -26,7 +28,9 @@ class Tensors(Protocol):
     path: Path
     shapes: Mapping[str, tuple[int, ...]]
 
-    def read(self, name: str) -> Tensor: ...
+    def read(self, name: str, rows: slice = slice(None)) -> Tensor:
+        """Some rows of a tensor, or all."""
+        ...
 
 
 class SafeTensors:
@@ -59,10 +63,10 @@ class SafeTensors:
                     self.files[name] = file
                     self.shapes[name] = tuple(tensors.get_slice(name).get_shape())
 
-    def read(self, name: str) -> Tensor:
-        """A tensor. The file is opened for it alone, because its pages stay in memory while it is open."""
+    def read(self, name: str, rows: slice = slice(None)) -> Tensor:
+        """The file is opened for these rows alone, because its pages stay in memory while it is open."""
         with _opened(self.path / self.files[name]) as tensors:
-            return tensors.get_tensor(name)
+            return tensors.get_slice(name)[rows]
 
 
 @contextlib.contextmanager
@@ -120,15 +124,24 @@ def _named_as_in(tensors: Tensors, family: Family, source: Source) -> Source:
 
 
 def _fill_weight(weight: Tensor, source: Source, tensors: Tensors) -> None:
-    """Copy the tensors of a source into a weight, one below the other."""
-    row = 0
-    for names in [source.names] if source.together else [(name,) for name in source.names]:
-        read = source.change(*map(tensors.read, names))
-        end = row + (read.shape[0] if read.ndim else 0)
-        name, last = names[0], names[-1] == source.names[-1]
-        if read.shape[1:] != weight.shape[1:] or end > len(weight) or (last and end != len(weight)):
-            here = " and ".join(f"{part} is {tensors.shapes[part]}" for part in source.names)
-            raise ValueError(f"{tensors.path}: {here}; config.json needs {tuple(weight.shape)} together")
-        check_values(f"{tensors.path}: tensor {name}", read, weight.dtype)
-        weight[row:end].copy_(read)
-        row = end
+    """Copy the tensors of a source into a weight, one below the other.
+
+    Only a block of rows is in memory at a time, because an embedding can be half of a model. A tensor that is changed
+    is read whole.
+    """
+    change = source.change or (lambda tensor: tensor)
+    joined = [source.names] if source.together else [(name,) for name in source.names]
+    try:
+        shapes = [change(*(torch.empty(tensors.shapes[n], device="meta") for n in names)).shape for names in joined]
+    except RuntimeError:  # the change is for tensors of another shape
+        shapes = [torch.Size()]
+    if any(not shape or shape[1:] != weight.shape[1:] for shape in shapes) or sum(s[0] for s in shapes) != len(weight):
+        here = " and ".join(f"{name} is {tensors.shapes[name]}" for name in source.names)
+        raise ValueError(f"{tensors.path}: {here}; config.json needs {tuple(weight.shape)} in all")
+    for names, part in zip(joined, weight.split([shape[0] for shape in shapes]), strict=True):
+        step = max(1, BLOCK // part[0].numel())
+        blocks = [slice(None)] if source.change else [slice(i, i + step) for i in range(0, len(part), step)]
+        for block in blocks:
+            read = change(*(tensors.read(name, block) for name in names))
+            check_values(f"{tensors.path}: tensor {' and '.join(names)}", read, weight.dtype)
+            part[block].copy_(read)

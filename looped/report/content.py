@@ -9,6 +9,7 @@ from looped.report.blocks import Chart, Html, Section, Sentences, Table
 from looped.report.chosen_loops import chosen_loops
 from looped.report.comparison import Estimate, Problem, Variant, exit_score, run_score, validation_mean
 from looped.report.figures import spaced
+from looped.report.harness_scores import harness_scores
 from looped.report.number_format import amount, duration, interval, number, signed
 from looped.report.read import Run
 from looped.report.sentences import (
@@ -17,6 +18,7 @@ from looped.report.sentences import (
     curves_sentence,
     difference_sentence,
     joined,
+    overthinking_sentence,
     scores_sentence,
 )
 from looped.tasks import TASKS
@@ -71,7 +73,7 @@ def _problem(problem: Problem, slug: str) -> Section:
             _leaving(problem),
             Section("Learning curves", curves_sentence(problem), [*curves, Sentences(lines)]) if curves else None,
             _by_group(problem, slug), _by_context(problem, slug), nearest_algorithms(problem, slug),
-            _answers_by_loop(problem),
+            harness_scores(problem), _answers_by_loop(problem),
             _grid(problem) if _has_grid(problem) else None, *parts,
         ]  # fmt: skip
     settings = f"Settings other than the defaults: {problem.settings}." if problem.settings else "Default settings."
@@ -149,8 +151,15 @@ def _by_loops(problem: Problem, slug: str) -> Section | None:
     if figure is None:
         return None
     takeaway = climb_sentence(problem) or "No variant was evaluated below the number of loops in its training."
+    more = Sentences([text for variant in problem.variants if (text := _overthinking(problem, variant))])
     caption = f"Test {spaced(problem.metric)} by the number of loops. Bands: 95% intervals, as above."
-    return Section("Score by number of loops", takeaway, [Chart(figure, caption)])
+    return Section("Score by number of loops", takeaway, [*([more] if more.items else []), Chart(figure, caption)])
+
+
+def _overthinking(problem: Problem, variant: Variant) -> str:
+    scores = {n: problem.estimate(variant, problem.metric, n) for n in problem.loops(variant)}
+    known = {n: score for n, score in scores.items() if score}
+    return overthinking_sentence(variant.name, known, problem.lower_is_better) if known else ""
 
 
 def _leaving(problem: Problem) -> Section | None:

@@ -27,7 +27,7 @@ def inspection(numbers: Row) -> tuple[str, str, list[Section]]:
         f"{TASKS[n['task']].title}, {source}: {n['examples']} examples of the {n['split']} split, "
         f"{_loops(n['loops'])} ({n['trained_loops']} in training), checkpoint of step {n['step']:,}."
     )
-    parts = [_answers, _motion, _jacobian, _starts, _components, _attention, _modulation, _provenance]
+    parts = [_answers, _layers, _motion, _jacobian, _starts, _components, _attention, _modulation, _provenance]
     return f"Inside the loop: {n['run']}", lead, [section for part in parts if (section := part(n))]
 
 
@@ -44,11 +44,7 @@ def _answers(n: Row) -> Section:
         )
     ]
     if answers.get("distance") is None:
-        names = {
-            "final": "probability of the last answer", "target": "probability of the correct answer",
-            "agrees": "same answer as in the last loop",
-        }  # fmt: skip
-        lines = {label: {"middle": answers[key]} for key, label in names.items()}
+        lines = _lens(answers, "same answer as in the last loop")
         charts += [
             Chart(
                 figures.lines_by_loop("lens", n, lines, "mean over positions", limits=(-0.03, 1.03)),
@@ -70,6 +66,33 @@ def _answers(n: Row) -> Section:
             )
         )
     return Section("Answers by loop", _answers_takeaway(n), charts)
+
+
+def _lens(answers: Row, agrees: str) -> dict[str, Row]:
+    names = {
+        "final": "probability of the last answer", "target": "probability of the correct answer", "agrees": agrees,
+    }  # fmt: skip
+    return {label: {"middle": answers[key]} for key, label in names.items()}
+
+
+def _layers(n: Row) -> Section | None:
+    found = n["layers"]
+    if found is None:
+        return None
+    count, loop = len(found["agrees"]), min(n["trained_loops"], n["loops"])
+    shares = [0.0 if share is None else share for share in found["agrees"]]
+    settled = next(i for i, share in enumerate(shares, 1) if share >= 0.5 or i == count)
+    takeaway = (
+        f"After layer {settled} of {count} in loop {loop}, {_percent(shares[settled - 1])} of the answers are those of "
+        f"layer {count}; after layer 1, {_percent(shares[0])}."
+    )
+    lines = _lens(found, "same answer as after the last layer")
+    return Section("Answers by layer", takeaway, [
+        Chart(
+            figures.lines_by_loop("layers", n, lines, "mean over positions", limits=(-0.03, 1.03), unit="layer"),
+            f"Logit lens over the core layers of loop {loop}: each state is read out like that after the last layer.",
+        )
+    ])  # fmt: skip
 
 
 def _answers_takeaway(n: Row) -> str:

@@ -1,7 +1,7 @@
 """Figures of `looped inspect`, from the numbers of inspect.json."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -31,12 +31,14 @@ def lines_by_loop(
     log: bool = False,
     limits: tuple[float, float] | None = None,
     level: float | None = None,
+    unit: Literal["loop", "layer"] = "loop",
 ) -> RenderedFigure:
     """Lines over loops, each {"middle"} or, with a band, {"middle", "low", "high"}; dashed: the loops of training.
 
     Args:
         loops: the loops of the values; None is 1, 2, ...
         level: a value to mark.
+        unit: of the axis; layers have no loops to mark.
     """
 
     def draw(figure: Figure) -> None:
@@ -56,8 +58,12 @@ def lines_by_loop(
         if level is not None:
             axes.axhline(level, color=INK, lw=0.8)
         axes.set_ylabel(label)
-        loop_axis(axes, numbers)
-        _legend(figure, axes)
+        if unit == "loop":
+            loop_axis(axes, numbers)
+        else:
+            axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+            axes.set_xlabel(unit)
+        _legend(figure, axes, dashed=unit == "loop")
 
     return render(name, draw, 2.7 + 0.2 * (len(lines) + 1))
 
@@ -162,8 +168,8 @@ def _log_ticks(axes: Axes) -> None:
     axes.yaxis.set_minor_locator(NullLocator())
 
 
-def _legend(figure: Figure, axes: Axes) -> None:
-    dashed = Line2D([], [], color=INK, ls=(0, (4, 3)), lw=1, label="dashed: loops in training")
-    handles = [*axes.get_legend_handles_labels()[0], dashed]
+def _legend(figure: Figure, axes: Axes, *, dashed: bool = True) -> None:
+    line = Line2D([], [], color=INK, ls=(0, (4, 3)), lw=1, label="dashed: loops in training")
+    handles = axes.get_legend_handles_labels()[0] + [line] * dashed
     longest = max(len(str(handle.get_label())) for handle in handles)
     figure.legend(handles=handles, loc="outside lower left", ncols=2 if longest <= 26 else 1, columnspacing=1.2)

@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from looped.printing import csv_text
+from looped.printing import csv_text, escape_markdown
 from looped.report.blocks import Block, Chart, Section, Sentences, Table
 from looped.report.comparison import Problem
-from looped.report.escaping import escape_markdown
 
 COLUMNS: tuple[str, ...] = (
     "task", "variant", "run", "seed", "learning_rate", "chosen", "split", "group", "num_loops", "trained_loops",

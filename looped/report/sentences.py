@@ -1,8 +1,8 @@
 """Sentences about a problem, computed from its scores."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from looped.report.comparison import Difference, Problem, rank, validation_mean
+from looped.report.comparison import Difference, Estimate, Problem, rank, validation_mean
 from looped.report.number_format import amount, interval, number, signed
 
 
@@ -50,6 +50,23 @@ def climb_sentence(problem: Problem) -> str:
             text += f", and to {number(end.value)} after {last}." if last > variant.trained_loops else "."
             climbs.append((problem.rank(trained.value) - problem.rank(start.value), text))
     return max(climbs)[1] if climbs else ""
+
+
+def overthinking_sentence(name: str, scores: Mapping[int, Estimate], lower_is_better: bool) -> str:
+    """Says that the largest loop count scores worse than a smaller one; '' unless by more than the latter's interval.
+
+    Args:
+        scores: by loop count, at least one.
+    """
+    best = max(sorted(scores), key=lambda count: rank(scores[count].value, lower_is_better))
+    most = max(scores)
+    edge = scores[best].high if lower_is_better else scores[best].low
+    if rank(scores[most].value, lower_is_better) >= rank(edge, lower_is_better):
+        return ""
+    return (
+        f"Overthinking: {name} is best after {counted(best, 'loop')}, {interval(scores[best])}, "
+        f"and worse after {most}, {interval(scores[most])}."
+    )
 
 
 def difference_sentence(difference: Difference, lower_is_better: bool = False) -> str:

@@ -11,6 +11,8 @@ from looped.schemas.content import Content, Environment, InFile, check_length
 from looped.strict import at_least, check, frozen
 
 Values = tuple[float | None, ...]
+CLASSES = ("final", "target", "agrees", "entropy")
+"""What a `Lens` has if the answers are classes."""
 
 
 @frozen
@@ -157,6 +159,8 @@ class Inspection(InFile):
     loops: int
     score: Scores
     answers: Lens
+    layers: Lens | None
+    """By core layer in the last loop of training."""
     motion: Motion
     jacobian: Jacobian
     starts: Starts
@@ -183,6 +187,9 @@ class Inspection(InFile):
                 lists |= {f"modulation.{name}[{i}].{key}": getattr(layer, key) for key in ("middle", "size")}
         for name, values in lists.items():
             check_length(name, values, self.loops)
+        if self.layers is not None:
+            for name in CLASSES:
+                check_length(f"layers.{name}", getattr(self.layers, name) or (), len(self.layers.final or ()) or 1)
         check_length("motion.turn.middle", self.motion.turn.middle, self.loops - 1)
         for i, path in enumerate(self.components.paths):
             check_length(f"components.paths[{i}].points", path.points, self.loops + 1)
@@ -194,7 +201,7 @@ class Inspection(InFile):
         for name in ("radius", "norm"):
             check_length(f"jacobian.{name}.middle", getattr(self.jacobian, name).middle, len(self.jacobian.loop))
         classes = self.answers.distance is None
-        needed = ("final", "target", "agrees", "entropy") if classes else ("distance",)
+        needed = CLASSES if classes else ("distance",)
         if missing := [name for name in needed if getattr(self.answers, name) is None]:
             raise ValueError(f"answers: missing {', '.join(missing)}")
         check(bool(self.starts.rows), "starts.rows", "[]", "at least one row")

@@ -12,6 +12,7 @@ from tolerance import assert_close
 from looped.analysis.states import (
     attention_maps,
     layer_modulation,
+    layer_states,
     logit_lens,
     motion,
     principal_components,
@@ -40,7 +41,8 @@ def test_states_are_those_of_the_forward_pass(name):
     assert torch.equal(h[1:], output.loop_states)
     assert torch.equal(torch.stack([loop.decode(state) for state in h[1:]]), output.loop_logits)
     assert torch.equal(h[0], loop.initial)
-    assert bool((h[0] == 0).all()) == (VARIANTS[name].input_injection != "none")
+    config = VARIANTS[name]
+    assert bool((h[0] == 0).all()) == (config.input_injection != "none" and config.initial_state == "zero")
 
 
 def test_states_from_another_start():
@@ -53,6 +55,20 @@ def test_states_from_another_start():
     assert torch.equal(states(loop, LOOPS, start), torch.stack(one_by_one))
     with pytest.raises(ValueError, match="num_loops=0: expected at least 1"):
         states(loop, 0)
+
+
+@pytest.mark.parametrize("name", ["prelude_coda", "norm_after", "llama3", "ouro", "inject_concat"])
+def test_states_of_layers_are_those_of_a_core_that_ends_there(name):
+    config = dataclasses.replace(VARIANTS[name], core_layers=3, num_loops=2)
+    model, (inputs, attention_mask) = build(config), inputs_for(config)
+    found = layer_states(model, inputs, attention_mask=attention_mask)
+    loop, core = model.loop(inputs, attention_mask=attention_mask, num_loops=2), model.core
+    before = loop.step(loop.initial, 0)
+    for count in (1, 2, 3):
+        model.core = core[:count]
+        assert_close(found[count - 1], loop.step(before, 1))
+    assert (found[1:] - found[:-1]).norm(dim=-1).min() > 1e-3
+    assert not any(block._forward_hooks for block in core)
 
 
 def test_loops_that_share_keys_cannot_be_taken_apart():

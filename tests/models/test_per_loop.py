@@ -1,4 +1,4 @@
-"""Weights that only some loops have: partial sharing, low-rank changes, and standard models that become looped."""
+"""Weights that only some loops have: partial sharing and low-rank changes."""
 
 import dataclasses
 from typing import Any
@@ -13,7 +13,6 @@ from looped.analysis.states import attention_maps
 from looped.config import ModelConfig, RunConfig, ScheduleConfig
 from looped.costs import count
 from looped.models import LoopedTransformer
-from looped.models.loopify import loopify
 from looped.nn.native.library import library
 from looped.nn.protocols import Context
 from looped.tasks.edit_distance import EditDistanceConfig
@@ -27,7 +26,6 @@ SHARED = {
     "two norms": {"core_tied": "attention", "norm_place": "before_branch", "qk_norm": "full", "num_kv_heads": 1},
     "no gain": {"lora_rank": 16, "norm_gain": False, "causal": True, "cache": "first", "values": "state"},
 }
-STANDARD = dataclasses.replace(TINY, core_layers=6, num_loops=1, causal=True, norm="layer", bias=True)
 
 
 def shared(name: str) -> ModelConfig:
@@ -135,69 +133,6 @@ def test_shared_parts_run_in_cpp_and_low_rank_changes_in_the_plain_block():
         assert_close(model(inputs).logits, plain)
         for name, gradient in gradients(model, model(inputs).logits.sin().sum()).items():
             assert_close(gradient, expected[name])
-
-
-# From a standard model to a looped one
-
-
-@pytest.mark.parametrize("init", ["average", "stepwise", "lower"])
-@pytest.mark.parametrize("options", [{}, {"activation": "swiglu", "d_head": 5, "positions": "none", "bias": False}])
-@torch.no_grad()
-def test_at_full_rank_nothing_is_lost_and_the_matrices_come_nearer_with_the_rank(init, options):
-    config = dataclasses.replace(STANDARD, **options)
-    inputs, attention_mask = inputs_for(config)
-    for dtype, tolerance in ((torch.float64, 1e-10), (torch.float32, 1e-4)):
-        model = build(config).to(dtype)
-        found = loopify(model, 3, init=init, lora_rank=16)
-        expected = model(inputs, attention_mask=attention_mask).logits
-        torch.testing.assert_close(
-            found(inputs, attention_mask=attention_mask).logits, expected, rtol=tolerance, atol=tolerance
-        )
-    model, errors = build(config), []
-    for rank in (1, 4, 8, 16):
-        found: Any = loopify(model, 2, init=init, lora_rank=rank)
-        blocks = found.core[1].blocks
-        errors.append(
-            sum(
-                (own.get_submodule(name).weight - model.core[i].get_submodule(name).weight).square().sum().item()
-                for own, i in zip(blocks, (1, 4), strict=True)
-                for name in ("attention.qkv", "feedforward.down")
-            )
-        )
-    assert errors[0] > errors[1] > errors[2] > errors[3]
-    assert errors[3] < 1e-20
-
-
-@torch.no_grad()
-def test_rank_0_is_the_tied_model():
-    model = build(STANDARD)
-    expected: dict[Any, Any] = {
-        "average": lambda name, j: sum(model.core[i].get_parameter(name) for i in (j, j + 2, j + 4)) / 3,
-        "lower": lambda name, j: model.core[j].get_parameter(name),
-        "stepwise": lambda name, j: model.core[(0, 5)[j]].get_parameter(name),
-    }
-    for init, formula in expected.items():
-        tied = loopify(model, 3, init=init)
-        assert tied.config == dataclasses.replace(STANDARD, core_layers=2, num_loops=3)
-        for j, block in enumerate(tied.core):
-            for name, value in block.named_parameters():
-                assert_close(value, formula(name, j))
-        assert torch.equal(tied.head.weight, model.head.weight)
-        assert tied.embed.weight.data_ptr() != model.embed.weight.data_ptr()
-
-
-@pytest.mark.parametrize(
-    ("settings", "loops", "message"),
-    [
-        ({}, 4, "loops=4: expected 2 or more that divide the 6 core layers"),
-        ({}, 1, "loops=1: expected 2 or more"),
-        ({"num_loops": 2}, 3, r"model.num_loops=2: expected 1 in a model whose layers become loops"),
-        ({"modulation": "rezero"}, 3, r"model.modulation='rezero': expected 'none'"),
-    ],
-)
-def test_models_that_cannot_become_looped(settings, loops, message):
-    with pytest.raises(ValueError, match=message):
-        loopify(LoopedTransformer(dataclasses.replace(STANDARD, **settings)), loops)
 
 
 @pytest.mark.parametrize(

@@ -8,16 +8,23 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from pretrained.looped_references import (
+    F64,
+    LENGTH,
+    Weights,
+    huginn,
+    huginn_config,
+    huginn_weights,
+    ouro,
+    ouro_config,
+    ouro_weights,
+)
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.nn.functional import cross_entropy, silu
+from torch.nn.functional import cross_entropy
 
-from looped.models import LoopedTransformer, parse_rule
+from looped.models import LoopedTransformer, Sampling, generate, parse_rule
 from looped.pretrained import open_model
-
-F64 = torch.float64
-LENGTH = 9
-Weights = dict[str, Tensor]
 
 
 def opened(folder: Path, weights: Weights, config: dict[str, Any], dtype: torch.dtype = F64) -> LoopedTransformer:
@@ -25,34 +32,6 @@ def opened(folder: Path, weights: Weights, config: dict[str, Any], dtype: torch.
     save_file({name: weight.detach().contiguous() for name, weight in weights.items()}, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(config))
     return open_model(folder, dtype=dtype).model
-
-
-def random_weights(shapes: dict[str, tuple[int, ...]], seed: int) -> Weights:
-    """Matrices that keep the size of a state, and gains about 1."""
-    torch.manual_seed(seed)
-    drawn = {
-        name: torch.randn(shape, dtype=F64) * (shape[-1] ** -0.5 if len(shape) > 1 else 0.3)
-        for name, shape in shapes.items()
-    }
-    return {name: (w + ("norm" in name or "ln_f" in name)).requires_grad_() for name, w in drawn.items()}
-
-
-def rms(x: Tensor, gain: Tensor | float, epsilon: float) -> Tensor:
-    return x / (x.square().mean(-1, keepdim=True) + epsilon).sqrt() * gain
-
-
-def angles(length: int, width: int, theta: float) -> Tensor:
-    """exp(i p w) for each position p, in 32 bits like all implementations."""
-    turns = torch.arange(length)[:, None].float() * (1 / theta ** (torch.arange(0, width, 2).float() / width))
-    return torch.complex(turns.cos(), turns.sin()).to(torch.complex128)
-
-
-def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """(batch, heads, seq, width), with keys that several heads share; each token attends to those before it."""
-    k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v))
-    scores = q @ k.mT / q.shape[-1] ** 0.5
-    later = torch.ones(scores.shape[-2:], dtype=torch.bool).triu(1)
-    return (scores.masked_fill(later, -torch.inf).softmax(-1) @ v).transpose(1, 2).flatten(2)
 
 
 def same_gradients(folder: Path, model: LoopedTransformer, weights: Weights, config: dict[str, Any]) -> None:
@@ -65,61 +44,6 @@ def same_gradients(folder: Path, model: LoopedTransformer, weights: Weights, con
 
 def loss(logits: Tensor, tokens: Tensor) -> Tensor:
     return cross_entropy(logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())
-
-
-# Ouro
-
-
-def ouro_config(seed: int) -> dict[str, Any]:
-    rng = random.Random(seed)
-    kv_heads, groups, width = rng.choice((1, 2)), rng.choice((1, 2)), rng.choice((6, 8))
-    return {
-        "model_type": "ouro", "vocab_size": 23, "hidden_size": kv_heads * groups * width, "intermediate_size": 19,
-        "num_hidden_layers": rng.choice((1, 2)), "num_attention_heads": kv_heads * groups,
-        "num_key_value_heads": kv_heads, "max_position_embeddings": LENGTH, "rms_norm_eps": rng.choice((1e-6, 1e-3)),
-        "rope_theta": rng.choice((1e4, 1e6)), "total_ut_steps": rng.choice((2, 4)), "early_exit_threshold": 1.0,
-        "use_sliding_window": False, "sliding_window": None, "tie_word_embeddings": False, "hidden_act": "silu",
-    }  # fmt: skip
-
-
-def ouro_weights(c: dict[str, Any], seed: int) -> Weights:
-    d, hidden, width = c["hidden_size"], c["intermediate_size"], c["hidden_size"] // c["num_attention_heads"]
-    keys = c["num_key_value_heads"] * width
-    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (23, d), "lm_head.weight": (23, d)}
-    shapes |= {"model.norm.weight": (d,), "model.early_exit_gate.weight": (1, d), "model.early_exit_gate.bias": (1,)}
-    for i in range(c["num_hidden_layers"]):
-        layer = {"self_attn.q_proj": (d, d), "self_attn.k_proj": (keys, d), "self_attn.v_proj": (keys, d)}
-        layer |= {"self_attn.o_proj": (d, d), "mlp.gate_proj": (hidden, d), "mlp.up_proj": (hidden, d)}
-        layer |= {"mlp.down_proj": (d, hidden)}
-        norms = ("input_layernorm", "input_layernorm_2", "post_attention_layernorm", "post_attention_layernorm_2")
-        layer |= dict.fromkeys(norms, (d,))
-        shapes |= {f"model.layers.{i}.{name}.weight": shape for name, shape in layer.items()}
-    return random_weights(shapes, seed)
-
-
-def ouro(w: Weights, c: dict[str, Any], tokens: Tensor, loops: int) -> tuple[Tensor, Tensor]:
-    """The published equations: logits (loops, batch, seq, vocab) and exit probabilities lambda (loops, batch, seq)."""
-    heads, epsilon, x = c["num_attention_heads"], c["rms_norm_eps"], w["model.embed_tokens.weight"][tokens]
-    turn = angles(tokens.shape[1], x.shape[-1] // heads, c["rope_theta"])
-    logits, chances = [], []
-    for _ in range(loops):
-        for i in range(c["num_hidden_layers"]):
-            g = {name.removeprefix(f"model.layers.{i}.").removesuffix(".weight"): weight for name, weight in w.items()}
-            h = rms(x, g["input_layernorm"], epsilon)
-            q, k, v = (
-                (h @ g[f"self_attn.{n}_proj"].T).unflatten(-1, (-1, x.shape[-1] // heads)).transpose(1, 2)
-                for n in "qkv"
-            )
-            q, k = (torch.complex(*y.chunk(2, -1)) * turn for y in (q, k))
-            q, k = (torch.cat([y.real, y.imag], -1) for y in (q, k))
-            x = x + rms(attend(q, k, v) @ g["self_attn.o_proj"].T, g["input_layernorm_2"], epsilon)
-            h = rms(x, g["post_attention_layernorm"], epsilon)
-            h = (silu(h @ g["mlp.gate_proj"].T) * (h @ g["mlp.up_proj"].T)) @ g["mlp.down_proj"].T
-            x = x + rms(h, g["post_attention_layernorm_2"], epsilon)
-        x = rms(x, w["model.norm.weight"], epsilon)
-        logits.append(x @ w["lm_head.weight"].T)
-        chances.append((x @ w["model.early_exit_gate.weight"][0] + w["model.early_exit_gate.bias"]).sigmoid())
-    return torch.stack(logits), torch.stack(chances)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -158,68 +82,6 @@ def test_the_gate_of_ouro_is_an_exit_rule(tmp_path):
         torch.testing.assert_close(output.loops_taken, exits + 1)
         torch.testing.assert_close(output.logits[:, 0], logits[exits[:, 0], torch.arange(23), 0])
     assert len(exits.unique()) > 1
-
-
-# Huginn
-
-
-def huginn_config(seed: int) -> dict[str, Any]:
-    rng = random.Random(seed)
-    heads, width = rng.choice((1, 3)), rng.choice((4, 10))
-    return {
-        "model_type": "huginn_raven", "vocab_size": 21, "padded_vocab_size": 24, "n_embd": heads * width, "bias": False,
-        "num_attention_heads": heads, "num_key_value_heads": heads, "intermediate_size": 17, "block_size": LENGTH,
-        "n_layers_in_prelude": rng.choice((1, 2)), "n_layers_in_recurrent_block": rng.choice((1, 2)),
-        "n_layers_in_coda": rng.choice((1, 2)), "mean_recurrence": 4, "injection_type": "linear",
-        "qk_bias": seed % 2 == 0,
-        "norm_eps": rng.choice((1e-6, 1e-3)), "rope_base": 50_000, "tie_embeddings": seed < 2, "nonlin_name": "SiLU",
-        "init_values": {"std": 0.1, "embed_scale": 1.7},
-    }  # fmt: skip
-
-
-def huginn_weights(c: dict[str, Any], seed: int) -> Weights:
-    d, hidden, heads = c["n_embd"], c["intermediate_size"], c["num_attention_heads"]
-    shapes: dict[str, tuple[int, ...]] = {"transformer.wte.weight": (24, d), "transformer.ln_f.weight": (d,)}
-    shapes |= {"transformer.adapter.weight": (d, 2 * d)}
-    if not c["tie_embeddings"]:
-        shapes["lm_head.weight"] = (24, d)
-    for part, count in (("prelude", "prelude"), ("core_block", "recurrent_block"), ("coda", "coda")):
-        for i in range(c[f"n_layers_in_{count}"]):
-            layer = {"attn.Wqkv.weight": (3 * d, d), "attn.proj.weight": (d, d), "mlp.fc.weight": (2 * hidden, d)}
-            layer |= {"mlp.proj.weight": (d, hidden)} | {f"norm_{n}.weight": (d,) for n in (1, 2, 3, 4)}
-            if c["qk_bias"]:
-                layer["attn.qk_bias"] = (2, 1, heads, d // heads)
-            shapes |= {f"transformer.{part}.{i}.{name}": shape for name, shape in layer.items()}
-    return random_weights(shapes, seed)
-
-
-def huginn(w: Weights, c: dict[str, Any], tokens: Tensor, loops: int, state: Tensor) -> Tensor:
-    """The published equations, from an initial state."""
-    heads, epsilon = c["num_attention_heads"], c["norm_eps"]
-    turn = angles(tokens.shape[1], c["n_embd"] // heads, c["rope_base"])
-
-    def blocks(part: str, x: Tensor) -> Tensor:
-        i = 0
-        while f"transformer.{part}.{i}.norm_1.weight" in w:
-            g = {name.removeprefix(f"transformer.{part}.{i}.").removesuffix(".weight"): one for name, one in w.items()}
-            q, k, v = ((rms(x, g["norm_1"], epsilon) @ g["attn.Wqkv"].T).unflatten(-1, (3, heads, -1))).unbind(2)
-            if c["qk_bias"]:
-                q, k = q + g["attn.qk_bias"][0], k + g["attn.qk_bias"][1]
-            q, k = (torch.view_as_complex(y.unflatten(-1, (-1, 2)).contiguous()) * turn[:, None] for y in (q, k))
-            q, k, v = (
-                y.transpose(1, 2) for y in (torch.view_as_real(q).flatten(3), torch.view_as_real(k).flatten(3), v)
-            )
-            x = rms(x + attend(q, k, v) @ g["attn.proj"].T, g["norm_2"], epsilon)
-            gate, up = (rms(x, g["norm_3"], epsilon) @ g["mlp.fc"].T).chunk(2, -1)
-            x = rms(x + (silu(gate) * up) @ g["mlp.proj"].T, g["norm_4"], epsilon)
-            i += 1
-        return x
-
-    embedded = blocks("prelude", w["transformer.wte.weight"][tokens] * c["init_values"]["embed_scale"])
-    for _ in range(loops):
-        state = blocks("core_block", torch.cat([state, embedded], -1) @ w["transformer.adapter.weight"].T)
-    last = blocks("coda", rms(state, w["transformer.ln_f.weight"], epsilon))
-    return rms(last, w["transformer.ln_f.weight"], epsilon) @ w.get("lm_head.weight", w["transformer.wte.weight"]).T
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -270,11 +132,12 @@ def hrm_text(seed: int, dtype: torch.dtype) -> Any:
     config = transformers.HrmTextConfig(
         vocab_size=23, hidden_size=heads * 10, intermediate_size=19, num_hidden_layers=rng.choice((1, 2)),
         num_attention_heads=heads, head_dim=rng.choice((6, 8)), max_position_embeddings=LENGTH, H_cycles=loops,
-        L_cycles=inner, L_bp_cycles=[inner] * loops, initializer_range=rng.choice((0.1, 0.5)), rms_norm_eps=1e-5,
+        L_cycles=inner, L_bp_cycles=[inner] * loops, initializer_range=(heads * 10) ** -0.5, rms_norm_eps=1e-5,
+        embedding_scale=rng.choice((None, 2.0)),
         tie_word_embeddings=seed == 0, pad_token_id=None,
     )  # fmt: skip
     torch.manual_seed(seed)
-    model = perturbed(transformers.AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").to(dtype))
+    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").to(dtype).eval()
     for name, norm in list(model.named_modules()):
         if dtype == F64 and type(norm).__name__ == "HrmTextRMSNorm":  # theirs computes in 32 bits
             width = config.hidden_size
@@ -332,3 +195,97 @@ def test_albert_is_that_of_transformers(tmp_path, seed):
     gradients = gradients_opened(tmp_path / "b", theirs)
     for name, weight in model.named_parameters():
         torch.testing.assert_close(weight.grad, gradients[name], rtol=1e-6, atol=1e-9, msg=name)
+
+
+def test_prompts_of_hrm_text_are_read_in_both_directions(tmp_path):
+    """Tokens of type 1 are the prefix; with a cache the prompt is read in one call."""
+    theirs = hrm_text(1, F64)
+    theirs.save_pretrained(tmp_path)
+    model = open_model(tmp_path, dtype=F64).model
+    tokens, prefix = torch.randint(23, (2, LENGTH)), torch.zeros(2, LENGTH, dtype=torch.bool)
+    prefix[0, :4] = prefix[1, :6] = True
+    wanted = theirs(tokens, token_type_ids=prefix.long(), use_cache=False).logits
+    torch.testing.assert_close(model(tokens, prefix=prefix).logits, wanted, rtol=1e-7, atol=1e-7)
+    assert (model(tokens).logits - wanted).abs().max() > 1e-2
+    with torch.no_grad():
+        cache = model.new_cache(2, LENGTH)
+        first = model(tokens[:, :6], prefix=prefix[:, :6], cache=cache)
+        with pytest.raises(ValueError, match="prefix: the cache holds 6 tokens; expected the whole prefix in its"):
+            model(tokens[:, :1], prefix=prefix[:, :1], cache=cache)
+        rest = model(tokens[:, 6:], cache=cache)
+    torch.testing.assert_close(torch.cat([first.logits, rest.logits], 1), wanted, rtol=1e-7, atol=1e-7)
+
+
+@pytest.mark.parametrize("prefix", [False, True])
+def test_texts_of_hrm_text_are_those_of_transformers(tmp_path, prefix):
+    theirs = hrm_text(2, torch.float32)
+    theirs.save_pretrained(tmp_path)
+    model = open_model(tmp_path).model
+    prompt = torch.randint(23, (4,))
+    options = {"token_type_ids": torch.ones(1, 4, dtype=torch.long)} if prefix else {}
+    wanted = theirs.generate(prompt[None], max_new_tokens=5, do_sample=False, pad_token_id=0, **options)[0, 4:]
+    found = generate(model, [prompt], max_new_tokens=5, sampling=Sampling(temperature=0.0), prefix=prefix)
+    assert found == [wanted.tolist()]
+
+
+def test_a_cache_changes_no_text(tmp_path):
+    """Padding on the left and several loop counts, with a cache and without."""
+    for settings, weights in ((ouro_config(3), ouro_weights), (huginn_config(3), huginn_weights)):
+        model = opened(tmp_path / settings["model_type"], weights(settings, 3), settings)
+        prompts = [torch.randint(21, (length,)) for length in (2, 5)]
+        for loops in (1, 3, 6):
+            found = generate(model, prompts, max_new_tokens=4, num_loops=loops, sampling=Sampling(temperature=0.0))
+            for prompt, text in zip(prompts, found, strict=True):
+                read = prompt
+                for token in text:
+                    assert int(model(read[None], num_loops=loops).logits[0, -1].argmax()) == token, (
+                        settings["model_type"],
+                        loops,
+                    )
+                    read = torch.cat([read, torch.tensor([token])])
+
+
+@pytest.mark.parametrize("family", [hrm_text, albert])
+def test_in_32_bits_the_difference_is_rounding(tmp_path, family):
+    theirs = family(0, torch.float32)
+    theirs.save_pretrained(tmp_path)
+    tokens = torch.randint(23, (2, LENGTH))
+    wanted, found = theirs(tokens).logits, open_model(tmp_path).model(tokens).logits
+    assert (found - wanted).abs().max() < 1e-5 * wanted.abs().max()
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"hidden_act": "relu"}, "hidden_act='relu': expected silu"),
+        ({"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 0}, "sliding_window=4: expected at"),
+        ({"attention_bias": True}, "attention_bias=True: expected false"),
+    ],
+)
+def test_an_ouro_that_is_refused(tmp_path, change, expected):
+    c = ouro_config(0)
+    with pytest.raises(ValueError, match=expected):
+        opened(tmp_path, ouro_weights(c, 0), c | change)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"injection_type": "diagonal"}, "injection_type='diagonal': expected linear"),
+        ({"test_time_noise": 0.1}, "test_time_noise=0.1: expected false: our loops add no noise"),
+        ({"n_layers_in_coda": 0}, "coda_norm=True: has no effect when coda_layers=0"),
+    ],
+)
+def test_a_huginn_that_is_refused(tmp_path, change, expected):
+    c = huginn_config(0)
+    with pytest.raises(ValueError, match=expected):
+        opened(tmp_path, huginn_weights(c, 0), c | change)
+
+
+def test_an_initial_state_that_has_no_place_is_refused(tmp_path):
+    theirs = hrm_text(0, torch.float32)
+    with torch.no_grad():
+        theirs.model.z_L_init += 1
+    theirs.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="unexpected tensor model\\.z_L_init"):
+        open_model(tmp_path)

@@ -29,7 +29,7 @@ RECIPES = {
     "bae-tied": partial(small, 3, 2),
     "bae-rank-4": partial(small, 3, 2, 4),
     "bae-rank-8": partial(small, 3, 2, 8),
-    # For `looped train bae-uptrain --from RUN --model.lora-rank R`, with a RUN of `looped convert`.
+    # For `looped train bae-uptrain --from RUN --model.lora-rank R`, with a RUN of `looped loopify`.
     "bae-uptrain": partial(small, 3, 2, steps=60, rate=5e-3),
 }
 WORK = Work(
@@ -48,7 +48,7 @@ WORK = Work(
     ),
     differs=(
         "The models of this table begin with random weights. The published ones are converted from a trained model, as "
-        "`looped convert` does; `benchmarks/conversion.py` compares ranks and initial weights.",
+        "`looped loopify` does; `benchmarks/conversion.py` compares ranks and initial weights.",
         "No run has the published sizes: Gemma 2B has multi-query attention, which is absent here. Distillation is "
         "absent too.",
         "The norms and biases of each loop are its own (our choice).",

@@ -33,7 +33,23 @@ class ByteTokenizer:
 
     vocab_size = 257
     end = 256
+    end_token = END_TOKEN
     lossless = True
+
+    @property
+    def json(self) -> str:
+        """The same tokens as a tokenizer of the `tokenizers` library: a byte-level BPE without merges."""
+        import tokenizers
+
+        # The library writes a byte as a character that can be seen: its own, or one beyond the 256 bytes.
+        seen = [*range(33, 127), *range(161, 173), *range(174, 256)]
+        others = [byte for byte in range(256) if byte not in seen]
+        characters = dict(zip([*seen, *others], [*seen, *range(256, 256 + len(others))], strict=True))
+        made = tokenizers.Tokenizer(tokenizers.models.BPE({chr(characters[byte]): byte for byte in range(256)}, []))
+        made.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        made.decoder = tokenizers.decoders.ByteLevel()
+        made.add_special_tokens([END_TOKEN])
+        return made.to_str()
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         return [list(text.encode()) for text in texts]
@@ -96,6 +112,12 @@ class BPETokenizer:
 
     def decode(self, ids: Sequence[int]) -> str:
         return self._inner.decode(ids, skip_special_tokens=False)
+
+    @property
+    def start(self) -> list[int]:
+        """The tokens that a pretrained tokenizer puts before each text, such as Llama's; [] for most and for ours."""
+        encoding = self._inner.encode("a")
+        return encoding.ids[: [*encoding.special_tokens_mask, 0].index(0)]
 
 
 def _is_lossless(settings: dict[str, Any]) -> bool:
