@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from looped_references import (
+from pretrained.looped_references import (
     F64,
     LENGTH,
     Weights,
