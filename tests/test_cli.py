@@ -59,6 +59,7 @@ OPTIONS = {
     "show": set(),
     "recipes": set(),
     "tasks": set(),
+    "open": {"out", "text", "context", "document", "examples"},
     "loopify": {"out", "loops", "core", "init", "lora-rank", "modulation", "injection", "text"},
     "completion": set(),
 }
