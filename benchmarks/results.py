@@ -23,6 +23,7 @@ FOLDERS = (
     "takase",
     "albert",
     "bae",
+    "parity",
     "loopify",
     "deq",
     "in-context-algorithms",
