@@ -1,5 +1,8 @@
 """Speed of text generation, beside GPT-2 of equal width in `transformers` and beside older versions (`make bench`).
 
+`--opened` compares GPT-2 and Llama of 6 layers, opened by `looped.pretrained`, with the classes that they come from.
+The time includes the prompts, which are short or long.
+
 All versions generate the same number of tokens in turn, on a CPU in one thread, where only the processor's time counts.
 The ratios therefore depend little on the load of the machine. `--older FOLDER` adds the version in another checkout,
 which runs in a process of its own in each round. A GPU also runs batches of 64, in bf16.
@@ -11,6 +14,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
@@ -22,6 +26,7 @@ import transformers
 from looped.config import ModelConfig, OutputWeights
 from looped.models import LoopedTransformer
 from looped.models.generation import Sampling, generate
+from looped.pretrained import open_model
 from looped.training.logger import environment
 
 D_MODEL, HEADS, LOOPS, PROMPT = 512, 8, 6, 16
@@ -156,12 +161,54 @@ def measure(
     return result
 
 
+OPENED = {
+    "gpt2": lambda: transformers.GPT2Config(vocab_size=50257, n_embd=D_MODEL, n_layer=6, n_head=HEADS),
+    "llama": lambda: transformers.LlamaConfig(
+        vocab_size=49152,
+        hidden_size=D_MODEL,
+        intermediate_size=1408,
+        num_hidden_layers=6,
+        num_attention_heads=HEADS,
+        num_key_value_heads=2,
+        tie_word_embeddings=True,
+    ),
+}
+
+
+def measure_opened(family: str, batch: int, prompt: int, count: int, repeats: int) -> dict[str, float]:
+    """Seconds of an opened model and of its own class for the same greedy texts, and their ratio."""
+    torch.manual_seed(0)
+    config = OPENED[family]()
+    config.bos_token_id = config.eos_token_id = None
+    their = transformers.AutoModelForCausalLM.from_config(config).eval()
+    with tempfile.TemporaryDirectory() as folder:
+        their.save_pretrained(folder)
+        our = open_model(folder).model
+    prompts = torch.randint(30_000, (batch, prompt))
+    mask, options = torch.ones_like(prompts), {"max_new_tokens": count, "do_sample": False, "pad_token_id": 0}
+
+    def ours() -> list[list[int]]:
+        return generate(our, list(prompts), max_new_tokens=count, sampling=GREEDY)
+
+    def theirs() -> list[list[int]]:
+        return their.generate(prompts, attention_mask=mask, **options)[:, prompt:].tolist()
+
+    assert ours() == theirs()
+    times = [(seconds(ours, our.device), seconds(theirs, our.device)) for _ in range(repeats)]
+    return {
+        "ours": statistics.median(a for a, _ in times),
+        "theirs": statistics.median(b for _, b in times),
+        "their time / ours": statistics.median(b / a for a, b in times),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tokens", type=int, default=512)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--vocab", type=int, nargs="+", default=[256, 50257], help="bytes, and GPT-2's")
     parser.add_argument("--older", type=Path, help="a checkout of another version to compare with, on a CPU")
+    parser.add_argument("--opened", action="store_true", help="opened models beside their own classes, and no others")
     parser.add_argument("--out", type=Path, help="JSON file for the results")
     arguments = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -170,7 +217,13 @@ def main() -> None:
     results |= {"commit": commit(Path(__file__).parent), "older": arguments.older and commit(arguments.older)}
     results |= {"transformers": transformers.__version__, "tokens": arguments.tokens, "repeats": arguments.repeats}
     print("\n".join(f"{key}: {value}" for key, value in results.items()))
-    for vocab in arguments.vocab:
+    for family in OPENED if arguments.opened else ():
+        for batch, prompt, count in ((1, 16, 128), (1, 512, 1), (1, 512, 32), (8, 16, 64), (8, 128, 32)):
+            found = measure_opened(family, batch, prompt, count, arguments.repeats)
+            key = f"{family}, batch {batch}, prompt of {prompt}, {count} new tokens"
+            print(f"  {key:62} " + ", ".join(f"{name} {value:.3f}" for name, value in found.items()))
+            results |= {f"{key}, {name}": round(value, 4) for name, value in found.items()}
+    for vocab in () if arguments.opened else arguments.vocab:
         for batch in (1, 8, 64) if device.type == "cuda" else (1, 8):
             found = measure(vocab, arguments.tokens, batch, arguments.repeats, device, arguments.older)
             for name, value in found.items():

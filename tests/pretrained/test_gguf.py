@@ -11,6 +11,7 @@ import transformers
 
 from benchmarks.parity import difference, opened, random_model
 from looped.pretrained import open_model
+from looped.pretrained.end_of_text import end_of_text
 from looped.pretrained.gguf_file import LAYER, OUTSIDE
 
 TEXT = "A cat's 1234 hats, naïve or not:  two  spaces.\n"
@@ -23,7 +24,7 @@ def byte_tokenizer() -> tokenizers.Tokenizer:
     return tokenizers.Tokenizer.from_str(bpe.to_str())
 
 
-def write(path: Path, model, *, kind: str = "Q8_0", tensors: dict | None = None, **metadata) -> Path:
+def write(path: Path, model, *, kind: str = "Q8_0", tensors: dict | None = None, pieces=(), **metadata) -> Path:
     """A tiny Llama as llama.cpp's converter writes it: queries and keys interleaved, matrices quantised."""
     config, tokenizer = model.config, byte_tokenizer()
     writer = gguf.GGUFWriter(str(path), metadata.pop("architecture", "llama"))
@@ -40,13 +41,21 @@ def write(path: Path, model, *, kind: str = "Q8_0", tensors: dict | None = None,
     content = json.loads(tokenizer.to_str())["model"]
     tokens = sorted(content["vocab"], key=content["vocab"].__getitem__)
     tokens += [f"[{i}]" for i in range(len(tokens), config.vocab_size)]
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(metadata.pop("pre", "gpt-2"))
-    writer.add_token_list(tokens)
-    writer.add_token_types([3, 3] + [1] * (len(tokens) - 2))
-    writer.add_token_merges([" ".join(merge) for merge in content["merges"]])
-    writer.add_bos_token_id(0)
-    writer.add_eos_token_id(1)
+    if pieces:
+        writer.add_tokenizer_model("llama")
+        writer.add_token_list(pieces)
+        writer.add_token_scores([-float(i) for i in range(len(pieces))])
+        writer.add_token_types([2, 3, 3] + [6 if piece.startswith("<0x") else 1 for piece in pieces[3:]])
+        writer.add_bos_token_id(1)
+        writer.add_eos_token_id(2)
+    else:
+        writer.add_tokenizer_model("gpt2")
+        writer.add_tokenizer_pre(metadata.pop("pre", "gpt-2"))
+        writer.add_token_list(tokens)
+        writer.add_token_types([3, 3] + [1] * (len(tokens) - 2))
+        writer.add_token_merges([" ".join(merge) for merge in content["merges"]])
+        writer.add_bos_token_id(0)
+        writer.add_eos_token_id(1)
     for name, value in metadata.items():
         writer.add_uint32(f"llama.{name}", value)
     theirs = {**{v: k for k, v in OUTSIDE.items()}, **{v: k for k, v in LAYER.items()}}
@@ -102,6 +111,17 @@ def test_the_tokenizer_is_that_of_the_file(tmp_path):
         ["a", "Ġ1234"], ["a", "Ġ", "1", "2", "3", "4"], ["a", "Ġ", "123", "4"],
     ]  # fmt: skip
     assert open_model(write(tmp_path / "odd.gguf", tiny(), pre="unheard-of")).tokenizer is None
+
+
+def test_a_sentencepiece_tokenizer(tmp_path):
+    letters = sorted({*TEXT.replace(" ", "▁"), "▁"})
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁A", "at", *letters]
+    found = open_model(write(tmp_path / "tiny.gguf", tiny(), pieces=tokens)).tokenizer
+    tokenizer = tokenizers.Tokenizer.from_file(str(found))
+    ids = tokenizer.encode(TEXT, add_special_tokens=False).ids
+    assert {tokens.index("▁A"), tokens.index("at")} <= {*ids}
+    assert tokenizer.decode(ids) == TEXT
+    assert end_of_text(found) == "</s>"
 
 
 @pytest.mark.parametrize(
