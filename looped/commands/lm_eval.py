@@ -113,21 +113,9 @@ def _opened(run: Path, checkpoint: Literal["best", "last"]) -> tuple[Any, Any, i
             raise ValueError(f"{run}: trained on {config.task.name}; expected a run on text")
         _, model, step = load_run(run, checkpoint)
         return model, task.tokenizer, step
-    kind = read_object(run / CONFIG).get("model_type")
-    if kind != "looped":
-        raise ValueError(
-            f"{run / CONFIG}: model_type={kind!r}: expected a run or a model of looped.hf; "
-            f"`looped open {run} --out RUN` makes a run of other models"
-        )
-    if not (run / "tokenizer.json").is_file():
-        raise ValueError(f"{run}: no tokenizer.json; expected the tokenizer beside the model")
-    from transformers import AutoTokenizer
+    from looped.evaluation.hf_folder import open_folder
 
-    from looped.hf import LoopedForCausalLM
-    from looped.tasks.text.tokenizer import as_tokenizer
-
-    made = LoopedForCausalLM.from_pretrained(run)
-    return made.looped, as_tokenizer(AutoTokenizer.from_pretrained(run), ""), None
+    return *open_folder(run), None
 
 
 def _table(title: str, rows: Sequence[dict[str, Any]]) -> Table:

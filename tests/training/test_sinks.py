@@ -85,18 +85,41 @@ Path("found.json").write_text(json.dumps({"runs": runs, "logs": logs}))
 """
 
 
+def in_process(code: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the code in the folder, which is its home too."""
+    paths = [str(Path(__file__).parents[n]) for n in range(3)]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *paths], cwd=folder, capture_output=True, text=True,
+        env=os.environ | {"HF_HUB_OFFLINE": "1", "HOME": str(folder), **environment},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done
+
+
 def test_trackio_holds_every_step_once(tmp_path: Path):
     pytest.importorskip("trackio")
-    folders = [str(Path(__file__).parents[n]) for n in range(3)]
-    where = {"TRACKIO_DIR": str(tmp_path / "tracked"), "HF_HUB_OFFLINE": "1", "HOME": str(tmp_path)}
-    done = subprocess.run(
-        [sys.executable, "-c", TRACKIO, *folders], cwd=tmp_path, env=os.environ | where, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
+    in_process(TRACKIO, tmp_path, TRACKIO_DIR=str(tmp_path / "tracked"))
     found = json.loads((tmp_path / "found.json").read_text())
     assert found["runs"] == ["run"]
     triples = [(log["step"], name, log[name]) for log in found["logs"] for name in log if "/" in name]
     assert_equal_steps(sorted(triples), tmp_path / "run")
+
+
+WANDB = """
+import sys
+from pathlib import Path
+sys.path[:0] = sys.argv[1:]
+from test_sinks import interrupted
+interrupted(Path("run"), "wandb")
+"""
+
+
+def test_wandb_has_one_run(tmp_path: Path):
+    pytest.importorskip("wandb")
+    done = in_process(WANDB, tmp_path, WANDB_MODE="offline", WANDB_DIR=str(tmp_path))
+    assert "custom: --train.log-to" not in done.stderr  # no message of a failure
+    (run,) = (tmp_path / "wandb").glob("offline-run-*")
+    assert list(run.glob("*.wandb"))
 
 
 def test_a_sink_that_fails_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
