@@ -287,7 +287,7 @@ class LoopedForSequenceClassification(LoopedPreTrainedModel):
     def __init__(self, config: LoopedConfig, *, seed: int = 0) -> None:
         super().__init__(config, seed=seed)
         self.num_labels = self.config.num_labels
-        self.score = nn.Linear(self.config.d_model, self.num_labels, bias=False)
+        self.score = nn.Linear(self.looped.embed.embedding_dim, self.num_labels, bias=False)
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:

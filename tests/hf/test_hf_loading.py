@@ -33,6 +33,7 @@ VARIANTS = {
     "shared_attention": dataclasses.replace(TINY, core_tied="attention", tie_embeddings=False),
     "halting": dataclasses.replace(TINY, halting="act", cache="first", activation="swiglu", norm="layer"),
     "two_states": dataclasses.replace(TINY, coda_layers=0, inner_loops=2, input_injection="add"),
+    "factorised": dataclasses.replace(TINY, embedding_dim=8, norm_place="after", norm="layer"),
 }
 
 
@@ -162,8 +163,9 @@ def test_more_tokens_change_every_place_that_knows_their_number(name: str, tmp_p
     assert torch.equal(logits(again), logits(model))
 
 
-def test_a_language_model_becomes_a_base_model_and_a_classifier(tmp_path):
-    native = built(TINY)
+@pytest.mark.parametrize("name", ["tied", "factorised"])
+def test_a_language_model_becomes_a_base_model_and_a_classifier(name: str, tmp_path):
+    native = built(VARIANTS[name])
     to_hf(native).save_pretrained(tmp_path / "lm")
     base = AutoModel.from_pretrained(tmp_path / "lm")
     with torch.no_grad():
