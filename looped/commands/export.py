@@ -47,7 +47,7 @@ def export(
 
     for name, value, kinds in (("int8", int8, ("onnx",)), ("license", license, FOLDERS), ("push", push, FOLDERS),
                                ("num_loops", num_loops, ("hf", "onnx", "torch"))):  # fmt: skip
-        if value not in (None, False) and to not in kinds:
+        if value is not None and value is not False and to not in kinds:
             raise ValueError(f"--{name.replace('_', '-')}: has no effect with --to {to}; it is for {', '.join(kinds)}")
     for name, value in (("public", public), ("dry-run", dry_run)):
         check(not value or push is not None, f"--{name}", value, "--push beside it")
