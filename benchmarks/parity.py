@@ -87,15 +87,16 @@ CASES: dict[str, Callable[[random.Random], transformers.PreTrainedConfig]] = {
 """A random configuration of each family."""
 
 
-def random_model(family: str, seed: int, dtype: torch.dtype = torch.float32) -> Any:
+def random_model(family: str, seed: int, dtype: torch.dtype = torch.float32, **settings: Any) -> Any:
     """A small model of `transformers`. Gains and biases are random too, since initial ones would hide a mistake.
 
-    In float64 its norms are replaced by PyTorch's, because those of `transformers` compute in float32.
+    In float64 its norms are replaced by PyTorch's, because those of `transformers` compute in float32. `settings` are
+    further ones of its configuration.
     """
     torch.manual_seed(seed)
     config = CASES[family](random.Random(seed))
-    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
-        setattr(config, name, None)
+    for name, value in {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None, **settings}.items():
+        setattr(config, name, value)
     model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").to(dtype)
     with torch.no_grad():
         for weight in model.parameters():

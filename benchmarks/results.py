@@ -23,6 +23,7 @@ FOLDERS = (
     "takase",
     "albert",
     "bae",
+    "loopify",
     "deq",
     "in-context-algorithms",
     "when-timestep",

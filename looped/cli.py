@@ -32,6 +32,7 @@ COMMANDS = {
     "recipes": "List the recipes: what each trains, and for how long.",
     "tasks": "List the tasks, with an example of each.",
     "construct": "Write an algorithm's weights into a run folder, without training: looped construct edit-distance.",
+    "open": "Read a model that others trained into a run folder: looped open MODEL --out runs/mine.",
     "export": "Write a run's model for other programs: looped export runs/mine --to hf --out mine.",
     "loopify": "Turn a standard model into a looped one: looped loopify MODEL --core 13-16 --loops 2 --out RUN.",
     "completion": "Print the completion of commands and options for a shell: source <(looped completion bash).",

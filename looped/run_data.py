@@ -93,6 +93,8 @@ def task_with_data(run: RunConfig, folder: Path, *, allow_outside: bool = False)
             f"{folder / CONFIG}: task.{field}={path!r}: outside the working folder; with --allow-outside it is used; "
             "expected only for a run folder that you trust"
         )
+    if not run.task.has_data:
+        raise ValueError(f"{folder}: names no data in its settings; expected a run with a text; this one can generate")
     _stored(folder)  # before the task is made, because a text task first prepares its corpus
     task = _fitting(run, TASKS[run.task.name](run.task), folder)
     check_data(task, folder)

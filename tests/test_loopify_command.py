@@ -48,7 +48,9 @@ def test_layers_are_repeated_and_the_scores_before_and_after_printed(trained, tm
     said = capsys.readouterr().out
     assert "layers 1-2 of 4, 3 loops, init=repeat" in said
     assert f"continue with: looped train --from {tmp_path}/repeated --train.steps" in said
-    found = re.search(r"accuracy ([\d.]+) before, ([\d.]+) after, without training, on (\d+) answers of 32 val", said)
+    found = re.search(
+        r"accuracy ([\d.]+) before, ([\d.]+) after, without training, on ([\d,]+) scored tokens of 32 val", said
+    )
     assert found
     best = json.loads((trained / "best.json").read_text())["value"]
     after = json.loads((tmp_path / "repeated/best.json").read_text())["value"]
@@ -89,7 +91,7 @@ def test_full_rank_keeps_the_source_and_rank_0_does_not(trained, tmp_path):
         ("{0} --core 2-1 --out {1}/x", "core='2-1': expected layers among 0-3, in ascending order"),
         ("{0} --core middle --out {1}/x", "--core middle: expected the first and the last layer, such as 13-16"),
         ("{0} --lora-rank 17 --out {1}/x", "lora_rank=17: expected 0 to d_model=16"),
-        ("{0} --text story.txt --out {1}/x", "--text story.txt: expected none for a run"),
+        ("{0} --text story.txt --out {1}/x", "text='story.txt': expected none for a run"),
         ("{0} --loops 2 --out {0}", "already holds a run"),
         ("{1}/none --loops 2 --out {1}/x", "none"),
     ],

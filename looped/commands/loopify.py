@@ -11,6 +11,8 @@ from tyro.conf import Positional
 from looped.commands.arguments import command
 from looped.commands.output import say
 from looped.config import RunConfig, ScheduleConfig
+from looped.run_folder import CHECKPOINTS
+from looped.strict import check
 
 if TYPE_CHECKING:
     from looped.models.transformer import LoopedTransformer
@@ -27,7 +29,7 @@ def loopify(
     injection: Literal["none", "add", "concat"] = "none",
     text: tuple[str, ...] = (),
 ) -> None:
-    """Turn a standard model into prelude, looped core and coda: looped loopify MODEL --core 13-16 --loops 2 --out RUN.
+    """Turn a standard model into a looped one: looped loopify MODEL --core 13-16 --loops 2 --out RUN.
 
     The new run folder has no steps of training, and another training can start from it. Scores before and after are
     printed, because most ways to share layers destroy a model until it is trained.
@@ -44,7 +46,7 @@ def loopify(
         lora_rank: rank of the changes of each matrix in each loop; 0 shares all weights, d_model loses nothing.
         modulation: vectors for each loop, which begin without effect.
         injection: how the input enters each loop. concat begins without effect; add changes all loops but the first.
-        text: files of text for the perplexity, and for the training after it. A run has its own.
+        text: files of text for a model that is no run, for its perplexity and the training after it.
     """
     from looped.models.loopify import loopify as looped_model
     from looped.models.loopify import middle
@@ -59,37 +61,44 @@ def loopify(
     )
     words = f"layers {chosen.start}-{chosen.stop - 1} of {layers}, {loops} loops, init={init}"
     words += f", changes of rank {lora_rank} in each loop" if lora_rank else ""
-    train = dataclasses.replace(
-        config.train, steps=0, device="cpu", devices=1, precision="fp32", accumulation=1, recompute="none"
-    )
-    new = dataclasses.replace(
+    before = dataclasses.replace(
         config,
         note=f"Not trained: `looped loopify` made it of {name}; {words}.",
-        model=made.config,
-        train=train,
+        train=dataclasses.replace(
+            config.train, steps=0, device="cpu", devices=1, precision="fp32", accumulation=1, recompute="none"
+        ),
         schedule=ScheduleConfig(),
         start=None,
         optim=dataclasses.replace(config.optim, ema_decay=None),
     )
-    task = TASKS[config.task.name](config.task)
-    before, examples = validated(dataclasses.replace(new, model=config.model), model, task)
-    best = write_run(new, made, out)["best"]
+    copies = getattr(config.task, "tokenizer", "bytes") not in ("bytes", "bpe")
+    best = write_run(dataclasses.replace(before, model=made.config), made, out, take_tokenizer=copies)["best"]
     say(f"{out}: {words}")
+    if best is None:
+        say("without --text: no perplexity is measured, and training needs a text")
+        return
+    task = TASKS[config.task.name](config.task)
+    scores, examples = validated(before, model, task)
     say(
-        f"{task.metric} {before[task.metric]:.4f} before, {best['value']:.4f} after, without training, on "
-        f"{int(examples.mask.sum())} answers of {len(examples.inputs)} validation examples"
+        f"{task.metric} {scores[task.metric]:.4f} before, {best['value']:.4f} after, without training, on "
+        f"{int(examples.mask.sum()):,} scored tokens of {len(examples.inputs)} validation examples"
     )
     say(f"continue with: {shlex.join(['looped', 'train', '--from', str(out)])} --train.steps STEPS")
 
 
 def _source(source: str, text: tuple[str, ...]) -> tuple[RunConfig, "LoopedTransformer", str]:
-    """The settings, the model and a name of a run folder."""
-    from looped.training.checkpoint import load_run
+    """The settings, the model and a name of a run folder or of a model that others trained."""
+    if (Path(source) / CHECKPOINTS).is_dir():
+        from looped.training.checkpoint import load_run
 
-    if text:
-        raise ValueError(f"--text {text[0]}: expected none for a run, which has a text of its own")
-    config, model, step = load_run(Path(source))
-    return config, model, f"{source}, step {step}"
+        check(not text, "text", " ".join(text), "none for a run, whose task names its data")
+        config, model, step = load_run(Path(source))
+        return config, model, f"{source}, step {step}"
+    from looped.commands.open import settings
+    from looped.pretrained import open_model
+
+    opened = open_model(source)
+    return settings(source, opened, text=text), opened.model, source
 
 
 def _layers(core: str) -> range:

@@ -11,6 +11,7 @@ from looped.extras import need
 from looped.files import read_object
 from looped.models.memory import check_memory
 from looped.models.transformer import LoopedTransformer
+from looped.models.weights import reset_buffers
 from looped.pretrained.families import FAMILIES
 from looped.pretrained.family import Family
 from looped.pretrained.gguf_file import ENDING, GGUFTensors, write_tokenizer
@@ -30,6 +31,8 @@ class Opened(NamedTuple):
     family: str
     tokenizer: Path | None
     """A file that `TextConfig.tokenizer` can name; None if there is none."""
+    note: str = ""
+    """What a user of the published program should know, in one sentence."""
 
 
 def open_model(source: str | Path, *, dtype: torch.dtype = torch.float32) -> Opened:
@@ -48,14 +51,17 @@ def open_model(source: str | Path, *, dtype: torch.dtype = torch.float32) -> Ope
     path = Path(source).expanduser()
     if path.suffix == ENDING and path.is_file():
         tensors = GGUFTensors(path)
-        return Opened(*_build(tensors.config, tensors, path, dtype), write_tokenizer(tensors))
+        model, family = _build(tensors.config, tensors, path, dtype)
+        return Opened(model, family.name, write_tokenizer(tensors), family.note)
     folder = path if path.is_dir() else hub_folder(str(source))
     model, family = _build(read_object(folder / CONFIG), SafeTensors(folder), folder / CONFIG, dtype)
     tokenizer = folder / TOKENIZER
-    return Opened(model, family, tokenizer if tokenizer.is_file() else None)
+    return Opened(model, family.name, tokenizer if tokenizer.is_file() else None, family.note)
 
 
-def _build(given: Mapping[str, Any], tensors: Tensors, path: Path, dtype: torch.dtype) -> tuple[LoopedTransformer, str]:
+def _build(
+    given: Mapping[str, Any], tensors: Tensors, path: Path, dtype: torch.dtype
+) -> tuple[LoopedTransformer, Family]:
     """The model of a configuration, which is named `path` in errors, and its family."""
     try:
         family = family_of(given)
@@ -71,7 +77,8 @@ def _build(given: Mapping[str, Any], tensors: Tensors, path: Path, dtype: torch.
     if model.config.tie_embeddings:
         model.head.weight = model.embed.weight
     fill(model, family, tensors)
-    return model.eval(), family.name
+    reset_buffers(model)
+    return model.eval(), family
 
 
 def hub_folder(name: str) -> Path:

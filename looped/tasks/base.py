@@ -143,6 +143,11 @@ class Task(Generates, ABC):
         """
 
     @classmethod
+    def answering(cls, config: Any) -> Task:
+        """A task like that of `load`, of which nothing is saved yet."""
+        return cls(config)
+
+    @classmethod
     def load(cls, config: Any, folder: Path) -> Task:
         """A task that answers: everything works except `sample`, `available` and `sources`, which need the data.
 

@@ -34,6 +34,11 @@ class TaskConfig(Named):
     def kind(cls, name: str) -> type[TaskConfig]:
         return TASKS[name].Config
 
+    @property
+    def has_data(self) -> bool:
+        """Whether the settings are enough for examples. Without them a task can only answer (`Task.answering`)."""
+        return True
+
 
 class UnknownTaskError(KeyError, ValueError):
     """No task has this name."""

@@ -1,15 +1,18 @@
 """Run folders of models whose weights were written instead of trained."""
 
-from dataclasses import asdict
+import shutil
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from looped.config import RunConfig, check_fits
+from looped.files import new_folder
 from looped.locks import locked
 from looped.models.transformer import LoopedTransformer
-from looped.run_data import write_data
+from looped.run_data import FILES, write_data
 from looped.run_folder import (
     CHECKPOINTS,
+    CONFIG,
     Best,
     Environment,
     MetricsRow,
@@ -32,13 +35,16 @@ from looped.training.trainer import summarise
 PART, LOGITS = 16, 1 << 25  # at most, in a forward pass; small tensors stay in the processor's cache
 
 
-def write_run(run: RunConfig, model: LoopedTransformer, folder: Path) -> dict[str, Any]:
+def write_run(
+    run: RunConfig, model: LoopedTransformer, folder: Path, *, take_tokenizer: bool = False
+) -> dict[str, Any]:
     """Write a model into a new run folder, with one checkpoint of step 0. All commands read it like a trained run.
 
-    The model is validated like a trained one, on `run.train.eval_examples` examples.
+    The model is validated like a trained one, on `run.train.eval_examples` examples, if the task has data.
 
     Args:
         run: a configuration of 0 steps, on the cpu in fp32, with the model's configuration.
+        take_tokenizer: copy the tokenizer that `run.task` names into the folder, and let the new run name its copy.
 
     Returns:
         The content of summary.json.
@@ -48,24 +54,49 @@ def write_run(run: RunConfig, model: LoopedTransformer, folder: Path) -> dict[st
         OSError: a file cannot be written.
     """
     check(run.train.steps == 0, "train.steps", run.train.steps, "0, because nothing is trained")
-    task = TASKS[run.task.name](run.task)
-    check_fits(run.model, task)
-    loops = run.model.num_loops
     with locked(folder, CHECKPOINTS):
         open_run(run, folder, resume=False)
+        try:
+            return _write(_with_tokenizer(run, folder) if take_tokenizer else run, model, folder)
+        finally:
+            if not (folder / CONFIG).exists():
+                shutil.rmtree(folder / FILES, ignore_errors=True)
+
+
+def _with_tokenizer(run: RunConfig, folder: Path) -> RunConfig:
+    """The run with a tokenizer of its own: a copy in its folder."""
+    named: Any = run.task
+    task, most = TASKS[run.task.name].answering(run.task), run.model.vocab_size or 0
+    size = task.spec.vocab_size or 0
+    if size > most:
+        raise ValueError(f"{named.tokenizer}: has {size:,} tokens; expected at most {most:,}, which the model can read")
+    with new_folder(folder / FILES) as new:
+        task.save(new)
+    (copy,) = (folder / FILES).iterdir()
+    return replace(run, task=replace(named, tokenizer=str(copy)))
+
+
+def _write(run: RunConfig, model: LoopedTransformer, folder: Path) -> dict[str, Any]:
+    """Validate the model, and write all files. Only config.json makes the folder a run folder."""
+    kind, loops = TASKS[run.task.name], run.model.num_loops
+    task = kind(run.task) if run.task.has_data else kind.answering(run.task)
+    check_fits(run.model, task)
+    best, rows, seq = None, [], run.model.max_seq_len or 1
+    if run.task.has_data:
         scores, examples = validated(run, model, task)
-        best = Best(step=0, metric=task.metric, value=scores[task.metric])
-        progress = Progress(best=best)
-        write_data(run, task, folder)
-        write_config(run, folder)
-        write_file(folder, Environment, environment(run.train.precision, model.device))
-        row = {"kind": "validation", "step": 0, "seconds": 0.0, "num_loops": loops, "scores": scores}
-        write_rows(folder, MetricsRow, [row])
-        checkpoint.save(folder, progress, model, (), None)
+        best, seq = Best(step=0, metric=task.metric, value=scores[task.metric]), examples.inputs.shape[1]
+        rows = [{"kind": "validation", "step": 0, "seconds": 0.0, "num_loops": loops, "scores": scores}]
+    progress = Progress(best=best)
+    write_data(run, task, folder)
+    write_config(run, folder)
+    write_file(folder, Environment, environment(run.train.precision, model.device))
+    write_rows(folder, MetricsRow, rows)
+    checkpoint.save(folder, progress, model, (), None)
+    if best is not None:
         write_file(folder, Best, asdict(best))
-        summary = summarise(run, task, progress, loops, examples.inputs.shape[1], "steps")
-        write_file(folder, Summary, summary)
-        return summary
+    summary = summarise(run, task, progress, loops, seq, "steps")
+    write_file(folder, Summary, summary)
+    return summary
 
 
 def validated(run: RunConfig, model: LoopedTransformer, task: Task) -> tuple[dict[str, float], Batch]:

@@ -67,3 +67,8 @@ class TextConfig(TaskConfig):
             forbid_unused(self, f"tokenizer={self.tokenizer!r}", "bpe_size")
         if self.tokenizer in ("bytes", "bpe"):
             forbid_unused(self, f"tokenizer={self.tokenizer!r}", "end_token")
+
+    @property
+    def has_data(self) -> bool:
+        """Whether they name a text."""
+        return bool(self.train_files) or self.dataset is not None

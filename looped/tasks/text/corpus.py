@@ -19,8 +19,9 @@ from jaxtyping import UInt
 
 from looped.files import new_folder
 from looped.reading import read_text
+from looped.strict import check
 from looped.tasks.base import SPLITS, Split
-from looped.tasks.continuation import Tokenizer
+from looped.tasks.continuation import Tokenizer, as_tokenizer
 from looped.tasks.text.config import TextConfig
 from looped.tasks.text.encoding import COUNTS, encode, id_type, pieces
 from looped.tasks.text.sources import (
@@ -35,7 +36,6 @@ from looped.tasks.text.sources import (
 from looped.tasks.text.tokenizer import (
     BPETokenizer,
     ByteTokenizer,
-    as_tokenizer,
     checked_json,
     read_bpe,
     tokenizer_files,
@@ -80,7 +80,7 @@ def open_corpus(config: TextConfig) -> Corpus:
         ValueError: the text is missing, empty or shorter than a window; the tokenizer cannot be read; or the prepared
             folder is damaged or does not match its sources. One line.
     """
-    if not (config.train_files or config.dataset):
+    if not config.has_data:
         raise ValueError("task.train_files=(): expected files or folders of text, or a --task.dataset")
     settings = {
         "train_files": resolved(config.train_files),
@@ -111,7 +111,7 @@ def corpus_in_memory(config: TextConfig, texts: Mapping[str, Iterable[str]] | It
     Raises:
         ValueError: the settings name a text, there is too little text, or the object is not a tokenizer.
     """
-    if config.train_files or config.dataset:
+    if config.has_data:
         raise ValueError(f"task.train_files, task.dataset: {named(config)}; expected none beside documents in memory")
     parts: list[SplitPart]
     if isinstance(texts, Mapping):
@@ -126,6 +126,17 @@ def corpus_in_memory(config: TextConfig, texts: Mapping[str, Iterable[str]] | It
     counts, lost = encode(parts, tokenizer, lambda split, ids: tokens[split].append(ids), "documents")
     _check_counts(counts, config.context, "documents")
     return Corpus(None, tokenizer, {split: np.concatenate(ids) for split, ids in tokens.items()}, counts, lost)
+
+
+def without_text(config: TextConfig) -> Corpus:
+    """The tokenizer of the settings, without a text.
+
+    Raises:
+        ValueError: it cannot be read, or it is trained on the text.
+    """
+    check(config.tokenizer != "bpe", "task.tokenizer", config.tokenizer, "another one: it is trained on the text")
+    tokenizer, _ = _tokenizer(config, lambda: ())
+    return Corpus(None, tokenizer, tokens={}, counts={})
 
 
 def _located(hashes: dict[str, str]) -> dict[str, str]:

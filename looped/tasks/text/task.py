@@ -16,7 +16,7 @@ from looped.tasks.base import Batch, Split, Task, TaskSpec
 from looped.tasks.continuation import Tokenizer, continuation
 from looped.tasks.registry import register
 from looped.tasks.text.config import TextConfig
-from looped.tasks.text.corpus import Corpus, corpus_in_memory, open_corpus
+from looped.tasks.text.corpus import Corpus, corpus_in_memory, open_corpus, without_text
 from looped.tasks.text.sources import utf8
 from looped.tasks.text.tokenizer import ByteTokenizer, read_tokenizer, write_tokenizer
 
@@ -109,6 +109,15 @@ class Text(Task):
         """
         if not isinstance(self.tokenizer, ByteTokenizer):
             write_tokenizer(folder / SAVED_TOKENIZER, self.tokenizer)
+
+    @classmethod
+    def answering(cls, config: TextConfig) -> Text:
+        """The task without its corpus.
+
+        Raises:
+            ValueError: the tokenizer cannot be read, or it is trained on the text.
+        """
+        return cls(config, without_text(config))
 
     @classmethod
     def load(cls, config: TextConfig, folder: Path) -> Text:
