@@ -32,6 +32,16 @@ API = {
     "Training": """looped.train looped.load_run looped.recipe looped.complete looped.RunConfig looped.ScheduleConfig
         looped.OptimConfig looped.TrainConfig looped.LoopSchedule looped.NonFiniteError looped.RECIPES""",
     "Evaluation": "looped.evaluate looped.solve looped.evaluate_run looped.calibrate_run looped.write_report",
+    "Inside the loop": """looped.analysis.states.states looped.analysis.states.logit_lens looped.analysis.states.motion
+        looped.analysis.states.principal_components looped.analysis.states.attention_maps
+        looped.analysis.states.layer_modulation looped.analysis.stability.jacobian_spectrum
+        looped.analysis.stability.alignment""",
+    "For transformers": """looped.hf.LoopedConfig looped.hf.LoopedForCausalLM looped.hf.LoopedBaseModel
+        looped.hf.LoopedForSequenceClassification looped.hf.LoopedCache looped.hf.to_hf""",
+    "Pretrained models": "looped.pretrained.open_model looped.pretrained.Opened looped.models.loopify.loopify",
+    "Export": """looped.export.folders.export_hf looped.export.folders.export_safetensors looped.export.folders.push
+        looped.export.card.model_card looped.export.onnx.export_onnx looped.export.program.export_program""",
+    "Theory": """looped.theory.circuit looped.theory.construction looped.theory.weights looped.theory.rates""",
 }
 """The public names by page."""
 
@@ -57,6 +67,10 @@ def page_of(source: Path) -> tuple[str, set[Path]]:
     return re.sub(r"\]\(([\w./-]+)(#[\w-]+)?\)", change, source.read_text()), others
 
 
+def api_path(title: str) -> str:
+    return f"api/{re.sub(r'[^a-z]+', '-', title.lower())}.md"
+
+
 def help_of(name: str) -> str:
     """A page with the help of a command."""
     words = [name, "p-hop-looped"] if name in ("train", "plan") else [name]
@@ -73,7 +87,7 @@ def api_page(title: str) -> str:
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     os.environ["COLUMNS"] = "80"  # the width of the help
     assert config.nav
-    config.nav.append({"API": [{title: f"api/{title.lower().replace(' ', '-')}.md"} for title in API]})
+    config.nav.append({"API": [{title: api_path(title)} for title in API]})
     config.nav.append({"Commands": [{name: f"commands/{name}.md"} for name in COMMANDS]})
     return config
 
@@ -89,7 +103,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for path in pictures:
         files.append(File.generated(config, site_path(path), abs_src_path=str(path)))
     for title in API:
-        files.append(File.generated(config, f"api/{title.lower().replace(' ', '-')}.md", content=api_page(title)))
+        files.append(File.generated(config, api_path(title), content=api_page(title)))
     for name in COMMANDS:
         files.append(File.generated(config, f"commands/{name}.md", content=help_of(name)))
     return files

@@ -140,6 +140,9 @@ class TrainConfig:
     workers: int = 1
     """Number of processes that prepare batches; with 0 the batches are prepared between steps."""
     log_every: int = 50
+    log_to: Literal["none", "trackio", "wandb", "tensorboard"] = "none"
+    """Where else the rows of metrics.jsonl are sent. The run there has the name of the folder, in a project with the
+    name of the recipe. tensorboard: event files in the run folder."""
     eval_every: int = 500
     eval_examples: int = 1024
     save_every: int = 1000

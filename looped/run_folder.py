@@ -25,7 +25,7 @@ from looped.schemas.tables import TableRow as TableRow
 from looped.schemas.visualisations import Visualisation
 from looped.strict import from_dict, frozen, to_dict
 
-CONFIG, CHECKPOINTS, LOG = "config.json", "checkpoints", "log.txt"
+CONFIG, CHECKPOINTS, LOG, LM_EVAL = "config.json", "checkpoints", "log.txt", "lm_eval"
 
 
 T = TypeVar("T")

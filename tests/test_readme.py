@@ -43,13 +43,18 @@ def test_commands(tmp_path):
 
 def test_build_your_own(tmp_path):
     blocks = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     (tmp_path / "parity.py").write_text(blocks[3])
     assert "torch.Size([2, 10, 50])" in run([sys.executable, "-c", blocks[1]], tmp_path)
     assert "tensor(0." in run([sys.executable, "-c", blocks[2]], tmp_path)
     (commands,) = block(r"```sh\n(looped --import parity.*?)```")
     output = run(["bash", "-e", "-c", commands.replace("--train.steps 300", "--train.steps 110")], tmp_path)
     assert "0111" in output
+
+
+def test_models_of_transformers(tmp_path):
+    code = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)[4]
+    assert run([sys.executable, "-c", code], tmp_path) == "torch.Size([1, 8])\n"
 
 
 def test_paragraphs_are_short():

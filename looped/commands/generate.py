@@ -4,9 +4,9 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from tyro.conf import Positional
+from tyro.conf import FlagCreatePairsOff, Positional
 
 from looped.commands.arguments import command
 from looped.commands.output import print_text
@@ -32,6 +32,7 @@ def generate(
     cache: CachePolicy | None = None,
     cache_loops: int | None = None,
     output_weights: OutputWeights = "exact",
+    prefix: Annotated[bool, FlagCreatePairsOff] = False,
     checkpoint: Literal["best", "last"] = "best",
     device: Device = "auto",
 ) -> None:
@@ -56,6 +57,7 @@ def generate(
         cache_loops: number of loops that the cache keeps; the default is as trained, or 1.
         output_weights: int8 reads a quarter of a large output matrix for each token, on a CPU. The logits of less
             probable tokens then have small errors. With temperature 0 the text is exact and as fast with both settings.
+        prefix: read the prompts in both directions, as a model that was trained so needs it (HRM-Text).
         checkpoint: the best by validation, or the last.
         device: where to compute; auto is the fastest available kind.
     """
@@ -97,6 +99,7 @@ def generate(
         cache_policy=cache,
         cache_loops=cache_loops,
         output_weights=output_weights,
+        prefix=prefix,
     ):
         text = texts[token.row]
         if token.token != tokenizer.end:

@@ -16,7 +16,7 @@ from looped.extras import need
 from looped.files import read_object, write_atomic
 from looped.locks import locked
 from looped.printing import csv_text
-from looped.run_folder import CONFIG, LMEval, LMEvalRow, read_config, write_file
+from looped.run_folder import CONFIG, LM_EVAL, LMEval, LMEvalRow, read_config, write_file
 from looped.strict import at_least, check
 
 
@@ -79,7 +79,7 @@ def lm_eval(
     for rule in rules:
         rule.check(model)
     settings = [*(Loops(count) for count in counts), *(Loops(counts[-1], rule) for rule in rules)]
-    folder = out or run / "lm_eval"
+    folder = out or run / LM_EVAL
     rows: list[dict[str, Any]] = []
     with locked(folder), quiet():
         known = None if use_cache is None else AnswerFile(use_cache)
@@ -113,21 +113,9 @@ def _opened(run: Path, checkpoint: Literal["best", "last"]) -> tuple[Any, Any, i
             raise ValueError(f"{run}: trained on {config.task.name}; expected a run on text")
         _, model, step = load_run(run, checkpoint)
         return model, task.tokenizer, step
-    kind = read_object(run / CONFIG).get("model_type")
-    if kind != "looped":
-        raise ValueError(
-            f"{run / CONFIG}: model_type={kind!r}: expected a run or a model of looped.hf; "
-            f"`looped open {run} --out RUN` makes a run of other models"
-        )
-    if not (run / "tokenizer.json").is_file():
-        raise ValueError(f"{run}: no tokenizer.json; expected the tokenizer beside the model")
-    from transformers import AutoTokenizer
+    from looped.evaluation.hf_folder import open_folder
 
-    from looped.hf import LoopedForCausalLM
-    from looped.tasks.text.tokenizer import as_tokenizer
-
-    made = LoopedForCausalLM.from_pretrained(run)
-    return made.looped, as_tokenizer(AutoTokenizer.from_pretrained(run), ""), None
+    return *open_folder(run), None
 
 
 def _table(title: str, rows: Sequence[dict[str, Any]]) -> Table:

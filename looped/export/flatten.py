@@ -59,7 +59,9 @@ class Module:
         source = Path(spec.origin).read_text()
         tree, lines = ast.parse(source), source.splitlines()
         self.name, self.description = name, (ast.get_docstring(tree) or "").partition("\n")[0]
-        self.imports = {local: full for node in ast.walk(tree) for local, full in _imports(node)}
+        top = [*tree.body, *(inner for node in tree.body if isinstance(node, ast.If) for inner in node.body)]
+        found = [(node in top, *pair) for node in ast.walk(tree) for pair in _imports(node)]
+        self.imports = {local: full for is_top, local, full in found if is_top or _root(full.module) == package}
         self.definitions: list[Definition] = []
         pruned = _Pruned(name, package, self.imports, omit)
         end = 0
@@ -102,7 +104,7 @@ class _Pruned(ast.NodeTransformer):
 
     def _unwanted(self, node: ast.stmt) -> bool:
         own = [full for _, full in _imports(node)]
-        if own and all(full.module.split(".")[0] == self.package for full in own):
+        if own and all(_root(full.module) == self.package for full in own):
             return True
         names = [".".join([*self.place, node.name])] if isinstance(node, ast.FunctionDef | ast.ClassDef) else []
         parts = [part for part in ast.iter_child_nodes(node) if not isinstance(part, ast.stmt)]
@@ -125,7 +127,7 @@ def flatten(roots: Collection[str], *, omit: Collection[str] = ()) -> str:
     Raises:
         ValueError: two definitions or imports have one name, a name is not found, or an entry of `omit` is not met.
     """
-    package = next(iter(roots)).partition(".")[0]
+    package = _root(next(iter(roots)))
     modules: dict[str, Module] = {}
     needed: dict[Definition, Module] = {}
     before: dict[str, set[str]] = {}
@@ -145,7 +147,7 @@ def flatten(roots: Collection[str], *, omit: Collection[str] = ()) -> str:
                 return definition, place
         if (known := place.imports.get(name)) is None:
             return None
-        if known.module.partition(".")[0] != package:
+        if _root(known.module) != package:
             if externals.setdefault(name, known) != known:
                 raise ValueError(f"{name}: is {known.full} in {place.name}, but {externals[name].full} elsewhere")
             return None
@@ -210,7 +212,7 @@ def _import_lines(externals: dict[str, Import]) -> str:
     lines: dict[bool, list[str]] = {False: [], True: []}
     grouped: dict[str, list[str]] = {}
     for local, known in sorted(externals.items()):
-        installed = known.module.partition(".")[0] not in sys.stdlib_module_names
+        installed = _root(known.module) not in sys.stdlib_module_names
         if known.name is None:
             lines[installed].append(f"import {known.module}" + (f" as {local}" if local != known.module else ""))
         else:
@@ -219,8 +221,13 @@ def _import_lines(externals: dict[str, Import]) -> str:
         line = f"from {name} import {', '.join(items)}"
         if len(line) > WIDTH:
             line = "\n".join([f"from {name} import (", *(f"    {item}," for item in items), ")"])
-        lines[name.partition(".")[0] not in sys.stdlib_module_names].append(line)
+        lines[_root(name) not in sys.stdlib_module_names].append(line)
     return "\n\n".join("\n".join(group) for group in lines.values() if group)
+
+
+def _root(name: str) -> str:
+    """The package of a full name."""
+    return name.partition(".")[0]
 
 
 def _is_text(node: ast.stmt) -> bool:

@@ -89,11 +89,10 @@ def export_hf(
     if exit_rule is not None:
         made.generation_config.exit_rule = exit_rule
     if adapted is not None:
-        end = adapted.eos_token_id
+        end, pad = adapted.eos_token_id, adapted.pad_token_id
         for config in (made.config, made.generation_config):
-            config.eos_token_id, config.bos_token_id, config.pad_token_id = end, adapted.bos_token_id, (
-                end if adapted.pad_token_id is None else adapted.pad_token_id
-            )  # fmt: skip
+            config.bos_token_id, config.eos_token_id = adapted.bos_token_id, end
+            config.pad_token_id = end if pad is None else pad
         if unused := range(len(adapted), made.config.vocab_size):
             made.generation_config.suppress_tokens = list(unused)
     card = model_card(model, folder.resolve().name, run=run, weights_license=weights_license, code=CODE)

@@ -131,8 +131,8 @@ def examples(model: LoopedModel, num_loops: int | None) -> Iterator[Example]:
     """
     generator = torch.Generator().manual_seed(0)
     longest = min(model.max_seq_len or 32, 32)
-    counts = [3, 1, 8, model.num_loops] if num_loops is None else [num_loops]
-    counts = [n for n in counts if n <= (model.max_loops or n)]
+    most = model.max_loops or 8
+    counts = [min(n, most) for n in (3, 1, 8, model.num_loops)] if num_loops is None else [num_loops]
     for i, (batch, seq) in enumerate([(2, 5), (1, 1), (3, longest), (1, longest)]):
         size, n = (batch, min(seq, longest)), counts[i % len(counts)]
         if isinstance(model.embed, nn.Embedding):

@@ -124,7 +124,7 @@ class GGUFTensors:
         }
         width = found.get("head_dim") or found["hidden_size"] // found["num_attention_heads"]
         return found | {
-            "model_type": "llama",
+            "model_type": "mistral" if "sliding_window" in found else "llama",  # llama.cpp knows one architecture
             "vocab_size": self.shapes.get("model.embed_tokens.weight", (None,))[0],
             "num_key_value_heads": found.get("num_key_value_heads", found["num_attention_heads"]),
             "rms_norm_eps": float(str(np.float32(found["rms_norm_eps"]))),

@@ -15,8 +15,8 @@ from looped.strict import to_dict
 from looped.tasks import TASKS
 
 # Settings that may differ between runs of one variant, because they do not change the training.
-HOUSEKEEPING = {"device", "devices", "compile", "recompute", "workers", "log_every", "save_every", "save_minutes",
-                "keep_last"}  # fmt: skip
+HOUSEKEEPING = {"device", "devices", "compile", "recompute", "workers", "log_every", "log_to", "save_every",
+                "save_minutes", "keep_last"}  # fmt: skip
 
 
 def t_quantile(degrees: int) -> float:

@@ -9,6 +9,7 @@ from looped.report.blocks import Chart, Html, Section, Sentences, Table
 from looped.report.chosen_loops import chosen_loops
 from looped.report.comparison import Estimate, Problem, Variant, exit_score, run_score, validation_mean
 from looped.report.figures import spaced
+from looped.report.harness_scores import harness_scores
 from looped.report.number_format import amount, duration, interval, number, signed
 from looped.report.read import Run
 from looped.report.sentences import (
@@ -72,7 +73,7 @@ def _problem(problem: Problem, slug: str) -> Section:
             _leaving(problem),
             Section("Learning curves", curves_sentence(problem), [*curves, Sentences(lines)]) if curves else None,
             _by_group(problem, slug), _by_context(problem, slug), nearest_algorithms(problem, slug),
-            _answers_by_loop(problem),
+            harness_scores(problem), _answers_by_loop(problem),
             _grid(problem) if _has_grid(problem) else None, *parts,
         ]  # fmt: skip
     settings = f"Settings other than the defaults: {problem.settings}." if problem.settings else "Default settings."

@@ -7,6 +7,7 @@ from pathlib import Path
 from looped.config import RunConfig
 from looped.run_folder import (
     CONFIG,
+    LM_EVAL,
     AlgorithmRow,
     AnswersByLoop,
     Best,
@@ -14,6 +15,7 @@ from looped.run_folder import (
     EvalRow,
     ExitRow,
     InContextRow,
+    LMEval,
     MetricsRow,
     PolicyRow,
     Summary,
@@ -48,6 +50,8 @@ class Run:
     best: Best | None
     """The content of best.json. During training this is the best so far."""
     answers: AnswersByLoop | None
+    harness: LMEval | None
+    """The scores of lm-eval's tasks."""
     environment: Environment | None
 
     @property
@@ -91,6 +95,8 @@ class Run:
         steps = {
             row.step for row in (*self.rows, *self.exit_rows, *self.policy_rows, *self.in_context, *self.algorithms)
         }
+        if self.harness and self.harness.step is not None:
+            steps.add(self.harness.step)
         return [] if wanted is None else sorted(steps - {wanted})
 
     @property
@@ -161,5 +167,6 @@ def read_run(folder: Path, name: str | None = None) -> Run:
         summary=summary,
         best=summary.best if summary else read_file(folder, Best),
         answers=read_file(folder, AnswersByLoop),
+        harness=read_file(folder / LM_EVAL, LMEval),
         environment=read_file(folder, Environment),
     )

@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from looped.config import RunConfig
 from looped.files import open_to_append, sync
 from looped.machine import processor
+from looped.training.sinks import Sink
 
 
 class Meter:
@@ -54,19 +55,21 @@ class Meter:
 
 
 class Metrics:
-    """The file metrics.jsonl, which grows by whole lines.
+    """The file metrics.jsonl, which grows by whole lines, and their copies in a sink.
 
     Raises:
         ValueError: the file is shorter than the checkpoint says; raised when it is opened.
         OSError: a line cannot be written; the file then ends with its last whole line.
     """
 
-    def __init__(self, path: Path, size: int) -> None:
+    def __init__(self, path: Path, size: int, sink: Sink | None = None) -> None:
         """Open the file and cut it back to `size` bytes, because the steps after the checkpoint are computed again."""
-        self.path, self.size = path, size
+        self.path, self.size, self.sink = path, size, sink
         with open_to_append(path) as file:
             if file.tell() < size:
                 raise ValueError(f"{path}: {file.tell()} bytes, but the checkpoint was written after {size}")
+            self.sent = path.read_bytes()[size:].count(b"\n")
+            """Rows that the sink has already, because they are written again."""
             file.truncate(size)
 
     def write(self, kind: str, **values: Any) -> None:
@@ -79,6 +82,9 @@ class Metrics:
                 file.truncate(self.size)
             raise
         self.size += len(line)
+        if self.sink and not self.sent:
+            self.sink.log(kind, values)
+        self.sent = max(self.sent - 1, 0)
 
     def sync(self) -> int:
         """Wait until the file is on the disk. Returns its size in bytes."""

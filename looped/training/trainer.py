@@ -58,6 +58,7 @@ from looped.training.optim import WeightAverage, make_optimizers
 from looped.training.queue import Queue, queues
 from looped.training.regularisers import check_regularisers
 from looped.training.schedule import LoopSchedule, learning_rate_at, loops_of_step
+from looped.training.sinks import Sink
 from looped.training.step import ModelWithLoss, train_step, validate
 
 READ_EVERY = 1.0
@@ -156,6 +157,9 @@ class Trainer:
         """The signal that ends the training."""
         self.began = self.saved_at = time.perf_counter()
         self.display = Display(run, self.progress.step, enabled=fabric.is_global_zero)
+        self.sink = None
+        if run.train.log_to != "none" and fabric.is_global_zero:
+            self.sink = Sink(run, folder, self.display.say, resumed=bool(saved))
         if started:
             self.display.say(started)
         if fabric.is_global_zero:  # the folder becomes a run folder only after all checks of the run
@@ -168,12 +172,16 @@ class Trainer:
                 "matmul_peak": self.matmul_peak
             }
             write_file(folder, Environment, made_on)
-            self.metrics = Metrics(folder / MetricsRow.file, self.progress.metrics_bytes)
+            self.metrics = Metrics(folder / MetricsRow.file, self.progress.metrics_bytes, self.sink)
 
     def run_to_end(self, interrupt: Interrupt) -> dict[str, Any]:
         """Train until the last step, the target or an interrupt. Returns the summary."""
         config, finished = self.run.train, self._finished()
-        with self.display, prepared_batches(self.task, config, self.progress.step) as batches:
+        with (
+            self.display,
+            self.sink or nullcontext(),
+            prepared_batches(self.task, config, self.progress.step) as batches,
+        ):
             loops, window = self.run.most_loops, self.run.schedule.num_grad_loops
             if parts := without_gradient(self.run.model, loops, window or loops):
                 self.display.say(f"with {loops} loops and num_grad_loops={window}, no gradient: {', '.join(parts)}")

@@ -321,6 +321,10 @@ def test_the_command_writes_table_json_and_csv(at_home: str, capsys: pytest.Capt
     lines = Path("run/lm_eval/results.csv").read_text().splitlines()
     assert len(lines) == 1 + len(found["rows"]) == 1 + 4 * 4
     assert "longer than the model's 40 tokens" in printed.out
+    assert main(["report", "run", "--out", "report"]) == 0
+    page = Path("report/report.html").read_text()
+    assert "my_choice" in page
+    assert "change:0.3/token, at most 4 loops" in page
 
 
 def test_answers_are_kept_in_a_file(at_home: str, home: Path, capsys: pytest.CaptureFixture[str]):

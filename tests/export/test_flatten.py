@@ -52,7 +52,11 @@ class Thing:
         unused()
 
     def run(self, x: int) -> int:
+        import json
+
         from {package}.one import BASE
+
+        assert json.dumps(x)
 
         # Quick, if it can be.
         if fast(x):
@@ -92,7 +96,7 @@ def test_everything_that_is_needed_and_nothing_else(tmp_path: Path, monkeypatch:
     assert space["Thing"]().run(5) == 12
     assert space["Thing"]().path == "a/b"
     assert space["KINDS"] == [space["Thing"]], "a statement that acts on what is needed"
-    assert not {"unused", "math", "fast"} & space.keys()
+    assert not {"unused", "math", "fast", "json"} & space.keys()
     assert not hasattr(space["Thing"], "save")
     assert name not in "".join(line for line in text.splitlines() if not line.startswith("#"))
     assert '# The number of everything.\nBASE = 2\n"""Below a constant."""\n' in text
@@ -109,7 +113,7 @@ def test_everything_that_is_needed_and_nothing_else(tmp_path: Path, monkeypatch:
         ({"slow": "import json as place\n\n\ndef fast(x): return place\n"}, [], "place: is .* in .*, but .* elsewhere"),
         ({"slow": ""}, [], "two: flat.*slow.fast: expected a definition"),
         ({}, ["{package}.one.nothing"], "omit: .*one.nothing is used nowhere"),
-        ({}, ["{package}.slow", "{package}.one", "{package}.two.Thing.save"], "Thing.run: nothing is left of it"),
+        ({}, ["{package}.slow", "{package}.one.unused"], "Thing.save: nothing is left of it"),
     ],
 )  # fmt: skip
 def test_names_that_hide_one_another(

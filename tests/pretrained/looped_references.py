@@ -57,8 +57,8 @@ def ouro_config(seed: int) -> dict[str, Any]:
 
 def ouro_weights(c: dict[str, Any], seed: int) -> Weights:
     d, hidden, width = c["hidden_size"], c["intermediate_size"], c["hidden_size"] // c["num_attention_heads"]
-    keys = c["num_key_value_heads"] * width
-    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (23, d), "lm_head.weight": (23, d)}
+    keys, tokens = c["num_key_value_heads"] * width, c["vocab_size"]
+    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (tokens, d), "lm_head.weight": (tokens, d)}
     shapes |= {"model.norm.weight": (d,), "model.early_exit_gate.weight": (1, d), "model.early_exit_gate.bias": (1,)}
     for i in range(c["num_hidden_layers"]):
         layer = {"self_attn.q_proj": (d, d), "self_attn.k_proj": (keys, d), "self_attn.v_proj": (keys, d)}
@@ -113,14 +113,18 @@ def huginn_config(seed: int) -> dict[str, Any]:
 
 
 def huginn_weights(c: dict[str, Any], seed: int) -> Weights:
-    d, hidden, heads = c["n_embd"], c["intermediate_size"], c["num_attention_heads"]
-    shapes: dict[str, tuple[int, ...]] = {"transformer.wte.weight": (24, d), "transformer.ln_f.weight": (d,)}
+    d, hidden, heads, tokens = c["n_embd"], c["intermediate_size"], c["num_attention_heads"], c["padded_vocab_size"]
+    shapes: dict[str, tuple[int, ...]] = {"transformer.wte.weight": (tokens, d), "transformer.ln_f.weight": (d,)}
     shapes |= {"transformer.adapter.weight": (d, 2 * d)}
     if not c["tie_embeddings"]:
-        shapes["lm_head.weight"] = (24, d)
+        shapes["lm_head.weight"] = (tokens, d)
     for part, count in (("prelude", "prelude"), ("core_block", "recurrent_block"), ("coda", "coda")):
         for i in range(c[f"n_layers_in_{count}"]):
-            layer = {"attn.Wqkv.weight": (3 * d, d), "attn.proj.weight": (d, d), "mlp.fc.weight": (2 * hidden, d)}
+            layer: dict[str, tuple[int, ...]] = {
+                "attn.Wqkv.weight": (3 * d, d),
+                "attn.proj.weight": (d, d),
+                "mlp.fc.weight": (2 * hidden, d),
+            }
             layer |= {"mlp.proj.weight": (d, hidden)} | {f"norm_{n}.weight": (d,) for n in (1, 2, 3, 4)}
             if c["qk_bias"]:
                 layer["attn.qk_bias"] = (2, 1, heads, d // heads)

@@ -57,5 +57,5 @@ def weights(config: ModelConfig) -> Table:
 
 FAMILY = Family(
     "hrm_text", ("hrm_text",), config, weights, zero=r"model\.z_L_init",
-    note="prompts are read from left to right; it was trained on prompts read in both directions (`prefix`)",
+    note="it was trained on prompts that are read in both directions; `looped generate --prefix` does so",
 )  # fmt: skip

@@ -32,5 +32,6 @@ def weights(config: ModelConfig) -> Table:
 
 FAMILY = Family(
     "ouro", ("ouro",), config, weights, prefix="model.",
-    note="its gate is an exit rule: gate:0.9/token exits where the model has halted with a probability of 0.9",
+    note="its gate is an exit rule: a token exits once the model has halted with a probability of 0.5, or of 0.9 "
+    "with --exit-rule gate:0.9; the published setting is --exit-rule none",
 )  # fmt: skip
