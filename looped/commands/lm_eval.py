@@ -81,20 +81,21 @@ def lm_eval(
     settings = [*(Loops(count) for count in counts), *(Loops(counts[-1], rule) for rule in rules)]
     folder = out or run / LM_EVAL
     rows: list[dict[str, Any]] = []
-    with locked(folder), quiet():
-        known = None if use_cache is None else AnswerFile(use_cache)
-        lm = LoopedLM(model, tokenizer, settings, batch_size=batch_size, known=known)
-        loaded = load_tasks(tasks, include_path, num_fewshot)
+    with locked(folder):
         try:
-            for row in scores(lm, loaded, limit):
-                rows.append(row)
+            with quiet():
+                known = None if use_cache is None else AnswerFile(use_cache)
+                lm = LoopedLM(model, tokenizer, settings, batch_size=batch_size, known=known)
+                loaded = load_tasks(tasks, include_path, num_fewshot)
+                for row in scores(lm, loaded, limit):
+                    rows.append(row)
         finally:  # after an error or an interrupt: the loop counts that are finished
             if rows:
                 facts = {"trained_loops": trained, "step": step, "limit": limit, "lm_eval": version("lm_eval")}
                 write_file(folder, LMEval, {**facts, "rows": rows})
                 columns = [field.name for field in dataclasses.fields(LMEvalRow)]
                 write_atomic(folder / "results.csv", csv_text(columns, rows))
-    print_table(_table(f"{run}: lm-eval" + (f", {limit:g} documents at most" if limit else ""), rows))
+                print_table(_table(f"{run}: lm-eval" + (f", limit {limit:g}" if limit else ""), rows))
     if lm.shortened:
         say(f"{lm.shortened} texts were longer than the model's {lm.max_length} tokens and were shortened on the left")
     if warning := equal_scores(lm, rows):

@@ -241,7 +241,7 @@ class LoopedLM(TemplateLM):
                     steps = torch.full((len(tokens),), float(loops.num_loops))
                 else:
                     steps = taken[:, -last:].cpu()[rows, places].double()
-                parts = zip(*(x.double().cpu().split(lengths) for x in (nats, best, steps)), strict=True)
+                parts = zip(*(x.cpu().double().split(lengths) for x in (nats, best, steps)), strict=True)
                 yield loops, [Answer(n.sum().item(), bool(b.all()), s.mean().item()) for n, b, s in parts]
 
     def _passes(self) -> Iterator[list[Loops]]:
