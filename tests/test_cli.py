@@ -53,14 +53,17 @@ OPTIONS = {
     "solve": {"out", "format", "num-loops", "exit-rule", "attempts", "on-bad-row"},
     "generate": {
         *("prompt", "tokens", "temperature", "top-k", "top-p", "stop", "seed", "num-loops", "exit-rule"),
-        *("cache", "cache-loops", "output-weights", "checkpoint", "device"),
+        *("cache", "cache-loops", "output-weights", "prefix", "checkpoint", "device"),
     },
     "inspect": {"out", "examples", "group", "loops", "split", "seed", "allow-outside"},
-    "show": set(),
-    "recipes": set(),
-    "tasks": set(),
     "loopify": {"out", "loops", "core", "init", "lora-rank", "modulation", "injection", "text"},
-    "completion": set(),
+    "open": {"out", "text", "context", "document", "examples"},
+    "export": {"to", "out", "num-loops", "int8", "license", "push", "public", "dry-run", "checkpoint"},
+    "lm-eval": {
+        *("tasks", "loops", "exit-rules", "include-path", "limit", "num-fewshot", "batch-size", "use-cache"),
+        *("out", "checkpoint", "device"),
+    },
+    **dict.fromkeys(("show", "recipes", "tasks", "completion"), set()),
 }
 TRAIN_OPTIONS = {"out", "resume", "from", "recipe", "note"}
 
@@ -357,8 +360,8 @@ def test_commands(capsys: pytest.CaptureFixture[str]):
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_help_says_what_the_command_says(name: str):
-    module = importlib.import_module(f"looped.commands.{name}")
-    documented = module.main if name == "theory" else getattr(module, name)
+    module = importlib.import_module(f"looped.commands.{name.replace('-', '_')}")
+    documented = module.main if name == "theory" else getattr(module, name.replace("-", "_"))
     assert COMMANDS[name] == (inspect.getdoc(documented) or "").partition("\n")[0]
 
 

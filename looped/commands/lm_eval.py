@@ -114,9 +114,22 @@ def _opened(run: Path, checkpoint: Literal["best", "last"]) -> tuple[Any, Any, i
             raise ValueError(f"{run}: trained on {config.task.name}; expected a run on text")
         _, model, step = load_run(run, checkpoint)
         return model, task.tokenizer, step
-    from looped.evaluation.hf_folder import open_folder
+    kind = read_object(run / CONFIG).get("model_type")
+    if kind != "looped":
+        raise ValueError(
+            f"{run / CONFIG}: model_type={kind!r}: expected a run or a model of looped.hf; "
+            f"`looped open {run} --out RUN` makes a run of other models"
+        )
+    if not (run / "tokenizer.json").is_file():
+        raise ValueError(f"{run}: no tokenizer.json; expected the tokenizer beside the model")
+    need("transformers", "looped lm-eval with a folder of transformers")
+    from transformers import AutoTokenizer
 
-    return *open_folder(run), None
+    from looped.hf import LoopedForCausalLM
+    from looped.tasks.continuation import as_tokenizer
+
+    made = LoopedForCausalLM.from_pretrained(run)
+    return made.looped, as_tokenizer(AutoTokenizer.from_pretrained(run), ""), None
 
 
 def _table(title: str, rows: Sequence[dict[str, Any]]) -> Table:

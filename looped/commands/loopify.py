@@ -29,7 +29,7 @@ def loopify(
     injection: Literal["none", "add", "concat"] = "none",
     text: tuple[str, ...] = (),
 ) -> None:
-    """Turn a standard model into prelude, looped core and coda: looped loopify MODEL --core 13-16 --loops 2 --out RUN.
+    """Turn a standard model into a looped one: looped loopify MODEL --core 13-16 --loops 2 --out RUN.
 
     The new run folder has no steps of training, and another training can start from it. Scores before and after are
     printed, because most ways to share layers destroy a model until it is trained.

@@ -83,6 +83,7 @@ class Pass:
             expected = (num_loops, sum(map(len, model.modulation.names)), x.shape[-1])
             check_memory(f"num_loops={num_loops}: the modulation", math.prod(expected) * x.itemsize, device)
             rows = model.modulation(num_loops, device) if cache is None else cache.modulation(num_loops)
+            rows = rows.to(next(model.parameters()).dtype)  # sinusoids are in float32 in any model
             if rows.shape != expected:
                 raise ValueError(
                     f"modulation: returned shape {tuple(rows.shape)}; expected {expected}: "

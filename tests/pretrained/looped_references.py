@@ -120,7 +120,11 @@ def huginn_weights(c: dict[str, Any], seed: int) -> Weights:
         shapes["lm_head.weight"] = (tokens, d)
     for part, count in (("prelude", "prelude"), ("core_block", "recurrent_block"), ("coda", "coda")):
         for i in range(c[f"n_layers_in_{count}"]):
-            layer = {"attn.Wqkv.weight": (3 * d, d), "attn.proj.weight": (d, d), "mlp.fc.weight": (2 * hidden, d)}
+            layer: dict[str, tuple[int, ...]] = {
+                "attn.Wqkv.weight": (3 * d, d),
+                "attn.proj.weight": (d, d),
+                "mlp.fc.weight": (2 * hidden, d),
+            }
             layer |= {"mlp.proj.weight": (d, hidden)} | {f"norm_{n}.weight": (d,) for n in (1, 2, 3, 4)}
             if c["qk_bias"]:
                 layer["attn.qk_bias"] = (2, 1, heads, d // heads)

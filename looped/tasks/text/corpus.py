@@ -21,7 +21,7 @@ from looped.files import new_folder
 from looped.reading import read_text
 from looped.strict import check
 from looped.tasks.base import SPLITS, Split
-from looped.tasks.continuation import Tokenizer
+from looped.tasks.continuation import Tokenizer, as_tokenizer
 from looped.tasks.text.config import TextConfig
 from looped.tasks.text.encoding import COUNTS, encode, id_type, pieces
 from looped.tasks.text.sources import (
@@ -36,7 +36,6 @@ from looped.tasks.text.sources import (
 from looped.tasks.text.tokenizer import (
     BPETokenizer,
     ByteTokenizer,
-    as_tokenizer,
     checked_json,
     read_bpe,
     tokenizer_files,

@@ -148,30 +148,6 @@ def _library_errors(message: str) -> Iterator[None]:
         raise ValueError(f"{message} ({error})") from None
 
 
-def as_tokenizer(given: Any, end_token: str) -> Tokenizer:
-    """Convert a tokenizer object to a `looped.tasks.base.Tokenizer`.
-
-    Args:
-        given: a fast tokenizer of transformers, whose `eos_token` is the end of text; a `tokenizers.Tokenizer`, whose
-            end of text is `end_token`; or an object with the methods and attributes of `looped.tasks.base.Tokenizer`.
-
-    Raises:
-        ValueError: any other object, or a tokenizer without an end of text.
-    """
-    if (inner := getattr(given, "backend_tokenizer", None)) is not None:
-        if given.eos_token is None:
-            raise ValueError("tokenizer: has no eos_token; expected one, the end of text")
-        return BPETokenizer(inner.to_str(), given.eos_token, "tokenizer")
-    if hasattr(given, "to_str"):
-        return BPETokenizer(given.to_str(), end_token, "tokenizer")
-    if missing := [name for name in ("encode", "decode", "vocab_size", "end") if not hasattr(given, name)]:
-        raise ValueError(
-            f"tokenizer: a {type(given).__name__} without {', '.join(missing)}; expected a fast tokenizer of "
-            "transformers, a tokenizers.Tokenizer, or what looped.tasks.base.Tokenizer describes"
-        )
-    return given
-
-
 def trained_bpe(texts: Iterable[str], size: int) -> str:
     """A byte-level BPE of at most `size` tokens for these texts, as JSON. Equal texts give equal JSON."""
     import tokenizers

@@ -15,9 +15,10 @@ from looped.cli import main
 from looped.config import ModelConfig
 from looped.models import LoopedTransformer
 from looped.tasks.base import SPLITS, split_of
+from looped.tasks.continuation import as_tokenizer
 from looped.tasks.text import Text, TextConfig
 from looped.tasks.text.corpus import open_corpus
-from looped.tasks.text.tokenizer import ByteTokenizer, as_tokenizer, trained_bpe
+from looped.tasks.text.tokenizer import ByteTokenizer, trained_bpe
 
 STORIES = [f"Story {n}: the {n * n % 97} men\nwent to sea in boat {n % 7}.\n" for n in range(120)]
 
