@@ -63,7 +63,7 @@ OPTIONS = {
         *("tasks", "loops", "exit-rules", "include-path", "limit", "num-fewshot", "batch-size", "use-cache"),
         *("out", "checkpoint", "device"),
     },
-    **dict.fromkeys(("show", "recipes", "tasks", "completion"), set()),
+    **{name: set() for name in ("show", "recipes", "tasks", "completion")},
 }
 TRAIN_OPTIONS = {"out", "resume", "from", "recipe", "note"}
 

@@ -42,7 +42,7 @@ class LoopedGenerationMixin(GenerationMixin):
     ) -> None:
         """Our cache, and the loops that `generation_config` asks for."""
         for name in ("num_loops", "exit_rule"):
-            if model_kwargs.get(name) is None and getattr(generation_config, name, None) is not None:
+            if getattr(generation_config, name, None) is not None:  # also the one of the call, if it has both
                 model_kwargs[name] = getattr(generation_config, name)
         kind = generation_config.cache_implementation
         check(kind is None, "cache_implementation", kind, "none; the caches of transformers have no slots for loops")

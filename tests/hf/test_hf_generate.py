@@ -21,12 +21,12 @@ pytestmark = [
 ]
 QUIET = {"HF_HUB_OFFLINE": "1", "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])}
 GREEDY = {"do_sample": False, "max_new_tokens": 8}
-MODULATED = dataclasses.replace(TINY, modulation="scale_gate", gate_offset=1)
+MODULATED = dataclasses.replace(TINY, modulation="scale_gate", gate_offset=1, tie_embeddings=False)
 
 
 @pytest.fixture(scope="module")
 def model() -> LoopedForCausalLM:
-    return to_hf(built(MODULATED, dtype=torch.double))
+    return to_hf(built(MODULATED, seed=4, dtype=torch.double))
 
 
 def texts(model, *args, **options) -> list[list[int]]:
@@ -73,6 +73,7 @@ def test_guessed_tokens_that_are_wrong_leave_no_trace(model):
 def test_a_cache_serves_later_calls_chunks_and_rows(model):
     prompt = tokens(2, 6)
     expected = texts(model, prompt, max_new_tokens=16)
+    assert len({*expected[0][6:]}) > 4
     begun = model.generate(prompt, return_dict_in_generate=True, **GREEDY)
     assert isinstance(begun.cache, LoopedCache)
     assert begun.cache.get_seq_length() == 6 + 8 - 1
@@ -139,7 +140,7 @@ def test_exits_are_per_token_and_their_loops_are_returned(model):
     with torch.no_grad():
         found = model(prompt, num_loops=6, exit_rule="change:0.5").loops_taken
     assert found.shape == (2, 6)
-    assert found.unique().numel() > 1
+    assert all(row.unique().numel() > 1 for row in found)
 
 
 def test_texts_in_one_row_stay_apart(model):

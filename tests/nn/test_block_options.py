@@ -1,6 +1,7 @@
 """The options that blocks of today's models need, against the published formulas."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -32,7 +33,7 @@ def turned(x: Tensor, theta: float) -> Tensor:
     return torch.cat([pairs.real, pairs.imag], -1)
 
 
-def attended(given: Tensor, w: dict[str, Tensor], config: ModelConfig) -> Tensor:
+def attended(given: Tensor, w: Mapping[str, Tensor], config: ModelConfig) -> Tensor:
     """One head after another, for one sequence (seq, d_model)."""
     inner, keys = HEADS * WIDTH, config.kv_heads * WIDTH
     projected = given @ w["attention.qkv.weight"].T + w.get("attention.qkv.bias", 0)
@@ -54,7 +55,7 @@ def attended(given: Tensor, w: dict[str, Tensor], config: ModelConfig) -> Tensor
     return heads @ w["attention.project.weight"].T
 
 
-def formula(x: Tensor, w: dict[str, Tensor], config: ModelConfig) -> Tensor:
+def formula(x: Tensor, w: Mapping[str, Tensor], config: ModelConfig) -> Tensor:
     def norm(x: Tensor, name: str) -> Tensor:
         return rms(x, w[f"{name}_norm.weight"], 1e-3)
 
