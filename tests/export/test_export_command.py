@@ -18,6 +18,7 @@ from looped.models import LoopedTransformer
 from looped.recipes import recipe
 from looped.tasks.text import TextConfig
 from looped.tasks.text.tokenizer import ByteTokenizer
+from looped.training.checkpoint import load_run
 from looped.training.constructed import write_run
 
 SIZES: dict[str, Any] = {"vocab_size": 257, "output_size": 257, "max_seq_len": 16, "causal": True}
@@ -79,6 +80,15 @@ def test_a_run_becomes_a_folder_of_weights(tmp_path: Path):
     assert tokenizer.encode("é b").ids == ByteTokenizer().encode(["é b"])[0]
     assert looped(f"export distance --to safetensors --out {tmp_path}/other") == 0
     assert {path.name for path in (tmp_path / "other").iterdir()} == {"README.md", "model.json", "model.safetensors"}
+
+
+def test_a_run_becomes_a_program(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert looped(f"export run --to torch --out {tmp_path}/boats.pt2 --num-loops 2") == 0
+    program = torch.export.load(tmp_path / "boats.pt2").module()
+    model, tokens = load_run(Path("run"))[1], torch.arange(12).view(2, 6)
+    found = program(tokens, torch.ones_like(tokens, dtype=torch.bool))
+    assert torch.allclose(found, model(tokens, num_loops=2).logits, atol=1e-5)
+    assert "boats.pt2: " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
