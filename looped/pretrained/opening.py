@@ -69,6 +69,9 @@ def _build(
             model = LoopedTransformer(family.config(given)).to(dtype)
     except KeyError as error:
         raise ValueError(f"{path}: no {error.args[0]}") from None
+    except (TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path}: a setting has another type than expected ({reason})") from None
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     size = sum(weight.nbytes for weight in model.parameters())
