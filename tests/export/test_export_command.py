@@ -18,7 +18,6 @@ from looped.models import LoopedTransformer
 from looped.recipes import recipe
 from looped.tasks.text import TextConfig
 from looped.tasks.text.tokenizer import ByteTokenizer
-from looped.training.checkpoint import load_run
 from looped.training.constructed import write_run
 
 SIZES: dict[str, Any] = {"vocab_size": 257, "output_size": 257, "max_seq_len": 16, "causal": True}
@@ -82,15 +81,6 @@ def test_a_run_becomes_a_folder_of_weights(tmp_path: Path):
     assert {path.name for path in (tmp_path / "other").iterdir()} == {"README.md", "model.json", "model.safetensors"}
 
 
-def test_a_run_becomes_a_program(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    assert looped(f"export run --to torch --out {tmp_path}/boats.pt2 --num-loops 2") == 0
-    program = torch.export.load(tmp_path / "boats.pt2").module()
-    model, tokens = load_run(Path("run"))[1], torch.arange(12).view(2, 6)
-    found = program(tokens, torch.ones_like(tokens, dtype=torch.bool))
-    assert torch.allclose(found, model(tokens, num_loops=2).logits, atol=1e-5)
-    assert "boats.pt2: " in capsys.readouterr().out
-
-
 @pytest.mark.parametrize(
     "settings", [{}, {"tie_embeddings": True}, {"core_tied": "attention"}, {"lora_rank": 2}], ids=str
 )
@@ -111,12 +101,14 @@ def test_weights_are_in_the_file_once(settings: dict[str, Any], tmp_path: Path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("run --to hf --out run", "run: exists already; expected a new folder"),
-        ("run --to safetensors --out text.txt", "text.txt: exists already; expected a new folder"),
-        ("run --to onnx --out text.txt", "--out='text.txt': expected a new file"),
+        ("run --to hf --out run", "--out='run': expected a new folder"),
+        ("run --to safetensors --out text.txt", "--out='text.txt': expected a new folder"),
+        ("run --to onnx --out text.txt", "or a new file for onnx and torch"),
         ("run --to hf --out new --int8", "--int8: has no effect with --to hf; it is for onnx"),
-        ("run --to safetensors --out new --num-loops 2", "--num-loops: has no effect with --to safetensors"),
+        ("run --to safetensors --out new --num-loops 0", "--num-loops: has no effect with --to safetensors"),
         ("run --to hf --out new --num-loops 0", "num_loops=0: expected at least 1"),
+        ("run --to torch --out new --num-loops 0", "num_loops=0: expected at least 1"),
+        ("run --to onnx --out new --num-loops 0", "num_loops=0: expected at least 1"),
         ("run --to onnx --out new --push a/b", "--push: has no effect with --to onnx; it is for hf, safetensors"),
         ("run --to hf --out new --dry-run", "--dry-run=True: expected --push beside it"),
         ("distance --to hf --out new", "distance: task edit_distance: expected a causal language model of text"),
@@ -165,3 +157,8 @@ def test_what_cannot_be_exported(tmp_path: Path):
         with pytest.raises(ValueError, match="tokenizer: a dict"):
             export(small, tmp_path / "new", tokenizer={})
     assert not list(tmp_path.iterdir())
+    (tmp_path / "mine").write_text("mine")
+    for export, folder in ((export_hf, tmp_path), (export_safetensors, tmp_path / "mine")):
+        with pytest.raises(ValueError, match=f"{folder.name}: exists already; expected a new folder"):
+            export(small, folder)
+    assert (tmp_path / "mine").read_text() == "mine"
