@@ -14,14 +14,14 @@ ACTIVATIONS = {
 """Names of transformers, and ours."""
 
 
-def activation(given: Given, name: str, default: str) -> str:
+def activation(given: Given, name: str, default: str) -> Any:
     """The activation of a feed-forward layer without a gate."""
     value = given.get(name, default)
     check(value in ACTIVATIONS, name, value, f"one of {', '.join(ACTIVATIONS)}")
     return ACTIVATIONS[value]
 
 
-def swiglu(given: Given) -> str:
+def swiglu(given: Given) -> Any:
     """The activation of a feed-forward layer with a gate, which must be silu."""
     value = given.get("hidden_act", "silu")
     check(value in ("silu", "swish"), "hidden_act", value, "silu, the only activation of a gate that we have")
