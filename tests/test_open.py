@@ -69,8 +69,8 @@ def without(folder) -> str:
 def test_the_run_is_the_model(folder, opened):
     run, model, step = load_run(folder / "with")
     assert (run.recipe, run.train.steps, step) == ("llama", 0, 0)
-    other = theirs(model.config.vocab_size)
-    tokens = torch.randint(model.config.vocab_size, (2, 30))
+    other = theirs(model.embed.num_embeddings)
+    tokens = torch.randint(model.embed.num_embeddings, (2, 30))
     torch.testing.assert_close(model(tokens).logits, other(tokens).logits, rtol=1e-4, atol=1e-4)
     size = sum(weight.numel() for weight in other.parameters())
     assert f"with: llama, {other.config.num_hidden_layers} layers of width {other.config.hidden_size}, " in opened
@@ -87,6 +87,7 @@ def test_the_perplexity_is_that_of_the_text(folder, opened):
     assert f"validation perplexity {float(nats.detach().exp()):.2f}" in opened
     assert batch.inputs.shape == (16, 32)
     end = tokenizers.Tokenizer.from_file(str(folder / "source/tokenizer.json")).token_to_id("</s>")
+    assert task.tokenizer is not None
     assert task.tokenizer.end == end
     assert (batch.inputs == end).any()
 

@@ -2,7 +2,7 @@
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from tyro.conf import Positional
 
@@ -47,7 +47,7 @@ def open(
     opened = open_model(source)
     run = settings(source, opened, text=text, context=context, document=document, examples=examples)
     summary = write_run(run, opened.model, out, take_tokenizer=True)
-    c = run.model
+    c, task = run.model, cast(Any, run.task)
     layers = c.prelude_layers + c.core_layers + c.latent_layers + c.coda_layers
     say(
         f"{out}: {opened.family}, {layers} layers of width {c.d_model}, {c.num_heads} heads ({c.kv_heads} of keys), "
@@ -59,7 +59,7 @@ def open(
     if not text:
         say("without --text: `looped generate` works; evaluate, calibrate, inspect and train need a text")
         return
-    say(f"validation perplexity {summary['best']['value']:.4f} on {examples} windows of {run.task.context} tokens")
+    say(f"validation perplexity {summary['best']['value']:.4f} on {examples} windows of {task.context} tokens")
     say(f"continue with: {shlex.join(['looped', 'train', '--from', str(out)])} --train.steps STEPS")
 
 
@@ -86,7 +86,8 @@ def settings(
         raise ValueError(f"{source}: no tokenizer that we can read; expected a tokenizer.json in its folder")
     longest = model.max_seq_len or CONTEXT
     check((context or 1) <= longest, "context", context, f"at most {longest}, the positions of the model")
-    task = TASKS["text"].Config(
+    text_settings: Any = TASKS["text"].Config
+    task = text_settings(
         train_files=text,
         tokenizer=str(opened.tokenizer),
         end_token=end_of_text(opened.tokenizer),

@@ -66,7 +66,7 @@ class GGUFTensors:
         try:
             reader = gguf.GGUFReader(str(path))
             # The reader holds an object for each token, which would take the memory of many weights.
-            self.metadata = {name: field.contents() for name, field in reader.fields.items()}
+            self.metadata: dict[str, Any] = {name: field.contents() for name, field in reader.fields.items()}
             self.places = {
                 _name(tensor.name): Place(
                     tensor.tensor_type,
@@ -159,7 +159,7 @@ def write_tokenizer(tensors: GGUFTensors) -> Path | None:
         return None
     folder = Path(tempfile.mkdtemp(prefix="looped-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    tokens = tensors.metadata.get("tokenizer.ggml.tokens")
+    tokens = tensors.metadata["tokenizer.ggml.tokens"]
     special = {f"{name}_token": tensors.metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("bos", "eos")}
     names = {name: tokens[number] for name, number in special.items() if number is not None}
     (folder / "tokenizer_config.json").write_text(json.dumps(names))
@@ -172,7 +172,7 @@ def _byte_tokenizer(tensors: GGUFTensors, cut: str) -> str:
     import tokenizers
     from tokenizers import pre_tokenizers
 
-    tokens, kinds = tensors.metadata.get("tokenizer.ggml.tokens"), tensors.metadata.get("tokenizer.ggml.token_type", [])
+    tokens, kinds = tensors.metadata["tokenizer.ggml.tokens"], tensors.metadata.get("tokenizer.ggml.token_type", [])
     merges = [tuple(merge.split(" ")) for merge in tensors.metadata.get("tokenizer.ggml.merges", [])]
     vocabulary = {token: i for i, token in enumerate(tokens)}
     whole = cut == "llama-bpe"  # Llama 3 takes a word that is a token as it is

@@ -1,27 +1,28 @@
 """Settings that many families share in their config.json, as fields of a `ModelConfig`."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from looped.strict import check
 
 Given = Mapping[str, Any]
 """The content of config.json."""
-ACTIVATIONS = {
+Activation = Literal["gelu", "gelu_tanh", "silu", "relu", "swiglu"]
+ACTIVATIONS: dict[str, Activation] = {
     "gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_fast": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh",
     "relu": "relu", "silu": "silu", "swish": "silu",
 }  # fmt: skip
 """Names of transformers, and ours."""
 
 
-def activation(given: Given, name: str, default: str) -> Any:
+def activation(given: Given, name: str, default: str) -> Activation:
     """The activation of a feed-forward layer without a gate."""
     value = given.get(name, default)
     check(value in ACTIVATIONS, name, value, f"one of {', '.join(ACTIVATIONS)}")
     return ACTIVATIONS[value]
 
 
-def swiglu(given: Given) -> Any:
+def swiglu(given: Given) -> Activation:
     """The activation of a feed-forward layer with a gate, which must be silu."""
     value = given.get("hidden_act", "silu")
     check(value in ("silu", "swish"), "hidden_act", value, "silu, the only activation of a gate that we have")

@@ -2,7 +2,7 @@
 
 import contextlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -26,7 +26,7 @@ class Tensors(Protocol):
     """The tensors of a checkpoint."""
 
     path: Path
-    shapes: Mapping[str, tuple[int, ...]]
+    shapes: dict[str, tuple[int, ...]]
 
     def read(self, name: str, rows: slice = slice(None)) -> Tensor:
         """Some rows of a tensor, or all."""

@@ -100,6 +100,7 @@ def test_the_tokenizer_is_that_of_the_file(tmp_path):
     wanted, ours = byte_tokenizer(), {}
     for pre in ("gpt-2", "smollm", "llama-bpe"):
         found = open_model(write(tmp_path / f"{pre}.gguf", tiny(), pre=pre)).tokenizer
+        assert found is not None
         ours[pre] = tokenizers.Tokenizer.from_file(str(found))
         assert ours[pre].decode(ours[pre].encode(TEXT).ids) == TEXT
         assert ours[pre].encode("<|im_end|>").ids == [1]
@@ -117,6 +118,7 @@ def test_a_sentencepiece_tokenizer(tmp_path):
     letters = sorted({*TEXT.replace(" ", "▁"), "▁"})
     tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁A", "at", *letters]
     found = open_model(write(tmp_path / "tiny.gguf", tiny(), pieces=tokens)).tokenizer
+    assert found is not None
     tokenizer = tokenizers.Tokenizer.from_file(str(found))
     ids = tokenizer.encode(TEXT, add_special_tokens=False).ids
     assert {tokens.index("▁A"), tokens.index("at")} <= {*ids}
