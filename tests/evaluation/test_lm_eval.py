@@ -29,6 +29,13 @@ pytestmark = [
 ]
 TEXT = "the loop core model token depth state layer head gate of and is to in with"
 CONTEXT = 40
+GENERATE = """
+output_type: generate_until
+doc_to_text: "{{q}}"
+doc_to_target: "{{choices[0]}}"
+metric_list:
+- {metric: exact_match, aggregation: mean, higher_is_better: true}
+"""
 TASKS = {
     "my_choice": """
 output_type: multiple_choice
@@ -47,30 +54,9 @@ metric_list:
 - {metric: word_perplexity, aggregation: weighted_perplexity, higher_is_better: false}
 - {metric: bits_per_byte, aggregation: bits_per_byte, higher_is_better: false}
 """,
-    "my_answers": """
-output_type: generate_until
-doc_to_text: "{{q}}"
-doc_to_target: "{{choices[0]}}"
-generation_kwargs: {until: [" the", "ad"], max_gen_toks: 12, do_sample: false}
-metric_list:
-- {metric: exact_match, aggregation: mean, higher_is_better: true}
-""",
-    "long_answers": """
-output_type: generate_until
-doc_to_text: "{{q}}"
-doc_to_target: "{{choices[0]}}"
-generation_kwargs: {until: ["x"], max_gen_toks: 40}
-metric_list:
-- {metric: exact_match, aggregation: mean, higher_is_better: true}
-""",
-    "beams": """
-output_type: generate_until
-doc_to_text: "{{q}}"
-doc_to_target: "{{choices[0]}}"
-generation_kwargs: {until: ["x"], max_gen_toks: 4, num_beams: 2}
-metric_list:
-- {metric: exact_match, aggregation: mean, higher_is_better: true}
-""",
+    "my_answers": GENERATE + 'generation_kwargs: {until: [" the", "ad"], max_gen_toks: 12, do_sample: false}',
+    "long_answers": GENERATE + 'generation_kwargs: {until: ["x"], max_gen_toks: 40}',
+    "beams": GENERATE + 'generation_kwargs: {until: ["x"], max_gen_toks: 4, num_beams: 2}',
     "long_choices": """
 output_type: multiple_choice
 doc_to_text: "Q"
