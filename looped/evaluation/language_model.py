@@ -144,8 +144,8 @@ class LoopedLM(TemplateLM):
         found: dict[int, Answer] = {}
         alike: dict[str, list[int]] = {}  # by the arguments of the generation
         for i, request in enumerate(requests):
-            _, arguments = request.args
-            alike.setdefault(json.dumps(arguments, sort_keys=True), []).append(i)
+            arguments: Any = request.args
+            alike.setdefault(json.dumps(arguments[1], sort_keys=True), []).append(i)
         for arguments, numbers in alike.items():
             contexts = [requests[i].args[0] for i in numbers]
             texts = self._generate(contexts, arguments, requests[numbers[0]].task_name)

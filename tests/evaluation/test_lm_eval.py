@@ -29,6 +29,13 @@ pytestmark = [
 ]
 TEXT = "the loop core model token depth state layer head gate of and is to in with"
 CONTEXT = 40
+GENERATE = """
+output_type: generate_until
+doc_to_text: "{{q}}"
+doc_to_target: "{{choices[0]}}"
+metric_list:
+- {metric: exact_match, aggregation: mean, higher_is_better: true}
+"""
 TASKS = {
     "my_choice": """
 output_type: multiple_choice
@@ -47,30 +54,9 @@ metric_list:
 - {metric: word_perplexity, aggregation: weighted_perplexity, higher_is_better: false}
 - {metric: bits_per_byte, aggregation: bits_per_byte, higher_is_better: false}
 """,
-    "my_answers": """
-output_type: generate_until
-doc_to_text: "{{q}}"
-doc_to_target: "{{choices[0]}}"
-generation_kwargs: {until: [" the", "ad"], max_gen_toks: 12, do_sample: false}
-metric_list:
-- {metric: exact_match, aggregation: mean, higher_is_better: true}
-""",
-    "long_answers": """
-output_type: generate_until
-doc_to_text: "{{q}}"
-doc_to_target: "{{choices[0]}}"
-generation_kwargs: {until: ["x"], max_gen_toks: 40}
-metric_list:
-- {metric: exact_match, aggregation: mean, higher_is_better: true}
-""",
-    "beams": """
-output_type: generate_until
-doc_to_text: "{{q}}"
-doc_to_target: "{{choices[0]}}"
-generation_kwargs: {until: ["x"], max_gen_toks: 4, num_beams: 2}
-metric_list:
-- {metric: exact_match, aggregation: mean, higher_is_better: true}
-""",
+    "my_answers": GENERATE + 'generation_kwargs: {until: [" the", "ad"], max_gen_toks: 12, do_sample: false}',
+    "long_answers": GENERATE + 'generation_kwargs: {until: ["x"], max_gen_toks: 40}',
+    "beams": GENERATE + 'generation_kwargs: {until: ["x"], max_gen_toks: 4, num_beams: 2}',
     "long_choices": """
 output_type: multiple_choice
 doc_to_text: "Q"
@@ -175,7 +161,7 @@ def test_answers_are_those_of_lm_evals_own_model(
     settings: dict[str, Any], rule: str, begins: bool, tasks: Path, tokenizer: BPETokenizer
 ):
     pytest.importorskip("transformers")
-    from lm_eval.models.huggingface import HFLM
+    from lm_eval.models import huggingface
     from transformers import PreTrainedTokenizerFast
 
     from looped.hf import to_hf
@@ -196,10 +182,11 @@ def test_answers_are_those_of_lm_evals_own_model(
     names = {"eos_token": END_TOKEN, "pad_token": END_TOKEN} | ({"bos_token": END_TOKEN} if begins else {})
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizers.Tokenizer.from_str(tokenizer.json), **names)
     theirs = to_hf(model, eos_token_id=tokenizer.end, pad_token_id=tokenizer.end)
+    hflm: Any = huggingface.HFLM  # its decorator hides the arguments
     for loops in several:
         theirs.config.num_loops, theirs.config.exit_rule = loops.num_loops, loops.exit_rule and str(loops.exit_rule)
         assert_close(
-            found[loops], answers(HFLM(pretrained=theirs, tokenizer=fast, backend="causal", batch_size=4), loaded)
+            found[loops], answers(hflm(pretrained=theirs, tokenizer=fast, backend="causal", batch_size=4), loaded)
         )
     for task in ("my_choice", "my_texts", "my_answers"):
         assert found[several[0]][task] != found[several[1]][task] != found[several[2]][task]
