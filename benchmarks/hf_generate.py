@@ -76,7 +76,12 @@ def main() -> None:
             numbers = ", ".join(f"{name} {value:.3f}" for name, value in found.items())
             print(f"d_model {d_model}, batch {batch}: {numbers}", flush=True)
     if args.out:
-        result = {"vocab": args.vocab, "tokens": args.tokens, "rows": rows, "environment": environment()}
+        result = {
+            "vocab": args.vocab,
+            "tokens": args.tokens,
+            "rows": rows,
+            "environment": environment("fp32", torch.device("cpu")),
+        }
         args.out.write_text(json.dumps(result, indent=2) + "\n")
 
 

@@ -72,7 +72,8 @@ def ways(model: LoopedTransformer) -> Iterator[tuple[str, range, int, LoopedTran
     for core in (range(layers), range(1, layers - 1), inner):
         for init in ("average", "lower", "stepwise"):
             yield init, core, 2, loopify(model, 2, init=init, core=core)
-    for rank in (64, 256, model.config.d_model):
+    full = model.config.d_model
+    for rank in (full // 9, 4 * full // 9, full):  # 64, 256 and 576 of SmolLM2
         yield f"average, rank {rank}", inner, 2, loopify(model, 2, init="average", core=inner, lora_rank=rank)
 
 

@@ -5,6 +5,7 @@ token: theirs, and ours with and without a cache.
 """
 
 import argparse
+import copy
 import random
 import tempfile
 import time
@@ -18,7 +19,6 @@ from torch import Tensor
 from benchmarks.decoding import without_cache
 from looped.models import LoopedTransformer, Sampling, generate
 from looped.pretrained import Opened, open_model
-from looped.pretrained.families import FAMILIES
 
 LENGTH = 40
 """The longest input of the random models."""
@@ -76,6 +76,41 @@ def like_gpt2(rng: random.Random) -> dict[str, Any]:
     }
 
 
+def like_hrm_text(rng: random.Random) -> dict[str, Any]:
+    heads, inner, loops = rng.choice((1, 2, 4)), rng.randint(1, 3), rng.randint(1, 3)
+    return {
+        "vocab_size": rng.randint(30, 130),
+        "hidden_size": heads * 12,
+        "intermediate_size": rng.randint(20, 90),
+        "num_hidden_layers": rng.randint(1, 2),
+        "num_attention_heads": heads,
+        "head_dim": rng.choice((6, 16)),
+        "max_position_embeddings": LENGTH,
+        "H_cycles": loops,
+        "L_cycles": inner,
+        "L_bp_cycles": [inner] * loops,  # the gradient of all cycles, as ours
+        "initializer_range": (heads * 12) ** -0.5,
+        "tie_word_embeddings": rng.random() < 0.5,
+    }
+
+
+def like_albert(rng: random.Random) -> dict[str, Any]:
+    heads, groups = rng.choice((1, 2, 4)), rng.choice((1, 1, 2))
+    return {
+        "vocab_size": rng.randint(30, 130),
+        "embedding_size": rng.choice((8, 40)),
+        "hidden_size": heads * 12,
+        "intermediate_size": rng.randint(20, 90),
+        "num_hidden_layers": groups * rng.randint(1, 6),
+        "num_hidden_groups": groups,
+        "inner_group_num": 1 if groups > 1 else rng.randint(1, 2),
+        "num_attention_heads": heads,
+        "max_position_embeddings": LENGTH,
+        "hidden_act": rng.choice(("gelu_new", "gelu", "relu")),
+        "initializer_range": (heads * 12) ** -0.5,
+    }
+
+
 CASES: dict[str, Callable[[random.Random], transformers.PreTrainedConfig]] = {
     "llama": lambda rng: transformers.LlamaConfig(**like_llama(rng)),
     "mistral": lambda rng: transformers.MistralConfig(**like_llama(rng, sliding_window=rng.choice((None, LENGTH)))),
@@ -83,8 +118,11 @@ CASES: dict[str, Callable[[random.Random], transformers.PreTrainedConfig]] = {
     "qwen3": lambda rng: transformers.Qwen3Config(**like_llama(rng, head_dim=rng.choice((6, 16)))),
     "olmo2": lambda rng: transformers.Olmo2Config(**like_llama(rng)),
     "gpt2": lambda rng: transformers.GPT2Config(**like_gpt2(rng)),
+    "hrm_text": lambda rng: transformers.HrmTextConfig(**like_hrm_text(rng)),
 }
-"""A random configuration of each family."""
+"""A random configuration of each family that continues texts."""
+ENCODERS = {"albert": lambda rng: transformers.AlbertConfig(**like_albert(rng))}
+"""The same for families that fill in masked tokens."""
 
 
 def random_model(family: str, seed: int, dtype: torch.dtype = torch.float32, **settings: Any) -> Any:
@@ -94,18 +132,21 @@ def random_model(family: str, seed: int, dtype: torch.dtype = torch.float32, **s
     further ones of its configuration.
     """
     torch.manual_seed(seed)
-    config = CASES[family](random.Random(seed))
+    config = {**CASES, **ENCODERS}[family](random.Random(seed))
     for name, value in {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None, **settings}.items():
         setattr(config, name, value)
-    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").to(dtype)
+    kind = transformers.AutoModelForMaskedLM if family in ENCODERS else transformers.AutoModelForCausalLM
+    model: Any = kind.from_config(config, attn_implementation="sdpa").to(dtype)
     with torch.no_grad():
         for weight in model.parameters():
-            if weight.ndim == 1:
+            if weight.ndim == 1 and weight.requires_grad:
                 weight += 0.3 * torch.randn_like(weight)
     for name, norm in list(model.named_modules()):
-        if dtype == torch.float64 and hasattr(norm, "variance_epsilon"):
-            exact = torch.nn.RMSNorm(norm.weight.shape[0], eps=norm.variance_epsilon, dtype=dtype)
-            exact.weight = norm.weight
+        if dtype == torch.float64 and type(norm).__name__.endswith("RMSNorm"):
+            gain = getattr(norm, "weight", None)
+            epsilon = norm.eps if hasattr(norm, "eps") else norm.variance_epsilon
+            exact = torch.nn.RMSNorm(config.hidden_size if gain is None else len(gain), eps=epsilon, dtype=dtype)
+            exact.weight = gain
             model.set_submodule(name, exact)
     return model.eval()
 
@@ -117,16 +158,14 @@ def opened(model: Any, dtype: torch.dtype = torch.float32) -> Opened:
         return open_model(folder, dtype=dtype)
 
 
-def gradients_of(theirs: Any, ours: Opened) -> dict[str, Tensor]:
-    """The gradients of their model by the names of our weights."""
-    found = {name: weight.grad for name, weight in theirs.named_parameters()}
-    family = next(family for family in FAMILIES if family.name == ours.family)
-    table = family.weights(ours.model.config)
-    return {
-        name: torch.cat([(source.change or torch.clone)(found[part]) for part in source.names])
-        for name, source in table.items()
-        if source.names[0] in found  # a tied output has no gradient of its own
-    }
+@torch.no_grad()
+def gradients_of(theirs: Any, dtype: torch.dtype) -> dict[str, Tensor]:
+    """The gradients of their model by the names of our weights: saved and opened as if they were its weights."""
+    graded = copy.deepcopy(theirs)
+    for (name, copied), weight in zip(graded.named_parameters(), theirs.parameters(), strict=True):
+        added = "token_type" in name  # to positions, whose gradient is then that of the sum
+        copied.copy_(torch.zeros_like(weight) if weight.grad is None or added else weight.grad)
+    return {name: weight.detach() for name, weight in opened(graded, dtype).model.named_parameters()}
 
 
 @torch.no_grad()
@@ -142,7 +181,7 @@ def differences(theirs: Any, ours: Opened, tokens: Tensor) -> tuple[float, float
         model.zero_grad()
         torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten()).backward()
     weights = dict(ours.model.named_parameters())
-    wanted = gradients_of(theirs, ours)
+    wanted = gradients_of(theirs, ours.model.embed.weight.dtype)
     assert wanted.keys() == weights.keys()
     worst = 0.0
     for name, gradient in wanted.items():
@@ -170,7 +209,7 @@ def main() -> None:
     torch.set_num_threads(1)
     began = time.perf_counter()
     print(f"largest relative difference to transformers {transformers.__version__}, float32, {arguments.models} models")
-    for family in CASES:
+    for family in (*CASES, *ENCODERS):
         worst = [0.0, 0.0]
         for seed in range(arguments.models):
             theirs = random_model(family, seed)

@@ -47,17 +47,17 @@ def export(
 
     for name, value, kinds in (("int8", int8, ("onnx",)), ("license", license, FOLDERS), ("push", push, FOLDERS),
                                ("num_loops", num_loops, ("hf", "onnx", "torch"))):  # fmt: skip
-        if value and to not in kinds:
+        if value is not None and value is not False and to not in kinds:
             raise ValueError(f"--{name.replace('_', '-')}: has no effect with --to {to}; it is for {', '.join(kinds)}")
     for name, value in (("public", public), ("dry-run", dry_run)):
         check(not value or push is not None, f"--{name}", value, "--push beside it")
+    check(not out.exists(), "--out", str(out), "a new folder, or a new file for onnx and torch")
     config, model, step = load_run(run, checkpoint)
     if to in FOLDERS:
         _folder(run, config, model, step, to, out, num_loops, license)
         if push is not None:
             _push(out, push, public, dry_run)
         return
-    check(not out.exists(), "--out", str(out), "a new file")
     if to == "onnx":
         from looped.export.onnx import export_onnx
 

@@ -81,20 +81,21 @@ def lm_eval(
     settings = [*(Loops(count) for count in counts), *(Loops(counts[-1], rule) for rule in rules)]
     folder = out or run / LM_EVAL
     rows: list[dict[str, Any]] = []
-    with locked(folder), quiet():
-        known = None if use_cache is None else AnswerFile(use_cache)
-        lm = LoopedLM(model, tokenizer, settings, batch_size=batch_size, known=known)
-        loaded = load_tasks(tasks, include_path, num_fewshot)
+    with locked(folder):
         try:
-            for row in scores(lm, loaded, limit):
-                rows.append(row)
+            with quiet():
+                known = None if use_cache is None else AnswerFile(use_cache)
+                lm = LoopedLM(model, tokenizer, settings, batch_size=batch_size, known=known)
+                loaded = load_tasks(tasks, include_path, num_fewshot)
+                for row in scores(lm, loaded, limit):
+                    rows.append(row)
         finally:  # after an error or an interrupt: the loop counts that are finished
             if rows:
                 facts = {"trained_loops": trained, "step": step, "limit": limit, "lm_eval": version("lm_eval")}
                 write_file(folder, LMEval, {**facts, "rows": rows})
                 columns = [field.name for field in dataclasses.fields(LMEvalRow)]
                 write_atomic(folder / "results.csv", csv_text(columns, rows))
-    print_table(_table(f"{run}: lm-eval" + (f", {limit:g} documents at most" if limit else ""), rows))
+                print_table(_table(f"{run}: lm-eval" + (f", limit {limit:g}" if limit else ""), rows))
     if lm.shortened:
         say(f"{lm.shortened} texts were longer than the model's {lm.max_length} tokens and were shortened on the left")
     if warning := equal_scores(lm, rows):
@@ -113,9 +114,22 @@ def _opened(run: Path, checkpoint: Literal["best", "last"]) -> tuple[Any, Any, i
             raise ValueError(f"{run}: trained on {config.task.name}; expected a run on text")
         _, model, step = load_run(run, checkpoint)
         return model, task.tokenizer, step
-    from looped.evaluation.hf_folder import open_folder
+    kind = read_object(run / CONFIG).get("model_type")
+    if kind != "looped":
+        raise ValueError(
+            f"{run / CONFIG}: model_type={kind!r}: expected a run or a model of looped.hf; "
+            f"`looped open {run} --out RUN` makes a run of other models"
+        )
+    if not (run / "tokenizer.json").is_file():
+        raise ValueError(f"{run}: no tokenizer.json; expected the tokenizer beside the model")
+    need("transformers", "looped lm-eval with a folder of transformers")
+    from transformers import AutoTokenizer
 
-    return *open_folder(run), None
+    from looped.hf import LoopedForCausalLM
+    from looped.tasks.continuation import as_tokenizer
+
+    made = LoopedForCausalLM.from_pretrained(run)
+    return made.looped, as_tokenizer(AutoTokenizer.from_pretrained(run), ""), None
 
 
 def _table(title: str, rows: Sequence[dict[str, Any]]) -> Table:

@@ -48,7 +48,7 @@ def open(
     run = settings(source, opened, text=text, context=context, document=document, examples=examples)
     summary = write_run(run, opened.model, out, take_tokenizer=True)
     c, task = run.model, cast(Any, run.task)
-    layers = c.prelude_layers + c.core_layers + c.coda_layers
+    layers = c.prelude_layers + c.core_layers + c.latent_layers + c.coda_layers
     say(
         f"{out}: {opened.family}, {layers} layers of width {c.d_model}, {c.num_heads} heads ({c.kv_heads} of keys), "
         f"{c.num_loops} {'loop' if c.num_loops == 1 else 'loops'}, {c.vocab_size:,} tokens, at most {c.max_seq_len:,} "

@@ -73,7 +73,8 @@ def scores(lm: LoopedLM, loaded: dict[str, Any], limit: float | None = None) -> 
         for task in loaded["tasks"].values():
             task.set_fewshot_seed(SEED)
         try:
-            found: Any = evaluate(lm, loaded, limit=limit, bootstrap_iters=BOOTSTRAP, log_samples=False)
+            most: Any = limit
+            found: Any = evaluate(lm, loaded, limit=most, bootstrap_iters=BOOTSTRAP, log_samples=False)
         except OverflowError:
             raise ValueError(f"{loops}: a perplexity is too large for a number; the model has diverged") from None
         for task, values in found["results"].items():

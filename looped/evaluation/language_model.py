@@ -94,6 +94,7 @@ class LoopedLM(TemplateLM):
         if not model.causal or getattr(model.embed, "num_embeddings", None) is None:
             raise ValueError("model: expected a causal model of tokens; others do not predict what follows")
         self.model, self.text, self.settings, self.loops = model, tokenizer, list(settings), settings[0]
+        self._device: Any = model.device
         self.batch_size, self.known = batch_size, {} if known is None else known
         self.identity = "" if known is None else _hash_of(model)
         self.given: dict[Loops, list[Any]] = {}
@@ -114,10 +115,6 @@ class LoopedLM(TemplateLM):
         return self.text.end
 
     @property
-    def device(self) -> torch.device:
-        return self.model.device
-
-    @property
     def prefix_token_id(self) -> int:
         return self.start[0] if self.start else self.text.end
 
@@ -128,7 +125,7 @@ class LoopedLM(TemplateLM):
         raise ValueError("use_cache: lm-eval's cache mixes loop counts; expected `known` of LoopedLM instead")
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        answers = super().loglikelihood(requests, disable_tqdm=True)
+        answers: list[Any] = super().loglikelihood(requests, disable_tqdm=True)
         self._note(requests, answers)
         return [(answer.value, answer.greedy) for answer in answers]
 
@@ -147,7 +144,8 @@ class LoopedLM(TemplateLM):
         found: dict[int, Answer] = {}
         alike: dict[str, list[int]] = {}  # by the arguments of the generation
         for i, request in enumerate(requests):
-            alike.setdefault(json.dumps(request.args[1], sort_keys=True), []).append(i)
+            _, arguments = request.args
+            alike.setdefault(json.dumps(arguments, sort_keys=True), []).append(i)
         for arguments, numbers in alike.items():
             contexts = [requests[i].args[0] for i in numbers]
             texts = self._generate(contexts, arguments, requests[numbers[0]].task_name)
@@ -224,9 +222,9 @@ class LoopedLM(TemplateLM):
         for group in self._passes():
             counts = [loops.num_loops for loops in group]
             output = self.model(
-                inputs.to(self.device),
-                attention_mask=real.to(self.device) if padded else None,
-                positions=positions.to(self.device) if padded else None,
+                inputs.to(self.model.device),
+                attention_mask=real.to(self.model.device) if padded else None,
+                positions=positions.to(self.model.device) if padded else None,
                 num_loops=counts[-1],
                 exit_rule=group[0].exit_rule,
                 loop_logits=counts,
@@ -241,7 +239,7 @@ class LoopedLM(TemplateLM):
                     steps = torch.full((len(tokens),), float(loops.num_loops))
                 else:
                     steps = taken[:, -last:].cpu()[rows, places].double()
-                parts = zip(*(x.double().cpu().split(lengths) for x in (nats, best, steps)), strict=True)
+                parts = zip(*(x.cpu().double().split(lengths) for x in (nats, best, steps)), strict=True)
                 yield loops, [Answer(n.sum().item(), bool(b.all()), s.mean().item()) for n, b, s in parts]
 
     def _passes(self) -> Iterator[list[Loops]]:

@@ -96,7 +96,8 @@ def _metadata(
 
 def _what(config: ModelConfig, parameters: int) -> str:
     c = config
-    core = f"a core of {_count(c.core_layers, 'layer')} that is applied {_count(c.num_loops, 'time')} in a row"
+    times = "once" if c.num_loops == 1 else f"{c.num_loops} times in a row"
+    core = f"a core of {_count(c.core_layers, 'layer')} that is applied {times}"
     places = ((c.prelude_layers, "before"), (c.coda_layers, "after"))
     around = [f"{_count(layers, 'layer')} {where} it" for layers, where in places if layers]
     depth = c.prelude_layers + c.core_depth * c.num_loops + c.coda_layers
@@ -172,7 +173,7 @@ def _training(run: Path) -> str:
     facts = [("recipe", config.recipe), ("task", config.task.name), ("note", config.note)]
     if config.start is not None:
         facts.append(("begun from", config.start.run))
-    if end is not None:
+    if end is not None and end.steps:
         facts += [("steps", f"{end.steps:,}"), ("examples", f"{end.examples:,}"), ("time", f"{end.seconds:,.0f} s")]
     if made is not None:
         facts += [("machine", made.machine), ("device", f"{made.device}, {made.precision}"), ("date", made.date)]

@@ -68,8 +68,9 @@ class AnyLoops(nn.Module):
             contexts = [shared.shared._replace(modulation=of_layer) for of_layer in of_layers]
             return t + 1, model.run_core(state, contexts, layers)
 
-        first = torch.zeros((), dtype=torch.int64, device=inputs.device)
-        _, state = while_loop(unfinished, step, (first, shared.initial))
+        # Copied, because a loop may not start from a tensor that its body also reads, such as the embedded input.
+        start = torch.zeros((), dtype=torch.int64, device=inputs.device), shared.initial.clone()
+        _, state = while_loop(unfinished, step, start)
         return shared.decode(state, 0)
 
 

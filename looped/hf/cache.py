@@ -33,11 +33,11 @@ class LoopedCache(TransformersCache):
         """
         used, limit = self.get_seq_length(), model.max_seq_len
         check(used + new <= limit, "the sequence", used + new, f"at most max_seq_len={limit} tokens")
-        if self.native is None:
+        native = self.native
+        if native is None:
             length = min(limit, max(self.first_length, new))
             options = {"num_loops": num_loops, "every_loop_logits": every_loop_logits, **self.options}
-            self.native = model.new_cache(batch, length, **options)
-        native = self.native
+            native = self.native = model.new_cache(batch, length, **options)
         if native.model.embed is not model.embed:
             raise ValueError("cache: expected one of this model; it holds keys and values of another")
         native.model = model  # packed weights make another model of the same modules

@@ -1,5 +1,8 @@
 """`generate` of transformers for looped models: loops, cache and packed weights."""
 
+# transformers says of `self` in these methods that it is of a protocol, which no model satisfies.
+# pyright: reportIncompatibleMethodOverride=false, reportAttributeAccessIssue=false
+
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,6 +21,7 @@ class LoopedGenerationMixin(GenerationMixin):
     looped: Any
     packed: tuple[Any, ...]
     config: Any
+    generate: Any  # its annotation of self excludes every model
 
     def prepare_inputs_for_generation(
         self,

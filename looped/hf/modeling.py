@@ -2,7 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +42,6 @@ class LoopedPreTrainedModel(PreTrainedModel):
     config: Any  # the fields of ModelConfig are attributes that a type checker cannot know
     base_model_prefix = "looped"
     supports_gradient_checkpointing = True
-    _no_split_modules: ClassVar[list[str]] = ["TransformerBlock"]
     headless = True
     """Whether the model ends with the normalised state."""
 
@@ -54,6 +53,8 @@ class LoopedPreTrainedModel(PreTrainedModel):
         self.looped = LoopedTransformer(model, seed=seed)
         if self.headless:
             self.looped.head = nn.Identity()
+            self._keys_to_ignore_on_load_unexpected = [r"^looped\.head\."]
+        self._no_split_modules = ["TransformerBlock"]
         if (rule := self.exit_rule(config.exit_rule)) is not None:
             rule.check(self.looped)
         first: dict[int, str] = {}
@@ -67,7 +68,7 @@ class LoopedPreTrainedModel(PreTrainedModel):
         """Weights that modules share, by the name of the first. transformers asks `tie_word_embeddings` for all."""
         return dict(self._tied_weights_keys or {})
 
-    def _init_weights(self, module: nn.Module) -> None:
+    def _init_weights(self, module: Any) -> None:
         """The weights are drawn already. transformers builds models on `meta`, where buffers lose their values."""
         if hasattr(module, "reset_buffers"):
             module.reset_buffers()
@@ -181,8 +182,6 @@ def hidden_states(output: LoopedOutput) -> tuple[Tensor, ...] | None:
 class LoopedBaseModel(LoopedPreTrainedModel):
     """A looped transformer without output: the normalised state after the last loop."""
 
-    _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [r"^looped\.head\."]
-
     @can_return_tuple
     def forward(
         self,
@@ -282,15 +281,13 @@ class LoopedForSequenceClassification(LoopedPreTrainedModel):
     The real tokens are those of `attention_mask`, or else those that are not `pad_token_id`, or else all.
     """
 
-    _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [r"^looped\.head\."]
     accepts_loss_kwargs = False
     """The loss of transformers ignores `num_items_in_batch` in a regression, so `Trainer` must divide it."""
 
     def __init__(self, config: LoopedConfig, *, seed: int = 0) -> None:
         super().__init__(config, seed=seed)
-        self.num_labels = config.num_labels
-        width: Any = config
-        self.score = nn.Linear(width.d_model, config.num_labels, bias=False)
+        self.num_labels = self.config.num_labels
+        self.score = nn.Linear(self.looped.embed.embedding_dim, self.num_labels, bias=False)
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:

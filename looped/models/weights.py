@@ -53,8 +53,8 @@ def load_weights(model: nn.Module, path: Path) -> None:
 def reset_buffers(model: nn.Module) -> None:
     """Compute the buffers that no checkpoint holds: sinusoids of positions, and what a modulation adds."""
     for module in model.modules():
-        if hasattr(module, "reset_buffers"):
-            module.reset_buffers()
+        if callable(reset := getattr(module, "reset_buffers", None)):
+            reset()
 
 
 def _check_shapes(path: Path, shapes: dict[str, tuple[int, ...]], built: dict[str, Tensor]) -> None:

@@ -101,12 +101,14 @@ def test_weights_are_in_the_file_once(settings: dict[str, Any], tmp_path: Path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("run --to hf --out run", "run: exists already; expected a new folder"),
-        ("run --to safetensors --out text.txt", "text.txt: exists already; expected a new folder"),
-        ("run --to onnx --out text.txt", "--out='text.txt': expected a new file"),
+        ("run --to hf --out run", "--out='run': expected a new folder"),
+        ("run --to safetensors --out text.txt", "--out='text.txt': expected a new folder"),
+        ("run --to onnx --out text.txt", "or a new file for onnx and torch"),
         ("run --to hf --out new --int8", "--int8: has no effect with --to hf; it is for onnx"),
-        ("run --to safetensors --out new --num-loops 2", "--num-loops: has no effect with --to safetensors"),
+        ("run --to safetensors --out new --num-loops 0", "--num-loops: has no effect with --to safetensors"),
         ("run --to hf --out new --num-loops 0", "num_loops=0: expected at least 1"),
+        ("run --to torch --out new --num-loops 0", "num_loops=0: expected at least 1"),
+        ("run --to onnx --out new --num-loops 0", "num_loops=0: expected at least 1"),
         ("run --to onnx --out new --push a/b", "--push: has no effect with --to onnx; it is for hf, safetensors"),
         ("run --to hf --out new --dry-run", "--dry-run=True: expected --push beside it"),
         ("distance --to hf --out new", "distance: task edit_distance: expected a causal language model of text"),
@@ -155,3 +157,8 @@ def test_what_cannot_be_exported(tmp_path: Path):
         with pytest.raises(ValueError, match="tokenizer: a dict"):
             export(small, tmp_path / "new", tokenizer={})
     assert not list(tmp_path.iterdir())
+    (tmp_path / "mine").write_text("mine")
+    for export, folder in ((export_hf, tmp_path), (export_safetensors, tmp_path / "mine")):
+        with pytest.raises(ValueError, match=f"{folder.name}: exists already; expected a new folder"):
+            export(small, folder)
+    assert (tmp_path / "mine").read_text() == "mine"

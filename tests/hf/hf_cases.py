@@ -16,6 +16,7 @@ TINY = ModelConfig(
 
 CHOICES = {
     "num_kv_heads": [None, 1, 2],
+    "embedding_dim": [None, None, 8],
     "prelude_layers": [0, 1],
     "core_layers": [1, 2],
     "coda_layers": [0, 1],

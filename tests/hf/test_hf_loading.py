@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from typing import Any
 
 import pytest
 import torch
@@ -32,7 +33,12 @@ VARIANTS = {
     "shared_attention": dataclasses.replace(TINY, core_tied="attention", tie_embeddings=False),
     "halting": dataclasses.replace(TINY, halting="act", cache="first", activation="swiglu", norm="layer"),
     "two_states": dataclasses.replace(TINY, coda_layers=0, inner_loops=2, input_injection="add"),
+    "factorised": dataclasses.replace(TINY, embedding_dim=8, norm_place="after", norm="layer"),
 }
+
+
+def read(folder, **options) -> Any:
+    return AutoModelForCausalLM.from_pretrained(folder, **options)
 
 
 @torch.no_grad()
@@ -45,7 +51,7 @@ def test_a_saved_model_is_loaded_bit_for_bit(name: str, tmp_path):
     """transformers builds models on `meta`; what no file holds, such as sinusoids, must be computed again."""
     native = built(VARIANTS[name])
     to_hf(native).save_pretrained(tmp_path)
-    model = AutoModelForCausalLM.from_pretrained(tmp_path)
+    model = read(tmp_path)
     assert torch.equal(logits(model), logits(native))
     assert sum(p.numel() for p in model.parameters()) == sum(p.numel() for p in native.parameters())
     assert not model.training
@@ -84,7 +90,7 @@ def test_the_number_of_loops_has_one_truth(tmp_path):
         return 1 + texts.index(text)
 
     for loops in (3, 5):
-        model = AutoModelForCausalLM.from_pretrained(tmp_path, num_loops=loops)
+        model = read(tmp_path, num_loops=loops)
         assert model.config.num_loops == loops
         assert torch.equal(logits(model), logits(native, num_loops=loops))
         assert torch.equal(logits(model, num_loops=2), logits(native, num_loops=2))
@@ -93,7 +99,7 @@ def test_the_number_of_loops_has_one_truth(tmp_path):
     assert len(seen) == 2
     model.generation_config.num_loops = 4
     model.save_pretrained(tmp_path)
-    model = AutoModelForCausalLM.from_pretrained(tmp_path)
+    model = read(tmp_path)
     assert (model.generation_config.num_loops, model.config.num_loops) == (4, 5)
     assert written(model) == 4
     assert written(model, num_loops=1) == 1
@@ -103,16 +109,16 @@ def test_the_number_of_loops_has_one_truth(tmp_path):
 def test_exit_rules_come_from_the_call_or_the_configuration_but_not_in_training(tmp_path):
     native = built(TINY)
     to_hf(native, exit_rule="change:0.5").save_pretrained(tmp_path)
-    model = AutoModelForCausalLM.from_pretrained(tmp_path, num_loops=6)
+    model = read(tmp_path, num_loops=6)
     found = model(IDS).loops_taken
     assert found.unique().numel() > 1
     assert model(IDS, exit_rule="none").loops_taken is None
     assert model(IDS, exit_rule="fixed:2").loops_taken.unique().tolist() == [2]
     assert model.train()(IDS).loops_taken is None
     with pytest.raises(ValueError, match="did you mean 'kl'"):
-        AutoModelForCausalLM.from_pretrained(tmp_path, exit_rule="klo:0.1")
+        read(tmp_path, exit_rule="klo:0.1")
     with pytest.raises(ValueError, match=r"exit_rule=act/token: expected a model with model.halting='act'"):
-        AutoModelForCausalLM.from_pretrained(tmp_path, exit_rule="act")
+        read(tmp_path, exit_rule="act")
     with pytest.raises(ValueError, match=r"exit_rule='kl:0.1': expected a rule that needs no logits"):
         AutoModel.from_pretrained(tmp_path, exit_rule="kl:0.1")
 
@@ -124,8 +130,8 @@ def test_loops_beyond_those_with_weights_are_refused(name: str, most: str, tmp_p
     native = built(VARIANTS[name])
     to_hf(native).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=most):
-        AutoModelForCausalLM.from_pretrained(tmp_path, num_loops=5)
-    model = AutoModelForCausalLM.from_pretrained(tmp_path, num_loops=2)
+        read(tmp_path, num_loops=5)
+    model = read(tmp_path, num_loops=2)
     assert torch.equal(logits(model), logits(native, num_loops=2))
     with pytest.raises(ValueError, match="num_loops=5: expected at most"):
         model.generate(IDS, num_loops=5, max_new_tokens=2)
@@ -136,7 +142,7 @@ def test_loops_beyond_those_with_weights_are_refused(name: str, most: str, tmp_p
 def test_half_precision(name: str, dtype: torch.dtype, tmp_path):
     native = built(VARIANTS[name])
     to_hf(native).save_pretrained(tmp_path)
-    model = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=dtype)
+    model = read(tmp_path, dtype=dtype)
     found = logits(model)
     assert found.dtype == model.dtype == dtype
     assert (found.float() - logits(native)).norm() < 0.1 * logits(native).norm()
@@ -153,12 +159,13 @@ def test_more_tokens_change_every_place_that_knows_their_number(name: str, tmp_p
     assert (model.looped.head.weight is model.looped.embed.weight) == config.tie_embeddings
     assert torch.equal(logits(model)[..., :23], before)
     model.save_pretrained(tmp_path)
-    again = AutoModelForCausalLM.from_pretrained(tmp_path)
+    again = read(tmp_path)
     assert torch.equal(logits(again), logits(model))
 
 
-def test_a_language_model_becomes_a_base_model_and_a_classifier(tmp_path):
-    native = built(TINY)
+@pytest.mark.parametrize("name", ["tied", "factorised"])
+def test_a_language_model_becomes_a_base_model_and_a_classifier(name: str, tmp_path):
+    native = built(VARIANTS[name])
     to_hf(native).save_pretrained(tmp_path / "lm")
     base = AutoModel.from_pretrained(tmp_path / "lm")
     with torch.no_grad():
@@ -180,12 +187,12 @@ def test_every_field_of_a_model_is_one_of_the_configuration(tmp_path):
     LoopedConfig.from_model(config, eos_token_id=3).save_pretrained(tmp_path)
     saved = json.loads((tmp_path / "config.json").read_text())
     assert {f.name for f in dataclasses.fields(ModelConfig)} <= saved.keys()
-    read = AutoConfig.from_pretrained(tmp_path, num_loops=7)
-    assert isinstance(read, LoopedConfig)
-    assert read.model_config() == dataclasses.replace(config, num_loops=7)
+    found: Any = AutoConfig.from_pretrained(tmp_path, num_loops=7)
+    assert isinstance(found, LoopedConfig)
+    assert found.model_config() == dataclasses.replace(config, num_loops=7)
     names = ("hidden_size", "num_attention_heads", "max_position_embeddings", "tie_word_embeddings", "eos_token_id")
-    assert [getattr(read, name) for name in names] == [16, 4, 40, True, 3]
-    assert read.num_hidden_layers == 1 + 2 * 7 + 1
+    assert [getattr(found, name) for name in names] == [16, 4, 40, True, 3]
+    assert found.num_hidden_layers == 1 + 2 * 7 + 1
     assert LoopedConfig(hidden_size=32, num_attention_heads=2).d_model == 32
 
 
@@ -233,6 +240,6 @@ def test_models_that_write_no_text_are_refused(changes: dict, message: str):
 def test_kernels_and_arguments_that_do_not_exist_are_refused(tmp_path):
     to_hf(built(TINY)).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="scaled_dot_product_attention"):
-        AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation="sdpa")
+        read(tmp_path, attn_implementation="sdpa")
     with pytest.raises(TypeError, match="num_lops"):
-        AutoModelForCausalLM.from_pretrained(tmp_path, num_lops=3)
+        read(tmp_path, num_lops=3)

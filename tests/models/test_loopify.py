@@ -1,6 +1,7 @@
 """Standard models that become looped: layers repeated in place, shared layers, and additions that change nothing."""
 
 import dataclasses
+import random
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from model_cases import TINY, build, gradients, inputs_for
 from tolerance import assert_close
 
 from looped.models import LoopedTransformer
-from looped.models.loopify import loopify, middle
+from looped.models.loopify import INITS, loopify, middle
 
 STANDARD = dataclasses.replace(TINY, core_layers=6, num_loops=1, causal=True, norm="layer", bias=True)
 LLAMA = dataclasses.replace(
@@ -48,6 +49,26 @@ def test_repeated_layers_are_those_of_the_source_in_this_order(name, core):
         order = [*range(core.start), *[*core] * loops, *range(core.stop, 6)]
         assert_close(found, applied_in_order(model, order, inputs))
         assert (found - source).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("seed", range(8))
+@torch.no_grad()
+def test_random_sizes(seed):
+    """Repeated: the layers in this order. Shared at full rank: the source."""
+    rng = random.Random(seed)
+    layers, loops = rng.randint(2, 9), rng.randint(2, 4)
+    first = rng.randrange(layers)
+    core = range(first, rng.randint(first + 1, layers))
+    model = build(dataclasses.replace(SOURCES[rng.choice(list(SOURCES))], core_layers=layers))
+    inputs = inputs_for(model.config)[0]
+    order = [*range(core.start), *[*core] * loops, *range(core.stop, layers)]
+    assert_close(loopify(model, loops, core=core)(inputs).logits, applied_in_order(model, order, inputs))
+    first = rng.randint(0, 2)
+    shared = range(first, first + loops * rng.randint(1, 3))
+    model = build(dataclasses.replace(model.config, core_layers=shared.stop + rng.randint(0, 2)))
+    made = loopify(model, loops, init=rng.choice(INITS[1:]), core=shared, lora_rank=model.config.d_model)
+    assert made.config.core_layers == len(shared) // loops
+    torch.testing.assert_close(made(inputs).logits, model(inputs).logits, rtol=1e-9, atol=1e-9)
 
 
 def test_the_gradient_of_a_repeated_layer_is_the_sum_over_its_uses():

@@ -4,12 +4,12 @@ import pytest
 import torch
 from tolerance import assert_close
 
-from benchmarks.parity import CASES, LENGTH, difference, differences, opened, random_model, texts
+from benchmarks.parity import CASES, ENCODERS, LENGTH, difference, differences, opened, random_model, texts
 
 SEEDS = (0, 1, 2, 3)
 
 
-@pytest.mark.parametrize("family", CASES)
+@pytest.mark.parametrize("family", [*CASES, *ENCODERS])
 def test_logits_and_gradients_in_float64(family):
     for seed in SEEDS:
         theirs = random_model(family, seed, torch.float64)
@@ -22,7 +22,7 @@ def test_logits_and_gradients_in_float64(family):
         assert gradients < 1e-11
 
 
-@pytest.mark.parametrize("family", CASES)
+@pytest.mark.parametrize("family", [*CASES, *ENCODERS])
 def test_logits_and_gradients_in_float32(family):
     theirs = random_model(family, 0)
     tokens = torch.randint(theirs.config.vocab_size, (3, LENGTH))

@@ -16,7 +16,7 @@ import pytest
 from training_cases import tiny
 
 from looped.cli import main
-from looped.run_folder import MetricsRow, ValidationRow, read_rows
+from looped.run_folder import MetricsRow, TrainRow, ValidationRow, read_rows
 from looped.training import sinks, train
 
 pytestmark = [
@@ -30,10 +30,11 @@ def rows_of(folder: Path) -> list[tuple[int, str, float]]:
     found = []
     for row in read_rows(folder, MetricsRow):
         kind = "validation" if isinstance(row, ValidationRow) else "train"
+        assert isinstance(row, TrainRow | ValidationRow)
         values = asdict(row)
-        del values["kind"], values["step"]
+        step, _ = values.pop("step"), values.pop("kind")
         values |= values.pop("scores", {})
-        found += [(row.step, f"{kind}/{name}", value) for name, value in values.items() if value is not None]
+        found += [(step, f"{kind}/{name}", value) for name, value in values.items() if value is not None]
     assert {name for _, name, _ in found} >= {"train/loss", "train/examples_per_s", "validation/accuracy"}
     return sorted(found)
 
