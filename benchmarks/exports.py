@@ -37,7 +37,7 @@ def sizes(model: LoopedTransformer, folder: Path, counts: list[int | None]) -> N
                 worst = export_onnx(model, file, num_loops=loops, int8=int8)
             size, seconds = file.stat().st_size, time.perf_counter() - start
             print(
-                f"num_loops={loops} {name}: {size / weights:.3f} of the weights (+{size - weights:,} bytes), "
+                f"num_loops={loops} {name}: {size / weights:.3f} of the weights ({size - weights:+,} bytes), "
                 f"difference {worst:.1e}, {seconds:.0f} s to export",
                 flush=True,
             )

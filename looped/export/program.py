@@ -208,7 +208,7 @@ def forget_traces(graph: torch.fx.GraphModule) -> None:
 
 
 def _compress(source: Any, target: Path) -> None:
-    """Copy an archive of torch with its graph compressed: text of about 130 KB a layer, 5 KB when compressed."""
+    """Copy an archive of torch with its graph compressed: 60 KB for each layer in each loop become 2 KB."""
     with zipfile.ZipFile(source) as read, zipfile.ZipFile(target, "w") as write:
         for entry in read.infolist():
             kind = zipfile.ZIP_DEFLATED if entry.filename.endswith(".json") else zipfile.ZIP_STORED
