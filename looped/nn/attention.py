@@ -68,9 +68,9 @@ class Attention(nn.Module):
         if own and value_input is x:
             projected = self.qkv(x)
         elif own:
-            projected = torch.cat([self._part(x, slice(0, 2)), self._part(value_input, slice(2, 3))], dim=-1)
+            projected = self._parts((x, slice(0, 2)), (value_input, slice(2, 3)))
         else:
-            projected = self._part(x, slice(0, 1))
+            projected = self._parts((x, slice(0, 1)))
         q, kv = self.heads(projected, self.angles(x, context))
         if slot is not None:
             kv = slot.write(kv) if own else slot.read()
@@ -104,12 +104,15 @@ class Attention(nn.Module):
     def _split(self, x: Float[Tensor, "batch seq inner"]) -> Float[Tensor, "batch heads seq head_dim"]:
         return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
 
-    def _part(self, x: Float[Tensor, "batch seq d_model"], parts: slice) -> Float[Tensor, "batch seq part"]:
-        """The outputs of the fused projection for some of its parts: queries, keys, values."""
-        rows = slice(sum(self.parts[: parts.start]), sum(self.parts[: parts.stop]))
+    def _parts(self, *inputs: tuple[Float[Tensor, "batch seq d_model"], slice]) -> Float[Tensor, "batch seq part"]:
+        """The outputs of the fused projection, for inputs of their own of some of its parts (queries, keys, values)."""
+        given = [(x, slice(sum(self.parts[: of.start]), sum(self.parts[: of.stop]))) for x, of in inputs]
         if type(self.qkv).__module__.partition(".")[0] not in (__name__.partition(".")[0], "torch"):
-            return self.qkv(x)[..., rows]  # such as a layer with an adapter, which adds to the product with its weight
-        return F.linear(x, self.qkv.weight[rows], None if self.qkv.bias is None else self.qkv.bias[rows])
+            # Such as a layer with an adapter, which adds to the product with its weight.
+            return torch.cat([self.qkv(x)[..., rows] for x, rows in given], dim=-1)
+        weight, bias = self.qkv.weight, self.qkv.bias  # a low-rank change is added in each access
+        products = [F.linear(x, weight[rows], None if bias is None else bias[rows]) for x, rows in given]
+        return torch.cat(products, dim=-1)
 
 
 def make_rotary(config: ModelConfig) -> RotaryAngles | None:
