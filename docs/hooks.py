@@ -40,7 +40,7 @@ API = {
         looped.hf.LoopedForSequenceClassification looped.hf.LoopedCache looped.hf.to_hf""",
     "Pretrained models": "looped.pretrained.open_model looped.pretrained.Opened looped.models.loopify.loopify",
     "Export": """looped.export.folders.export_hf looped.export.folders.export_safetensors looped.export.folders.push
-        looped.export.card.model_card looped.export.onnx.export_onnx looped.export.program.export_program""",
+        looped.card.model_card looped.export.onnx.export_onnx looped.export.program.export_program""",
     "Theory": """looped.theory.circuit looped.theory.construction looped.theory.weights looped.theory.rates""",
 }
 """The public names by page."""

@@ -18,7 +18,7 @@ ROWS = [
     {"model_config"},
     {"config"},
     {"nn", "run_folder"},
-    {"models", "launch", "run_data"},
+    {"card", "models", "launch", "run_data"},
     {"costs", "hf", "pretrained"},
     {"evaluation", "export", "theory"},
     {"analysis"},

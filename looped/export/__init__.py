@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 from looped.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from looped.export.card import model_card as model_card
     from looped.export.folders import export_hf as export_hf
     from looped.export.folders import export_safetensors as export_safetensors
     from looped.export.folders import push as push

@@ -5,7 +5,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from looped.export.card import model_card
+from looped.card import model_card
 from looped.export.flatten import flatten
 from looped.extras import need
 from looped.files import new_folder
@@ -22,6 +22,7 @@ CLASSES = {
 PLACES = {"LoopedConfig": "looped.hf.configuration"}
 OMITTED = (
     "looped.nn.native.block",  # C++, for training on CPUs
+    "looped.hf.modeling.LoopedPreTrainedModel.save_pretrained",  # which writes a card
     *(f"looped.models.looped_model.LoopedModel.{name}"
       for name in ("save", "load_weights", "use_native", "compile_core")),
     *(f"looped.models.transformer.LoopedTransformer.{name}" for name in ("save", "load")),
@@ -95,7 +96,10 @@ def export_hf(
             config.pad_token_id = end if pad is None else pad
         if unused := range(len(adapted), made.config.vocab_size):
             made.generation_config.suppress_tokens = list(unused)
-    card = model_card(model, folder.resolve().name, run=run, weights_license=weights_license, code=CODE)
+    card = model_card(
+        model, folder.resolve().name, auto_class="AutoModelForCausalLM", code=CODE, run=run,
+        weights_license=weights_license,
+    )  # fmt: skip
     with new_folder(folder) as new:
         made.save_pretrained(new)
         if adapted is not None:

@@ -2,7 +2,8 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,8 @@ from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast, SequenceClassifierOutput
 from transformers.utils.generic import can_return_tuple
 
+from looped.card import TAGS, model_card
+from looped.files import write_atomic
 from looped.hf.cache import LoopedCache
 from looped.hf.configuration import LoopedConfig
 from looped.hf.generation import LoopedGenerationMixin
@@ -41,6 +44,7 @@ class LoopedPreTrainedModel(PreTrainedModel):
     config_class = LoopedConfig
     config: Any  # the fields of ModelConfig are attributes that a type checker cannot know
     base_model_prefix = "looped"
+    model_tags: ClassVar[list[str]] = TAGS
     supports_gradient_checkpointing = True
     headless = True
     """Whether the model ends with the normalised state."""
@@ -72,6 +76,15 @@ class LoopedPreTrainedModel(PreTrainedModel):
         """The weights are drawn already. transformers builds models on `meta`, where buffers lose their values."""
         if hasattr(module, "reset_buffers"):
             module.reset_buffers()
+
+    def save_pretrained(self, save_directory: Any, **options: Any) -> None:
+        """As in transformers, with a model card, README.md, if the folder has none."""
+        card = Path(save_directory) / "README.md"
+        if options.get("is_main_process", True) and not card.exists():
+            loads = f"AutoModel{type(self).__name__.removeprefix('Looped').removesuffix('BaseModel')}"
+            card.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(card, model_card(self.looped, card.parent.name, auto_class=loads))
+        super().save_pretrained(save_directory, **options)
 
     def get_input_embeddings(self) -> nn.Module:
         return self.looped.embed

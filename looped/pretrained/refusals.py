@@ -10,6 +10,7 @@ REFUSED = {
         ("mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "deepseek_v2", "deepseek_v3", "gpt_oss", "llama4_text"), EXPERTS
     ),
     "smollm3": POSITIONS,
+    "looped": "a looped model already, which `looped.hf.LoopedForCausalLM.from_pretrained` loads",
     **dict.fromkeys(("gemma2", "gemma3", "gemma3_text", "cohere2", "olmo3"), WINDOWS),
 }
 """By `model_type`."""

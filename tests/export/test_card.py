@@ -9,8 +9,8 @@ import pytest
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 
+from looped.card import model_card
 from looped.config import ModelConfig, RunConfig
-from looped.export import model_card
 from looped.models import LoopedTransformer
 from looped.strict import from_dict, to_dict
 
@@ -21,6 +21,7 @@ HOSTILE = (
     "```\nls\n````\n~~~ `x` [a](javascript:b)",
     "!!python/object/apply:os.system ['ls']", "'\"%@`&*!|>{}[]#: -?", "null", "名前" * 40,
 )  # fmt: skip
+HF: Any = {"auto_class": "AutoModelForCausalLM", "code": "modeling_looped.py"}
 SIZES = {"vocab_size": 30, "output_size": 30, "max_seq_len": 16, "d_model": 16, "num_heads": 2, "num_loops": 4}
 
 
@@ -77,7 +78,7 @@ def parts(text: str) -> tuple[dict[str, Any], str]:
 
 def test_a_card_has_the_facts_of_the_run(tmp_path: Path):
     run = write_run(tmp_path / "run", "plain", rule="kl:0.01")
-    data, text = parts(model_card(model(), "mine", run=run, weights_license="mit", code="modeling_looped.py"))
+    data, text = parts(model_card(model(), "mine", run=run, weights_license="mit", **HF))
     assert (data["license"], data["library_name"], data["pipeline_tag"]) == ("mit", "transformers", "text-generation")
     (index,) = data["model-index"]
     found = {(r["dataset"]["config"], m["name"]): m["value"] for r in index["results"] for m in r["metrics"]}
@@ -126,3 +127,20 @@ def test_a_damaged_run_folder_is_one_line(tmp_path: Path):
     (run / "calibration.json").write_text("{}")
     with pytest.raises(ValueError, match=r"calibration.json:1: .*missing"):
         model_card(model(), "mine", run=run)
+
+
+def test_saved_models_of_transformers_get_a_card_once(tmp_path):
+    from looped.hf import LoopedForCausalLM, LoopedForSequenceClassification, to_hf
+
+    made = to_hf(model())
+    made.save_pretrained(tmp_path / "mine")
+    data, text = parts((tmp_path / "mine/README.md").read_text())
+    assert (data["library_name"], data["pipeline_tag"]) == ("transformers", "text-generation")
+    assert "import looped.hf" in text
+    assert "AutoModelForCausalLM.from_pretrained" in text
+    assert "trust_remote_code" not in text
+    (tmp_path / "mine/README.md").write_text("my own")
+    LoopedForCausalLM.from_pretrained(tmp_path / "mine").save_pretrained(tmp_path / "mine")
+    assert (tmp_path / "mine/README.md").read_text() == "my own"
+    LoopedForSequenceClassification(made.config).save_pretrained(tmp_path / "classes")
+    assert "AutoModelForSequenceClassification" in (tmp_path / "classes/README.md").read_text()

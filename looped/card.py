@@ -8,7 +8,6 @@ from typing import Any
 
 from looped.extras import need
 from looped.model_config import ModelConfig
-from looped.models.transformer import LoopedTransformer
 from looped.printing import escape_markdown, printable
 from looped.run_folder import (
     Calibration,
@@ -23,24 +22,30 @@ from looped.run_folder import (
 )
 
 TAGS = ["looped", "recurrent-depth", "looped-transformer"]
+TASKS_OF_THE_HUB = {
+    "AutoModelForCausalLM": "text-generation", "AutoModelForSequenceClassification": "text-classification",
+}  # fmt: skip
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
 
 
 def model_card(
-    model: LoopedTransformer,
+    model: Any,
     name: str,
     *,
+    auto_class: str | None = None,
+    code: str | None = None,
     run: Path | None = None,
     weights_license: str | None = None,
-    code: str | None = None,
 ) -> str:
     """The text of README.md: metadata that the hub reads, use, scores by loop count, training and limits.
 
     Args:
+        model: a `LoopedTransformer`.
         name: of the model, such as the name of its folder.
+        auto_class: the class of `transformers` that loads the folder; None is for `LoopedTransformer.load`.
+        code: the file in the folder with the model's code, which then needs no `looped`.
         run: the run folder; None leaves out scores and training.
         weights_license: of the weights, as the hub names it, such as apache-2.0; None says that it is not known.
-        code: the file with the model's code, in a folder for `transformers`; None is for `LoopedTransformer.load`.
 
     Raises:
         ValueError: a file of the run folder is malformed; names file, line and field.
@@ -48,10 +53,10 @@ def model_card(
     config = model.config
     rows = [] if run is None else [row for row in read_rows(run, EvalRow) if not isinstance(row, ExitRow | PolicyRow)]
     parts = [
-        _metadata(config, name, rows, run, weights_license, code),
+        _metadata(config, name, rows, run, weights_license, auto_class),
         f"# {escape_markdown(name)}",
         _what(config, sum(parameter.numel() for parameter in model.parameters())),
-        _use(config, code),
+        _use(config, auto_class, code),
     ]
     if run is not None:
         parts += [_scores(rows, config), _recommended(run), _training(run)]
@@ -61,7 +66,7 @@ def model_card(
 
 def _metadata(
     config: ModelConfig, name: str, rows: Sequence[EvalRow], run: Path | None, weights_license: str | None,
-    code: str | None,
+    auto_class: str | None,
 ) -> str:  # fmt: skip
     """The YAML block, written by huggingface_hub, which also checks it."""
     hub = need("huggingface_hub", "a model card")
@@ -83,8 +88,8 @@ def _metadata(
     ]
     facts: dict[str, Any] = {
         "license": weights_license,
-        "library_name": "transformers" if code else "looped",
-        "pipeline_tag": "text-generation" if code else None,
+        "library_name": "transformers" if auto_class else "looped",
+        "pipeline_tag": TASKS_OF_THE_HUB.get(auto_class or ""),
         "tags": TAGS,
         "datasets": [dataset] if HUB_NAME.fullmatch(dataset) else None,
         "metrics": sorted({printable(row.metric) for row in rows}) or None,
@@ -108,8 +113,8 @@ def _what(config: ModelConfig, parameters: int) -> str:
     )
 
 
-def _use(config: ModelConfig, code: str | None) -> str:
-    if code is None:
+def _use(config: ModelConfig, auto_class: str | None, code: str | None) -> str:
+    if auto_class is None:
         return """## Use
 
 ```python
@@ -118,6 +123,17 @@ from looped import LoopedTransformer
 model = LoopedTransformer.load(FOLDER)  # a local copy of this folder
 output = model(tokens, num_loops=4)
 ```"""
+    if code is None:
+        return f"""## Use
+
+```python
+import looped.hf  # pip install "looped[hf]"
+from transformers import {auto_class}
+
+model = {auto_class}.from_pretrained("OWNER/NAME")  # this repository, or a local folder
+```
+
+`num_loops` and `exit_rule` (such as `"kl:0.01"`) are arguments of `from_pretrained` and of the model."""
     return f"""## Use
 
 Without the package `looped`; `{code}` in this folder has the model:
