@@ -145,7 +145,7 @@ def random_model(family: str, seed: int, dtype: torch.dtype = torch.float32, **s
         if dtype == torch.float64 and type(norm).__name__.endswith("RMSNorm"):
             gain: Any = getattr(norm, "weight", None)
             epsilon = norm.eps if hasattr(norm, "eps") else norm.variance_epsilon
-            exact = torch.nn.RMSNorm(config.hidden_size if gain is None else len(gain), eps=epsilon, dtype=dtype)
+            exact: Any = torch.nn.RMSNorm(config.hidden_size if gain is None else len(gain), eps=epsilon, dtype=dtype)
             exact.weight = gain
             model.set_submodule(name, exact)
     return model.eval()
