@@ -143,7 +143,7 @@ def random_model(family: str, seed: int, dtype: torch.dtype = torch.float32, **s
                 weight += 0.3 * torch.randn_like(weight)
     for name, norm in list(model.named_modules()):
         if dtype == torch.float64 and type(norm).__name__.endswith("RMSNorm"):
-            gain = getattr(norm, "weight", None)
+            gain: Any = getattr(norm, "weight", None)
             epsilon = norm.eps if hasattr(norm, "eps") else norm.variance_epsilon
             exact: Any = torch.nn.RMSNorm(config.hidden_size if gain is None else len(gain), eps=epsilon, dtype=dtype)
             exact.weight = gain
