@@ -10,6 +10,9 @@ from looped.nn.norms import make_norm
 from looped.nn.positions import RotaryAngles, Rotation, rotate
 from looped.nn.protocols import Context
 
+FUSED_QUERIES = 64
+"""With fewer queries, two products are as fast as torch's kernel on CPUs."""
+
 
 class Attention(nn.Module):
     """Multi-head attention whose queries and keys come from one input and whose values may come from another."""
@@ -135,15 +138,13 @@ def dot_product_attention(
     more heads of queries than of keys, equal numbers in sequence share one.
     """
     groups = q.shape[1] // k.shape[1]
-    if q.is_cuda and kind == "softmax":
+    if kind == "softmax" and (q.is_cuda or _fused_is_faster(q, mask)):
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=groups > 1)
     if groups > 1:  # queries that share keys become rows of one product, so keys are not copied
         rows = q.unflatten(1, (-1, groups)).flatten(2, 3)
         if mask is not None and mask.shape[2] > 1:
             mask = mask.repeat(1, 1, groups, 1)
         return dot_product_attention(rows, k, v, mask, kind).unflatten(2, (groups, -1)).flatten(1, 2)
-    # On CPUs the library's kernel is slower than two matrix products, most of all backward in bf16
-    # (measured by benchmarks/training_step.py).
     # With hardmax a common factor changes nothing, but rounding could break ties.
     scores = (q if kind == "hardmax" else q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
     if kind == "linear":
@@ -157,6 +158,19 @@ def dot_product_attention(
         return chosen @ v / chosen.sum(dim=-1, keepdim=True)  # a sum over a count: exact for equal integers
     exact = torch.promote_types(scores.dtype, torch.float32)
     return scores.softmax(dim=-1, dtype=exact).to(v.dtype) @ v
+
+
+def _fused_is_faster(
+    q: Float[Tensor, "batch heads seq head_dim"], mask: Bool[Tensor, "#batch 1 #seq keys"] | None
+) -> bool:
+    """Whether torch's kernel is faster than two products on a CPU: without gradient, for many queries.
+
+    In training it is slower, most of all backward in bf16 (benchmarks/training_step.py). For a query without keys it
+    returns zeros instead of a mean, so it is not used if there is one.
+    """
+    if torch.is_grad_enabled() or q.shape[2] < FUSED_QUERIES or type(q) is not Tensor or torch.compiler.is_compiling():
+        return False
+    return mask is None or bool(mask.any(-1).all())
 
 
 def causal_mask(

@@ -12,6 +12,7 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.models.llama import LlamaConfig
 
 from looped.config import ModelConfig
+from looped.nn.attention import _fused_is_faster, dot_product_attention
 from looped.nn.block import TransformerBlock
 from looped.nn.positions import RotaryAngles
 from looped.nn.protocols import Context
@@ -139,3 +140,26 @@ def test_rotary_frequencies_equal_those_of_transformers(kind, ours, theirs):
 def test_bad_settings(settings, message):
     with pytest.raises(ValueError, match=message):
         ModelConfig(**settings)
+
+
+@pytest.mark.parametrize("heads", [1, 2, 4])
+def test_many_queries_without_gradient_give_what_few_give(heads):
+    """torch's kernel takes the place of two products. A query without keys keeps the mean of all values."""
+    torch.manual_seed(0)
+    q, (k, v) = torch.randn(2, 4, 70, 8, dtype=torch.float64), torch.randn(2, 2, heads, 70, 8, dtype=torch.float64)
+    mask = torch.ones(2, 1, 70, 70, dtype=torch.bool).tril()
+    empty = mask.clone()
+    empty[1, :, 3] = False
+    for given in (None, mask, empty):
+        expected = dot_product_attention(q.requires_grad_(), k, v, given)
+        rows = None if given is None else given.split(7, dim=2)
+        with torch.no_grad():
+            actual = dot_product_attention(q, k, v, given)
+            few = [dot_product_attention(part, k, v, rows and rows[i]) for i, part in enumerate(q.split(7, dim=2))]
+        assert_close(actual, expected.detach())
+        assert_close(actual, torch.cat(few, dim=2))
+    assert_close(actual[1, :, 3], v[1].mean(1).repeat_interleave(4 // heads, 0))
+    assert _fused_is_faster(q.detach(), mask) is False
+    with torch.no_grad():
+        assert _fused_is_faster(q.detach(), mask)
+        assert not _fused_is_faster(q.detach(), empty)
