@@ -36,7 +36,8 @@ def naive(model, inputs, attention_mask, num_loops, grad_loops=None):
         mask = mask & torch.ones(seq, seq).tril().bool()[None, None]
     for block in model.prelude:
         x = block(x, Context(mask))
-    embedded, state = x, torch.zeros_like(x) if config.input_injection != "none" else x
+    from_zero = config.input_injection != "none" and config.initial_state == "zero"
+    embedded, state = x, torch.zeros_like(x) if from_zero else x
     vectors = None if model.modulation is None else model.modulation(num_loops, x.device)
     injection = model.injection.injection if config.positions_every_loop else model.injection
     states = []

@@ -61,7 +61,7 @@ class ForkServer:
 def serve() -> None:
     from looped.cli import COMMANDS
 
-    for module in ("torch", "kill_points", "fuzz", *(f"looped.commands.{name}" for name in COMMANDS)):
+    for module in ("torch", "kill_points", "fuzz", *(f"looped.commands.{name.replace('-', '_')}" for name in COMMANDS)):
         importlib.import_module(module)
     for line in sys.stdin:
         request = json.loads(line)
