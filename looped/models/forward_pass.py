@@ -68,7 +68,9 @@ class Pass:
         x, vectors = inputs if embedded else _looked_up("inputs", model.embed, inputs), None
         x = x if model.embedding_scale == 1 else x * model.embedding_scale
         if model.positions is not None:
-            vectors = _looked_up("positions", model.positions, positions).to(x.dtype)
+            vectors = _looked_up("positions", model.positions, positions)
+            if not torch.is_autocast_enabled(x.device.type):  # which keeps the state in float32
+                vectors = vectors.to(x.dtype)
             x = x if model.injection.adds_positions else x + vectors
         x = model.embed_norm(x)
         self.shared = Context(
