@@ -3,7 +3,7 @@
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -44,7 +44,7 @@ class LoopedPreTrainedModel(PreTrainedModel):
     config_class = LoopedConfig
     config: Any  # the fields of ModelConfig are attributes that a type checker cannot know
     base_model_prefix = "looped"
-    model_tags: ClassVar[list[str]] = TAGS
+    model_tags = TAGS
     supports_gradient_checkpointing = True
     headless = True
     """Whether the model ends with the normalised state."""
@@ -77,7 +77,7 @@ class LoopedPreTrainedModel(PreTrainedModel):
         if hasattr(module, "reset_buffers"):
             module.reset_buffers()
 
-    def save_pretrained(self, save_directory: Any, **options: Any) -> None:
+    def save_pretrained(self, save_directory: Any, **options: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """As in transformers, with a model card, README.md, if the folder has none."""
         card = Path(save_directory) / "README.md"
         if options.get("is_main_process", True) and not card.exists():
