@@ -69,8 +69,9 @@ class Pass:
         x = x if model.embedding_scale == 1 else x * model.embedding_scale
         if model.positions is not None:
             vectors = _looked_up("positions", model.positions, positions)
-            if not torch.is_autocast_enabled(x.device.type):  # which keeps the state in float32
-                vectors = vectors.to(x.dtype)
+            kind = x.device.type
+            if not (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)):
+                vectors = vectors.to(x.dtype)  # autocast keeps the state in float32
             x = x if model.injection.adds_positions else x + vectors
         x = model.embed_norm(x)
         self.shared = Context(

@@ -88,6 +88,7 @@ def inspected() -> dict[str, Any]:
         "group": None, "split": "test", "step": 9, "seed": 0, "examples": 8, "trained_loops": 2, "loops": 3,
         "score": {"value": [0.1, 0.5, 0.4], "low": [0, 0.4, 0.3], "high": [0.2, 0.6, 0.5], "beyond": [-0.2, 0.1]},
         "answers": {key: [0.1, 0.5, 1.0] for key in ("final", "target", "agrees", "entropy")},
+        "layers": {key: [0.2, 1.0] for key in ("final", "target", "agrees", "entropy")},
         "motion": {"change": band(3), "cosine": band(3), "turn": band(2)},
         "jacobian": {"loop": [1, 2, 3], "examples": 8, "radius": band(3), "norm": band(3)},
         "starts": {"free": True, "examples": 8, "unrelated": 0.1, "rows": [start]},
