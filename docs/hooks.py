@@ -1,4 +1,4 @@
-"""What the documentation site has besides the files of docs/: mkdocs calls the two functions at the end.
+"""Pages of the documentation site besides the files of docs/. mkdocs calls the two functions at the end.
 
 README.md and CONTRIBUTING.md become pages, and links that lead out of docs/ are changed to match. The pages of the
 commands hold the help that the commands print, and those of the API the docstrings, so none of them can be stale.

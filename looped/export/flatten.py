@@ -200,7 +200,7 @@ def _check_names(needed: dict[Definition, Module], externals: dict[str, Import])
 
 
 def _imports(node: ast.AST) -> Iterator[tuple[str, Import]]:
-    """What an import statement imports, by local name."""
+    """The imports of a statement, by local name."""
     if isinstance(node, ast.Import):
         yield from ((alias.asname or alias.name.partition(".")[0], Import(alias.name)) for alias in node.names)
     elif isinstance(node, ast.ImportFrom):

@@ -21,7 +21,7 @@ from looped.nn.protocols import graph_heads
 from looped.strict import at_least
 
 TRACES = ("stack_trace", "nn_module_stack", "torch_fn", "source_fn_stack", "from_node")
-"""What torch notes about the origin of each operation: paths of this machine, and most of a graph's size."""
+"""torch's notes on the origin of each operation: local paths, and most of a graph's size."""
 TOLERANCE = 1e-4, 1e-5
 """Largest difference of an exported model's logits: absolute, and relative to the largest logit."""
 

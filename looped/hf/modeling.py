@@ -33,7 +33,7 @@ class LoopedCausalLMOutput(CausalLMOutputWithPast):
 
 
 class LoopedPreTrainedModel(PreTrainedModel):
-    """What the models below share: `looped`, the model itself.
+    """The base of the models below. Its `looped` is the model itself.
 
     The weights are a pure function of configuration and seed, and the global random state does not change.
 

@@ -39,7 +39,7 @@ class Family(NamedTuple):
     zero: str = ""
     """A pattern of names of tensors that have no place in our model, because they are zero in all published ones."""
     note: str = ""
-    """What a user should know who expects the published program, in one sentence."""
+    """A difference from the published program that its users should know, in one sentence."""
 
 
 def rows(*names: str) -> Source:

@@ -32,7 +32,7 @@ class Opened(NamedTuple):
     tokenizer: Path | None
     """A file that `TextConfig.tokenizer` can name; None if there is none."""
     note: str = ""
-    """What a user of the published program should know, in one sentence."""
+    """A difference from the published program that its users should know, in one sentence."""
 
 
 def open_model(source: str | Path, *, dtype: torch.dtype = torch.float32) -> Opened:

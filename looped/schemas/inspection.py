@@ -12,7 +12,7 @@ from looped.strict import at_least, check, frozen
 
 Values = tuple[float | None, ...]
 CLASSES = ("final", "target", "agrees", "entropy")
-"""What a `Lens` has if the answers are classes."""
+"""The fields of a `Lens` if the answers are classes."""
 
 
 @frozen
