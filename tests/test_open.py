@@ -43,7 +43,7 @@ def theirs(vocab: int) -> Any:
 
 
 def looped(folder: Path, words: str, code: int = 0) -> str:
-    """What a command says, in the working folder."""
+    """The output of a command that runs in the working folder."""
     output = io.StringIO()
     with (
         pytest.MonkeyPatch.context() as patch,

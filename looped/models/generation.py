@@ -124,7 +124,8 @@ def stream(
             a token. The largest logit stays exact; draws depend on the errors of the others. Greedy texts are exact
             with both settings.
         prefix: whether the tokens of a prompt attend to each other in both directions, for models that were trained so
-            (HRM-Text). A prompt is then read at once. What is read again in a full text is read from left to right.
+            (HRM-Text). A prompt is then read at once. When a text fills the positions, its rest is read again from left
+            to right.
 
     Raises:
         ValueError: for a model that is not causal or has no token embedding, no prompt, an empty one or one longer

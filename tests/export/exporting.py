@@ -1,4 +1,4 @@
-"""What the tests of exported files share."""
+"""Functions that the tests of exported files share."""
 
 import contextlib
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What can be opened: files, types, names of the hub; and one line for everything else."""
+"""Sources that open: files, types, names of the hub. Everything else is refused in one line."""
 
 import json
 import os
