@@ -82,9 +82,9 @@ class JobProcess:
         """Run the commands. Returns why they failed; None also if they were stopped."""
         tries = 1
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
             if writer := self._other_writer():
                 return None if self.stopped else failure_of(f"{writer} writes into it", MISTAKE, tries)
+            self.folder.mkdir(parents=True, exist_ok=True)
             (self.folder / Failure.file).unlink(missing_ok=True)
             code, reason = self._run_both()
             if code in MACHINE and not self.stopped:
