@@ -50,7 +50,10 @@ def run_submitted(jobs: Sequence[Job], out: Path, at_a_time: int | None, given: 
     )  # fmt: skip
     failed, size = {}, len(jobs) if executor.cluster == "slurm" else at_a_time or 1
     for part in (jobs[first : first + size] for first in range(0, len(jobs), size)):
-        submitted = executor.map_array(Task(before_train(jobs)), [job.line for job in part])
+        try:
+            submitted = executor.map_array(Task(before_train(jobs)), [job.line for job in part])
+        except submitit.core.utils.FailedJobError as error:
+            raise ValueError(f"--launcher submitit: {one_line(str(error))}") from None
         for job, handle in zip(part, submitted, strict=True):
             error = handle.exception()  # of submitit: the job was cancelled, or its host died
             if failure := failure_of(one_line(str(error)), FAULT, 1) if error else handle.result():
