@@ -42,7 +42,7 @@ class RunState(NamedTuple):
     speed: float | None
     """Steps a second, with validation; None before the first row of metrics.jsonl."""
     note: str
-    """Who writes, or why the run failed."""
+    """Who writes into the folder of a running run; why another one failed, or is not done."""
 
 
 def find_runs(folder: Path) -> list[tuple[Path, SweepRun | None]]:

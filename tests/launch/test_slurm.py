@@ -113,7 +113,7 @@ def test_an_array_ends_as_runs_here(slurm: Path, tmp_path: Path, capsys: pytest.
 
     assert main(["status", "runs/a sweep"]) == 0
     shown = capsys.readouterr().out
-    assert re.search(r"seed1 +│ failed .* 1 try on \S+, exit code 2: .*config.json:1: not JSON", shown)
+    assert re.search(r"seed1: 1 try on \S+, exit code 2: .*config.json:1: not JSON", shown)
     assert "runs/a sweep: 1 done, 1 failed" in shown
     assert main(command) == 0  # the report of the others, and an array with what is left
     assert capsys.readouterr().out.splitlines() == [out.strip(), "runs/a sweep/report/report.html"]

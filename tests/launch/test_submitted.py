@@ -59,7 +59,7 @@ def test_what_submitit_would_submit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     """`sbatch` is a program here that refuses the file. Its text shows the options."""
-    for name, text in (("srun", ""), ("sbatch", f"cp $1 {tmp_path}/submitted; exit 1")):
+    for name, text in (("srun", ""), ("sbatch", f"cp $1 {tmp_path}/submitted; echo no partition >&2; exit 1")):
         (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
@@ -67,7 +67,8 @@ def test_what_submitit_would_submit(
     words += ["--jobs", "1", *OVERRIDE, "train.devices=2"]
     assert main(words) == 2
     assert "expected the time limit of a run, such as --slurm time=4:00:00" in capsys.readouterr().err
-    assert main([*words, "--slurm", "time=4:00:00", "gres=gpu:2"]) == 3
+    assert main([*words, "--slurm", "time=4:00:00", "gres=gpu:2"]) == 2
+    assert "--launcher submitit: no partition" in capsys.readouterr().err
     text = (tmp_path / "submitted").read_text()
     wanted = ["array=0-1%1", "time=4:00:00", "gres=gpu:2", "signal=B:USR2@120", "ntasks-per-node=2", "requeue"]
     for option in wanted:
