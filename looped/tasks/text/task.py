@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer
 
 from looped.lazy import torch
 from looped.tasks.base import Batch, Split, Task, TaskSpec
@@ -27,8 +27,8 @@ SAVED_TOKENIZER = "tokenizer.json"
 class Window(NamedTuple):
     """Tokens, their next tokens, and the number of scored positions at the end: 0 for a prompt, 1 .. seq for a text."""
 
-    inputs: Int[np.ndarray, " seq"]
-    targets: Int[np.ndarray, " seq"]
+    inputs: Integer[np.ndarray, " seq"]
+    targets: Integer[np.ndarray, " seq"]
     scored: int
 
 
@@ -155,11 +155,15 @@ class Text(Task):
         else:
             starts = rng.integers(0, last, size, endpoint=True)
             scored = np.full(size, context)
-        windows = tokens[starts[:, None] + np.arange(context + 1)].astype(np.int64)
+        windows = (tokens.window(start, context + 1) for start in starts.tolist())
         return [Window(row[:-1], row[1:], n) for row, n in zip(windows, scored.tolist(), strict=True)]
 
     def encode(self, problems: Sequence[Window]) -> Batch:
-        """Windows as tokens. Shorter prompts are padded on the right, which causal attention never reaches."""
+        """Windows as tokens. Shorter prompts are padded on the right, which causal attention never reaches.
+
+        Raises:
+            ValueError: a token is not in the vocabulary, because a file is damaged.
+        """
         lengths = np.array([len(problem.inputs) for problem in problems])[:, None]
         scored = np.array([problem.scored for problem in problems])[:, None]
         places = np.arange(lengths.max())
@@ -168,6 +172,11 @@ class Text(Task):
         for row, problem in enumerate(problems):
             inputs[row, : len(problem.inputs)] = problem.inputs
             targets[row, : len(problem.inputs)] = problem.targets
+        if (largest := max(inputs.max(), targets.max())) >= self.tokenizer.vocab_size:
+            raise ValueError(
+                f"{self.corpus.folder}: token {largest} is out of range; expected ids below "
+                f"{self.tokenizer.vocab_size}; delete the folder to prepare it again"
+            )
         return Batch(
             *map(torch.from_numpy, (inputs, targets, attention_mask & (places >= lengths - scored), attention_mask))
         )
