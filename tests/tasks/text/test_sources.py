@@ -66,7 +66,7 @@ def test_objects_are_cut_as_files_are(tmp_path: Path):
         train_files=(str(path),), text_field="text", document="line", context=16, cache=str(tmp_path / "cache")
     )
     lines = [line for story in STORIES for line in story.splitlines(keepends=True)]
-    assert {split: ids.tolist() for split, ids in open_corpus(config).tokens.items()} == tokens_of(lines)
+    assert {split: np.asarray(ids).tolist() for split, ids in open_corpus(config).tokens.items()} == tokens_of(lines)
 
 
 @pytest.mark.parametrize(
