@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,6 +14,7 @@ import numpy as np
 from looped.files import write_atomic
 from looped.reading import read_text
 from looped.tasks.continuation import Tokenizer
+from looped.tasks.text.words import Words
 
 END_TOKEN = "<|endoftext|>"
 GPT2_FILES = "encoder.json", "vocab.bpe"
@@ -22,12 +22,7 @@ GPT2_ADDRESS = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/
 LARGEST_ID = 1 << 24  # ten times the largest vocabulary in use; a model has a row of weights for each id
 SECONDS = 60  # for a process that reads a tokenizer; its processor time has a limit of its own, see LOADER
 
-# GPT-2's pattern always ends a token before white space, so each word with the white space before it is encoded alone.
-# The library takes the characters of NO_SPACE for letters of a kind.
-WORDS, NO_SPACE = re.compile(r"\s*\S+|\s+"), "\x1c\x1d\x1e\x1f"
 SAMPLE = 128 << 20  # bytes of text from which a BPE is trained, at most
-KNOWN, SHORT = 1 << 17, 32  # number of words that are remembered, in about 30 MB, and their characters at most
-
 # Without this setting the library warns about every worker process that is forked after it encoded text in parallel.
 # The workers encode no text.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
@@ -99,8 +94,7 @@ class BPETokenizer:
             self._inner = tokenizers.Tokenizer.from_str(json.dumps(settings))
             self.lossless = _is_lossless(settings)
             """Whether it is known that `decode` gives back every text. False: it depends on the text."""
-            self._by_words = self.lossless and _has_words(settings)
-            self._known: dict[str, bytes] = {}
+            by_words = self.lossless and _has_words(settings)
         end = self._inner.token_to_id(end_token)
         if end is None:
             raise ValueError(f"{source}: no token {end_token!r}; expected the task.end_token of this vocabulary")
@@ -111,6 +105,12 @@ class BPETokenizer:
         self.vocab_size = 1 + max(self._inner.get_vocab().values())
         if self.vocab_size > LARGEST_ID:
             raise ValueError(f"{source}: token id {self.vocab_size - 1}; expected at most {LARGEST_ID}")
+        self._words = None
+        if by_words:
+            lengths = np.zeros(self.vocab_size, np.int64)
+            for token, number in self._inner.get_vocab().items():
+                lengths[number] = len(token)  # the library writes each byte as a character
+            self._words = Words(self.encode, lengths, id_type(self))
 
     def __reduce__(self) -> tuple[type["BPETokenizer"], tuple[str, str, str]]:
         return BPETokenizer, (self.json, self.end_token, self.source)
@@ -131,25 +131,14 @@ class BPETokenizer:
         return found
 
     def packed(self, texts: Sequence[str]) -> list[bytes]:
-        """The ids of each text, as the bytes of an array of `id_type`. Each word is encoded once, if that is the same.
+        """The ids of each text, as the bytes of an array of `id_type`.
 
         Raises:
             ValueError: as `encode`.
         """
-        kind = id_type(self)
-        if not self._by_words or any(character in text for text in texts for character in NO_SPACE):
-            return [np.array(ids, kind).tobytes() for ids in self.encode(texts)]
-        known = self._known
-        if len(known) > KNOWN:
-            known.clear()
-        words = [WORDS.findall(text) for text in texts]
-        new = list(set().union(*words) - known.keys())
-        known.update((word, np.array(ids, kind).tobytes()) for word, ids in zip(new, self.encode(new), strict=True))
-        found = [b"".join(map(known.__getitem__, some)) for some in words]
-        for word in new:
-            if len(word) > SHORT:
-                del known[word]
-        return found
+        if self._words:
+            return self._words.packed(texts)
+        return [np.array(ids, id_type(self)).tobytes() for ids in self.encode(texts)]
 
     def decode(self, ids: Sequence[int]) -> str:
         return self._inner.decode(ids, skip_special_tokens=False)
