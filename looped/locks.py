@@ -32,7 +32,7 @@ class Writer(NamedTuple):
 
 
 @contextlib.contextmanager
-def locked(folder: Path, *parts: str) -> Iterator[None]:
+def locked(folder: Path, *parts: str, wait: bool = False) -> Iterator[None]:
     """Make `folder`, if it does not exist, and be its only writer. Readers need no lock.
 
     The file .lock in the folder exists only while somebody writes, or after a writer was killed. Temporary files of
@@ -40,9 +40,11 @@ def locked(folder: Path, *parts: str) -> Iterator[None]:
 
     Args:
         parts: folders in `folder` that only its writer writes.
+        wait: wait for another writer, and say so on standard error.
 
     Raises:
-        ValueError: another process or thread writes into the folder; names its process, host and start.
+        ValueError: another process or thread writes into the folder (without `wait`); names its process, host and
+            start.
         OSError: the folder cannot be made or written.
     """
     made = [path for path in (folder, *folder.parents) if not path.exists()]
@@ -50,7 +52,7 @@ def locked(folder: Path, *parts: str) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
         raise ValueError(f"{folder}: a file; expected a folder") from None
-    descriptor = _acquire(folder)
+    descriptor = _acquire(folder, wait)
     _held.add(descriptor)
     try:
         own = [folder, *(folder / part for part in parts if not (folder / part).is_symlink())]
@@ -66,19 +68,23 @@ def locked(folder: Path, *parts: str) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _acquire(folder: Path) -> int:
+def _acquire(folder: Path, wait: bool) -> int:
     path = folder / LOCK
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            held, writer = _has_writer(descriptor), _writer(descriptor)
-            os.close(descriptor)
-            if held:
-                raise ValueError(f"{folder}: {writer} writes into it; wait, or choose another folder") from None
-            time.sleep(0.005)  # somebody asked `writer_of` in this instant
-            continue
+            held, writer = _has_writer(descriptor), f"{folder}: {_writer(descriptor)} writes into it"
+            if held and not wait:
+                os.close(descriptor)
+                raise ValueError(f"{writer}; wait, or choose another folder") from None
+            if not held:  # somebody asked `writer_of` in this instant
+                os.close(descriptor)
+                time.sleep(0.005)
+                continue
+            print(f"{writer}; waiting for it", file=sys.stderr)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
         except OSError as error:  # some network file systems have no locks
             print(f"{path}: no lock on this file system ({error.strerror}); keep other writers away", file=sys.stderr)
         if _is(descriptor, path):
