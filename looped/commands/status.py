@@ -35,10 +35,10 @@ def _show(folder: Path) -> None:
     table = Table("run", "state", "step", "steps/s", "time left", "by")
     for run in runs:
         speed = f"{run.speed:.3g}" if run.speed else ""
-        left = time_left(run, runs) if run.state != "done" else None
+        left = time_left(run, runs)
         step = f"{run.step} of {run.steps}" if run.steps else ""
         by = run.note if run.state == "running" else ""
-        table.add_row(run.name, run.state, step, speed, "" if left is None else duration(left), by)
+        table.add_row(run.name, run.state, step, speed, duration(left) if left else "", by)
     print_table(table)
     for run in runs:
         if run.note and run.state != "running":

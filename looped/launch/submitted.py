@@ -6,7 +6,7 @@ from typing import Any
 
 from looped.extras import need
 from looped.launch.array_task import threads
-from looped.launch.job import FAULT, Job, JobProcess, failure_of
+from looped.launch.job import FAULT, TOO_LONG, Job, JobProcess, failure_of
 from looped.launch.slurm import SECONDS_TO_SAVE, before_train, job_options
 from looped.printing import one_line
 from looped.run_folder import Failure
@@ -30,6 +30,8 @@ class Task:
         if self.process is not None:
             self.process.stop()
             self.process.wait_for_end()
+            if not self.process.gets_further():
+                raise TimeoutError(self.process.fail(TOO_LONG, FAULT, 1).reason)
         return need("submitit", "--launcher submitit").helpers.DelayedSubmission(Task(self.before_train), line)
 
 

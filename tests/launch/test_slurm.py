@@ -1,6 +1,7 @@
 """The array file under a simulated Slurm: a loop over the tasks with Slurm's variables, its signals and its requeue."""
 
 import dataclasses
+import json
 import os
 import re
 import shlex
@@ -15,15 +16,21 @@ import pytest
 from benchmarks.killed_sweep import RECIPE, SETTINGS, left_over, results
 from looped.cli import main
 from looped.commands.arguments import override_words, training_run
+from looped.launch import array_task
 from looped.launch.job import Job
 from looped.launch.slurm import job_options
 from looped.recipes import complete, recipe
-from looped.run_folder import Failure, read_file
+from looped.run_folder import Failure, Summary, read_file
 from looped.runs import evaluate_run
 from looped.training import train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SWEEP = [RECIPE, "--out", "runs/a sweep", "--launcher", "slurm"]
+SUMMARY = {
+    "recipe": RECIPE, "metric": "accuracy", "lower_is_better": False, "steps": 4, "examples": 32, "seconds": 1.0,
+    "finished": "steps", "parameters": 9, "non_embedding_parameters": 9, "effective_depth": 2,
+    "flops_per_example": 9, "best": None,
+}  # fmt: skip
 OVERRIDE = ["--override", *SETTINGS, "train.steps=300"]
 # Slurm copies the file when it is submitted, and runs it in any folder, each task when there is room. `event-TASK-N`
 # says what happens in the N-th start of a task: a signal to the task (a time limit, a preemption), or to its child.
@@ -131,6 +138,25 @@ def test_a_training_on_many_devices_is_started_by_srun(slurm: Path, capsys: pyte
     begin = f"--kill-on-bad-exit=1 {sys.executable} -P -m looped.cli train {RECIPE} --out runs/a sweep"
     assert started[0].startswith(begin)
     assert (slurm / "ended").read_text() == "0 0 3\n"
+
+
+def test_an_evaluation_beyond_the_time_limit_is_not_queued_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Python's place has a program whose evaluation gets the signal. There is no `scontrol` to queue the task again."""
+    (tmp_path / "program").write_text(
+        "#!/bin/sh\ncase $4 in evaluate) kill -USR1 $LOOPED_PARENT; exec sleep 60;; esac\n"
+    )
+    (tmp_path / "program").chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "program"))
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGUSR1, signal.SIGTERM)}
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / Summary.file).write_text(json.dumps(SUMMARY))
+    assert array_task.main(f"looped train {RECIPE} --out {run} && looped evaluate {run}") == 3
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    failure = read_file(run, Failure)
+    assert failure is not None
+    assert failure.reason == "the evaluation takes longer than the time limit of a job"
 
 
 def test_the_file_is_proper_bash_whatever_the_settings(slurm: Path, capsys: pytest.CaptureFixture[str]):

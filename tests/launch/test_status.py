@@ -78,7 +78,7 @@ def test_every_state_is_shown(sweep: Path, capsys: pytest.CaptureFixture[str]):
     assert re.search(r"\ndamaged: .*damaged/summary.json:1: not JSON", shown)
     assert by_name["waiting"][2] == ""
     assert float(by_name["running"][2]) > 1
-    assert [name for name in NAMES if by_name[name][3]] == ["trained", "interrupted", "running", "begins", "waiting"]
+    assert [name for name in NAMES if by_name[name][3]] == ["interrupted", "running", "begins", "waiting"]
     numbers = "1 done, 2 running, 2 failed, 2 interrupted, 1 waiting"
     assert re.search(rf": {numbers}; about .* left with 2 at a time; 1 other runs in the folder", shown)
 
