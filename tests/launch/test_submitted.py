@@ -14,6 +14,7 @@ from benchmarks.killed_sweep import RECIPE, SETTINGS, children, left_over, resul
 from looped import extras
 from looped.cli import main
 from looped.commands.arguments import override_words, training_run
+from looped.launch import submitted
 from looped.run_folder import Failure, read_file
 from looped.runs import evaluate_run
 from looped.training import train
@@ -53,6 +54,16 @@ def test_a_job_that_is_interrupted_continues_and_one_that_fails_is_named(tmp_pat
     evaluate_run(tmp_path / "undisturbed")
     assert results(good) == results(tmp_path / "undisturbed")
     assert not [path for path in good.rglob("*") if left_over(path)]
+
+
+def test_a_job_that_ends_without_an_answer_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(submitted, "Task", lambda before: lambda line: 1 / 0)
+    words = ["compare", RECIPE, "--out", str(tmp_path), "--launcher", "submitit", *OVERRIDE]
+    assert main(words) == 2
+    failure = read_file(tmp_path / f"{RECIPE}-seed0", Failure)
+    assert failure is not None
+    assert failure.code == 3
+    assert "ZeroDivisionError" in failure.reason
 
 
 def test_what_submitit_would_submit(
