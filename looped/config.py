@@ -122,6 +122,10 @@ class TrainConfig:
     """Parameter of that geometric distribution, whose mean is 1 / ponder_prior loops (model.halting=gate)."""
     device: Device = "auto"
     devices: int = 1
+    """Number of devices, each with a process of its own."""
+    strategy: Literal["ddp", "fsdp"] = "ddp"
+    """ddp: each device has all weights. fsdp: each device keeps a part of the weights, gradients and optimiser's state
+    (FSDP2). The core is gathered once a step, not once a loop."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """auto is bf16 mixed precision if the processor supports it."""
     compile: bool | None = None
@@ -164,6 +168,8 @@ class TrainConfig:
         check(self.save_minutes > 0, "save_minutes", self.save_minutes, "a positive number")
         parts = self.accumulation * self.devices
         check(self.batch_size % parts == 0, "batch_size", self.batch_size, f"a multiple of {parts} parts")
+        if self.devices == 1:
+            forbid_unused(self, "devices=1", "strategy")
         check(self.target is None or self.target >= 0, "target", self.target, "at least 0")
         if self.loss == "window":
             check(self.loss_window is not None, "loss_window", None, "a number of loops with loss='window'")

@@ -344,8 +344,20 @@ class Task(Generates, ABC):
         values = batch.targets[batch.mask].tolist()
         return [f"{v:.4g}" if isinstance(v, float) else self.word(v) for v in values]
 
-    def batch(self, split: Split, step: int, size: int, *, seed: int, group: str | None = None) -> Batch:
+    def batch(
+        self,
+        split: Split,
+        step: int,
+        size: int,
+        *,
+        seed: int,
+        group: str | None = None,
+        part: tuple[int, int] = (0, 1),
+    ) -> Batch:
         """The batch of a step. Equal arguments give equal batches.
+
+        Args:
+            part: which of how many equal parts of the batch, such as the rank of a process and the number of processes.
 
         Raises:
             ValueError: `encode` gave tensors that do not fit `spec`.
@@ -353,17 +365,24 @@ class Task(Generates, ABC):
         rng = self.rng(split, step, seed, group)
         training = split == "train" and group is None
         problems = self.sample_step(step, size, rng) if training else self.sample(split, size, rng, group)
+        problems = problems[rows_of_part(size, part)]
         batch = self.encode(problems)
         if isinstance(batch, Batch):  # if not, `fault_of` says so
             batch = self.with_loops(batch, problems)
-        if fault := fault_of(batch, self.spec, size):
-            raise ValueError(f"task {self.name}: encode({size} problems) gave {fault}")
+        if fault := fault_of(batch, self.spec, len(problems)):
+            raise ValueError(f"task {self.name}: encode({len(problems)} problems) gave {fault}")
         return batch
 
     @staticmethod
     def rng(split: Split, step: int, seed: int, group: str | None = None) -> np.random.Generator:
         """The random generator of a step's batch. Equal arguments give equal streams on every machine."""
         return np.random.default_rng([seed, SPLITS.index(split), step, zlib.crc32((group or "").encode())])
+
+
+def rows_of_part(size: int, part: tuple[int, int]) -> slice:
+    """The rows of one of several equal parts of a batch; `part` as in `Task.batch`."""
+    number, parts = part
+    return slice(number * size // parts, (number + 1) * size // parts)
 
 
 def means(scores: Mapping[str, torch.Tensor]) -> dict[str, float]:

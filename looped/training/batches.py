@@ -30,11 +30,16 @@ AHEAD = 4
 
 
 @contextlib.contextmanager
-def prepared_batches(task: Task, config: TrainConfig, first: int) -> Iterator[Iterator[Arrays]]:
+def prepared_batches(
+    task: Task, config: TrainConfig, first: int, part: tuple[int, int] = (0, 1)
+) -> Iterator[Iterator[Arrays]]:
     """The batches of the steps from `first` (counted from 0) to the last one, prepared by `config.workers` processes.
 
     The batches are the same for any number of processes. With 0 processes a thread prepares one batch ahead. The steps
     of a segment have the same batch.
+
+    Args:
+        part: the part of each batch that this device computes, as in `Task.batch`.
 
     Raises:
         TrainingError: from the iterator; a process was killed, or the task raised an error, which is the cause.
@@ -46,13 +51,15 @@ def prepared_batches(task: Task, config: TrainConfig, first: int) -> Iterator[It
             reader, writer = multiprocessing.Pipe(duplex=False)
             numbers = range(done + number, last, config.workers)
             readers = [*(reader for reader, _ in workers), reader]
-            process = multiprocessing.Process(target=_send, args=(writer, readers, task, config, numbers), daemon=True)
+            process = multiprocessing.Process(
+                target=_send, args=(writer, readers, task, config, part, numbers), daemon=True
+            )
             process.start()
             writer.close()
             workers.append((reader, process))
         numbers = range(done, last)
-        sent = (_receive(*worker) for _, worker in zip(numbers, itertools.cycle(workers), strict=False))
-        items = sent if workers else (_arrays(task, config, number) for number in numbers)
+        received = (_receive(*worker) for _, worker in zip(numbers, itertools.cycle(workers), strict=False))
+        items = received if workers else (_arrays(task, config, part, number) for number in numbers)
         with contextlib.closing(ahead(items, AHEAD * len(workers) or 1)) as batches:
             try:
                 repeated = (item for item in batches for _ in range(config.segments))
@@ -80,10 +87,10 @@ def ahead(items: Iterator[Arrays], size: int) -> Generator[Arrays, None, None]:
         thread.shutdown(cancel_futures=True)
 
 
-def _arrays(task: Task, config: TrainConfig, number: int) -> Arrays:
-    """The batch of this number, counted from 0."""
+def _arrays(task: Task, config: TrainConfig, part: tuple[int, int], number: int) -> Arrays:
+    """A part of the batch of this number, counted from 0."""
     try:
-        batch = task.batch("train", number, config.batch_size, seed=config.seed)
+        batch = task.batch("train", number, config.batch_size, seed=config.seed, part=part)
         return [None if tensor is None else tensor.numpy() for tensor in batch]
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
@@ -94,7 +101,14 @@ class _TracebackError(Exception):
     """The text of a traceback in another process, as the cause of the error here."""
 
 
-def _send(writer: Connection, readers: list[Connection], task: Task, config: TrainConfig, numbers: range) -> None:
+def _send(
+    writer: Connection,
+    readers: list[Connection],
+    task: Task,
+    config: TrainConfig,
+    part: tuple[int, int],
+    numbers: range,
+) -> None:
     """Prepare and send the batches of these numbers; the main function of a process."""
     for reader in readers:  # a copy here would hide the end of the training from the process that writes into it
         reader.close()
@@ -104,7 +118,7 @@ def _send(writer: Connection, readers: list[Connection], task: Task, config: Tra
     with contextlib.suppress(BrokenPipeError):  # the training has ended
         for number in numbers:
             try:
-                item = _arrays(task, config, number)
+                item = _arrays(task, config, part, number)
             except TrainingError as error:
                 item = str(error), traceback.format_exc()
             writer.send(item)

@@ -1,6 +1,7 @@
 """The devices, precision and distribution of a run: one device, or several through Lightning Fabric."""
 
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -40,6 +41,9 @@ class OneDevice:
     def all_reduce(self, values: Tensor, reduce_op: str) -> Tensor:
         return values
 
+    def all_gather(self, values: Tensor) -> Tensor:
+        return values[None]
+
     def broadcast(self, value: Any) -> Any:
         return value
 
@@ -69,12 +73,19 @@ def make_fabric(run: RunConfig) -> Devices:
     from lightning_fabric import Fabric
     from lightning_fabric.plugins import MixedPrecision, Precision
     from lightning_fabric.strategies.ddp import DDPStrategy
+    from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
 
+    from looped.training.sharding import shard
+
+    if config.strategy == "fsdp":
+        strategy = ModelParallelStrategy(partial(shard, run), data_parallel_size=config.devices, tensor_parallel_size=1)
+    else:
+        # The prelude has no gradient if the gradient window begins later and there is no input injection.
+        strategy = DDPStrategy(find_unused_parameters=run.schedule.num_grad_loops is not None)
     return Fabric(
         accelerator=device,
         devices=config.devices,
-        # The prelude has no gradient if the gradient window begins later and there is no input injection.
-        strategy=DDPStrategy(find_unused_parameters=run.schedule.num_grad_loops is not None),
+        strategy=strategy,
         plugins=MixedPrecision("bf16-mixed", device) if bf16 else Precision(),  # precision= would print a message
     )
 

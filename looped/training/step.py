@@ -21,6 +21,7 @@ from looped.training.errors import NonFiniteError, UpdateError
 from looped.training.fabric import Devices
 from looped.training.halting_loss import divergence_from_geometric, exit_distribution, losses
 from looped.training.regularisers import regularisation
+from looped.training.sharding import whole
 
 Positions = Int[Tensor, " masked"] | slice
 """Positions in a flattened batch."""
@@ -152,9 +153,10 @@ def train_step(
     step: int,
     loops: tuple[int, int],
 ) -> dict[str, float]:
-    """One step on a whole batch (on cpu), in `accumulation` parts on each device; waits for the device.
+    """One step, in `accumulation` parts on each device; waits for the device.
 
     Args:
+        batch: the part of the step's batch that this device computes, on cpu.
         scored: a `ModelWithLoss`, set up by `fabric`.
         step: counted from 0.
         loops: (num_loops, num_grad_loops).
@@ -174,23 +176,23 @@ def train_step(
 
 
 def gradients(fabric: Devices, scored: nn.Module, batch: Batch, run: RunConfig, loops: tuple[int, int]) -> Tensor:
-    """Compute the gradients of a whole batch and clip them; arguments as in `train_step`.
+    """Compute the gradients of a step and clip them; arguments as in `train_step`.
 
-    The loss is the mean over the masked positions of the whole batch, however the batch is divided. The host does not
-    wait for a GPU.
+    The loss is the mean over the masked positions of the whole batch, however it is divided among devices and parts.
+    The host does not wait for a GPU.
 
     Returns:
         The values that `named` names, on the device.
     """
-    count = max(1, int(batch.mask.sum()))
+    count = fabric.all_reduce(to_device(batch.mask.sum(), fabric.device), reduce_op="sum")
     padded = not batch.attention_mask.all()
     scored.zero_grad()
     sums = torch.zeros(3 if run.train.loss == "halting" else 2, device=fabric.device)
     inner: Any = getattr(scored, "module", scored)  # Fabric wraps it
     facts: list[Tensor] = []
-    mine = split(batch, run.train.accumulation * fabric.world_size)[fabric.global_rank :: fabric.world_size]
-    for number, part in enumerate(mine, 1):
-        last = number == len(mine)
+    parts = split(batch, run.train.accumulation)
+    for number, part in enumerate(parts, 1):
+        last = number == len(parts)
         positions = to_device(masked_positions(part.mask), fabric.device)
         with fabric.no_backward_sync(scored, enabled=not last):  # pyright: ignore[reportArgumentType]: a private type
             with fabric.autocast():
@@ -207,7 +209,7 @@ def gradients(fabric: Devices, scored: nn.Module, batch: Batch, run: RunConfig, 
 
 def clip(scored: nn.Module, run: RunConfig) -> Tensor:
     """Clip the gradients. Returns their norm before that."""
-    return nn.utils.clip_grad_norm_(scored.parameters(), run.optim.clip_norm or float("inf"))
+    return whole(nn.utils.clip_grad_norm_(scored.parameters(), run.optim.clip_norm or float("inf")))
 
 
 def update(optimizers: Sequence[torch.optim.Optimizer], step: int) -> None:
@@ -248,8 +250,7 @@ def non_finite(
     """The error of a step whose loss or gradient is not finite. The weights must be those before the step."""
     scored.zero_grad()
     inner: Any = getattr(scored, "module", scored)  # Fabric wraps it
-    parts = run.train.accumulation * fabric.world_size
-    reason = first_non_finite(fabric, inner.model, batch, parts, loops[0], inner.initial_state)
+    reason = first_non_finite(fabric, inner.model, batch, run.train.accumulation, loops[0], inner.initial_state)
     reason = reason or f"all states are finite, but the loss is {loss} and the norm of its gradient {norm}"
     return NonFiniteError(f"step {step + 1}: {reason}; stopped with the weights of step {step}")
 
@@ -278,6 +279,7 @@ def first_non_finite(
         assert states is not None
         bad = (~states.flatten(1).isfinite().all(dim=1)).nonzero()
         first = min([first, *(bad[:1, 0] + 1).tolist()])
+    first = int(fabric.all_reduce(torch.tensor(first, device=fabric.device), reduce_op="min"))
     return f"the state is not finite from loop {first} of {num_loops} on" if first <= num_loops else ""
 
 
@@ -292,15 +294,18 @@ def validate(
     *,
     own: bool = False,
 ) -> dict[str, float]:
-    """The scores that the task reports for a batch (on cpu), computed `part_size` examples at a time.
+    """The scores that the task reports for a batch (on cpu), computed `part_size` examples at a time on each device.
+
+    The devices take turns in the parts, and share the scores of all examples. Means are therefore those of one device.
 
     Args:
         own: score each example after its own number of loops, of which `num_loops` is the largest.
     """
     parts: list[dict[str, Tensor]] = []
     padded = not batch.attention_mask.all()
-    for start in range(0, len(batch.inputs), part_size):
-        # All parts have one size, because compiled code is specialised to it. The last part is filled from the front.
+    at_once = fabric.world_size * part_size
+    for start in range(fabric.global_rank * part_size, at_once * -(-len(batch.inputs) // at_once), at_once):
+        # All parts have one size, because compiled code is specialised to it. The last ones are filled from the front.
         rows = torch.arange(start, start + part_size) % len(batch.inputs)
         part = batch_to_device(batch.map(lambda tensor, rows=rows: tensor[rows]), fabric.device)
         with fabric.autocast():
@@ -318,9 +323,15 @@ def validate(
             assert part.loops is not None
             logits = own_logits(output.loop_logits, part.loops)
         parts.append(task.score(part, logits.float()) | written)
-    scores = {name: torch.cat([part[name] for part in parts])[: len(batch.inputs)] for name in parts[0]}
+    scores = {name: in_order(fabric, [part[name] for part in parts])[: len(batch.inputs)] for name in parts[0]}
     reported = [task.reported(name, mean, "validation") for name, mean in means(scores).items()]
     return {name: value for values in reported for name, value in values.items()}
+
+
+def in_order(fabric: Devices, parts: list[Tensor]) -> Tensor:
+    """The values of all devices, whose parts take turns: first the first part of each device, then the second ones."""
+    values = fabric.all_gather(torch.stack(parts))  # (devices, parts, part_size)
+    return values.view(fabric.world_size, *values.shape[-2:]).transpose(0, 1).flatten()
 
 
 def split(batch: Batch, parts: int) -> list[Batch]:

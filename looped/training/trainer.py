@@ -116,6 +116,7 @@ class Trainer:
 
     def __init__(self, run: RunConfig, folder: Path, fabric: Devices) -> None:
         self.run, self.folder, self.fabric = run, folder, fabric
+        self.part = fabric.global_rank, fabric.world_size
         self.task = TASKS[run.task.name](run.task)
         check_fits(run.model, self.task)
         half = trains_in_bf16(run.train, fabric.device.type)
@@ -180,14 +181,14 @@ class Trainer:
         with (
             self.display,
             self.sink or nullcontext(),
-            prepared_batches(self.task, config, self.progress.step) as batches,
+            prepared_batches(self.task, config, self.progress.step, self.part) as batches,
         ):
             loops, window = self.run.most_loops, self.run.schedule.num_grad_loops
             if parts := without_gradient(self.run.model, loops, window or loops):
                 self.display.say(f"with {loops} loops and num_grad_loops={window}, no gradient: {', '.join(parts)}")
             while finished is None:
                 improved = self._step(batches)
-                self.signal = self._largest(interrupt.signal)
+                self.signal = self._largest(interrupt.signal)  # all devices stop at the same step
                 finished = self._finished() or ("interrupted" if self.signal else None)
                 minutes = (time.perf_counter() - self.saved_at) / 60
                 due = self.progress.step % config.save_every == 0 or minutes >= config.save_minutes
@@ -209,6 +210,8 @@ class Trainer:
             batch = Batch(*next(batches)).map(torch.from_numpy)
             self.meter.waited += time.perf_counter() - began
             loops = loops_of_step(config, loops, batch)
+            if config.loss in OWN_LOOPS:
+                loops = (self._largest(loops[0]),) * 2
             if self.queue is not None:
                 self.queue.add(batch, progress.step, loops)
             else:
@@ -242,7 +245,7 @@ class Trainer:
 
     def _count(self, batch: Batch, loops: tuple[int, int], values: dict[str, float]) -> None:
         """Add a finished step to the meter."""
-        size, seq = batch.inputs.shape[:2]
+        size, seq = self.run.train.batch_size, batch.inputs.shape[1]
         flops = size * training_flops(self.run.model, seq, *loops, logits_in_training(self.run, loops[0]))
         self.meter.add((size, seq), flops, **values)
 
@@ -327,11 +330,11 @@ class Trainer:
         """Seconds of training so far, over all continuations of the run."""
         return round(self.progress.seconds + time.perf_counter() - self.began, 3)
 
-    def _largest(self, signal: int) -> int:
-        """The largest number of a signal on any device, so all devices stop at the same step; 0 if there was none."""
+    def _largest(self, number: int) -> int:
+        """The largest number that any device has."""
         if self.fabric.world_size == 1:
-            return signal
-        largest = self.fabric.all_reduce(torch.tensor(float(signal), device=self.fabric.device), reduce_op="max")
+            return number
+        largest = self.fabric.all_reduce(torch.tensor(number, device=self.fabric.device), reduce_op="max")
         assert isinstance(largest, torch.Tensor)
         return int(largest)
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float
 
-from looped.tasks.base import Batch, Predict, Split
+from looped.tasks.base import Batch, Predict, Split, rows_of_part
 from looped.tasks.in_context.config import InContextConfig
 from looped.tasks.in_context.prompts import Prompt, PromptTask, encode_arrays
 from looped.tasks.in_context.table_files import Choices, prompts_to_solve, read_table
@@ -74,10 +74,21 @@ class InContext(PromptTask):
         x, y = self._draw(size, rng, group, self.dim, self.points)
         return list(map(Prompt, x, y))
 
-    def batch(self, split: Split, step: int, size: int, *, seed: int, group: str | None = None) -> Batch:
-        """The batch of a step; a training batch has the size of the curriculum."""
+    def batch(
+        self,
+        split: Split,
+        step: int,
+        size: int,
+        *,
+        seed: int,
+        group: str | None = None,
+        part: tuple[int, int] = (0, 1),
+    ) -> Batch:
+        """The batch of a step; a training batch has the size of the curriculum. Arguments as in `Task.batch`."""
         dim, points = self.sizes_at(step) if split == "train" else (self.dim, self.points)
-        return encode_arrays(*self._draw(size, self.rng(split, step, seed, group), group, dim, points))
+        x, y = self._draw(size, self.rng(split, step, seed, group), group, dim, points)
+        rows = rows_of_part(size, part)
+        return encode_arrays(x[rows], y[rows])
 
     def sizes_at(self, step: int) -> tuple[int, int]:
         """Number of coordinates and points at a training step, counted from 0."""
