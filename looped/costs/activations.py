@@ -43,10 +43,20 @@ def activations(run: RunConfig, seq_len: int, recompute: "Recompute") -> int:
     loops = loops_with_gradient(run)
     layer, state = layer_activations(config), STATE * config.d_model
     core = config.core_depth * layer + 2 * HALF * config.d_model * (config.input_injection == "concat")
-    segment = math.isqrt(loops - 1) + 1
-    states = {"none": 0, "loop": loops, "nested": -(-loops // segment) + segment}[recompute]
+    states = {"none": 0, "loop": loops, "nested": sum(segments(loops))}[recompute]
     read = logits_in_training(run, loops)
     decoding = read * (config.coda_layers * layer + LOGIT * (config.output_size or 1) + 10 * config.embedding_width)
     # A loop is computed again when the logits have been freed.
     kept = loops * core + decoding if recompute == "none" else states * state + max(core, decoding)
     return seq_len * (config.prelude_layers * layer + kept)
+
+
+def segments(loops: int) -> tuple[int, int]:
+    """The loops of a segment, and the number of segments, with recompute=nested (`looped.models.iteration`)."""
+    size = math.isqrt(loops - 1) + 1
+    return size, -(-loops // size)
+
+
+def repeated_loops(loops: int, recompute: "Recompute") -> int:
+    """Forward passes through loops that the backward pass repeats. The state after a segment is known."""
+    return {"none": 0, "loop": loops, "nested": 2 * loops - segments(loops)[1]}[recompute]

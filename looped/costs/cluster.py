@@ -1,13 +1,15 @@
 """A training on many GPUs, on paper: memory, communication and time. docs/scale.md explains the formulas."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from functools import cache
+from typing import TYPE_CHECKING, Literal
 
-from looped.config import RunConfig
-from looped.costs.activations import LOGIT, activations, layer_activations
+from looped.config import ModelConfig, RunConfig
+from looped.costs.activations import LOGIT, activations, layer_activations, repeated_loops
 from looped.costs.count import (
+    core_parameters,
     embedding_parameters,
     flops,
     layer_parameters,
@@ -18,10 +20,10 @@ from looped.costs.count import (
 )
 from looped.costs.gpus import GPU, NODE
 
+if TYPE_CHECKING:
+    from looped.models.iteration import Recompute
+
 Strategy = Literal["ddp", "fsdp"]
-Recomputed = Literal["none", "loop", "nested"]
-AGAIN: dict[Recomputed, int] = {"none": 0, "loop": 1, "nested": 2}
-"""Forward passes through a loop that the backward pass repeats."""
 SHARE = 0.8
 """Reached share of the published FLOPs and bytes a second: large products on an H200 reached 791 TFLOP/s of 989
 (results/sudoku/environment.json)."""
@@ -40,19 +42,17 @@ FLOAT = 4
 class Work:
     """Operations of one kind after the other; none of them overlap on a GPU."""
 
-    products: float = 0
+    products: float = 0.0
     """FLOPs of matrix products with weights."""
-    attention: float = 0
+    attention: float = 0.0
     """FLOPs of attention."""
-    traffic: float = 0
+    traffic: float = 0.0
     """Bytes that all other operations move."""
 
     def __add__(self, other: "Work") -> "Work":
-        return Work(
-            self.products + other.products, self.attention + other.attention, self.traffic + other.traffic
-        )
+        return Work(self.products + other.products, self.attention + other.attention, self.traffic + other.traffic)
 
-    def __mul__(self, times: float) -> "Work":
+    def __mul__(self, times: int | float) -> "Work":
         return Work(times * self.products, times * self.attention, times * self.traffic)
 
     def backward(self) -> "Work":
@@ -72,28 +72,31 @@ class Work:
 
 @dataclass(frozen=True)
 class Passes:
-    """The forward passes of one example through a prelude layer, a loop, and coda and output."""
+    """The forward passes of one example through a layer of prelude or coda, a loop, and the output matrix."""
 
     layer: Work
     loop: Work
-    decoding: Work
+    output: Work
 
 
-def passes(run: RunConfig, seq_len: int) -> Passes:
+@cache
+def passes(config: ModelConfig, seq_len: int) -> Passes:
     """The work of one example of `seq_len` positions, whose matrix products add up to `flops`."""
-    config = run.model
     deeper = replace(config, prelude_layers=config.prelude_layers + 1)
-    attention = 4 * seq_len**2 * config.num_heads * config.head_dim
-    kept = TRAFFIC[0] * seq_len * layer_activations(config)
+    attention = 4.0 * seq_len**2 * config.num_heads * config.head_dim
+    kept = float(TRAFFIC[0]) * seq_len * layer_activations(config)
 
-    def work(all_flops: int, layers: int, others: float = 0) -> Work:
+    def work(all_flops: int, layers: int, others: float = 0.0) -> Work:
         return Work(all_flops - layers * attention, layers * attention, layers * kept + others)
 
-    logits = TRAFFIC[0] * seq_len * LOGIT * (config.output_size or 1)
+    logits = float(TRAFFIC[0]) * seq_len * LOGIT * (config.output_size or 1)
+    layer = flops(deeper, seq_len) - flops(config, seq_len)
     return Passes(
-        layer=work(flops(deeper, seq_len) - flops(config, seq_len), 1),
+        layer=work(layer, 1),
         loop=work(flops(config, seq_len, 2) - flops(config, seq_len, 1), config.core_depth),
-        decoding=work(flops(config, seq_len, 1, 2) - flops(config, seq_len, 1, 1), config.coda_layers, logits),
+        output=work(
+            flops(config, seq_len, 1, 2) - flops(config, seq_len, 1, 1) - config.coda_layers * layer, 0, logits
+        ),
     )
 
 
@@ -123,7 +126,7 @@ class Communication:
     sent: float
     """Bytes that it sends."""
     sent_by_loop: float
-    """Bytes that it would send if the core were gathered, and its gradient reduced, in each loop (fsdp)."""
+    """Bytes that it would send if each layer of the core were gathered in each loop, forward and backward (fsdp)."""
     seconds: float
     exposed: float
     """Seconds in which nothing else runs."""
@@ -140,7 +143,7 @@ class Setting:
 
     gpus: int
     strategy: Strategy
-    recompute: Recomputed
+    recompute: "Recompute"
     accumulation: int
     memory: Memory
     communication: Communication
@@ -182,13 +185,15 @@ class Groups:
     """Numbers of weights by the place where their gradient is complete."""
 
     layers: int
-    """Of each prelude and coda layer."""
+    """Number of layers with a group of their own: those of the prelude, and of a coda that is applied once."""
+    layer: int
+    """Of each of these."""
     table: int
     """Embedding and positions; with tied embeddings also the output matrix."""
     output: int
     """The output matrix, unless it is tied."""
     core: int
-    """Core, norms, modulation and injection."""
+    """Core, norms, modulation, injection, and a coda that is applied after several loops."""
     all: int
 
     @property
@@ -201,8 +206,9 @@ def groups(run: RunConfig) -> Groups:
     config = run.model
     each, everything, embedding = layer_parameters(config), parameters(config), embedding_parameters(config)
     output = 0 if config.tie_embeddings else config.embedding_width * (config.output_size or 0)
-    core = everything - embedding - (config.prelude_layers + config.coda_layers) * each
-    return Groups(each, embedding - output, output, core, everything)
+    layers = config.prelude_layers + config.coda_layers * (logits_in_training(run, run.most_loops) == 1)
+    core = everything - embedding - layers * each
+    return Groups(layers, each, embedding - output, output, core, everything)
 
 
 def bus(gpu: GPU, gpus: int) -> float:
@@ -213,22 +219,21 @@ def bus(gpu: GPU, gpus: int) -> float:
 def memory(run: RunConfig, strategy: Strategy, gpus: int, seq_len: int) -> Memory:
     """`run.train` says how a batch is divided and what is recomputed."""
     train, found, config = run.train, groups(run), run.model
-    layers = config.prelude_layers + config.coda_layers
     shards = gpus if strategy == "fsdp" else 1
     own = math.ceil(FLOAT * found.all / shards)
-    # fsdp adds gradients up in whole weights, and without a reduction after each part in those of all layers.
-    whole = found.root if train.accumulation == 1 else found.all
+    # DDP copies all gradients into buckets. FSDP2 keeps those of a group whole until the last part reduces them.
+    whole = found.root if strategy == "fsdp" and train.accumulation == 1 else found.all
     moments = 2 * own
     if run.optim.optimizer == "muon":  # has one for the matrices of layers, which are nearly all weights of layers
-        moments -= math.ceil(FLOAT * (layers * found.layers + found.core) / shards)
+        moments -= math.ceil(FLOAT * (found.layers * found.layer + found.core) / shards)
     rows = train.batch_size // (gpus * train.accumulation)
     return Memory(
         weights=own,
-        gradients=own + (FLOAT * whole if shards > 1 else 0),
+        gradients=own + (FLOAT * whole if gpus > 1 else 0),
         moments=moments,
         averages=own if run.optim.ema_decay else 0,
         copies=2 * (found.all - (0 if config.tie_embeddings else found.table)),
-        gathered=FLOAT * (found.root + min(2, layers) * found.layers) if shards > 1 else 0,
+        gathered=FLOAT * (found.root + min(2, found.layers) * found.layer) if shards > 1 else 0,
         activations=rows * activations(run, seq_len, train.recompute),
     )
 
@@ -246,46 +251,58 @@ def exposed(ready: Iterable[tuple[float, float]], end: float) -> float:
 
 
 def communication(run: RunConfig, strategy: Strategy, gpu: GPU, gpus: int, seq_len: int) -> Communication:
-    train, config, found, work = run.train, run.model, groups(run), passes(run, seq_len)
+    train, config, found = run.train, run.model, groups(run)
+    work = passes(config, seq_len)
     parts, rows = train.accumulation, train.batch_size // (gpus * train.accumulation)
     others, speed = (gpus - 1) / gpus, bus(gpu, gpus)
     loops, window, reads = run.most_loops, loops_with_gradient(run), logits_in_training(run, run.most_loops)
-    layers = config.prelude_layers + config.coda_layers
 
-    def sends(weights: float) -> float:
+    def sends(weights: int | float) -> float:
         """Bytes that a gather, or a reduction to shards, of these weights sends from each GPU."""
         return FLOAT * others * weights
 
     if strategy == "fsdp":
-        at_once = sends(parts * (found.root + 2 * layers * found.layers) + found.all)
-        by_loop = at_once + sends((parts * (loops + window - 1) + window - 1) * found.core)
+        at_once = sends(parts * (found.root + 2 * found.layers * found.layer) + found.all)
+        calls = config.core_depth / (config.core_layers + config.latent_layers)
+        gathers = parts * (calls * (loops + window) - 1) + (parts > 1)  # the last is a reduction of earlier parts
+        by_loop = at_once + sends(gathers * core_parameters(config))
         # A layer is gathered while the one before it computes, and reduced while the next one does.
-        one, forward = sends(found.layers) / speed, (work.layer * rows).time(gpu)
+        one, forward = sends(found.layer) / speed, (work.layer * rows).time(gpu)
         late = parts * max(0.0, one - forward) + max(0.0, 2 * one - 2 * forward)
-        waits = sends((parts + 1) * found.root) / speed + layers * late
+        waits = sends((parts + 1) * found.root) / speed + found.layers * late
         seconds = at_once / speed
         return Communication(sent=at_once, sent_by_loop=by_loop, seconds=seconds, exposed=min(seconds, waits))
-    # An all-reduce is a reduction to shards and a gather. It begins when the gradient is complete: that of the core
-    # after the backward pass of all loops.
-    decoded = (work.decoding.backward() * (rows * reads)).time(gpu)
-    looped = decoded + ((work.loop.backward() + work.loop * AGAIN[train.recompute]) * (rows * window)).time(gpu)
+    # An all-reduce is a reduction to shards and a gather. It begins when the gradient is complete: that of a layer of
+    # the core in the backward pass of the first loop, which is the last one.
+    end, ready = (work.output.backward() * (rows * reads)).time(gpu), list[tuple[float, float]]()
     layer = (work.layer.backward() * rows).time(gpu)
-    ready = [(decoded, found.output + config.coda_layers * found.layers), (looped, found.core)]
-    ready += [(looped + (n + 1) * layer, found.layers) for n in range(config.prelude_layers)]
-    end = looped + config.prelude_layers * layer
-    ready += [(end, found.table)]
+    ready.append((end, float(found.output)))
+    for _ in range(config.coda_layers):
+        end += layer * reads
+        ready.append((end, float(found.layer * (reads == 1))))
+    again = repeated_loops(window, train.recompute)
+    end += ((work.loop.backward() * window + work.loop * again) * rows).time(gpu)
+    of_layer = (work.loop.backward() * rows).time(gpu) / config.core_layers
+    for layers_before in reversed(range(config.core_layers)):
+        ready.append((end - layers_before * of_layer, found.core / config.core_layers))
+    for _ in range(config.prelude_layers):
+        end += layer
+        ready.append((end, float(found.layer)))
+    ready.append((end, float(found.table)))
     late = exposed(((at, sends(2 * weights) / speed) for at, weights in ready), end)
     sent = sends(2 * found.all)
     return Communication(sent=sent, sent_by_loop=sent, seconds=sent / speed, exposed=min(late, sent / speed))
 
 
-def step_work(run: RunConfig, rows: float, seq_len: int) -> Work:
+def step_work(run: RunConfig, rows: int | float, seq_len: int) -> Work:
     """All work of a step on `rows` examples."""
-    work, config, window = passes(run, seq_len), run.model, loops_with_gradient(run)
+    config, window = run.model, loops_with_gradient(run)
+    work = passes(config, seq_len)
     reads = logits_in_training(run, run.most_loops)
-    total = work.layer * config.prelude_layers + work.loop * run.most_loops + work.decoding * reads
-    through = work.layer * config.prelude_layers + work.loop * window + work.decoding * reads
-    return (total + through.backward() + work.loop * (window * AGAIN[run.train.recompute])) * rows
+    outside = work.layer * (config.prelude_layers + config.coda_layers * reads) + work.output * reads
+    backward = (outside + work.loop * window).backward()
+    forward = outside + work.loop * (run.most_loops + repeated_loops(window, run.train.recompute))
+    return (forward + backward) * rows
 
 
 def update_bytes(run: RunConfig, shards: int) -> float:

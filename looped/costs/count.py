@@ -36,15 +36,7 @@ def non_embedding_parameters(config: ModelConfig) -> int:
     """Number of weights of the layers, norms, injection, modulation and halting; independent of num_loops."""
     _sizes(config)
     c, d = config, config.d_model
-    attention, feedforward = _sublayers(c)
-    count = (c.prelude_layers + c.coda_layers) * layer_parameters(c)
-    attention_copies = c.num_loops if c.core_tied == "feedforward" else 1
-    feedforward_copies = c.num_loops if c.core_tied == "attention" else 1
-    core = attention_copies * sum(attention) + feedforward_copies * sum(feedforward)
-    if c.lora_rank:
-        core += (c.num_loops - 1) * (attention[1] + feedforward[1])
-        core += c.num_loops * sum(rank * (inputs + outputs) for inputs, outputs, rank in _changes(c))
-    count += (c.core_layers + c.latent_layers) * core
+    count = (c.prelude_layers + c.coda_layers) * layer_parameters(c) + core_parameters(c)
     count += _norm(c, c.last_norm, c.last_gain, c.embedding_width) + 2 * c.embedding_width * c.embedding_norm
     if c.embedding_dim is not None:
         count += 2 * d * c.embedding_dim + (d + c.embedding_dim) * c.bias
@@ -64,6 +56,18 @@ def non_embedding_parameters(config: ModelConfig) -> int:
 def layer_parameters(config: ModelConfig) -> int:
     """Number of weights of a prelude or coda layer."""
     return sum(map(sum, _sublayers(config)))
+
+
+def core_parameters(config: ModelConfig) -> int:
+    """Number of weights of the layers in the loop."""
+    c, (attention, feedforward) = config, _sublayers(config)
+    attention_copies = c.num_loops if c.core_tied == "feedforward" else 1
+    feedforward_copies = c.num_loops if c.core_tied == "attention" else 1
+    core = attention_copies * sum(attention) + feedforward_copies * sum(feedforward)
+    if c.lora_rank:
+        core += (c.num_loops - 1) * (attention[1] + feedforward[1])
+        core += c.num_loops * sum(rank * (inputs + outputs) for inputs, outputs, rank in _changes(c))
+    return (c.core_layers + c.latent_layers) * core
 
 
 def _sublayers(config: ModelConfig) -> tuple[tuple[int, int], tuple[int, int]]:
