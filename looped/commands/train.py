@@ -26,7 +26,7 @@ def train(arguments: Sequence[str]) -> None:
         run, out, resume = training_run(arguments[0], arguments[1:])
         if run.train.devices > 1:
             raise SystemExit(run_ranks(["train", *arguments], run.train.devices))
-        summary = _trained(run, out, resume)
+        summary = _trained(arguments, run, out, resume)
     else:
         from looped.training.processes import together
 
@@ -35,22 +35,28 @@ def train(arguments: Sequence[str]) -> None:
             if processes.world.rank:  # rank 0 speaks for all
                 sys.stdout = open(os.devnull, "w")  # noqa: SIM115  open until the process ends
                 warnings.simplefilter("ignore")
-            with processes.first("prepared"):  # rank 0 may prepare a text, which the others then find
+            with processes.first("prepared"):  # it may prepare a text, which the others then find
                 run, out, resume = training_run(arguments[0], arguments[1:])
-            summary = _trained(run, out, resume)
-    best = summary["best"]
-    score = f", best validation {best['metric']} {best['value']:.4f} at step {best['step']}" if best else ""
-    print(f"{printable(str(out))}: {summary['finished']} after {summary['steps']} steps{score}")
+            summary = _trained(arguments, run, out, resume)
+            sys.stdout.flush()  # the end of another process may end this one
     if summary["finished"] == "interrupted":
-        again = ["looped", *import_words(), "train", *arguments, *([] if resume else ["--resume"])]
-        print(f"continue with: {printable(shlex.join(again))}")
         raise Interrupted(summary["signal"])
 
 
-def _trained(run: RunConfig, out: Path, resume: bool) -> dict[str, Any]:
+def _trained(arguments: Sequence[str], run: RunConfig, out: Path, resume: bool) -> dict[str, Any]:
+    """Train, and say how it ended. Returns the summary."""
     from looped.training.trainer import train as train_run
 
-    return train_run(run, out, resume=resume and (out / CONFIG).exists())
+    summary = train_run(run, out, resume=resume and (out / CONFIG).exists())
+    best = summary["best"]
+    score = f", best validation {best['metric']} {best['value']:.4f} at step {best['step']}" if best else ""
+    print(f"{printable(str(out))}: {summary['finished']} after {summary['steps']} steps{score}")
+    if summary["finished"] == "interrupted" and find_world() and "--train.devices" not in arguments:
+        print("continue with the same command and --resume")  # that of torchrun or srun
+    elif summary["finished"] == "interrupted":
+        again = ["looped", *import_words(), "train", *arguments, *([] if resume else ["--resume"])]
+        print(f"continue with: {printable(shlex.join(again))}")
+    return summary
 
 
 main = train

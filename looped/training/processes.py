@@ -271,6 +271,7 @@ def together() -> Iterator[Processes | None]:
     try:
         _current.meet()
         yield _current
+        _current.gather("end", None)  # a process that ends with an exit code may end the others
         if dist.is_initialized():
             dist.destroy_process_group()
         _current.leave()
