@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from looped.config import RunConfig
+from looped.launch.world import find_world
 from looped.strict import check
 
 
@@ -64,7 +65,10 @@ def training_run(name: str, arguments: Sequence[str]) -> tuple[RunConfig, Path, 
         name = f"{default.recipe}-trained"
     from looped.recipes import complete
 
-    options = _recipe_options(Train, name, arguments, "looped train", default, out=Path("runs") / name)
+    world, words = find_world(), list(arguments)
+    if world and "--train.devices" not in map(_option, words):
+        words += ["--train.devices", str(world.size)]
+    options = _recipe_options(Train, name, words, "looped train", default, out=Path("runs") / name)
     run = complete(options.run)
     if options.source:
         from looped.run_folder import CONFIG, read_config
