@@ -80,8 +80,10 @@ def make_fabric(run: RunConfig) -> Devices:
     if config.strategy == "fsdp":
         strategy = ModelParallelStrategy(partial(shard, run), data_parallel_size=config.devices, tensor_parallel_size=1)
     else:
-        # The prelude has no gradient if the gradient window begins later and there is no input injection.
-        strategy = DDPStrategy(find_unused_parameters=run.schedule.num_grad_loops is not None)
+        # The prelude has no gradient if the gradient window begins later and there is no input injection, and weights
+        # of a loop have none if it is not run.
+        unused = run.schedule.num_grad_loops is not None or run.model.own_weights
+        strategy = DDPStrategy(find_unused_parameters=unused)
     return Fabric(
         accelerator=device,
         devices=config.devices,
