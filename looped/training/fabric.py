@@ -41,9 +41,6 @@ class OneDevice:
     def all_reduce(self, values: Tensor, reduce_op: str) -> Tensor:
         return values
 
-    def all_gather(self, values: Tensor) -> Tensor:
-        return values[None]
-
     def broadcast(self, value: Any) -> Any:
         return value
 

@@ -1,7 +1,10 @@
 """Short trainings that two devices must compute like one. As a script it is one of two processes that run them all."""
 
+import contextlib
 import dataclasses
+import json
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,6 +12,7 @@ from typing import Any
 import torch
 from training_cases import tiny
 
+from benchmarks.devices import LOOPS, SETTINGS, count, run_of
 from looped.config import OWN_LOOPS, RunConfig, ScheduleConfig
 from looped.models.graphs import share_graphs
 from looped.models.transformer import LoopedTransformer
@@ -17,6 +21,7 @@ from looped.tasks import TASKS
 from looped.tasks.edit_distance_chain import EditDistanceChainConfig
 from looped.tasks.n_rasp_l import NRaspLConfig
 from looped.tasks.sudoku import SudokuConfig
+from looped.training import NonFiniteError, train
 from looped.training.fabric import OneDevice, make_fabric
 from looped.training.optim import WeightAverage, make_optimizers
 from looped.training.schedule import LoopSchedule, loops_of_step
@@ -138,8 +143,48 @@ def launched(run: RunConfig) -> Any:
     return fabric
 
 
+RUN = tiny(
+    steps=12, save_every=6, eval_every=4, log_every=1, optim={"optimizer": "muon", "ema_decay": 0.9},
+    schedule=ScheduleConfig(kind="random", min_loops=2, max_loops=4, num_grad_loops=2), accumulation=2,
+    model={"prelude_layers": 1, "coda_layers": 1, "tie_embeddings": True, "vocab_size": 40, "output_size": 40},
+)  # fmt: skip
+GENERATING = dataclasses.replace(
+    case(
+        task=EditDistanceChainConfig(length=4), steps=4, eval_every=2, log_every=1, eval_examples=20,
+        model={"causal": True, "prelude_layers": 1, "coda_layers": 1},
+    ), recipe="generating",
+)  # fmt: skip
+DIVERGING = tiny(optim={"learning_rate": 1e30, "warmup_steps": 1, "clip_norm": None}, model={"prelude_layers": 1})
+CONTINUED = [
+    ("one", "ddp"), ("one", "fsdp"), ("ddp", "fsdp"), ("fsdp", "ddp"), ("ddp", "ddp"), ("fsdp", "fsdp"),
+]  # fmt: skip
+"""The strategies before and after the step at which a run is cut."""
+
+
+def cut(whole_run: Path, folder: Path) -> None:
+    """A copy of a run folder, as if the training had ended after the first checkpoint."""
+    shutil.copytree(whole_run, folder)
+    (folder / "summary.json").unlink()
+    shutil.rmtree(folder / "checkpoints/step_000012")
+
+
+def train_runs(out: Path, rank: int) -> None:
+    for strategy in ("ddp", "fsdp"):
+        train(on_two(RUN, strategy), out / strategy)
+        train(on_two(GENERATING, strategy), out / f"generating {strategy}")
+        with contextlib.suppress(NonFiniteError):
+            train(on_two(DIVERGING, strategy), out / f"diverging {strategy}")
+    for before, after in CONTINUED:
+        folder = out / f"{before} {after}"
+        if rank == 0:
+            cut(out / before, folder)
+        torch.distributed.barrier()
+        train(on_two(RUN, after), folder, resume=True)
+
+
 def main(out: Path, rank: int) -> None:
     torch.set_num_threads(1)
+    train_runs(out, rank)
     one = OneDevice(torch.device("cpu"), bf16=False)
     results = {f"{name} one": run_case(reference(CASES[name]), one) for name in list(CASES)[rank::2]}
     for strategy in ("ddp", "fsdp"):
@@ -147,6 +192,13 @@ def main(out: Path, rank: int) -> None:
             run = on_two(run, strategy)
             results[f"{name} {strategy}"] = run_case(run, launched(run))
     torch.save(results, out / f"{rank}.pt")
+    counts = [
+        (strategy, setting, [count(run_of(strategy, loops, devices=2, **setting)) for loops in LOOPS])
+        for strategy in ("ddp", "fsdp")
+        for setting in SETTINGS
+    ]
+    numbers = [(strategy, setting, [(c.calls, c.bytes) for c in found]) for strategy, setting, found in counts]
+    (out / f"{rank}.json").write_text(json.dumps(numbers))
 
 
 if __name__ == "__main__":
