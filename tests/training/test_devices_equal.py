@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import device_cases
 import pytest
@@ -81,14 +82,17 @@ def test_communication_does_not_grow_with_the_loops(folder):
 def test_checkpoints_are_the_same_files(folder, strategy):
     for name in ("model", "average", "optimizer"):
         files = [folder / run / f"checkpoints/step_000012/{name}.safetensors" for run in ("one", strategy)]
-        contents = [file.read_bytes() for file in files]
-        size = 8 + int.from_bytes(contents[0][:8], "little")
-        assert contents[0][:size] == contents[1][:size]  # names, types, shapes, shared weights
+        assert header(files[0]) == header(files[1])  # names, types, shapes, places, shared weights
         with safe_open(files[0], "pt") as one, safe_open(files[1], "pt") as two:
             for key in one.keys():  # noqa: SIM118
                 scale = float(one.get_tensor(key).abs().max())
-                torch.testing.assert_close(two.get_tensor(key), one.get_tensor(key), rtol=1e-4, atol=1e-4 * scale)
+                torch.testing.assert_close(two.get_tensor(key), one.get_tensor(key), rtol=0, atol=1e-2 * scale)
     assert metrics_agree(folder / "one", folder / strategy)
+
+
+def header(file: Path) -> dict[str, Any]:
+    content = file.read_bytes()
+    return json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
 
 
 def metrics_agree(one: Path, other: Path) -> bool:
@@ -96,9 +100,9 @@ def metrics_agree(one: Path, other: Path) -> bool:
     pairs = list(zip(metrics(one), metrics(other), strict=True))
     assert {row["kind"] for row, _ in pairs} == {"train", "validation"}
     for row, there in pairs:
-        scores, others = row.pop("scores", {}), there.pop("scores", {})
-        assert there == pytest.approx(row, rel=1e-4)
-        assert others == pytest.approx(scores, rel=1e-4)
+        assert row.keys() == there.keys()
+        for name, value in row.items():
+            assert there[name] == (value if isinstance(value, str) else pytest.approx(value, rel=1e-4))
     return True
 
 
