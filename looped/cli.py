@@ -23,6 +23,7 @@ COMMANDS = {
     "calibrate": "Choose the loop count or exit rule that other commands then use for a run.",
     "compare": "Train and evaluate several recipes over seeds and learning rates, then report them together.",
     "reproduce": "Run a table of the paper (2, 3 or 4) or of a work that it cites, beside the published numbers.",
+    "status": "Show which runs of a sweep are done, running, failed or waiting, with their speed and the time left.",
     "report": "Write report.html, report.md, results.csv and figures from run folders.",
     "solve": "Answer your own puzzles, pairs of strings, countdown problems or tables with a trained model.",
     "generate": 'Continue texts with a trained language model: looped generate runs/mine --prompt "Once upon a time".',

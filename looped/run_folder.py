@@ -19,6 +19,9 @@ from looped.schemas.in_context import AlgorithmRow as AlgorithmRow
 from looped.schemas.in_context import InContextRow as InContextRow
 from looped.schemas.lm_eval import LMEval as LMEval
 from looped.schemas.lm_eval import LMEvalRow as LMEvalRow
+from looped.schemas.sweeps import Failure as Failure
+from looped.schemas.sweeps import Sweep as Sweep
+from looped.schemas.sweeps import SweepRun as SweepRun
 from looped.schemas.tables import RunTable as RunTable
 from looped.schemas.tables import TableClaim as TableClaim
 from looped.schemas.tables import TableRow as TableRow

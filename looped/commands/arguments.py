@@ -159,22 +159,6 @@ def _option(word: str) -> str:
     return word.partition("=")[0].replace("_", "-")
 
 
-def check_settings(work: Sequence[tuple[Path, list[list[str]]]]) -> None:
-    """Check the settings of all runs (`launch.local.Work`) before the first one begins.
-
-    A run that the user gave files outside the working folder may also use them in its evaluation.
-
-    Raises:
-        ValueError: a setting is wrong.
-    """
-    from looped.run_data import outside_paths
-
-    for _, (train, evaluate) in work:
-        run, _, _ = training_run(train[2], train[3:])
-        if outside_paths(run.task):
-            evaluate.append("--allow-outside")
-
-
 def different(**values: Sequence[Any]) -> None:
     """Raise ValueError if one of the named lists has a value twice."""
     for name, items in values.items():

@@ -49,9 +49,9 @@ def test_a_hugging_face_data_set(config: TextConfig, tmp_path: Path, monkeypatch
         for split in SPLITS:
             ends = [named.tokenizer.end]  # the blank last row, which the file does not have
             last = ends if version == "published" else [10, *ends]
-            expected = files.tokens[split].tolist()
+            expected = np.asarray(files.tokens[split]).tolist()
             expected = expected + last if version == "published" else expected[:-1] + last
-            assert named.tokens[split].tolist() == expected
+            assert np.asarray(named.tokens[split]).tolist() == expected
     rows(tmp_path / "other", "train", ["a"], column="sentence")
     with pytest.raises(ValueError, match="no column text in a split train"):
         open_corpus(dataclasses.replace(by_name, dataset=str(tmp_path / "other")))
