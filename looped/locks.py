@@ -8,16 +8,31 @@ import shlex
 import shutil
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 
 LOCK = ".lock"
 _held: set[int] = set()  # file descriptors of locks
 
 
+class Writer(NamedTuple):
+    """The process that holds the lock of a folder."""
+
+    process: int
+    host: str
+    start: str
+    command: str
+
+    def __str__(self) -> str:
+        known = f"process {self.process} on {self.host} (since {self.start}: {self.command})"
+        return known if self.process else "another process"
+
+
 @contextlib.contextmanager
-def locked(folder: Path, *parts: str) -> Iterator[None]:
+def locked(folder: Path, *parts: str, wait: bool = False) -> Iterator[None]:
     """Make `folder`, if it does not exist, and be its only writer. Readers need no lock.
 
     The file .lock in the folder exists only while somebody writes, or after a writer was killed. Temporary files of
@@ -25,9 +40,11 @@ def locked(folder: Path, *parts: str) -> Iterator[None]:
 
     Args:
         parts: folders in `folder` that only its writer writes.
+        wait: wait for another writer, and say so on standard error.
 
     Raises:
-        ValueError: another process or thread writes into the folder; names its process, host and start.
+        ValueError: another process or thread writes into the folder (without `wait`); names its process, host and
+            start.
         OSError: the folder cannot be made or written.
     """
     made = [path for path in (folder, *folder.parents) if not path.exists()]
@@ -35,7 +52,7 @@ def locked(folder: Path, *parts: str) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
         raise ValueError(f"{folder}: a file; expected a folder") from None
-    descriptor = _acquire(folder)
+    descriptor = _acquire(folder, wait)
     _held.add(descriptor)
     try:
         own = [folder, *(folder / part for part in parts if not (folder / part).is_symlink())]
@@ -51,16 +68,23 @@ def locked(folder: Path, *parts: str) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _acquire(folder: Path) -> int:
+def _acquire(folder: Path, wait: bool) -> int:
     path = folder / LOCK
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = os.read(descriptor, 10_000)
-            os.close(descriptor)
-            raise ValueError(f"{folder}: {_described(holder)} writes into it; wait, or choose another folder") from None
+            held, writer = _has_writer(descriptor), f"{folder}: {_writer(descriptor)} writes into it"
+            if held and not wait:
+                os.close(descriptor)
+                raise ValueError(f"{writer}; wait, or choose another folder") from None
+            if not held:  # somebody asked `writer_of` in this instant
+                os.close(descriptor)
+                time.sleep(0.005)
+                continue
+            print(f"{writer}; waiting for it", file=sys.stderr)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
         except OSError as error:  # some network file systems have no locks
             print(f"{path}: no lock on this file system ({error.strerror}); keep other writers away", file=sys.stderr)
         if _is(descriptor, path):
@@ -75,6 +99,37 @@ def _acquire(folder: Path) -> int:
     return descriptor
 
 
+def writer_of(folder: Path) -> Writer | None:
+    """The process that writes into `folder` now, on this host or another one; None if nobody does.
+
+    A writer that starts at the same moment is not disturbed. On a file system without locks, a writer that was killed
+    cannot be told from one that lives.
+
+    Raises:
+        OSError: the lock cannot be read.
+    """
+    try:
+        descriptor = os.open(folder / LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        return _writer(descriptor) if _has_writer(descriptor) else None
+    finally:
+        os.close(descriptor)
+
+
+def _has_writer(descriptor: int) -> bool:
+    """Whether a writer has the lock. A shared lock for an instant tells: a writer's lock is exclusive.
+
+    The lock is therefore shared until the descriptor is closed.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:  # BlockingIOError; or there are no locks on this file system, and the file says that one writes
+        return True
+    return False
+
+
 def _is(descriptor: int, path: Path) -> bool:
     try:
         return os.path.samestat(os.fstat(descriptor), os.lstat(path))
@@ -82,12 +137,12 @@ def _is(descriptor: int, path: Path) -> bool:
         return False
 
 
-def _described(content: bytes) -> str:
+def _writer(descriptor: int) -> Writer:
     try:
-        holder = json.loads(content)
-        return f"process {holder['process']} on {holder['host']} (since {holder['start']}: {holder['command']})"
+        found = json.loads(os.read(descriptor, 10_000))
+        return Writer(found["process"], found["host"], found["start"], found["command"])
     except (ValueError, KeyError, TypeError):  # it is just being written, or could not be
-        return "another process"
+        return Writer(0, "", "", "")
 
 
 def _close_in_child() -> None:

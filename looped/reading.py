@@ -57,19 +57,20 @@ def read_text(path: Path) -> str:
     return "".join(stream_text(path, most=1024 * MIB))
 
 
-def stream_text(path: Path, most: int | None = None) -> Iterator[str]:
+def stream_text(path: Path, most: int | None = None, progress: Callable[[int], object] | None = None) -> Iterator[str]:
     """The text of a file in parts of about a million characters. A byte order mark at the beginning is left out.
 
     Args:
         most: the largest number of bytes of text; None is 256 MiB, or 100 times the size of the file. The environment
             variable LOOPED_MAX_TEXT replaces both limits.
+        progress: called with the number of bytes of the file that each part was read from.
 
     Raises:
         ValueError: as `read_text`, when the place is reached.
     """
     decoder = codecs.getincrementaldecoder("utf-8")()
     position, first, blank = 0, True, True
-    for content in chain(_chunks(path, most), [b""]):
+    for content in chain(_chunks(path, most, progress), [b""]):
         held = len(decoder.getstate()[0])
         try:
             text = decoder.decode(content, final=not content)
@@ -84,14 +85,14 @@ def stream_text(path: Path, most: int | None = None) -> Iterator[str]:
         raise ValueError(f"{path}: empty file")
 
 
-def stream_lines(path: Path) -> Iterator[str]:
+def stream_lines(path: Path, progress: Callable[[int], object] | None = None) -> Iterator[str]:
     """The lines of a file without their ends. A line ends at a line feed and nowhere else.
 
     Raises:
         ValueError: as `stream_text`, and for a line of more than 128 MiB (or LOOPED_MAX_TEXT).
     """
     parts: list[str] = []
-    for text in stream_text(path):
+    for text in stream_text(path, progress=progress):
         before, *lines = text.split("\n")
         parts.append(before)
         if sum(map(len, parts)) > _limit(LINE):
@@ -110,12 +111,12 @@ def _limit(default: int) -> int:
     return int(value)
 
 
-def _chunks(path: Path, most: int | None) -> Iterator[bytes]:
+def _chunks(path: Path, most: int | None, progress: Callable[[int], object] | None) -> Iterator[bytes]:
     """The decompressed content of a file in parts of at least CHUNK bytes, except the last."""
     try:
         with path.open("rb") as file:
             limit = _limit(min(max(256 * MIB, RATIO * os.fstat(file.fileno()).st_size), most or 1 << 62))
-            total, part = 0, bytearray()
+            total, place, part = 0, 0, bytearray()
             for piece in _decompressed(file, path.suffix):
                 total += len(piece)
                 if total > limit:
@@ -124,6 +125,9 @@ def _chunks(path: Path, most: int | None) -> Iterator[bytes]:
                     )
                 part += piece
                 if len(part) >= CHUNK:
+                    if progress:
+                        progress(file.tell() - place)
+                    place = file.tell()
                     yield bytes(part)
                     part.clear()
             yield bytes(part)

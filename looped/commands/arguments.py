@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from looped.config import RunConfig
+from looped.launch.world import find_world
 from looped.strict import check
 
 
@@ -64,7 +65,10 @@ def training_run(name: str, arguments: Sequence[str]) -> tuple[RunConfig, Path, 
         name = f"{default.recipe}-trained"
     from looped.recipes import complete
 
-    options = _recipe_options(Train, name, arguments, "looped train", default, out=Path("runs") / name)
+    world, words = find_world(), list(arguments)
+    if world and "--train.devices" not in map(_option, words):
+        words += ["--train.devices", str(world.size)]
+    options = _recipe_options(Train, name, words, "looped train", default, out=Path("runs") / name)
     run = complete(options.run)
     if options.source:
         from looped.run_folder import CONFIG, read_config
@@ -178,22 +182,6 @@ def planned_run(name: str, arguments: Sequence[str]) -> Plan:
 def _option(word: str) -> str:
     """The option that a word of a command line gives. tyro takes `_` in its name as `-`."""
     return word.partition("=")[0].replace("_", "-")
-
-
-def check_settings(work: Sequence[tuple[Path, list[list[str]]]]) -> None:
-    """Check the settings of all runs (`launch.local.Work`) before the first one begins.
-
-    A run that the user gave files outside the working folder may also use them in its evaluation.
-
-    Raises:
-        ValueError: a setting is wrong.
-    """
-    from looped.run_data import outside_paths
-
-    for _, (train, evaluate) in work:
-        run, _, _ = training_run(train[2], train[3:])
-        if outside_paths(run.task):
-            evaluate.append("--allow-outside")
 
 
 def different(**values: Sequence[Any]) -> None:

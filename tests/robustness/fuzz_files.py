@@ -24,8 +24,7 @@ from looped.tasks.sudoku.board import generate
 from looped.tasks.sudoku.files import read_file
 from looped.tasks.tables import Tables, TablesConfig
 from looped.tasks.text import Text, TextConfig
-from looped.tasks.text.corpus import open_corpus
-from looped.tasks.text.sources import read_documents
+from looped.tasks.text.corpus import open_corpus, read_documents
 
 WORDS = "The loop reads a line.\nIt ends.\n\nNaïve café, \U0001f600 and \u4e2d\u6587.\n" * 3
 
@@ -209,7 +208,7 @@ def _documents(name: str, **settings: Any) -> Callable[[bytes], object]:
 
     def read(path: Path) -> object:
         splits = {"validation_files": (str(others[0]),), "test_files": (str(others[1]),)}
-        return list(read_documents(TextConfig(train_files=(str(path),), **splits, **settings)))
+        return list(read_documents(TextConfig(train_files=(str(path),), **splits, **settings), "reading"))
 
     return _in_file(name, read)
 
@@ -244,12 +243,14 @@ def prepared_text() -> Reader:
 
     def read(content: bytes) -> object:
         # The beginning tells which file it was; anything unknown is put in the place of the manifest.
-        name = "train.npy" if content[:6] == contents[-2][:6] else "manifest.json"
+        name = "train-00000.npy" if content[:6] == contents[-2][:6] else "manifest.json"
         (folder / name).write_bytes(content)
         try:
             return open_corpus(config)
         finally:
             (folder / name).write_bytes((Path("good") / name).read_bytes())
 
-    valid = [content for name, content in zip(files, contents, strict=True) if name in ("manifest.json", "train.npy")]
+    valid = [
+        content for name, content in zip(files, contents, strict=True) if name in ("manifest.json", "train-00000.npy")
+    ]
     return Reader(valid=valid, read=read, names=("prepared/",), cases=400, damage=damage)

@@ -28,8 +28,9 @@ class TextConfig(TaskConfig):
     """A data set instead of files: of the Hugging Face hub, as NAME or NAME:CONFIGURATION, or a folder that
     `save_to_disk` wrote."""
     tokenizer: str = "bytes"
-    """bytes; bpe, trained on the training text; a tokenizers JSON file, also that of a run (RUN/task/tokenizer.json); a
-    folder with one, as `save_pretrained` writes it; or a folder with encoder.json and vocab.bpe."""
+    """bytes; bpe, trained on the training text (on an even sample of 128 MiB, if it is larger); a tokenizers JSON file,
+    also that of a run (RUN/task/tokenizer.json); a folder with one, as `save_pretrained` writes it; or a folder with
+    encoder.json and vocab.bpe."""
     bpe_size: int = 4096
     """Number of tokens of a trained BPE, including the 256 bytes and the end of text (tokenizer=bpe)."""
     end_token: str = "<|endoftext|>"
@@ -39,6 +40,9 @@ class TextConfig(TaskConfig):
     blank."""
     version: Literal["corrected", "published"] = "corrected"
     """published: an end of text follows every line, including blank lines."""
+    order: Literal["random", "epochs"] = "random"
+    """The windows of training. random: they begin anywhere, drawn with replacement, as published. epochs: each token is
+    in one window of an epoch, in a new order."""
     context: int = 256
     """Number of tokens in a window, and the longest input of the model."""
     stride: int | None = None

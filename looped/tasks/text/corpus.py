@@ -1,8 +1,8 @@
 """A corpus: text files or a data set, prepared once as memory-mapped token files.
 
-The folder of a prepared corpus holds `train.npy`, `validation.npy` and `test.npy`: one axis of uint16 or uint32 ids,
-with an end of text first and after every document. It also holds `tokenizer.json` (not for bytes) and
-`manifest.json`: the settings, the sha256 of each source and of the tokenizer, and the counts of each split.
+The folder of a prepared corpus holds the files of `tokens.py`: uint16 or uint32 ids of each split, with an end of text
+first and after every document. It also holds `tokenizer.json` (not for bytes) and `manifest.json`: the settings, the
+sha256 of each source and of the tokenizer, the counts of each split and the lengths of its files.
 
 Text goes from the sources to the token files in pieces, and is never in memory as a whole. Only a long document whose
 content decides its split is.
@@ -15,32 +15,39 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import UInt
 
-from looped.files import new_folder
+from looped.files import new_folder, write_atomic
+from looped.locks import locked
 from looped.reading import read_text
 from looped.strict import check
 from looped.tasks.base import SPLITS, Split
 from looped.tasks.continuation import Tokenizer, as_tokenizer
 from looped.tasks.text.config import TextConfig
-from looped.tasks.text.encoding import COUNTS, encode, id_type, pieces
+from looped.tasks.text.data_sets import dataset_documents, dataset_hashes
+from looped.tasks.text.encoding import COUNTS, encode, pieces
+from looped.tasks.text.progress import Progress
 from looped.tasks.text.sources import (
+    Hashes,
     SplitPart,
+    file_documents,
+    file_hashes,
     named,
-    read_documents,
     resolved,
     sha256_of,
-    source_hashes,
+    size_of_files,
     split_by_content,
 )
 from looped.tasks.text.tokenizer import (
     BPETokenizer,
     ByteTokenizer,
     checked_json,
+    id_type,
     read_bpe,
     tokenizer_files,
     trained_bpe,
 )
+from looped.tasks.text.tokens import Tokens, TokenWriter, mapped_tokens
+from looped.tasks.text.workers import cores
 
 MANIFEST, TOKENIZER = "manifest.json", "tokenizer.json"
 
@@ -51,7 +58,7 @@ class Corpus(NamedTuple):
     folder: Path | None
     """The prepared folder; None if the corpus is only in memory."""
     tokenizer: Tokenizer
-    tokens: dict[str, UInt[np.ndarray, " tokens"]]
+    tokens: dict[str, Tokens]
     counts: dict[str, dict[str, int]]
     """Counts by split: tokens (without the first), documents, words (between white space) and bytes (of UTF-8)."""
     lost: int = 0
@@ -59,22 +66,9 @@ class Corpus(NamedTuple):
     sources: Mapping[str, str] = {}
     """The sha256 of each source of text, by its name in the settings."""
 
-    def __reduce__(self) -> tuple[Callable[..., "Corpus"], tuple[Any, ...]]:
-        # Another process maps the token files itself. Copies of the maps would fill its memory.
-        if self.folder is None:
-            return Corpus, tuple(self)
-        return _mapped_corpus, (self.folder, self.tokenizer, self.counts, self.lost, self.sources)
-
-
-def _mapped_corpus(
-    folder: Path, tokenizer: Tokenizer, counts: dict[str, dict[str, int]], lost: int, sources: Mapping[str, str]
-) -> Corpus:
-    tokens = {split: np.load(folder / f"{split}.npy", mmap_mode="r", allow_pickle=False) for split in SPLITS}
-    return Corpus(folder, tokenizer, tokens, counts, lost, sources)
-
 
 def open_corpus(config: TextConfig) -> Corpus:
-    """The corpus of these settings. It is prepared in `config.cache` when it is first opened.
+    """The corpus of these settings. It is prepared in `config.cache` when it is first opened, by one process.
 
     Raises:
         ValueError: the text is missing, empty or shorter than a window; the tokenizer cannot be read; or the prepared
@@ -95,10 +89,12 @@ def open_corpus(config: TextConfig) -> Corpus:
         "version": config.version,
     }
     folder = Path(config.cache).expanduser() / f"text-{sha256_of(json.dumps(settings))[:16]}"
-    sources = source_hashes(config, prepared=folder.exists())
     if not folder.exists():
-        _prepare(config, settings, sources, folder)
-    return _load(config, sources, folder)
+        sources, hashes = _source_hashes(config, {}, prepared=False)
+        with locked(folder.parent, wait=True):
+            if not folder.exists():
+                _prepare(config, settings, sources, hashes, folder)
+    return _load(config, folder)
 
 
 def corpus_in_memory(config: TextConfig, texts: Mapping[str, Iterable[str]] | Iterable[str], tokenizer: Any) -> Corpus:
@@ -125,7 +121,9 @@ def corpus_in_memory(config: TextConfig, texts: Mapping[str, Iterable[str]] | It
     tokens: dict[Split, list[np.ndarray]] = {split: [] for split in SPLITS}
     counts, lost = encode(parts, tokenizer, lambda split, ids: tokens[split].append(ids), "documents")
     _check_counts(counts, config.context, "documents")
-    return Corpus(None, tokenizer, {split: np.concatenate(ids) for split, ids in tokens.items()}, counts, lost)
+    return Corpus(
+        None, tokenizer, {split: Tokens([np.concatenate(ids)]) for split, ids in tokens.items()}, counts, lost
+    )
 
 
 def without_text(config: TextConfig) -> Corpus:
@@ -139,43 +137,88 @@ def without_text(config: TextConfig) -> Corpus:
     return Corpus(None, tokenizer, tokens={}, counts={})
 
 
+# Sources
+
+
+def _source_hashes(
+    config: TextConfig, known: Mapping[str, tuple[list[int], str]], *, prepared: bool
+) -> tuple[dict[str, dict[str, str]], Hashes]:
+    """The sha256 of each source, by part (a split, tokenizer, dataset) and name, and what to remember of them.
+
+    Args:
+        known: see `Hashes`.
+        prepared: whether the part `dataset` may be absent, if the data set cannot be loaded without a connection.
+
+    Raises:
+        ValueError: a file does not exist, or belongs to two splits; or the data set cannot be loaded.
+    """
+    hashes = Hashes(known)
+    found = file_hashes(config, hashes)
+    if config.dataset:
+        try:
+            found["dataset"] = dataset_hashes(config.dataset, hashes)
+        except ValueError:
+            if not prepared:
+                raise
+    return found, hashes
+
+
 def _located(hashes: dict[str, str]) -> dict[str, str]:
     """The same hashes, by absolute paths."""
     return {str(Path(name).resolve()) if Path(name).exists() else name: digest for name, digest in hashes.items()}
 
 
+def read_documents(config: TextConfig, what: str) -> Iterator[SplitPart]:
+    """The documents of the settings' files or data set. It says on standard error how far this is.
+
+    Raises:
+        ValueError: a file is damaged, or a row holds no text; names both.
+    """
+    progress = Progress(f"{what} {named(config)}", size_of_files(config) or None)
+    found = dataset_documents(config.dataset, config, progress) if config.dataset else file_documents(config, progress)
+    if "validation" not in found:
+        return split_by_content(found["train"])
+    return ((split, *part) for split, parts in found.items() for part in parts)
+
+
 # Preparation
 
 
-def _prepare(config: TextConfig, settings: dict[str, Any], sources: dict[str, dict[str, str]], folder: Path) -> None:
+def _prepare(
+    config: TextConfig, settings: dict[str, Any], sources: dict[str, dict[str, str]], hashes: Hashes, folder: Path
+) -> None:
     """Write the prepared folder, whole or not at all."""
-    tokenizer, inner = _tokenizer(config, lambda: read_documents(config))
+    tokenizer, inner = _tokenizer(config, lambda: read_documents(config, "training a BPE on"))
     with _unless_another_was_faster(folder), new_folder(folder) as temporary:
+        files = {split: TokenWriter(temporary, split, id_type(tokenizer)) for split in SPLITS}
         with contextlib.ExitStack() as stack:
-            files = {
-                split: stack.enter_context(TokenFile(temporary / f"{split}.npy", id_type(tokenizer)))
-                for split in SPLITS
-            }
-            counts, lost = encode(
-                read_documents(config), tokenizer, lambda split, ids: files[split].write(ids), named(config)
-            )
+            for file in files.values():
+                stack.callback(file.close)
+            documents = read_documents(config, "encoding")
+            counts, lost = encode(documents, tokenizer, lambda s, ids: files[s].write(ids), named(config), cores())
         _check_counts(counts, config.context, named(config))
         manifest = {
             "settings": settings,
-            "sources": {part: _located(hashes) for part, hashes in sources.items()},
+            "sources": {part: _located(found) for part, found in sources.items()},
+            "stamps": hashes.stamps,
             "tokenizer": inner and sha256_of(inner),
             "vocab_size": tokenizer.vocab_size,
             "splits": counts,
+            "files": {split: file.lengths for split, file in files.items()},
             "lost": lost,
         }
         if inner is not None:
             (temporary / TOKENIZER).write_text(inner, encoding="utf-8")
-        (temporary / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+        _write_manifest(temporary, manifest)
+
+
+def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    write_atomic(folder / MANIFEST, json.dumps(manifest, indent=2) + "\n")
 
 
 @contextlib.contextmanager
 def _unless_another_was_faster(folder: Path) -> Iterator[None]:
-    """Two processes may prepare the same text. The folder of the first is kept."""
+    """On a file system without locks two processes may prepare the same text. The folder of the first is kept."""
     try:
         yield
     except OSError:
@@ -193,33 +236,6 @@ def _tokenizer(config: TextConfig, documents: Callable[[], Iterable[SplitPart]])
     else:
         inner = read_bpe(tokenizer_files(config.tokenizer))
     return BPETokenizer(inner, config.end_token, config.tokenizer), inner
-
-
-class TokenFile:
-    """A .npy file of one axis that grows."""
-
-    def __init__(self, path: Path, kind: type[np.unsignedinteger]) -> None:
-        self.length, self.kind, self.file = 0, kind, path.open("wb")
-        self._write_header()
-
-    def _write_header(self) -> None:
-        """Write the header for the present length. Its size does not depend on the length."""
-        described = np.lib.format.dtype_to_descr(np.dtype(self.kind))
-        np.lib.format.write_array_header_1_0(
-            self.file, {"shape": (self.length,), "fortran_order": False, "descr": described}
-        )
-
-    def write(self, ids: np.ndarray) -> None:
-        self.length += len(ids)
-        self.file.write(ids.tobytes())
-
-    def __enter__(self) -> "TokenFile":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with self.file:
-            self.file.seek(0)
-            self._write_header()
 
 
 def _check_counts(counts: dict[str, dict[str, int]], context: int, name: str) -> None:
@@ -241,15 +257,23 @@ def _check_counts(counts: dict[str, dict[str, int]], context: int, name: str) ->
 # Opening
 
 
-def _load(config: TextConfig, sources: dict[str, dict[str, str]], folder: Path) -> Corpus:
+def _load(config: TextConfig, folder: Path) -> Corpus:
     again = f"delete {folder} to prepare it again"
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         prepared = {part: dict(hashes) for part, hashes in manifest["sources"].items()}
+        stamps = {path: list(map(int, stamp)) for path, stamp in manifest["stamps"].items()}
         counts = {split: {name: int(manifest["splits"][split][name]) for name in COUNTS} for split in SPLITS}
+        lengths = {split: [int(length) for length in manifest["files"][split]] for split in SPLITS}
         vocab_size, lost, digest = int(manifest["vocab_size"]), int(manifest["lost"]), manifest["tokenizer"]
+        whole = all(sum(lengths[split]) == 1 + counts[split]["tokens"] for split in SPLITS)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
-        raise ValueError(f"{folder / MANIFEST}: damaged; expected the manifest of a prepared text; {again}") from None
+        whole = False
+    if not whole:
+        raise ValueError(f"{folder / MANIFEST}: damaged; expected the manifest of a prepared text; {again}")
+    digests = {path: digest for hashes in prepared.values() for path, digest in hashes.items()}
+    known = {path: (stamp, digests[path]) for path, stamp in stamps.items() if path in digests}
+    sources, hashes = _source_hashes(config, known, prepared=True)
     if config.dataset and "dataset" not in sources:  # without a connection a change cannot be noticed
         known = prepared.get("dataset", {})
         sources |= {"dataset": {name: known[name] for name in known if name.startswith(f"{config.dataset} (")}}
@@ -258,6 +282,9 @@ def _load(config: TextConfig, sources: dict[str, dict[str, str]], folder: Path) 
         for path in sorted(before.keys() | now.keys()):
             if before.get(path) != now.get(path):
                 raise ValueError(f"{path}: changed since {folder} was prepared from it; restore it, or {again}")
+    if hashes.stamps != stamps:
+        with contextlib.suppress(OSError):  # the folder may be one that only others write
+            _write_manifest(folder, manifest | {"stamps": hashes.stamps})
     tokenizer: Tokenizer = ByteTokenizer()
     if digest is not None:
         path = folder / TOKENIZER
@@ -268,23 +295,9 @@ def _load(config: TextConfig, sources: dict[str, dict[str, str]], folder: Path) 
     if tokenizer.vocab_size != vocab_size:
         raise ValueError(f"{folder / MANIFEST}: {vocab_size} tokens; expected the tokenizer's {tokenizer.vocab_size}")
     _check_counts(counts, config.context, named(config))
-    for split in SPLITS:
-        _check_tokens(folder / f"{split}.npy", 1 + counts[split]["tokens"], vocab_size, again)
-    names = {name: digest for part in (*SPLITS, "dataset") for name, digest in sources.get(part, {}).items()}
-    return _mapped_corpus(folder, tokenizer, counts, lost, names)
-
-
-def _check_tokens(path: Path, length: int, vocab_size: int, again: str) -> None:
-    """Raise ValueError unless a file holds so many tokens, all of them in the vocabulary."""
     try:
-        tokens = np.lib.format.open_memmap(path, mode="r")
-    except Exception:  # numpy's reader of the header has many, without a common base
-        tokens = np.zeros(0)
-    if tokens.shape != (length,) or tokens.dtype not in (np.uint16, np.uint32):
-        raise ValueError(f"{path}: damaged or cut short; expected {length} tokens; {again}")
-    some = np.empty(1 << 17, tokens.dtype)
-    with path.open("rb") as file:  # what is read through a map would stay in memory
-        file.seek(tokens.offset)  # pyright: ignore[reportAttributeAccessIssue]
-        while size := file.readinto(some.data):
-            if (largest := int(some[: size // some.itemsize].max())) >= vocab_size:
-                raise ValueError(f"{path}: token {largest} is out of range; expected ids below {vocab_size}; {again}")
+        tokens = {split: mapped_tokens(folder, split, lengths[split]) for split in SPLITS}
+    except ValueError as error:
+        raise ValueError(f"{error}; {again}") from None
+    names = {name: digest for part in (*SPLITS, "dataset") for name, digest in sources.get(part, {}).items()}
+    return Corpus(folder, tokenizer, tokens, counts, lost, names)

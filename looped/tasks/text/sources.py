@@ -8,10 +8,10 @@ import hashlib
 import json
 import re
 import reprlib
+import time
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from looped.files import sha256
 from looped.reading import stream_lines, stream_text
@@ -21,8 +21,8 @@ from looped.tasks.text.tokenizer import tokenizer_files
 
 COMPRESSED = ("", ".xz", ".gz", ".zst")
 JSON_LINES = ".jsonl"
-SAVED = ("dataset_dict.json", "state.json")  # one of them is in every folder that `save_to_disk` of datasets writes
 LINES = re.compile(r"[^\n]*\n|[^\n]+")  # only a line feed ends a line
+SETTLED = 2 * 10**9  # ns; coarser than the clock of any file system
 BLANK_LINES = re.compile(r"\n(?:[^\S\n]*\n)+")
 
 Part = tuple[str, bool]
@@ -63,31 +63,59 @@ def _split_files(config: TextConfig) -> dict[Split, list[Path]]:
     return {split: _files(f"{split}_files", getattr(config, f"{split}_files")) for split in SPLITS}
 
 
-def source_hashes(config: TextConfig, *, prepared: bool) -> dict[str, dict[str, str]]:
-    """The sha256 of each file that the tokens depend on, by part (a split, dataset, tokenizer) and name.
+class Hashes:
+    """The sha256 of files. It is remembered with the size and the times of a file, and computed again when they differ.
+
+    A user can set the time of the last change of the content, but not that of the last change of the file (ctime). A
+    file that just changed is not remembered, because it may change again within the same tick of the clock.
 
     Args:
-        prepared: whether the part `dataset` may be absent, if the data set cannot be loaded without a connection.
+        known: what `stamps` and the hashes were, by absolute path.
+    """
+
+    def __init__(self, known: Mapping[str, tuple[list[int], str]]) -> None:
+        self.known = known
+        self.stamps: dict[str, list[int]] = {}
+        """Size, mtime and ctime (ns) of each file that was not just changed, by absolute path."""
+
+    def __call__(self, file: Path) -> str:
+        """The sha256 of a file.
+
+        Raises:
+            ValueError: it cannot be read.
+        """
+        try:
+            path, status = str(file.resolve()), file.stat()
+        except OSError as error:
+            raise ValueError(f"{file}: {error.strerror or error}") from None
+        stamp = [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+        if time.time_ns() - max(stamp[1:]) > SETTLED:
+            self.stamps[path] = stamp
+        before, digest = self.known.get(path, ([], ""))
+        return digest if stamp == before and path in self.stamps else sha256(file)
+
+
+def file_hashes(config: TextConfig, hashes: Hashes) -> dict[str, dict[str, str]]:
+    """The sha256 of each file that the tokens depend on, by part (a split, tokenizer) and name.
 
     Raises:
-        ValueError: a file does not exist, or belongs to two splits; or the data set cannot be loaded.
+        ValueError: a file does not exist, or belongs to two splits.
     """
     found: dict[str, dict[str, str]] = {}
     owner: dict[str, str] = {}
     for split, files in _split_files(config).items():
-        found[split] = {str(file): sha256(file) for file in files}
+        found[split] = {str(file): hashes(file) for file in files}
         for path, digest in found[split].items():
             if owner.setdefault(digest, split) != split:
                 raise ValueError(f"task.{split}_files: {path} is also among the {owner[digest]} files")
-    if config.dataset:
-        try:
-            found["dataset"] = _dataset_hashes(config.dataset)
-        except ValueError:
-            if not prepared:
-                raise
     if config.tokenizer not in ("bytes", "bpe"):
-        found["tokenizer"] = {str(file): sha256(file) for file in tokenizer_files(config.tokenizer)}
+        found["tokenizer"] = {str(file): hashes(file) for file in tokenizer_files(config.tokenizer)}
     return found
+
+
+def size_of_files(config: TextConfig) -> int:
+    """The bytes of all files."""
+    return sum(file.stat().st_size for files in _split_files(config).values() for file in files)
 
 
 # Documents
@@ -158,27 +186,24 @@ def _paragraphs(text: Iterable[str]) -> Iterator[Part]:
         yield BLANK_LINES.split(white.rstrip("\n"))[0], True
 
 
-def read_documents(config: TextConfig) -> Iterator[SplitPart]:
-    """The documents of the settings' files or data set.
+def file_documents(config: TextConfig, progress: Callable[[int], object]) -> dict[Split, Iterator[Part]]:
+    """The documents of the settings' files by split; all in `train` unless each split has files.
+
+    Args:
+        progress: is called with the number of bytes that were read.
 
     Raises:
-        ValueError: a file is damaged, or a row holds no text; names both.
+        ValueError: `text_field` has no effect; or, when the place is reached, a file is damaged.
     """
-    found: dict[Split, Iterator[Part]]
-    if config.dataset:
-        found = _dataset_documents(config.dataset, config)
-    else:
-        files = _split_files(config)
-        if config.text_field is not None and not any(is_json_lines(file) for some in files.values() for file in some):
-            raise ValueError(f"task.text_field={config.text_field!r}: has no effect without a .jsonl file or a dataset")
-        found = {split: _file_documents(some, config) for split, some in files.items() if some}
-    if "validation" not in found:
-        return split_by_content(found["train"])
-    return ((split, *part) for split, parts in found.items() for part in parts)
+    files = _split_files(config)
+    if config.text_field is not None and not any(is_json_lines(file) for some in files.values() for file in some):
+        raise ValueError(f"task.text_field={config.text_field!r}: has no effect without a .jsonl file or a dataset")
 
+    def read(some: Sequence[Path]) -> Iterator[Part]:
+        texts = (text for file in some for text in texts_in(file, config.text_field, progress))
+        return (part for text in texts for part in documents(text, config))
 
-def _file_documents(files: Sequence[Path], config: TextConfig) -> Iterator[Part]:
-    return (part for file in files for text in texts_in(file, config.text_field) for part in documents(text, config))
+    return {split: read(some) for split, some in files.items() if some}
 
 
 def split_by_content(parts: Iterable[Part]) -> Iterator[SplitPart]:
@@ -218,83 +243,6 @@ def named(config: TextConfig) -> str:
     return config.dataset or ", ".join(config.train_files)
 
 
-# Data sets of Hugging Face
-
-
-def _load_dataset(name: str) -> Any:
-    """The splits of a data set, a mapping from their names.
-
-    Raises:
-        ValueError: it cannot be loaded.
-    """
-    path, _, configuration = name.partition(":")
-    try:
-        import datasets  # pyright: ignore[reportMissingImports]: an extra
-    except ImportError:
-        raise ValueError(f"task.dataset={name!r}: needs the package datasets: pip install 'looped[datasets]'") from None
-    try:
-        if any((Path(name).expanduser() / file).is_file() for file in SAVED):
-            loaded = datasets.load_from_disk(str(Path(name).expanduser()))
-            return {"train": loaded} if isinstance(loaded, datasets.Dataset) else loaded
-        return datasets.load_dataset(path, configuration or None)
-    except Exception as error:  # the library has many, without a common base
-        raise ValueError(
-            f"task.dataset={name!r}: cannot be loaded ({' '.join(str(error).split())}); download its text from "
-            f"https://huggingface.co/datasets/{path} on a machine with a connection, and give the files as "
-            "--task.train-files, --task.validation-files and --task.test-files"
-        ) from None
-
-
-def _dataset_hashes(name: str) -> dict[str, str]:
-    """The sha256 of each file of a data set in a local folder, or else of each split's fingerprint.
-
-    A fingerprint changes with the revision of the data set, and needs no reading of its rows.
-
-    Raises:
-        ValueError: the data set cannot be loaded.
-    """
-    folder = Path(name.partition(":")[0]).expanduser()
-    if folder.is_dir():
-        return {str(file): sha256(file) for file in sorted(folder.rglob("*")) if file.is_file()}
-    return {f"{name} ({split})": sha256_of(rows._fingerprint) for split, rows in _load_dataset(name).items()}
-
-
-def _dataset_documents(name: str, config: TextConfig) -> dict[Split, Iterator[Part]]:
-    """Documents by split; all in `train` unless the data set has the three splits."""
-    loaded = _load_dataset(name)
-    field = config.text_field or "text"
-    wanted: tuple[Split, ...] = SPLITS if {"validation", "test"} <= set(loaded) else ("train",)
-    for split in wanted:
-        if split not in loaded or field not in loaded[split].column_names:
-            raise ValueError(
-                f"task.dataset={name!r}: no column {field} in a split {split}; expected one, named by --task.text-field"
-            )
-    return {split: _row_documents(_rows(name, split, loaded[split], field), config) for split in wanted}
-
-
-def _rows(name: str, split: Split, rows: Any, field: str) -> Iterator[list[str]]:
-    """The texts of a split, a thousand at a time."""
-    number = 0
-    for batch in rows.select_columns([field]).iter(batch_size=1000):
-        for row in batch[field]:
-            if not isinstance(row, str):
-                raise ValueError(
-                    f"task.dataset={name!r}: row {number} of {split}: {field}={reprlib.repr(row)}: expected a text"
-                )
-            number += 1
-        yield batch[field]
-
-
-def _row_documents(batches: Iterable[list[str]], config: TextConfig) -> Iterator[Part]:
-    """The documents in rows, each of which counts as a line."""
-    if config.version == "published":
-        return ((row if row.strip() else "", True) for batch in batches for row in batch)
-    batches = ([row.removesuffix("\n") + "\n" for row in batch] for batch in batches)
-    if config.document == "line":
-        return ((row, True) for batch in batches for row in batch if row.strip())
-    return documents(("".join(batch) for batch in batches), config)
-
-
 # JSON lines
 
 
@@ -303,20 +251,20 @@ def is_json_lines(file: Path) -> bool:
     return any(file.name.endswith(f"{JSON_LINES}{packed}") for packed in COMPRESSED)
 
 
-def texts_in(file: Path, field: str | None) -> Iterator[Iterable[str]]:
+def texts_in(file: Path, field: str | None, progress: Callable[[int], object]) -> Iterator[Iterable[str]]:
     """The text of a file in parts; for JSON lines, the text in a field of each object.
 
     Raises:
         ValueError: JSON lines without a field name, or a line without text in that field; names file and line.
     """
     if not is_json_lines(file):
-        yield stream_text(file)
+        yield stream_text(file, progress=progress)
         return
     if field is None:
         raise ValueError(
             f"{file}: JSON lines; expected the name of the field that holds the text, such as --task.text-field text"
         )
-    for number, line in enumerate(stream_lines(file), start=1):
+    for number, line in enumerate(stream_lines(file, progress), start=1):
         if not line.strip():
             continue
         try:

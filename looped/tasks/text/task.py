@@ -9,16 +9,18 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer
 
 from looped.lazy import torch
-from looped.tasks.base import Batch, Split, Task, TaskSpec
+from looped.tasks.base import Batch, Split, Task, TaskSpec, rows_of_part
 from looped.tasks.continuation import Tokenizer, continuation
 from looped.tasks.registry import register
 from looped.tasks.text.config import TextConfig
 from looped.tasks.text.corpus import Corpus, corpus_in_memory, open_corpus, without_text
+from looped.tasks.text.epochs import epoch_starts
 from looped.tasks.text.sources import utf8
 from looped.tasks.text.tokenizer import ByteTokenizer, read_tokenizer, write_tokenizer
+from looped.tasks.text.tokens import Tokens
 
 SHOWN = 8  # tokens in a visualisation
 SAVED_TOKENIZER = "tokenizer.json"
@@ -27,8 +29,8 @@ SAVED_TOKENIZER = "tokenizer.json"
 class Window(NamedTuple):
     """Tokens, their next tokens, and the number of scored positions at the end: 0 for a prompt, 1 .. seq for a text."""
 
-    inputs: Int[np.ndarray, " seq"]
-    targets: Int[np.ndarray, " seq"]
+    inputs: Integer[np.ndarray, " seq"]
+    targets: Integer[np.ndarray, " seq"]
     scored: int
 
 
@@ -43,7 +45,8 @@ class Text(Task):
     tensor([[256,  72, 105]])
 
     The corpus is prepared when the task is made (see `corpus.py`). Training draws windows anywhere in the split, with
-    replacement. The test groups are two ways to measure perplexity, exp(mean nats per token):
+    replacement, or takes each token once in an epoch (`order`, see `epochs.py`). The test groups are two ways to
+    measure perplexity, exp(mean nats per token):
 
     - sliding: the whole split. Windows move by `stride`, and each scores the tokens that the previous one did not
       reach. Every token counts exactly once, after at least context - stride others, except near the beginning. The
@@ -64,7 +67,7 @@ class Text(Task):
     @classmethod
     def example_config(cls, folder: Path) -> TextConfig:
         """A text that always exists: this file."""
-        return TextConfig(train_files=(__file__,), document="paragraph", context=24, cache=str(folder))
+        return TextConfig(train_files=(__file__,), document="line", context=24, cache=str(folder))
 
     @classmethod
     def from_documents(
@@ -155,11 +158,37 @@ class Text(Task):
         else:
             starts = rng.integers(0, last, size, endpoint=True)
             scored = np.full(size, context)
-        windows = tokens[starts[:, None] + np.arange(context + 1)].astype(np.int64)
-        return [Window(row[:-1], row[1:], n) for row, n in zip(windows, scored.tolist(), strict=True)]
+        return _windows(tokens, context, starts, scored)
+
+    def batch(
+        self,
+        split: Split,
+        step: int,
+        size: int,
+        *,
+        seed: int,
+        group: str | None = None,
+        part: tuple[int, int] = (0, 1),
+    ) -> Batch:
+        """The batch of a step; see `Task.batch`. In epochs the windows are numbered through all steps.
+
+        Raises:
+            ValueError: a token is not in the vocabulary.
+        """
+        if self.config.order == "random" or split != "train" or group is not None:
+            return super().batch(split, step, size, seed=seed, group=group, part=part)
+        rows, tokens, context = rows_of_part(size, part), self.corpus.tokens["train"], self.config.context
+        starts = epoch_starts(
+            step * size + rows.start, rows.stop - rows.start, tokens=len(tokens) - 1, context=context, seed=seed
+        )
+        return self.encode(_windows(tokens, context, starts, np.full(len(starts), context)))
 
     def encode(self, problems: Sequence[Window]) -> Batch:
-        """Windows as tokens. Shorter prompts are padded on the right, which causal attention never reaches."""
+        """Windows as tokens. Shorter prompts are padded on the right, which causal attention never reaches.
+
+        Raises:
+            ValueError: a token is not in the vocabulary, because a file is damaged.
+        """
         lengths = np.array([len(problem.inputs) for problem in problems])[:, None]
         scored = np.array([problem.scored for problem in problems])[:, None]
         places = np.arange(lengths.max())
@@ -168,6 +197,11 @@ class Text(Task):
         for row, problem in enumerate(problems):
             inputs[row, : len(problem.inputs)] = problem.inputs
             targets[row, : len(problem.inputs)] = problem.targets
+        if (largest := max(inputs.max(), targets.max())) >= self.tokenizer.vocab_size:
+            raise ValueError(
+                f"{self.corpus.folder}: token {largest} is out of range; expected ids below "
+                f"{self.tokenizer.vocab_size}; delete the folder to prepare it again"
+            )
         return Batch(
             *map(torch.from_numpy, (inputs, targets, attention_mask & (places >= lengths - scored), attention_mask))
         )
@@ -291,3 +325,11 @@ class Text(Task):
                 for loop, row in enumerate(probabilities, start=1)
             ],
         }
+
+
+def _windows(
+    tokens: Tokens, context: int, starts: Int[np.ndarray, " windows"], scored: Int[np.ndarray, " windows"]
+) -> list[Window]:
+    """Windows of `context` tokens. Their tokens are only read when they are encoded."""
+    windows = (tokens.window(start, context + 1) for start in starts.tolist())
+    return [Window(row[:-1], row[1:], n) for row, n in zip(windows, scored.tolist(), strict=True)]

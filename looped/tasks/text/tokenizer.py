@@ -9,9 +9,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from looped.files import write_atomic
 from looped.reading import read_text
 from looped.tasks.continuation import Tokenizer
+from looped.tasks.text.words import Words
 
 END_TOKEN = "<|endoftext|>"
 GPT2_FILES = "encoder.json", "vocab.bpe"
@@ -19,9 +22,15 @@ GPT2_ADDRESS = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/
 LARGEST_ID = 1 << 24  # ten times the largest vocabulary in use; a model has a row of weights for each id
 SECONDS = 60  # for a process that reads a tokenizer; its processor time has a limit of its own, see LOADER
 
+SAMPLE = 128 << 20  # bytes of text from which a BPE is trained, at most
 # Without this setting the library warns about every worker process that is forked after it encoded text in parallel.
 # The workers encode no text.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+
+
+def id_type(tokenizer: Tokenizer) -> type[np.unsignedinteger]:
+    """The smaller of two types that holds all ids."""
+    return np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32
 
 
 class ByteTokenizer:
@@ -54,6 +63,10 @@ class ByteTokenizer:
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         return [list(text.encode()) for text in texts]
 
+    def packed(self, texts: Sequence[str]) -> list[bytes]:
+        """The ids of each text, as the bytes of an array of `id_type`."""
+        return [np.frombuffer(text.encode(), np.uint8).astype(id_type(self)).tobytes() for text in texts]
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of the ids. Bytes that are not UTF-8 become U+FFFD."""
         end = END_TOKEN.encode()
@@ -81,6 +94,7 @@ class BPETokenizer:
             self._inner = tokenizers.Tokenizer.from_str(json.dumps(settings))
             self.lossless = _is_lossless(settings)
             """Whether it is known that `decode` gives back every text. False: it depends on the text."""
+            by_words = self.lossless and _has_words(settings)
         end = self._inner.token_to_id(end_token)
         if end is None:
             raise ValueError(f"{source}: no token {end_token!r}; expected the task.end_token of this vocabulary")
@@ -91,6 +105,12 @@ class BPETokenizer:
         self.vocab_size = 1 + max(self._inner.get_vocab().values())
         if self.vocab_size > LARGEST_ID:
             raise ValueError(f"{source}: token id {self.vocab_size - 1}; expected at most {LARGEST_ID}")
+        self._words = None
+        if by_words:
+            lengths = np.zeros(self.vocab_size, np.int64)
+            for token, number in self._inner.get_vocab().items():
+                lengths[number] = len(token)  # the library writes each byte as a character
+            self._words = Words(self.encode, lengths, id_type(self))
 
     def __reduce__(self) -> tuple[type["BPETokenizer"], tuple[str, str, str]]:
         return BPETokenizer, (self.json, self.end_token, self.source)
@@ -109,6 +129,16 @@ class BPETokenizer:
                 "tokenizer that never does, or another task.end_token"
             )
         return found
+
+    def packed(self, texts: Sequence[str]) -> list[bytes]:
+        """The ids of each text, as the bytes of an array of `id_type`.
+
+        Raises:
+            ValueError: as `encode`.
+        """
+        if self._words:
+            return self._words.packed(texts)
+        return [np.array(ids, id_type(self)).tobytes() for ids in self.encode(texts)]
 
     def decode(self, ids: Sequence[int]) -> str:
         return self._inner.decode(ids, skip_special_tokens=False)
@@ -137,6 +167,11 @@ def _is_lossless(settings: dict[str, Any]) -> bool:
     )
 
 
+def _has_words(settings: dict[str, Any]) -> bool:
+    """Whether a byte-level BPE cuts text into words by GPT-2's pattern, and has no other tokens that span words."""
+    return settings["pre_tokenizer"].get("use_regex", True) and all(t["special"] for t in settings["added_tokens"])
+
+
 @contextlib.contextmanager
 def _library_errors(message: str) -> Iterator[None]:
     """Turn each error of the tokenizers library into a ValueError. Its panics derive from BaseException."""
@@ -149,12 +184,29 @@ def _library_errors(message: str) -> Iterator[None]:
 
 
 def trained_bpe(texts: Iterable[str], size: int) -> str:
-    """A byte-level BPE of at most `size` tokens for these texts, as JSON. Equal texts give equal JSON."""
+    """A byte-level BPE of at most `size` tokens for these texts, as JSON. Equal texts give equal JSON.
+
+    It learns from at most SAMPLE bytes of them, because its memory grows with the number of different words.
+    """
     import tokenizers
 
     bpe = tokenizers.ByteLevelBPETokenizer(add_prefix_space=False)
-    bpe.train_from_iterator(texts, size, special_tokens=[END_TOKEN], show_progress=False)
+    bpe.train_from_iterator(spread(texts, SAMPLE), size, special_tokens=[END_TOKEN], show_progress=False)
     return bpe.to_str()
+
+
+def spread(texts: Iterable[str], most: int) -> Iterator[str]:
+    """All texts, or every second, every fourth, and so on, if they have more than `most` bytes in UTF-8."""
+    kept: list[bytes] = []
+    size, step = 0, 1
+    for number, text in enumerate(texts):
+        if number % step == 0:
+            kept.append(text.encode())
+            size += len(kept[-1])
+        while size > most and len(kept) > 1:
+            kept, step = kept[::2], 2 * step
+            size = sum(map(len, kept))
+    return (text.decode() for text in kept)
 
 
 # Files

@@ -49,7 +49,7 @@ def small(task: Text, **options) -> LoopedTransformer:
 def test_sliding_windows_score_every_token_once(folder: Path, context: int, stride: int, data: st.DataObject):
     task = make(folder, context=context, stride=min(stride, context))
     split = data.draw(st.sampled_from(SPLITS))
-    tokens = task.corpus.tokens[split].tolist()
+    tokens = np.asarray(task.corpus.tokens[split]).tolist()
     windows = task.sample(split, task.available(split, "sliding") or 0, task.rng(split, 0, 0), "sliding")
     scored = []
     for number, window in enumerate(windows):
@@ -62,7 +62,7 @@ def test_sliding_windows_score_every_token_once(folder: Path, context: int, stri
 
 def test_training_windows_lie_anywhere(folder: Path):
     task = make(folder, context=8)
-    tokens = task.corpus.tokens["train"].tolist()
+    tokens = np.asarray(task.corpus.tokens["train"]).tolist()
     every = {tuple(tokens[i : i + 9]) for i in range(len(tokens) - 8)}
     batch = task.batch("train", 5, 5000, seed=3)
     drawn = {(*row, last) for row, last in zip(batch.inputs.tolist(), batch.targets[:, -1].tolist(), strict=True)}
@@ -76,7 +76,7 @@ def test_perplexity_equals_token_by_token(folder: Path, stride: int):
     context = 12
     task = make(folder, context=context, stride=stride)
     model = small(task)
-    tokens = torch.tensor(task.corpus.tokens["test"].tolist())
+    tokens = torch.tensor(np.asarray(task.corpus.tokens["test"]).tolist())
     ends = [context + k * stride for k in range(1000)]  # where windows end, in targets
     total = 0.0
     for place in range(1, len(tokens)):
