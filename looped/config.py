@@ -18,6 +18,12 @@ OutputWeights = Literal["exact", "int8"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 OWN_LOOPS = ("task", "steps")
 """The losses with which each example has its own number of loops."""
+HOUSEKEEPING = (
+    "device", "devices", "strategy", "accumulation", "compile", "recompute", "workers", "log_every", "log_to",
+    "save_every", "save_minutes", "keep_last",
+)  # fmt: skip
+"""The settings in `TrainConfig` that change nothing but rounding. A run may be continued with others, and runs that
+differ in them are compared as one variant."""
 STEPS = "at least 1 to train; `--from RUN` begins with the weights of a run of 0 steps"
 
 

@@ -46,9 +46,6 @@ class OneDevice:
     def all_reduce(self, values: Tensor, reduce_op: str) -> Tensor:
         return values
 
-    def all_gather(self, values: Tensor) -> Tensor:
-        return values[None]
-
     def broadcast(self, value: Any) -> Any:
         return value
 
@@ -87,8 +84,10 @@ def make_fabric(run: RunConfig) -> Devices:
     if config.strategy == "fsdp":
         strategy = ModelParallelStrategy(partial(shard, run), data_parallel_size=config.devices, tensor_parallel_size=1)
     else:
-        # The prelude has no gradient if the gradient window begins later and there is no input injection.
-        strategy = DDPStrategy(find_unused_parameters=run.schedule.num_grad_loops is not None)
+        # The prelude has no gradient if the gradient window begins later and there is no input injection, and weights
+        # of a loop have none if it is not run.
+        unused = run.schedule.num_grad_loops is not None or run.model.own_weights
+        strategy = DDPStrategy(find_unused_parameters=unused)
     for message in CHATTER:
         warnings.filterwarnings("ignore", message)
     precision = MixedPrecision("bf16-mixed", device) if bf16 else Precision()  # precision= would print a message

@@ -60,6 +60,7 @@ from looped.training.processes import KILLED, connection_lost, made_together, to
 from looped.training.queue import Queue, queues
 from looped.training.regularisers import check_regularisers
 from looped.training.schedule import LoopSchedule, learning_rate_at, loops_of_step
+from looped.training.sharding import gathered
 from looped.training.sinks import Sink
 from looped.training.step import ModelWithLoss, train_step, validate
 
@@ -183,7 +184,7 @@ class Trainer:
                 check_data(self.task, folder)
             else:
                 write_data(run, self.task, folder)
-                write_config(run, folder)
+            write_config(run, folder)
             made_on = environment("bf16-mixed" if half else "32-true", fabric.device)
             write_file(folder, Environment, made_on | {"matmul_peak": self.matmul_peak, **devices_of(run)})
             self.metrics = Metrics(folder / MetricsRow.file, self.progress.metrics_bytes, self.sink)
@@ -201,11 +202,10 @@ class Trainer:
                 self.display.say(f"with {loops} loops and num_grad_loops={window}, no gradient: {', '.join(parts)}")
             while finished is None:
                 improved = self._step(batches)
-                self.signal = self._largest(interrupt.signal)  # all devices stop at the same step
+                late = time.perf_counter() - self.saved_at >= 60 * config.save_minutes
+                self.signal, late = self._largest(interrupt.signal, late)  # all devices do the same at the same step
                 finished = self._finished() or ("interrupted" if self.signal else None)
-                minutes = (time.perf_counter() - self.saved_at) / 60
-                due = self.progress.step % config.save_every == 0 or minutes >= config.save_minutes
-                if finished or improved or due:
+                if finished or improved or late or self.progress.step % config.save_every == 0:
                     self._save()
             self.display.say(f"finished: {finished}, after {self.progress.step} steps, {self._seconds():.0f} s")
         return self._summarise(finished)
@@ -224,7 +224,7 @@ class Trainer:
             self.meter.waited += time.perf_counter() - began
             loops = loops_of_step(config, loops, batch)
             if config.loss in OWN_LOOPS:
-                loops = (self._largest(loops[0]),) * 2
+                loops = (*self._largest(loops[0]),) * 2
             if self.queue is not None:
                 self.queue.add(batch, progress.step, loops)
             else:
@@ -233,9 +233,11 @@ class Trainer:
                 self._count(batch, loops, values)
         except UpdateError:
             raise
-        except Exception:  # the weights are those before this step
-            with suppress(OSError, MemoryError, RuntimeError):
-                self._save()
+        except Exception as error:  # the weights are those before this step
+            # Sharded weights are gathered by all devices, which meet this error together only if a value is not finite.
+            if config.strategy != "fsdp" or isinstance(error, NonFiniteError):
+                with suppress(OSError, MemoryError, RuntimeError):
+                    self._save()
             raise
         progress.step += 1
         self.state = self.with_loss.last_state if progress.step % config.segments else None
@@ -280,7 +282,7 @@ class Trainer:
         """Validate, with averaged weights if there are any. Returns whether no earlier score is better."""
         part_size = self.run.train.batch_size // (self.run.train.accumulation * self.fabric.world_size)
         began = time.perf_counter()
-        with self.average.applied() if self.average else nullcontext():
+        with self.average.applied() if self.average else nullcontext(), gathered(self.model):
             own = self.run.train.loss in OWN_LOOPS
             loops, _ = loops_of_step(self.run.train, (self.schedule.last, 1), self.validation)
             scores = validate(self.fabric, self.model, self.task, self.validation, loops, part_size, own=own)
@@ -316,13 +318,12 @@ class Trainer:
         if self.queue is not None:
             self._read()
         self.saved_at = time.perf_counter()
-        if not self.fabric.is_global_zero:
-            return
-        progress = replace(
-            self.progress, seconds=self._seconds(), metrics_bytes=self.metrics.sync(), sums=self.meter.sums
-        )
-        checkpoint.save(self.folder, progress, self.model, self.optimizers, self.average, self.state)
-        self._point_to_best()
+        writes = self.fabric.is_global_zero
+        metrics_bytes = self.metrics.sync() if writes else 0
+        progress = replace(self.progress, seconds=self._seconds(), metrics_bytes=metrics_bytes, sums=self.meter.sums)
+        checkpoint.save(self.folder, progress, self.model, self.optimizers, self.average, self.state, writes=writes)
+        if writes:
+            self._point_to_best()
 
     def _point_to_best(self) -> None:
         best = self.progress.best
@@ -343,13 +344,13 @@ class Trainer:
         """Seconds of training so far, over all continuations of the run."""
         return round(self.progress.seconds + time.perf_counter() - self.began, 3)
 
-    def _largest(self, number: int) -> int:
-        """The largest number that any device has."""
+    def _largest(self, *numbers: int) -> list[int]:
+        """For each of these numbers, the largest one that any device has."""
         if self.fabric.world_size == 1:
-            return number
-        largest = self.fabric.all_reduce(torch.tensor(number, device=self.fabric.device), reduce_op="max")
+            return [*numbers]
+        largest = self.fabric.all_reduce(torch.tensor(numbers, device=self.fabric.device), reduce_op="max")
         assert isinstance(largest, torch.Tensor)
-        return int(largest)
+        return largest.tolist()
 
 
 def summarise(

@@ -41,7 +41,7 @@ def test_dry_run_prints_a_command_a_run(capsys):
     [
         ("reproduce 7", "table 7: expected one of 2, 3, 4"),
         ("reproduce 2 --scale laptop", "laptop"),
-        ("reproduce 2 --jobs 0", "jobs=0: expected at least one of each"),
+        ("reproduce 2 --jobs 0", "--jobs 0: expected at least one run at a time"),
         ("reproduce 2 --override train.steps", "--override train.steps: expected field=value"),
         ("reproduce 2 --override train.stepz=4", "--train.stepz"),
         ("reproduce 4", "train_files"),

@@ -67,7 +67,7 @@ class Text(Task):
     @classmethod
     def example_config(cls, folder: Path) -> TextConfig:
         """A text that always exists: this file."""
-        return TextConfig(train_files=(__file__,), document="paragraph", context=24, cache=str(folder))
+        return TextConfig(train_files=(__file__,), document="line", context=24, cache=str(folder))
 
     @classmethod
     def from_documents(
