@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import tyro
 
 from looped.config import RunConfig
+from looped.launch.world import find_world
 
 
 def command(function: Callable[..., None]) -> Callable[[Sequence[str]], None]:
@@ -61,7 +62,10 @@ def training_run(name: str, arguments: Sequence[str]) -> tuple[RunConfig, Path, 
     if name.startswith("-"):
         default, arguments = _settings_of_start([name, *arguments]), [name, *arguments]
         name = f"{default.recipe}-trained"
-    options = _recipe_options(Train, name, arguments, "looped train", default, out=Path("runs") / name)
+    world, words = find_world(), list(arguments)
+    if world and "--train.devices" not in map(_option, words):
+        words += ["--train.devices", str(world.size)]
+    options = _recipe_options(Train, name, words, "looped train", default, out=Path("runs") / name)
     run = options.run
     if options.source:
         from looped.run_folder import CONFIG, read_config

@@ -35,7 +35,7 @@ from looped.run_folder import (
     write_config,
     write_file,
 )
-from looped.strict import check
+from looped.strict import check, to_dict
 from looped.tasks import TASKS
 from looped.tasks.base import Batch, Task
 from looped.tasks.faults import check_loops, check_splits
@@ -45,6 +45,7 @@ from looped.training.checkpoint import Progress
 from looped.training.devices import (
     Interrupt,
     fast_products,
+    find_device,
     keep_freed_memory,
     matmul_peak,
     peak_memory,
@@ -52,9 +53,10 @@ from looped.training.devices import (
     uses_native,
 )
 from looped.training.errors import NonFiniteError, TrainingError, UpdateError, lacks_memory
-from looped.training.fabric import Devices, make_fabric, trains_in_bf16
+from looped.training.fabric import Devices, devices_of, make_fabric, trains_in_bf16
 from looped.training.logger import Display, Meter, Metrics, environment
 from looped.training.optim import WeightAverage, make_optimizers
+from looped.training.processes import KILLED, connection_lost, made_together, together
 from looped.training.queue import Queue, queues
 from looped.training.regularisers import check_regularisers
 from looped.training.schedule import LoopSchedule, learning_rate_at, loops_of_step
@@ -90,26 +92,39 @@ def train(run: RunConfig, folder: Path, *, resume: bool = False) -> dict[str, An
     """
     folder = Path(folder)
     check(run.train.steps >= 1, "train.steps", run.train.steps, STEPS)
-    fabric = make_fabric(run)
-    with locked(folder, CHECKPOINTS) if fabric.is_global_zero else nullcontext():
-        if fabric.is_global_zero:
-            summary = open_run(run, folder, resume)
-            if summary is not None:
-                return asdict(summary)
-        fabric.launch()
-        try:
-            keep_freed_memory()
-            with Interrupt() as interrupt, fast_products(fabric.device):
-                return Trainer(run, folder, fabric).run_to_end(interrupt)
-        except (MemoryError, RuntimeError) as error:
-            known = isinstance(error, TrainingError)
-            if not known and not lacks_memory(error):
-                raise
-            reason = str(error) if known else f"too little memory ({error})"
-            reason += f"; {LESS['activations']}" if lacks_memory(error) else ""
-            saved = checkpoint.saved_steps(folder)
-            kept = f"continue from step {saved[-1]} with --resume" if saved else "there is no checkpoint yet"
-            raise TrainingError(f"{reason}; {kept}") from (error.__cause__ if known else error)
+    with together() as processes:
+        devices = 1 if processes is None else processes.world.size
+        started = f"{devices}, the number of processes that `looped train`, torchrun or srun started"
+        check(run.train.devices == devices, "train.devices", run.train.devices, started)
+        writes = processes is None or processes.world.rank == 0
+        if processes:
+            processes.same("settings", device=find_device(run.train.device), resume=resume, **to_dict(run))
+        with locked(folder, CHECKPOINTS) if writes else nullcontext():
+            summary = open_run(run, folder, resume) if writes else None
+            finished = asdict(summary) if summary else None
+            if processes:
+                finished = processes.gather("finished", finished)[0]
+                processes.check_shared(folder)
+            if finished:
+                return finished
+            fabric = make_fabric(run)
+            if processes:
+                processes.connect(fabric.device)
+            fabric.launch()
+            try:
+                keep_freed_memory()
+                with Interrupt() as interrupt, fast_products(fabric.device):
+                    return Trainer(run, folder, fabric).run_to_end(interrupt)
+            except (MemoryError, RuntimeError) as error:
+                known = isinstance(error, TrainingError)
+                killed = processes is not None and connection_lost(error)
+                if not known and not killed and not lacks_memory(error):
+                    raise
+                reason = str(error) if known else KILLED if killed else f"too little memory ({error})"
+                reason += f"; {LESS['activations']}" if lacks_memory(error) else ""
+                saved = checkpoint.saved_steps(folder)
+                kept = f"continue from step {saved[-1]} with --resume" if saved else "there is no checkpoint yet"
+                raise TrainingError(f"{reason}; {kept}") from (error.__cause__ if known or killed else error)
 
 
 class Trainer:
@@ -118,7 +133,7 @@ class Trainer:
     def __init__(self, run: RunConfig, folder: Path, fabric: Devices) -> None:
         self.run, self.folder, self.fabric = run, folder, fabric
         self.part = fabric.global_rank, fabric.world_size
-        self.task = TASKS[run.task.name](run.task)
+        self.task = made_together(lambda: TASKS[run.task.name](run.task))
         check_fits(run.model, self.task)
         half = trains_in_bf16(run.train, fabric.device.type)
         check_memory(run, self.task.batch("train", 0, 1, seed=0), fabric.device, half=half)
@@ -170,10 +185,8 @@ class Trainer:
             else:
                 write_data(run, self.task, folder)
             write_config(run, folder)
-            made_on = environment("bf16-mixed" if half else "32-true", fabric.device) | {
-                "matmul_peak": self.matmul_peak
-            }
-            write_file(folder, Environment, made_on)
+            made_on = environment("bf16-mixed" if half else "32-true", fabric.device)
+            write_file(folder, Environment, made_on | {"matmul_peak": self.matmul_peak, **devices_of(run)})
             self.metrics = Metrics(folder / MetricsRow.file, self.progress.metrics_bytes, self.sink)
 
     def run_to_end(self, interrupt: Interrupt) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """Short trainings that two devices must compute like one. As a script it is one of two processes that run them all."""
 
-import contextlib
 import dataclasses
 import json
 import os
@@ -22,8 +21,10 @@ from looped.tasks.edit_distance_chain import EditDistanceChainConfig
 from looped.tasks.n_rasp_l import NRaspLConfig
 from looped.tasks.sudoku import SudokuConfig
 from looped.training import NonFiniteError, train
+from looped.training.errors import OtherError
 from looped.training.fabric import OneDevice, make_fabric
 from looped.training.optim import WeightAverage, make_optimizers
+from looped.training.processes import together
 from looped.training.schedule import LoopSchedule, loops_of_step
 from looped.training.step import ModelWithLoss, train_step
 
@@ -172,19 +173,30 @@ def train_runs(out: Path, rank: int) -> None:
     for strategy in ("ddp", "fsdp"):
         train(on_two(RUN, strategy), out / strategy)
         train(on_two(GENERATING, strategy), out / f"generating {strategy}")
-        with contextlib.suppress(NonFiniteError):
+        try:
             train(on_two(DIVERGING, strategy), out / f"diverging {strategy}")
+        except (NonFiniteError, OtherError):  # a command would end here
+            torch.distributed.destroy_process_group()
     for before, after in CONTINUED:
         folder = out / f"{before} {after}"
-        if rank == 0:
-            cut(out / before, folder)
-        torch.distributed.barrier()
+        with together() as processes:
+            assert processes is not None
+            with processes.first("cut"):
+                if rank == 0:
+                    cut(out / before, folder)
         train(on_two(RUN, after), folder, resume=True)
 
 
 def main(out: Path, rank: int) -> None:
     torch.set_num_threads(1)
     train_runs(out, rank)
+    with together() as processes:
+        assert processes is not None
+        processes.connect(torch.device("cpu"))
+        compute(out, rank)
+
+
+def compute(out: Path, rank: int) -> None:
     one = OneDevice(torch.device("cpu"), bf16=False)
     results = {f"{name} one": run_case(reference(CASES[name]), one) for name in list(CASES)[rank::2]}
     for strategy in ("ddp", "fsdp"):
@@ -203,4 +215,3 @@ def main(out: Path, rank: int) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]), int(os.environ["RANK"]))
-    torch.distributed.destroy_process_group()
