@@ -16,6 +16,7 @@ from looped.config import OWN_LOOPS, RunConfig, ScheduleConfig
 from looped.models.graphs import share_graphs
 from looped.models.transformer import LoopedTransformer
 from looped.models.weights import whole
+from looped.runs import evaluate_run
 from looped.tasks import TASKS
 from looped.tasks.edit_distance_chain import EditDistanceChainConfig
 from looped.tasks.n_rasp_l import NRaspLConfig
@@ -187,9 +188,13 @@ def train_runs(out: Path, rank: int) -> None:
         train(on_two(RUN, after), folder, resume=True)
 
 
+EVALUATION: Any = {"loops": (1, 3, 4), "examples": 300, "exit_rule": "change:0.1", "split": "validation"}
+
+
 def main(out: Path, rank: int) -> None:
     torch.set_num_threads(1)
     train_runs(out, rank)
+    evaluate_run(out / "fsdp", **EVALUATION)
     with together() as processes:
         assert processes is not None
         processes.connect(torch.device("cpu"))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -11,11 +12,12 @@ from typing import Any
 import device_cases
 import pytest
 import torch
-from device_cases import CASES, CONTINUED, DIVERGING, GENERATING, RUN, cut
+from device_cases import CASES, CONTINUED, DIVERGING, EVALUATION, GENERATING, RUN, cut
 from safetensors import safe_open
 from training_cases import assert_same_run, metrics
 
 from looped.run_folder import read_config
+from looped.runs import evaluate_run
 from looped.training import NonFiniteError, checkpoint, train
 from looped.training.devices import find_compiler
 
@@ -115,6 +117,16 @@ def test_a_run_continues_on_other_devices(folder, before, after):
     assert read_config(continued) == read_config(folder / after)
     if before == after:
         assert_same_run(folder / before, continued, 12)
+
+
+def test_two_devices_share_an_evaluation(folder, tmp_path):
+    """Three parts of up to 128 examples; each has the same size on one device, so all bits are equal."""
+    shared = (folder / "fsdp/eval.jsonl").read_bytes()
+    alone = shutil.copytree(folder / "fsdp", tmp_path / "alone")
+    (alone / "eval.jsonl").unlink()
+    assert len(evaluate_run(alone, **EVALUATION)) == shared.count(b"\n") == 4
+    assert (alone / "eval.jsonl").read_bytes() == shared
+    assert (alone / "answers_by_loop.json").read_bytes() == (folder / "fsdp/answers_by_loop.json").read_bytes()
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
