@@ -9,6 +9,7 @@ import argparse
 import collections
 import contextlib
 import hashlib
+import io
 import json
 import os
 import random
@@ -104,8 +105,9 @@ class KilledSweep:
         for seed in self.seeds:
             run, _, _ = training_run(RECIPE, [*override_words(self.settings), "--train.seed", str(seed)])
             expected, name = undisturbed / str(seed), f"{RECIPE}-seed{seed}"
-            train(run, expected)
-            evaluate_run(expected)
+            with contextlib.redirect_stderr(io.StringIO()):
+                train(run, expected)
+                evaluate_run(expected)
             ours, theirs = results(self.folder / name), results(expected)
             different = [file for file in ours.keys() | theirs.keys() if ours.get(file) != theirs.get(file)]
             wrong += [f"{name}/{file}: differs" for file in different]

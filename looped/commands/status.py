@@ -32,13 +32,17 @@ def status(folders: Positional[tuple[Path, ...]]) -> None:
 def _show(folder: Path) -> None:
     found = find_runs(folder)
     runs = [_state(*run) for run in found]
-    table = Table("run", "state", "step", "steps/s", "time left", "")
+    table = Table("run", "state", "step", "steps/s", "time left", "by")
     for run in runs:
         speed = f"{run.speed:.3g}" if run.speed else ""
-        left = time_left(run, runs) if run.state != "done" else None
+        left = time_left(run, runs)
         step = f"{run.step} of {run.steps}" if run.steps else ""
-        table.add_row(run.name, run.state, step, speed, "" if left is None else duration(left), run.note)
+        by = run.note if run.state == "running" else ""
+        table.add_row(run.name, run.state, step, speed, duration(left) if left else "", by)
     print_table(table)
+    for run in runs:
+        if run.note and run.state != "running":
+            say(f"{run.name}: {run.note}")
     numbers = Counter(run.state for run in runs)
     parts = [", ".join(f"{numbers[state]} {state}" for state in get_args(State) if numbers[state])]
     if left := sweep_left(runs):

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 
-from looped.launch.job import JobProcess
+from looped.launch.job import FAULT, TOO_LONG, JobProcess
 
 
 def main(line: str, *before_train: str) -> int:
@@ -26,7 +26,10 @@ def main(line: str, *before_train: str) -> int:
         signal.signal(number, stop)
     failure = process.run()
     if stopped_by == signal.SIGUSR1 and not failure:
-        subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], check=True)
+        if process.gets_further():
+            subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], check=True)
+        else:
+            failure = process.fail(TOO_LONG, FAULT, 1)
     if failure:
         print(f"{process.folder}: {failure.reason}", file=sys.stderr)
         return failure.code

@@ -28,6 +28,7 @@ by the lease, which is 90 s on most servers."""
 MISTAKE, FAULT = 2, 3
 MACHINE = {FAULT, *range(129, 256)}
 """Exit codes for which the machine may be at fault; 128 + N is signal N."""
+TOO_LONG = "the evaluation takes longer than the time limit of a job"
 CLUSTER_SIGNALS = {signal.SIGUSR1, signal.SIGUSR2}
 """A cluster announces the end of a job with one of them. They would end a process that does not know them."""
 
@@ -77,10 +78,11 @@ class JobProcess:
         self.before_train, self.say = before_train, say
         self.process: subprocess.Popen[bytes] | None = None
         self.stopped = False
+        self._was_trained = False
 
     def run(self) -> Failure | None:
         """Run the commands. Returns why they failed; None also if they were stopped."""
-        tries = 1
+        tries, self._was_trained = 1, is_trained(self.folder)
         try:
             if writer := self._other_writer():
                 return None if self.stopped else failure_of(f"{writer} writes into it", MISTAKE, tries)
@@ -95,11 +97,19 @@ class JobProcess:
             code, reason = MISTAKE, f"{error.filename or self.folder}: {error.strerror}"
         if code == 0 or self.stopped:
             return None
+        return self.fail(reason, code, tries)
+
+    def fail(self, reason: str, code: int, tries: int) -> Failure:
+        """Write failure.json and return its content."""
         failure = failure_of(reason, code, tries)
         # If another process writes into the folder, the run goes on there. If the file cannot be written, that is it.
         with contextlib.suppress(ValueError, OSError), locked(self.folder):
             write_file(self.folder, Failure, to_dict(failure))
         return failure
+
+    def gets_further(self) -> bool:
+        """Whether the job, stopped now and started again, would get further. An evaluation begins anew each time."""
+        return not self._was_trained or is_evaluated(self.folder)
 
     def stop(self) -> None:
         """End the current process as with SIGTERM, after which a training saves; no other one begins."""
@@ -152,6 +162,14 @@ class JobProcess:
             time.sleep(0.2)
             writer = writer_of(self.folder)
         return str(writer or "")
+
+
+def is_trained(folder: Path) -> bool:
+    try:
+        summary = read_file(folder, Summary)
+    except ValueError:  # damaged: the training says so
+        return False
+    return summary is not None and summary.finished != "interrupted"
 
 
 def is_evaluated(folder: Path) -> bool:

@@ -42,7 +42,7 @@ class RunState(NamedTuple):
     speed: float | None
     """Steps a second, with validation; None before the first row of metrics.jsonl."""
     note: str
-    """Who writes, or why the run failed."""
+    """Who writes into the folder of a running run; why another one failed, or is not done."""
 
 
 def find_runs(folder: Path) -> list[tuple[Path, SweepRun | None]]:
@@ -68,7 +68,7 @@ def run_state(folder: Path, planned: SweepRun | None) -> RunState:
     recipe, steps = (planned.recipe, planned.steps) if planned else _settings(folder)
     summary, failure, writer = read_file(folder, Summary), read_file(folder, Failure), writer_of(folder)
     rows = last_rows(folder)
-    trained = summary is not None and summary.finished != "interrupted"
+    trained = summary and summary.finished != "interrupted"
     state: State = "interrupted" if (folder / CONFIG).exists() else "waiting"
     step, note = max([0, *saved_steps(folder)]), "trained, not evaluated" if trained else ""
     if writer:
@@ -79,7 +79,7 @@ def run_state(folder: Path, planned: SweepRun | None) -> RunState:
     elif failure:
         tries = f"{failure.tries} {'try' if failure.tries == 1 else 'tries'}"
         state, note = "failed", f"{tries} on {failure.host}, exit code {failure.code}: {failure.reason}"
-    if trained:
+    if summary and trained:
         step = steps = summary.steps  # fewer than planned if the target was reached
     return RunState(folder.name, recipe, state, step, steps, _speed(rows), note)
 

@@ -6,10 +6,10 @@ from typing import Any
 
 from looped.extras import need
 from looped.launch.array_task import threads
-from looped.launch.job import FAULT, Job, JobProcess, failure_of
+from looped.launch.job import FAULT, TOO_LONG, Job, JobProcess
 from looped.launch.slurm import SECONDS_TO_SAVE, before_train, job_options
 from looped.printing import one_line
-from looped.run_folder import Failure
+from looped.run_folder import Failure, read_file
 
 FOREVER = 365 * 24 * 60
 """Minutes. submitit would end a job in 5 minutes, and would not queue again one that met its time limit 3 times."""
@@ -30,6 +30,8 @@ class Task:
         if self.process is not None:
             self.process.stop()
             self.process.wait_for_end()
+            if not self.process.gets_further():
+                raise TimeoutError(self.process.fail(TOO_LONG, FAULT, 1).reason)
         return need("submitit", "--launcher submitit").helpers.DelayedSubmission(Task(self.before_train), line)
 
 
@@ -50,9 +52,14 @@ def run_submitted(jobs: Sequence[Job], out: Path, at_a_time: int | None, given: 
     )  # fmt: skip
     failed, size = {}, len(jobs) if executor.cluster == "slurm" else at_a_time or 1
     for part in (jobs[first : first + size] for first in range(0, len(jobs), size)):
-        submitted = executor.map_array(Task(before_train(jobs)), [job.line for job in part])
+        try:
+            submitted = executor.map_array(Task(before_train(jobs)), [job.line for job in part])
+        except submitit.core.utils.FailedJobError as error:
+            raise ValueError(f"--launcher submitit: {one_line(str(error))}") from None
         for job, handle in zip(part, submitted, strict=True):
-            error = handle.exception()  # of submitit: the job was cancelled, or its host died
-            if failure := failure_of(one_line(str(error)), FAULT, 1) if error else handle.result():
+            if error := handle.exception():  # of submitit: the job was cancelled, or its host died
+                written = read_file(job.folder, Failure)
+                failed[job.folder] = written or JobProcess(job.line, 1).fail(one_line(str(error)), FAULT, 1)
+            elif failure := handle.result():
                 failed[job.folder] = failure
     return failed

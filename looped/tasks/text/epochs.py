@@ -4,7 +4,7 @@ import zlib
 from math import isqrt
 
 import numpy as np
-from jaxtyping import Int, UInt64
+from jaxtyping import Int
 
 ROUNDS = 16  # with 8, the permutations of 5 or 6 windows are not equally probable
 STREAM = zlib.crc32(b"epochs")  # keeps these random numbers apart from those of `Task.rng`
@@ -40,7 +40,7 @@ def permuted(numbers: Int[np.ndarray, " some"], size: int, rng: np.random.Genera
     b = -(-size // a)
     keys = rng.integers(1 << 64, size=ROUNDS, dtype=np.uint64)
 
-    def network(places: UInt64[np.ndarray, " some"]) -> UInt64[np.ndarray, " some"]:
+    def network(places: np.ndarray) -> np.ndarray:
         left, right = np.divmod(places, np.uint64(b))
         for number, key in enumerate(keys):
             if number % 2:
@@ -55,8 +55,8 @@ def permuted(numbers: Int[np.ndarray, " some"], size: int, rng: np.random.Genera
     return places.astype(np.int64)
 
 
-def mixed(values: UInt64[np.ndarray, " some"]) -> UInt64[np.ndarray, " some"]:
-    """Hash each value (the finaliser of SplitMix64; Steele et al., 2014). The products overflow on purpose."""
+def mixed(values: np.ndarray) -> np.ndarray:
+    """Hash each uint64 (the finaliser of SplitMix64; Steele et al., 2014). The products overflow on purpose."""
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return values ^ (values >> np.uint64(31))

@@ -21,7 +21,7 @@ class Tokens:
     They are a ring: the first token and the last one are the same end of text.
     """
 
-    def __init__(self, shards: Sequence[UInt[np.ndarray, " tokens"]], files: Sequence[Path] = ()) -> None:
+    def __init__(self, shards: Sequence[np.ndarray], files: Sequence[Path] = ()) -> None:
         self.files = files
         self.shards = [np.asarray(shard) for shard in shards]
         self._begins = [0, *accumulate(map(len, shards))]

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fake_hub import Hub, served
 
-from looped.tasks.base import SPLITS
+from looped.tasks.base import SPLITS, split_of
 from looped.tasks.text import Text, TextConfig
 from looped.tasks.text.corpus import open_corpus
 
@@ -81,27 +82,67 @@ def test_a_changed_data_set_is_noticed(saved: bool, tmp_path: Path, monkeypatch:
         open_corpus(config)
 
 
-def test_a_changed_data_set_of_the_hub_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+OPEN = """
+import sys
+from looped.tasks.text import Text, TextConfig
+try:
+    task = Text(TextConfig(dataset="some/name", document="line", context=16, cache="cache"))
+    print(task.sources(), task.corpus.counts["train"]["documents"])
+except ValueError as error:
+    sys.exit(str(error))
+"""
+
+
+def test_a_data_set_of_the_hub_streams_and_a_new_commit_is_noticed(tmp_path: Path):
+    pytest.importorskip("datasets", reason="needs the extra looped[datasets]")
+    lines = [f"{n} {line}" for n, line in enumerate(story(0, 999).splitlines())]
+    content = "".join(json.dumps({"text": line}) + "\n" for line in lines).encode()
+
+    def opened(hub: Hub, offline: int) -> subprocess.CompletedProcess[str]:
+        variables = {"HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": str(offline)}
+        return subprocess.run(
+            [sys.executable, "-c", OPEN], cwd=tmp_path, env=os.environ | variables, capture_output=True, text=True
+        )
+
+    with served(Hub({"train.jsonl": content, "other.bin": b"not read"})) as hub:
+        first = opened(hub, offline=0)
+        assert first.returncode == 0, first.stderr
+        assert "'some/name (train)': " in first.stdout
+        assert int(first.stdout.split()[-1]) > 600
+        stored = [file for file in (tmp_path / "hf").rglob("*") if file.is_file()]
+        assert sum(file.stat().st_size for file in stored) < 1000 < len(content)  # only the tokens are on the disk
+        hub.commit = "b" * 40
+        changed = opened(hub, offline=0)
+        assert changed.returncode == 1
+        assert "some/name (train): changed since" in changed.stderr
+    assert opened(hub, offline=1).stdout == first.stdout  # a prepared data set needs no connection
+
+
+@pytest.mark.parametrize("kind", ["parquet", "jsonl", "saved"])
+def test_columns_and_kinds_of_files(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     datasets = pytest.importorskip("datasets", reason="needs the extra looped[datasets]")
-    config = TextConfig(dataset="some/name", document="line", context=16, cache=str(tmp_path / "cache"))
-
-    def hub(number: int | None):
-        def load_dataset(name: str, configuration: str | None):
-            if number is None:
-                raise ConnectionError("no connection")
-            lines = [f"{n} {line}" for n, line in enumerate(story(number, 99).splitlines())]
-            return datasets.DatasetDict({"train": datasets.Dataset.from_dict({"text": lines})})
-
-        monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-
-    hub(0)
-    sources = Text(config).sources()
-    assert sources.keys() == {"some/name (train)"}
-    hub(None)  # a prepared data set needs no connection
-    assert Text(config).sources() == sources
-    hub(1)
-    with pytest.raises(ValueError, match=r"some/name \(train\): changed since"):
-        open_corpus(config)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf")
+    lines = [f"{n} {line}" for n, line in enumerate(story(0, 250).splitlines())]
+    rows = datasets.Dataset.from_dict({"id": list(range(len(lines))), "body": lines, "more": [[1.0]] * len(lines)})
+    if kind == "saved":
+        rows.save_to_disk(tmp_path / "data")
+    else:
+        (tmp_path / "data").mkdir()
+        getattr(rows, f"to_{kind.removesuffix('l')}")(str(tmp_path / f"data/train.{kind}"))
+    config = TextConfig(dataset=str(tmp_path / "data"), text_field="body", document="line", context=16)
+    corpus = open_corpus(dataclasses.replace(config, cache=str(tmp_path / "cache")))
+    expected = {split: [256] for split in SPLITS}
+    for line in lines:
+        expected[split_of(f"{line}\n".encode())] += [*f"{line}\n".encode(), 256]
+    assert {split: np.asarray(tokens).tolist() for split, tokens in corpus.tokens.items()} == expected
+    assert not list((tmp_path / "hf").rglob("*.arrow"))  # nothing is converted
+    if kind != "saved":
+        (file,) = (tmp_path / "data").iterdir()
+        file.write_bytes(file.read_bytes()[:-40] + b"{" * 9)
+        with pytest.raises(
+            ValueError, match=r"task\.dataset='.*data': cannot be (read from row \d+ of train on|loaded) \("
+        ):
+            open_corpus(dataclasses.replace(config, cache=str(tmp_path / "other")))
 
 
 def test_a_data_set_name_while_offline_is_one_clear_line(tmp_path: Path):
