@@ -62,7 +62,6 @@ CASES: dict[str, RunConfig] = {
         schedule={"kind": "random", "min_loops": 1, "max_loops": 5, "num_grad_loops": 3}, recompute="nested"
     ),
     "recompute": case(recompute="loop", model={"prelude_layers": 1, "coda_layers": 1}),
-    "accumulation": case(accumulation=2, model={"prelude_layers": 1}),
     "low rank": case(
         model={"lora_rank": 2}, schedule={"kind": "random", "min_loops": 1, "max_loops": 4}, recompute="loop"
     ),
@@ -74,20 +73,19 @@ CASES: dict[str, RunConfig] = {
         loss="all", model={"core_layers": 2, "coda_layers": 1, "layer_order": "reverse"},
         regularisers=(("cosine:1", 10.0),),
     ),
-    "loss window": case(loss="window", loss_window=2, schedule={"num_grad_loops": 2}),
     "gate": case(loss="halting", model={"halting": "gate"}, accumulation=2),
     "act": case(loss="halting", model={"halting": "act", "causal": True}),
     "loss task": case(loss="task", task=NRaspLConfig(length=6), model={"num_loops": 8, "input_injection": "add"}),
     "loss steps": case(loss="steps", task=EditDistanceChainConfig(answer="rounds", length=4), model={"num_loops": 8}),
     "cache": case(model={"cache": "first", "causal": True, "coda_layers": 1}, schedule={"num_grad_loops": 2}),
-    "implicit": case(gradient="implicit", model={**INJECTED, "num_loops": 12}),
+    "implicit": case(gradient="implicit", model={**INJECTED, "num_loops": 8}),
     "phantom": case(gradient="phantom", gradient_terms=3, gradient_damping=0.5, model=INJECTED),
     "neumann": case(gradient="neumann", gradient_terms=3, model=INJECTED),
-    "muon": case(model={"d_ff": 33, "modulation": "scale_gate"}, optim={"optimizer": "muon", "ema_decay": 0.9}),
-    "injection": case(
+    "muon": case(model={"d_ff": 33, "modulation": "scale_gate"}, optim={"optimizer": "muon"}),
+    "muon, injection": case(
         model={"input_injection": "concat", "prelude_layers": 1, "coda_layers": 1, "positions_every_loop": True,
                "positions": "learned"},
-        schedule={"num_grad_loops": 2}, optim={"optimizer": "muon"},
+        schedule={"num_grad_loops": 2}, optim={"optimizer": "muon", "ema_decay": 0.9},
     ),
     "graph heads": case(
         task=SudokuConfig(box=2, pool=150, tokens="candidates"), loss="window", loss_window=2,

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 import torch
 from device_cases import CASES, CONTINUED, DIVERGING, EVALUATION, GENERATING, RUN, cut
 from safetensors import safe_open
-from training_cases import assert_same_run, metrics
+from training_cases import assert_same_run, metrics, tiny
 
 from looped.run_folder import read_config
 from looped.runs import evaluate_run
@@ -62,6 +63,23 @@ def test_two_devices_compute_what_one_does(results, name, strategy):
         atol = 1e-6 * float(tensor.abs().max())
         torch.testing.assert_close(two[key], tensor, rtol=1e-6, atol=0 if key == "values" else atol, msg=key)
         torch.testing.assert_close(other[key], two[key], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"batch_size": 6, "devices": 2, "accumulation": 2}, "batch_size=6: expected a multiple of 4 parts"),
+        ({"strategy": "fsdp"}, "strategy='fsdp': has no effect when devices=1"),
+        ({"segments": 3, "devices": 2}, "train.devices=2: expected 1 with train.segments=3"),
+        (
+            {"loss": "halting", "devices": 2, "strategy": "fsdp", "model": {"halting": "act", "lora_rank": 2}},
+            "train.strategy='fsdp': expected 'ddp' with model.halting='act' and own weights in each loop",
+        ),
+    ],
+)
+def test_what_cannot_work_is_refused(settings, says):
+    with pytest.raises(ValueError, match=re.escape(says)):
+        tiny(**settings)
 
 
 def test_communication_does_not_grow_with_the_loops(folder):
