@@ -1,6 +1,5 @@
 """Weights that are sharded among devices by PyTorch's FSDP2."""
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -25,7 +24,6 @@ def shard(run: RunConfig, scored: nn.Module, mesh: Any) -> nn.Module:
     """
     from torch.distributed.fsdp import fully_shard
 
-    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view")  # no output is changed in place
     model: Any = scored.model
     decoded_once = logits_in_training(run, run.most_loops) == 1
     for layer in [*model.prelude, *(model.coda if decoded_once else ())]:

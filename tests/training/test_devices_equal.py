@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -11,11 +13,12 @@ from typing import Any
 import device_cases
 import pytest
 import torch
-from device_cases import CASES, CONTINUED, DIVERGING, GENERATING, RUN, cut
+from device_cases import CASES, CONTINUED, DIVERGING, EVALUATION, GENERATING, RUN, cut
 from safetensors import safe_open
-from training_cases import assert_same_run, metrics
+from training_cases import assert_same_run, metrics, tiny
 
 from looped.run_folder import read_config
+from looped.runs import evaluate_run
 from looped.training import NonFiniteError, checkpoint, train
 from looped.training.devices import find_compiler
 
@@ -31,8 +34,7 @@ def folder(tmp_path_factory):
     """The runs of two processes and of one."""
     folder = tmp_path_factory.mktemp("devices")
     train(RUN, folder / "one")
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "TORCHELASTIC_RUN_ID": "tests"}
-    shared |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0", "OMP_NUM_THREADS": "1"}
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
     command = [sys.executable, device_cases.__file__, str(folder)]
     processes = [
         subprocess.Popen(command, env=os.environ | shared | {"RANK": rank, "LOCAL_RANK": rank}) for rank in "01"
@@ -61,6 +63,23 @@ def test_two_devices_compute_what_one_does(results, name, strategy):
         atol = 1e-6 * float(tensor.abs().max())
         torch.testing.assert_close(two[key], tensor, rtol=1e-6, atol=0 if key == "values" else atol, msg=key)
         torch.testing.assert_close(other[key], two[key], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"batch_size": 6, "devices": 2, "accumulation": 2}, "batch_size=6: expected a multiple of 4 parts"),
+        ({"strategy": "fsdp"}, "strategy='fsdp': has no effect when devices=1"),
+        ({"segments": 3, "devices": 2}, "train.devices=2: expected 1 with train.segments=3"),
+        (
+            {"loss": "halting", "devices": 2, "strategy": "fsdp", "model": {"halting": "act", "lora_rank": 2}},
+            "train.strategy='fsdp': expected 'ddp' with model.halting='act' and own weights in each loop",
+        ),
+    ],
+)
+def test_what_cannot_work_is_refused(settings, says):
+    with pytest.raises(ValueError, match=re.escape(says)):
+        tiny(**settings)
 
 
 def test_communication_does_not_grow_with_the_loops(folder):
@@ -116,6 +135,16 @@ def test_a_run_continues_on_other_devices(folder, before, after):
     assert read_config(continued) == read_config(folder / after)
     if before == after:
         assert_same_run(folder / before, continued, 12)
+
+
+def test_two_devices_share_an_evaluation(folder, tmp_path):
+    """Three parts of up to 128 examples; each has the same size on one device, so all bits are equal."""
+    shared = (folder / "fsdp/eval.jsonl").read_bytes()
+    alone = shutil.copytree(folder / "fsdp", tmp_path / "alone")
+    (alone / "eval.jsonl").unlink()
+    assert len(evaluate_run(alone, **EVALUATION)) == shared.count(b"\n") == 4
+    assert (alone / "eval.jsonl").read_bytes() == shared
+    assert (alone / "answers_by_loop.json").read_bytes() == (folder / "fsdp/answers_by_loop.json").read_bytes()
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
