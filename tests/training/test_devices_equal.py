@@ -17,6 +17,8 @@ from device_cases import CASES, CONTINUED, DIVERGING, EVALUATION, GENERATING, RU
 from safetensors import safe_open
 from training_cases import assert_same_run, metrics, tiny
 
+from looped.costs.memory import weights_memory
+from looped.models.transformer import LoopedTransformer
 from looped.run_folder import read_config
 from looped.runs import evaluate_run
 from looped.training import NonFiniteError, checkpoint, train
@@ -80,6 +82,18 @@ def test_two_devices_compute_what_one_does(results, name, strategy):
 def test_what_cannot_work_is_refused(settings, says):
     with pytest.raises(ValueError, match=re.escape(says)):
         tiny(**settings)
+
+
+def test_sharded_weights_need_less_memory():
+    model = {"d_model": 64, "prelude_layers": 3, "coda_layers": 3, "num_loops": 8}
+    one, ddp, fsdp = (
+        weights_memory(tiny(model=model, devices=devices, strategy=strategy))
+        for devices, strategy in ((1, "ddp"), (8, "ddp"), (8, "fsdp"))
+    )
+    layer = LoopedTransformer(tiny(model=model).model).core[0]
+    core = 4 * sum(p.numel() for p in layer.parameters() if p.ndim == 2)
+    assert ddp == one > 4 * 7 * core
+    assert 2 * core + ddp / 8 < fsdp < 2 * core + ddp / 4
 
 
 def test_communication_does_not_grow_with_the_loops(folder):
