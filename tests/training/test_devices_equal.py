@@ -41,7 +41,7 @@ def folder(tmp_path_factory):
     processes = [
         subprocess.Popen(command, env=os.environ | shared | {"RANK": rank, "LOCAL_RANK": rank}) for rank in "01"
     ]
-    assert [process.wait(300) for process in processes] == [0, 0]
+    assert [process.wait(600) for process in processes] == [0, 0]
     return folder
 
 
@@ -97,7 +97,7 @@ def test_sharded_weights_need_less_memory():
 
 
 def test_communication_does_not_grow_with_the_loops(folder):
-    """With one prelude and one coda layer, which are gathered forward and backward; all else is gathered once."""
+    """One prelude and one coda layer are gathered forward and backward for each part; all else is gathered once."""
     for strategy, setting, found in json.loads((folder / "0.json").read_text()):
         first = found[0]
         for calls, sizes in found[1:]:
@@ -106,7 +106,7 @@ def test_communication_does_not_grow_with_the_loops(folder):
             # The window of the first case is all loops. Later the prelude and the embedding have no gradient.
             assert calls.get("all_gather", 0) == first[0].get("all_gather", 0)
             assert sizes.get("reduce_scatter", 0) <= first[1].get("reduce_scatter", 0)
-        gathers = 5 * setting.get("accumulation", 1) if strategy == "fsdp" else 0
+        gathers = 1 + 4 * setting.get("accumulation", 1) if strategy == "fsdp" else 0
         assert first[0].get("all_gather", 0) == gathers
         assert first[0].get("reduce_scatter", 0) == (3 if strategy == "fsdp" else 0)
 
