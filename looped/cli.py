@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from looped.commands.choice import choose
 from looped.launch.parent import end_with_parent
 from looped.printing import Messages, one_line
-from looped.training.errors import Interrupted, NonFiniteError, TrainingError, lacks_memory
+from looped.training.errors import Interrupted, NonFiniteError, OtherError, TrainingError, exit_code, lacks_memory
 from looped.user_code import import_code
 
 # The summary of each command in `looped --help`: the first line of the command's own help. It is repeated here because
@@ -23,6 +23,7 @@ COMMANDS = {
     "calibrate": "Choose the loop count or exit rule that other commands then use for a run.",
     "compare": "Train and evaluate several recipes over seeds and learning rates, then report them together.",
     "reproduce": "Run a table of the paper (2, 3 or 4) or of a work that it cites, beside the published numbers.",
+    "status": "Show which runs of a sweep are done, running, failed or waiting, with their speed and the time left.",
     "report": "Write report.html, report.md, results.csv and figures from run folders.",
     "solve": "Answer your own puzzles, pairs of strings, countdown problems or tables with a trained model.",
     "generate": 'Continue texts with a trained language model: looped generate runs/mine --prompt "Once upon a time".',
@@ -74,20 +75,22 @@ def _exit_code(words: list[str]) -> int:
         text = str(error)
         if isinstance(error, OSError) and (place := error.filename or _unwritable_output()) and error.strerror:
             text = f"{place}: {error.strerror}"
-        return _failed(f"error: {text}", 2)
+        return _failed(f"error: {text}", exit_code(error))
     except NonFiniteError as error:
-        return _failed(str(error), 1)
+        return _failed(str(error), exit_code(error))
     except TrainingError as error:
         details = _saved_traceback(words) if error.__cause__ else ""
-        return _failed(f"error: {error}{details}", 3)
+        return _failed(f"error: {error}{details}", exit_code(error))
+    except OtherError as error:
+        return error.code
     except Interrupted as end:
         return 128 + end.signal
     except KeyboardInterrupt as end:
-        return _failed("interrupted", 128 + (end.args[0] if end.args else signal.SIGINT))
+        return _failed("interrupted", exit_code(end))
     except Exception as error:
         if os.environ.get("LOOPED_DEBUG"):
             raise
-        return _failed(f"failed: {_named(error)}{_saved_traceback(words)}", 3)
+        return _failed(f"failed: {_named(error)}{_saved_traceback(words)}", exit_code(error))
 
 
 def _run(words: list[str]) -> None:

@@ -18,6 +18,12 @@ OutputWeights = Literal["exact", "int8"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 OWN_LOOPS = ("task", "steps")
 """The losses with which each example has its own number of loops."""
+HOUSEKEEPING = (
+    "device", "devices", "strategy", "accumulation", "compile", "recompute", "workers", "log_every", "log_to",
+    "save_every", "save_minutes", "keep_last",
+)  # fmt: skip
+"""The settings in `TrainConfig` that change nothing but rounding. A run may be continued with others, and runs that
+differ in them are compared as one variant."""
 STEPS = "at least 1 to train; `--from RUN` begins with the weights of a run of 0 steps"
 
 
@@ -257,6 +263,9 @@ class RunConfig:
         )
         if halting == "act":
             forbid_unused(self.train, "model.halting='act'", "ponder_prior", "recompute")
+            words = "'ddp' with model.halting='act' and own weights in each loop, which one device may reach alone"
+            shards = self.train.strategy == "fsdp" and self.model.own_weights
+            check(not shards, "train.strategy", self.train.strategy, words)
         if (limit := self.model.most_loops) is not None:
             check(most <= limit, "schedule.max_loops", most, f"<= {limit}, for which the model has weights")
         check(

@@ -6,7 +6,7 @@ from typing import Any
 EXTRAS = {
     "transformers": "hf", "accelerate": "hf", "huggingface_hub": "hf", "peft": "hf", "gguf": "hf",
     "onnx": "export", "onnxscript": "export", "onnxruntime": "export",
-    "lm_eval": "lm-eval", "datasets": "datasets",
+    "lm_eval": "lm-eval", "datasets": "datasets", "submitit": "submitit",
     "trackio": "trackio", "wandb": "wandb", "tensorboard": "tensorboard",
 }  # fmt: skip
 """The extra of pyproject.toml that installs a package."""

@@ -8,12 +8,27 @@ import shlex
 import shutil
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 
 LOCK = ".lock"
 _held: set[int] = set()  # file descriptors of locks
+
+
+class Writer(NamedTuple):
+    """The process that holds the lock of a folder."""
+
+    process: int
+    host: str
+    start: str
+    command: str
+
+    def __str__(self) -> str:
+        known = f"process {self.process} on {self.host} (since {self.start}: {self.command})"
+        return known if self.process else "another process"
 
 
 @contextlib.contextmanager
@@ -60,10 +75,14 @@ def _acquire(folder: Path, wait: bool) -> int:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            writer = f"{folder}: {_described(os.read(descriptor, 10_000))} writes into it"
-            if not wait:
+            held, writer = _has_writer(descriptor), f"{folder}: {_writer(descriptor)} writes into it"
+            if held and not wait:
                 os.close(descriptor)
                 raise ValueError(f"{writer}; wait, or choose another folder") from None
+            if not held:  # somebody asked `writer_of` in this instant
+                os.close(descriptor)
+                time.sleep(0.005)
+                continue
             print(f"{writer}; waiting for it", file=sys.stderr)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         except OSError as error:  # some network file systems have no locks
@@ -80,6 +99,38 @@ def _acquire(folder: Path, wait: bool) -> int:
     return descriptor
 
 
+def writer_of(folder: Path) -> Writer | None:
+    """The process that writes into `folder` now, on this host or another one; None if nobody does.
+
+    A writer that starts at the same moment is not disturbed. On a file system without locks nobody is known to write.
+
+    Raises:
+        OSError: the lock cannot be read.
+    """
+    try:
+        descriptor = os.open(folder / LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        return _writer(descriptor) if _has_writer(descriptor) else None
+    finally:
+        os.close(descriptor)
+
+
+def _has_writer(descriptor: int) -> bool:
+    """Whether a writer has the lock. A shared lock for an instant tells: a writer's lock is exclusive.
+
+    The lock is therefore shared until the descriptor is closed.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # no locks on this file system: the file may be that of a killed writer
+        return False
+    return False
+
+
 def _is(descriptor: int, path: Path) -> bool:
     try:
         return os.path.samestat(os.fstat(descriptor), os.lstat(path))
@@ -87,12 +138,12 @@ def _is(descriptor: int, path: Path) -> bool:
         return False
 
 
-def _described(content: bytes) -> str:
+def _writer(descriptor: int) -> Writer:
     try:
-        holder = json.loads(content)
-        return f"process {holder['process']} on {holder['host']} (since {holder['start']}: {holder['command']})"
+        found = json.loads(os.read(descriptor, 10_000))
+        return Writer(found["process"], found["host"], found["start"], found["command"])
     except (ValueError, KeyError, TypeError):  # it is just being written, or could not be
-        return "another process"
+        return Writer(0, "", "", "")
 
 
 def _close_in_child() -> None:

@@ -274,6 +274,12 @@ class ModelConfig:
         return cls(**{**spec, **settings})
 
     @property
+    def sized(self) -> bool:
+        """Whether all sizes that a task would set are given."""
+        inputs = self.vocab_size if self.inputs == "tokens" else self.input_dim
+        return None not in (inputs, self.output_size, self.max_seq_len)
+
+    @property
     def core_depth(self) -> int:
         """Layers that a loop applies one after another."""
         return self.core_layers + (self.inner_loops or 0) * (self.latent_layers or self.core_layers)

@@ -79,3 +79,16 @@ def _numbers(text: str) -> bool:
         return bool([float(word) for word in text.split()])
     except ValueError:
         return False
+
+
+def gigabytes(size: int | float) -> str:
+    """A number of bytes as text."""
+    return f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"
+
+
+def duration(seconds: float) -> str:
+    """A time as text."""
+    for unit, length in (("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.3g} {unit}"
+    return f"{seconds:.3g} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
-from looped.config import RunConfig
+from looped.config import HOUSEKEEPING, RunConfig
 from looped.files import parse_object, read_lines, read_object, write_atomic
 from looped.schemas.content import Content, InFile
 from looped.schemas.content import Environment as Environment
@@ -19,6 +19,9 @@ from looped.schemas.in_context import AlgorithmRow as AlgorithmRow
 from looped.schemas.in_context import InContextRow as InContextRow
 from looped.schemas.lm_eval import LMEval as LMEval
 from looped.schemas.lm_eval import LMEvalRow as LMEvalRow
+from looped.schemas.sweeps import Failure as Failure
+from looped.schemas.sweeps import Sweep as Sweep
+from looped.schemas.sweeps import SweepRun as SweepRun
 from looped.schemas.tables import RunTable as RunTable
 from looped.schemas.tables import TableClaim as TableClaim
 from looped.schemas.tables import TableRow as TableRow
@@ -319,9 +322,9 @@ def read_config(folder: Path) -> RunConfig:
 
 
 def write_config(run: RunConfig, folder: Path) -> None:
-    """Make `folder` a run folder, unless it is one already."""
+    """Make `folder` a run folder, or write the settings with which its run is continued."""
     folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / CONFIG).exists():
+    if not (folder / CONFIG).exists() or read_config(folder) != run:
         content = {"looped": version("looped"), "run": to_dict(run)}
         write_atomic(folder / CONFIG, json.dumps(content, indent=2) + "\n")
 
@@ -331,13 +334,17 @@ def open_run(run: RunConfig, folder: Path, resume: bool) -> Summary | None:
 
     Raises:
         ValueError: resume=False and the folder already holds a run; resume=True and it holds no run or another one.
+            The settings `HOUSEKEEPING` may differ.
     """
     if not resume:
         for name in (CONFIG, MetricsRow.file, Summary.file, CHECKPOINTS):
             if (folder / name).exists():
                 raise ValueError(f"{folder}: already holds a run ({name}); resume it or choose another folder")
         return None
-    if difference := _difference(to_dict(read_config(folder)), to_dict(run)):
+    stored, requested = to_dict(read_config(folder)), to_dict(run)
+    for name in HOUSEKEEPING:
+        del stored["train"][name], requested["train"][name]
+    if difference := _difference(stored, requested):
         raise ValueError(f"{folder}: cannot be resumed with another configuration: {difference}")
     summary = read_file(folder, Summary)
     return summary if summary and summary.finished != "interrupted" else None

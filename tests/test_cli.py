@@ -47,8 +47,8 @@ PLACES = {"device", "allow-outside"}
 OPTIONS = {
     "evaluate": {"loops", "exit-rule", "confidence", "examples", "groups", "split", "checkpoint", *PLACES},
     "calibrate": {"loops", "examples", "split", "tolerance", "checkpoint", *PLACES},
-    "compare": {"out", "seeds", "learning-rates", "jobs", "dry-run", "override"},
-    "reproduce": {"scale", "out", "seeds", "jobs", "override", "dry-run"},
+    "compare": {"out", "seeds", "learning-rates", "jobs", "launcher", "slurm", "dry-run", "override"},
+    "reproduce": {"scale", "out", "seeds", "jobs", "launcher", "slurm", "override", "dry-run"},
     "report": {"out"},
     "solve": {"out", "format", "num-loops", "exit-rule", "attempts", "on-bad-row"},
     "generate": {
@@ -63,7 +63,7 @@ OPTIONS = {
         *("tasks", "loops", "exit-rules", "include-path", "limit", "num-fewshot", "batch-size", "use-cache"),
         *("out", "checkpoint", "device"),
     },
-    **{name: set() for name in ("show", "recipes", "tasks", "completion")},
+    **{name: set() for name in ("status", "show", "recipes", "tasks", "completion")},
 }
 TRAIN_OPTIONS = {"out", "resume", "from", "recipe", "note"}
 

@@ -1,18 +1,22 @@
 """A folder has one writer. The lock ends with its process, also after kill -9."""
 
+import errno
+import fcntl
 import json
 import os
 import resource
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from looped.locks import LOCK, locked
+from looped.locks import LOCK, locked, writer_of
 
 HOLD = """
 import sys, time
@@ -120,3 +124,51 @@ def test_a_file_in_place_of_the_folder(tmp_path: Path):
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match="a file; expected a folder"), locked(tmp_path / "file"):
         pass
+
+
+def test_who_writes_is_known_from_the_lock_and_not_from_its_file(tmp_path: Path):
+    assert writer_of(tmp_path / "none") is None
+    with running(HOLD, tmp_path) as (process, _):
+        writer = writer_of(tmp_path)
+        assert writer is not None
+        assert (writer.process, writer.host) == (process.pid, os.uname().nodename)
+        os.truncate(tmp_path / LOCK, 0)  # the instant in which a writer describes itself
+        assert str(writer_of(tmp_path)) == "another process"
+    assert (tmp_path / LOCK).exists()
+    assert writer_of(tmp_path) is None
+
+
+def test_asking_disturbs_no_writer(tmp_path: Path):
+    """Two processes that ask all the time, and one that keeps its question open for a while."""
+    asking = "import pathlib, sys; from looped.locks import writer_of\nprint(flush=True)\n"
+    asking += "while True: writer_of(pathlib.Path(sys.argv[1]))"
+    (tmp_path / LOCK).touch()
+    with running(asking, tmp_path), running(asking, tmp_path):
+        for _ in range(300):
+            with locked(tmp_path):
+                with pytest.raises(ValueError, match=f"process {os.getpid()} "), locked(tmp_path):
+                    pass
+                writer = writer_of(tmp_path)
+                assert writer is not None
+                assert writer.process == os.getpid()
+    (tmp_path / LOCK).touch()
+    question = os.open(tmp_path / LOCK, os.O_RDONLY)
+    fcntl.flock(question, fcntl.LOCK_SH)
+    threading.Timer(0.3, os.close, [question]).start()
+    began = time.monotonic()
+    with locked(tmp_path):
+        assert time.monotonic() - began > 0.2
+
+
+def test_without_locks_nobody_is_known_to_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """On such a file system a run whose writer was killed must not wait for it."""
+
+    def no_locks(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    with locked(tmp_path):
+        assert writer_of(tmp_path) is not None
+        monkeypatch.setattr(fcntl, "flock", no_locks)
+        assert writer_of(tmp_path) is None
+        with locked(tmp_path):
+            pass

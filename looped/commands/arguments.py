@@ -7,11 +7,13 @@ import io
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from looped.config import RunConfig
+from looped.launch.world import find_world
+from looped.strict import check
 
 
 def command(function: Callable[..., None]) -> Callable[[Sequence[str]], None]:
@@ -61,8 +63,13 @@ def training_run(name: str, arguments: Sequence[str]) -> tuple[RunConfig, Path, 
     if name.startswith("-"):
         default, arguments = _settings_of_start([name, *arguments]), [name, *arguments]
         name = f"{default.recipe}-trained"
-    options = _recipe_options(Train, name, arguments, "looped train", default, out=Path("runs") / name)
-    run = options.run
+    from looped.recipes import complete
+
+    world, words = find_world(), list(arguments)
+    if world and "--train.devices" not in map(_option, words):
+        words += ["--train.devices", str(world.size)]
+    options = _recipe_options(Train, name, words, "looped train", default, out=Path("runs") / name)
+    run = complete(options.run)
     if options.source:
         from looped.run_folder import CONFIG, read_config
         from looped.training.checkpoint import start_from
@@ -103,14 +110,14 @@ def needs_recipe(arguments: Sequence[str], command: str, options: str) -> bool:
 def _recipe_options(
     target: Any, name: str, arguments: Sequence[str], program: str, default: RunConfig | None = None, **others: Any
 ) -> Any:
-    """The options of a command that takes a recipe; `target` has a field `run`, which is completed.
+    """The options of a command that takes a recipe; `target` has a field `run`, which the caller completes.
 
     Some recipes need files that only the options name. Their sizes are therefore completed after parsing.
 
     Args:
         default: the settings without options; None is those of the recipe.
     """
-    from looped.recipes import complete, recipe
+    from looped.recipes import recipe
 
     default = recipe(name) if default is None else default
     settings = type(default.task)
@@ -118,8 +125,7 @@ def _recipe_options(
         if f"--task.{changed.replace('_', '-')}" in map(_option, arguments):
             plain = {name: getattr(settings(), name) for name in fields}
             default = dataclasses.replace(default, task=dataclasses.replace(default.task, **plain))
-    options = parse(target, arguments, f"{program} {name}", default=target(run=default, **others))
-    return dataclasses.replace(options, run=complete(options.run))
+    return parse(target, arguments, f"{program} {name}", default=target(run=default, **others))
 
 
 SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([kMGT]?)(i?)B")
@@ -143,36 +149,39 @@ class Plan:
 
     run: Annotated[RunConfig, tyro.conf.arg(name="")]
     memory: str | None = None
-    """The memory at hand, such as 8GB; by default the free memory of this machine or its GPU."""
+    """The memory at hand, such as 8GB; by default the free memory of this machine or its GPU, or all of `--gpu`."""
+    gpu: Literal["a100", "h100", "h200", "b200"] | None = None
+    """Plan on paper for many GPUs of this kind instead of this machine, in machines of eight."""
+    gpus: tuple[int, ...] = ()
+    """Numbers of GPUs with `--gpu`; by default train.devices if there are several, otherwise 8, 64 and 512."""
     out: Path | None = None
     """A JSON file for the plan."""
 
+    @property
+    def bytes(self) -> int | None:
+        """The memory at hand in bytes."""
+        return None if self.memory is None else memory_size(self.memory)
 
-def planned_run(name: str, arguments: Sequence[str]) -> tuple[RunConfig, int | None, Path | None]:
-    """The run, the memory in bytes and the file for the plan, from the words after `looped plan`."""
+
+def planned_run(name: str, arguments: Sequence[str]) -> Plan:
+    """The options after `looped plan`, with a complete run.
+
+    A plan for `--gpu` needs no task, and therefore no files, if the recipe has all sizes.
+    """
+    from looped.recipes import complete
+
     options = _recipe_options(Plan, name, arguments, "looped plan")
-    return options.run, None if options.memory is None else memory_size(options.memory), options.out
+    check(options.gpu is not None or not options.gpus, "--gpus", options.gpus, "none without --gpu")
+    check(all(number >= 1 for number in options.gpus), "--gpus", options.gpus, "numbers of at least 1")
+    different(gpus=options.gpus)
+    if options.gpu is not None and options.run.model.sized:
+        return options
+    return dataclasses.replace(options, run=complete(options.run))
 
 
 def _option(word: str) -> str:
     """The option that a word of a command line gives. tyro takes `_` in its name as `-`."""
     return word.partition("=")[0].replace("_", "-")
-
-
-def check_settings(work: Sequence[tuple[Path, list[list[str]]]]) -> None:
-    """Check the settings of all runs (`launch.local.Work`) before the first one begins.
-
-    A run that the user gave files outside the working folder may also use them in its evaluation.
-
-    Raises:
-        ValueError: a setting is wrong.
-    """
-    from looped.run_data import outside_paths
-
-    for _, (train, evaluate) in work:
-        run, _, _ = training_run(train[2], train[3:])
-        if outside_paths(run.task):
-            evaluate.append("--allow-outside")
 
 
 def different(**values: Sequence[Any]) -> None:

@@ -7,8 +7,8 @@ from typing import Annotated
 
 from tyro.conf import FlagCreatePairsOff, Positional
 
-from looped.commands.arguments import check_settings, command, different, override_words
-from looped.launch.local import raise_failures, run_commands, typed
+from looped.commands.arguments import command, different, override_words
+from looped.commands.sweep import Launcher, check_launch, planned, raise_failures, run_sweep
 from looped.locks import locked
 
 
@@ -17,7 +17,9 @@ def compare(
     out: Path = Path("runs/compare"),
     seeds: tuple[int, ...] = (0,),
     learning_rates: tuple[float, ...] = (),
-    jobs: int = 1,
+    jobs: int | None = None,
+    launcher: Launcher = "local",
+    slurm: tuple[str, ...] = (),
     dry_run: Annotated[bool, FlagCreatePairsOff] = False,
     override: tuple[str, ...] = (),
 ) -> None:
@@ -30,7 +32,11 @@ def compare(
         out: folder of the run folders and of the report.
         seeds: one run for each seed.
         learning_rates: one run for each; the default is the recipe's own.
-        jobs: number of runs at a time; the cores are divided among them.
+        jobs: number of runs at a time, among which the cores are divided. The default is 1 here, and no limit on a
+            cluster.
+        launcher: local runs here. slurm writes one array file and prints the `sbatch` line. submitit submits the runs
+            and waits for them.
+        slurm: options of sbatch: --slurm partition=gpu time=4:00:00 gres=gpu:1
         dry_run: only print the commands, one line for each run, for any scheduler.
         override: further settings of all runs, as field=value: --override train.steps=500 task.length=8
     """
@@ -39,21 +45,21 @@ def compare(
 
     for name in recipes:
         recipe(name)
-    if not recipes or jobs < 1 or not seeds:
-        raise ValueError(f"recipes={recipes}, seeds={seeds}, jobs={jobs}: expected at least one of each")
+    if not recipes or not seeds:
+        raise ValueError(f"recipes={recipes}, seeds={seeds}: expected at least one of each")
     different(recipes=recipes, seeds=seeds, learning_rates=learning_rates)
+    on_slurm = check_launch(launcher, jobs, slurm)
     options = override_words(override)
-    work = list(commands(recipes, out, seeds=seeds, learning_rates=learning_rates, options=options))
-    check_settings(work)
+    runs = planned(commands(recipes, out, seeds=seeds, learning_rates=learning_rates, options=options))
     if dry_run:
-        for _, lines in work:
-            print(" && ".join(map(typed, lines)))
+        for run in runs:
+            print(run.line)
         return
     with locked(out):
-        failed = run_commands(work, jobs)
-        if finished := [folder for folder, _ in work if folder not in failed]:
-            print(report(finished, out / "report"))
-    raise_failures(failed, len(work))
+        done, failed = run_sweep(runs, out, launcher, jobs, on_slurm)
+        if done:
+            print(report(done, out / "report"))
+    raise_failures(failed, len(runs))
 
 
 def commands(

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from looped.commands.arguments import needs_recipe, planned_run
 from looped.commands.output import Table, output, print_table, say
+from looped.commands.plan_many import plan_many
+from looped.printing import duration, gigabytes
 
 if TYPE_CHECKING:
     from looped.training.planning import Choice, Plan
@@ -14,15 +16,18 @@ if TYPE_CHECKING:
 
 def plan(arguments: Sequence[str]) -> None:
     """Predict the FLOPs, memory and time of a training, and recommend settings for the memory at hand."""
-    if needs_recipe(arguments, "plan", "[--memory SIZE] [--out FILE]"):
+    if needs_recipe(arguments, "plan", "[--memory SIZE] [--gpu NAME [--gpus N ...]] [--out FILE]"):
         return
     name, *rest = arguments
-    run, memory, out = planned_run(name, rest)
+    options = planned_run(name, rest)
+    if options.gpu is not None:
+        plan_many(options)
+        return
     from looped.training import planning  # loads torch, which the help does not need
 
-    with output(out) as write:
-        found = planning.plan(run, memory)
-        if out:
+    with output(options.out) as write:
+        found = planning.plan(options.run, options.bytes)
+        if options.out:
             write(json.dumps(asdict(found), indent=2) + "\n")
     show(found)
 
@@ -64,17 +69,6 @@ def _advice(plan: "Plan") -> str:
         return text
     chosen = "as configured" if best is plan.choices[0] else best.words()
     return f"recommended: {chosen}; a batch of about {plan.largest_batch:,} examples would fit too"
-
-
-def gigabytes(size: int) -> str:
-    return f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"
-
-
-def duration(seconds: float) -> str:
-    for unit, length in (("h", 3600), ("min", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.3g} {unit}"
-    return f"{seconds:.3g} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"
 
 
 main = plan

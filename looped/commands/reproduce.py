@@ -9,9 +9,9 @@ from typing import Annotated
 from rich.console import Console
 from tyro.conf import FlagCreatePairsOff, Positional
 
-from looped.commands.arguments import check_settings, command, different, override_words, training_run
+from looped.commands.arguments import command, different, override_words, training_run
 from looped.commands.output import Table
-from looped.launch.local import raise_failures, run_commands, typed
+from looped.commands.sweep import Launcher, check_launch, planned, raise_failures, run_sweep
 from looped.locks import locked
 from looped.paper.reproduce import all_runs, estimate, work_for, write_table
 from looped.paper.tables import paper_table
@@ -24,7 +24,9 @@ def reproduce(
     scale: Scale | None = None,
     out: Path | None = None,
     seeds: tuple[int, ...] = (0,),
-    jobs: int = 1,
+    jobs: int | None = None,
+    launcher: Launcher = "local",
+    slurm: tuple[str, ...] = (),
     override: tuple[str, ...] = (),
     dry_run: Annotated[bool, FlagCreatePairsOff] = False,
 ) -> None:
@@ -39,7 +41,11 @@ def reproduce(
             default is demo for a table and cpu for a work, which has only cpu and paper.
         out: folder of the run folders and of the report; the default is runs/table2-cpu or the like.
         seeds: one run for each seed.
-        jobs: number of runs at a time; the cores are divided among them.
+        jobs: number of runs at a time, among which the cores are divided. The default is 1 here, and no limit on a
+            cluster.
+        launcher: local runs here. slurm writes one array file and prints the `sbatch` line. submitit submits the runs
+            and waits for them.
+        slurm: options of sbatch: --slurm partition=gpu time=4:00:00 gres=gpu:1
         override: further settings of all runs, as field=value: --override train.steps=500
         dry_run: only print the commands, one line for each run, for any scheduler.
     """
@@ -49,24 +55,24 @@ def reproduce(
     scale = scale or ("demo" if table else "cpu")
     content = paper_table(int(name), scale) if table else work_of(name, scale)
     out = out or Path("runs") / f"{'table' if table else ''}{name}-{scale}"
-    if jobs < 1 or not seeds:
-        raise ValueError(f"seeds={seeds}, jobs={jobs}: expected at least one of each")
+    if not seeds:
+        raise ValueError("--seeds: expected at least one")
     different(seeds=seeds)
+    on_slurm = check_launch(launcher, jobs, slurm)
     options = override_words(override)
-    work = work_for(content, out, seeds, options)
-    check_settings(work)
+    runs = planned(work_for(content, out, seeds, options))
     if dry_run:
-        for _, lines in work:
-            print(" && ".join(map(typed, lines)))
+        for run in runs:
+            print(run.line)
         return
     if scale == "paper":
         _print_cost([(words[0], [*words[1:], *options]) for words in all_runs(content)], len(seeds))
     with locked(out):
         write_table(content, scale, shlex.join(["looped", *sys.argv[1:]]), out, seeds)
-        failed = run_commands(work, jobs)
-        if len(failed) < len(work):
+        done, failed = run_sweep(runs, out, launcher, jobs, on_slurm)
+        if done:
             print(report([out], out / "report"))
-    raise_failures(failed, len(work))
+    raise_failures(failed, len(runs))
 
 
 def _print_cost(runs: Sequence[tuple[str, Sequence[str]]], seeds: int) -> None:

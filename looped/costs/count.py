@@ -36,16 +36,7 @@ def non_embedding_parameters(config: ModelConfig) -> int:
     """Number of weights of the layers, norms, injection, modulation and halting; independent of num_loops."""
     _sizes(config)
     c, d = config, config.d_model
-    attention = _matrices(_attention(c)), _others(c, _attention(c)) + _qk_norm(c)
-    feedforward = _matrices(_feedforward(c)), _others(c, _feedforward(c), c.feedforward_norm)
-    count = (c.prelude_layers + c.coda_layers) * sum(attention + feedforward)
-    attention_copies = c.num_loops if c.core_tied == "feedforward" else 1
-    feedforward_copies = c.num_loops if c.core_tied == "attention" else 1
-    core = attention_copies * sum(attention) + feedforward_copies * sum(feedforward)
-    if c.lora_rank:
-        core += (c.num_loops - 1) * (attention[1] + feedforward[1])
-        core += c.num_loops * sum(rank * (inputs + outputs) for inputs, outputs, rank in _changes(c))
-    count += (c.core_layers + c.latent_layers) * core
+    count = (c.prelude_layers + c.coda_layers) * layer_parameters(c) + core_parameters(c)
     count += _norm(c, c.last_norm, c.last_gain, c.embedding_width) + 2 * c.embedding_width * c.embedding_norm
     if c.embedding_dim is not None:
         count += 2 * d * c.embedding_dim + (d + c.embedding_dim) * c.bias
@@ -60,6 +51,30 @@ def non_embedding_parameters(config: ModelConfig) -> int:
     elif c.modulation == "rezero":
         count += rows
     return count
+
+
+def layer_parameters(config: ModelConfig) -> int:
+    """Number of weights of a prelude or coda layer."""
+    return sum(map(sum, _sublayers(config)))
+
+
+def core_parameters(config: ModelConfig) -> int:
+    """Number of weights of the layers in the loop."""
+    c, (attention, feedforward) = config, _sublayers(config)
+    attention_copies = c.num_loops if c.core_tied == "feedforward" else 1
+    feedforward_copies = c.num_loops if c.core_tied == "attention" else 1
+    core = attention_copies * sum(attention) + feedforward_copies * sum(feedforward)
+    if c.lora_rank:
+        core += (c.num_loops - 1) * (attention[1] + feedforward[1])
+        core += c.num_loops * sum(rank * (inputs + outputs) for inputs, outputs, rank in _changes(c))
+    return (c.core_layers + c.latent_layers) * core
+
+
+def _sublayers(config: ModelConfig) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The weights of attention and of the feed-forward layer: in matrices, and others."""
+    attention = _matrices(_attention(config)), _others(config, _attention(config)) + _qk_norm(config)
+    others = _others(config, _feedforward(config), config.feedforward_norm)
+    return attention, (_matrices(_feedforward(config)), others)
 
 
 class Matrix(NamedTuple):
@@ -170,6 +185,13 @@ def training_flops(config: ModelConfig, seq_len: int, num_loops: int, num_grad_l
     Recomputation does not count, because these are the operations that a step needs.
     """
     return flops(config, seq_len, num_loops, loop_logits) + 2 * flops(config, seq_len, num_grad_loops, loop_logits)
+
+
+def loops_with_gradient(run: RunConfig) -> int:
+    """Number of loops through which a training step takes the gradient, at the most loops of the schedule."""
+    if run.train.gradient != "unroll":
+        return (run.train.gradient_terms or 1) if run.train.gradient == "phantom" else 2
+    return min(run.most_loops, run.schedule.num_grad_loops or run.most_loops)
 
 
 def logits_in_training(run: RunConfig, num_loops: int) -> int:

@@ -6,7 +6,7 @@ import os
 import torch
 
 from looped.config import ModelConfig, RunConfig
-from looped.costs.count import logits_in_training
+from looped.costs.count import logits_in_training, loops_with_gradient
 from looped.machine import machine_memory
 from looped.models.memory import memory_of
 from looped.nn.native.block import LARGEST
@@ -38,9 +38,7 @@ def activations_memory(run: RunConfig, example: Batch, *, half: bool) -> int:
     config, train, seq = run.model, run.train, example.inputs.shape[1]
     rows = train.batch_size // (train.accumulation * train.devices)
     loops = run.most_loops
-    with_gradient = min(loops, run.schedule.num_grad_loops or loops)
-    if train.gradient != "unroll":
-        with_gradient = (train.gradient_terms or 1) if train.gradient == "phantom" else 2
+    with_gradient = loops_with_gradient(run)
     layer = _numbers_of_a_layer(config)
     if train.compile is not False and config.d_model <= LARGEST:  # C++ keeps less, in 32 bits
         hidden = config.ff_dim * (2 if config.activation == "swiglu" else 1)

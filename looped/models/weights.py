@@ -1,6 +1,9 @@
 """Weights as safetensors files, which hold no code. Each file is whole or absent."""
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -32,22 +35,50 @@ def load_weights(model: nn.Module, path: Path) -> None:
     """
     path = path / WEIGHTS if path.is_dir() else path
     built = model.state_dict(keep_vars=True)
+    with opened(path) as file:
+        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        _check_shapes(path, shapes, built)
+        there = [name for name in built if name in shapes]
+        for name in there:
+            check_values(f"{path}: tensor {name}", file.get_tensor(name), built[name].dtype)
+        for first, *others in tied(built, there):
+            if any(not torch.equal(file.get_tensor(first), file.get_tensor(name)) for name in others):
+                names = " and ".join([first, *others])
+                raise ValueError(f"{path}: {names} differ; expected equal values, which the model shares")
+        for name in there:  # one tensor at a time, because each process of a machine reads the file
+            fill(built[name], file.get_tensor(name))
+    reset_buffers(model)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    """A safetensors file, as `safe_open`. Raises ValueError if it is missing or damaged."""
     try:
         with safe_open(str(path), framework="pt") as file:
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-            _check_shapes(path, shapes, built)
-            read = {name: file.get_tensor(name) for name in built if name in shapes}
+            yield file
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file") from None
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{path}: the file is cut short or damaged ({error})") from None
-    for name, tensor in read.items():
-        check_values(f"{path}: tensor {name}", tensor, built[name].dtype)
-    for names in _tied(built, read):
-        if any(not torch.equal(read[names[0]], read[name]) for name in names[1:]):
-            raise ValueError(f"{path}: {' and '.join(names)} differ; expected equal values, which the model shares")
-    model.load_state_dict(read, strict=False)
-    reset_buffers(model)
+
+
+@torch.no_grad()
+def fill(tensor: Tensor, values: Tensor) -> None:
+    """Copy all values of a tensor into one that may be sharded, of which each device takes its own part."""
+    if hasattr(tensor, "full_tensor"):
+        from torch.distributed.tensor import distribute_tensor
+
+        sharded: Any = tensor
+        values = distribute_tensor(
+            values.to(tensor.device), sharded.device_mesh, sharded.placements, src_data_rank=None
+        )
+    tensor.copy_(values)
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All values of a tensor that may be sharded. All devices must call this."""
+    gather = getattr(tensor, "full_tensor", None)
+    return tensor if gather is None else gather()
 
 
 def reset_buffers(model: nn.Module) -> None:
@@ -59,7 +90,7 @@ def reset_buffers(model: nn.Module) -> None:
 
 def _check_shapes(path: Path, shapes: dict[str, tuple[int, ...]], built: dict[str, Tensor]) -> None:
     """Raises ValueError unless the file has the tensors of the model; of shared ones, one name is enough."""
-    missing = [names[0] for names in _tied(built, built) if not any(name in shapes for name in names)]
+    missing = [names[0] for names in tied(built, built) if not any(name in shapes for name in names)]
     wrong = sorted([*(shapes.keys() - built.keys()), *missing])
     wrong += [name for name in built if name in shapes and shapes[name] != built[name].shape]
     if wrong:
@@ -79,7 +110,7 @@ def check_values(what: str, tensor: Tensor, dtype: torch.dtype) -> None:
             raise ValueError(f"{what}: holds NaN, infinity or a value too large for {dtype}; expected finite numbers")
 
 
-def _tied(built: dict[str, Tensor], among: dict[str, Tensor]) -> list[list[str]]:
+def tied(built: dict[str, Tensor], among: Iterable[str]) -> list[list[str]]:
     """The names in `among` of each tensor of a model, which modules may share."""
     names: dict[int, list[str]] = {}
     for name in sorted(among):

@@ -11,7 +11,6 @@ from typing import Any
 
 from looped.config import RunConfig, ScheduleConfig
 from looped.costs.count import logits_in_training, training_flops
-from looped.launch.local import Work as Commands
 from looped.recipes.work import Words, Work
 from looped.run_folder import MetricsRow, RunTable, TrainRow, read_rows, write_file
 
@@ -24,7 +23,9 @@ def all_runs(table: Work) -> dict[Words, tuple[int, ...]]:
     return {words: row.loops for row in table.rows for words in (row.published, row.words) if words}
 
 
-def work_for(table: Work, out: Path, seeds: Sequence[int], options: Sequence[str]) -> Commands:
+def work_for(
+    table: Work, out: Path, seeds: Sequence[int], options: Sequence[str]
+) -> list[tuple[Path, list[list[str]]]]:
     """For every run of the table: its folder and the commands that fill it. The commands may be repeated."""
     work = []
     for words, loops in all_runs(table).items():

@@ -8,15 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from looped.config import OWN_LOOPS
+from looped.config import HOUSEKEEPING, OWN_LOOPS
 from looped.report.read import Run
 from looped.run_folder import EvalRow, Policy
 from looped.strict import to_dict
 from looped.tasks import TASKS
-
-# Settings that may differ between runs of one variant, because they do not change the training.
-HOUSEKEEPING = {"device", "devices", "compile", "recompute", "workers", "log_every", "log_to", "save_every",
-                "save_minutes", "keep_last"}  # fmt: skip
 
 
 def t_quantile(degrees: int) -> float:

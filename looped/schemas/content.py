@@ -70,5 +70,10 @@ class Environment(InFile):
     threads: int
     precision: str
     device: str
+    devices: int = 1
+    nodes: int = 1
+    """Number of machines."""
+    strategy: str | None = None
+    """Only with several devices (train.strategy)."""
     matmul_peak: float | None = None
     """Measured FLOPs per second of a large matrix product, over all devices together."""

@@ -365,13 +365,13 @@ class Task(Generates, ABC):
         rng = self.rng(split, step, seed, group)
         training = split == "train" and group is None
         problems = self.sample_step(step, size, rng) if training else self.sample(split, size, rng, group)
-        problems = problems[rows_of_part(size, part)]
-        batch = self.encode(problems)
+        batch = self.encode(problems)  # of all problems, because padding and targets may depend on the longest one
         if isinstance(batch, Batch):  # if not, `fault_of` says so
             batch = self.with_loops(batch, problems)
         if fault := fault_of(batch, self.spec, len(problems)):
             raise ValueError(f"task {self.name}: encode({len(problems)} problems) gave {fault}")
-        return batch
+        rows = rows_of_part(size, part)
+        return batch.map(lambda tensor: tensor[rows])
 
     @staticmethod
     def rng(split: Split, step: int, seed: int, group: str | None = None) -> np.random.Generator:

@@ -7,20 +7,22 @@ when a run continues. None of them contains code.
 import json
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file, save_model
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from looped.config import RunConfig, Start
 from looped.files import new_folder, read_object, sha256, temporary_name
 from looped.models.transformer import LoopedTransformer
-from looped.models.weights import WEIGHTS, load_weights
+from looped.models.weights import WEIGHTS, fill, load_weights, opened, tied, whole
 from looped.run_folder import CHECKPOINTS, Best, Summary, read_config, read_file, saved_steps
 from looped.strict import check, from_dict, to_dict
 from looped.training.optim import AdamW, Muon, WeightAverage
@@ -63,33 +65,55 @@ def save(
     optimizers: Sequence[Optimizer],
     average: WeightAverage | None,
     state: Tensor | None = None,
+    *,
+    writes: bool = True,
 ) -> None:
     """Write the checkpoint of the step `progress.step` into a run folder, whole or not at all.
 
+    Its files are the same for any number of devices: sharded tensors are gathered, one at a time, and each shared
+    weight is written once. All devices must call this.
+
     Args:
         state: in the middle of a segment, the state from which the next step begins (batch, seq, d_model).
+        writes: whether this process writes; the others only take part in gathering.
 
     Raises:
         OSError: the checkpoint cannot be written; earlier checkpoints are intact.
     """
     final = _path(folder, progress.step)
-    if final.exists():  # the checkpoint of the same step of the same run has the same content
-        return
+    writes = writes and not final.exists()  # the checkpoint of the same step of the same run has the same content
     names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
     states = {names[parameter]: state for optimizer in optimizers for parameter, state in optimizer.state.items()}
     moments = {f"{name}/{key}": tensor for name, state in states.items() for key, tensor in state.items()}
     without = tuple(name for name in names.values() if name not in states)
+    built = model.state_dict(keep_vars=True)
+    shared = {name: first for first, *others in tied(built, built) for name in others}
     try:
-        with new_folder(final) as temporary:
-            save_model(model, str(temporary / WEIGHTS))
+        with new_folder(final) if writes else nullcontext() as temporary:
+            _write(temporary, WEIGHTS, {name: built[name] for name in built if name not in shared}, shared)
             if average is not None:
-                save_file(average.state_dict(), str(temporary / AVERAGE))
-            save_file(moments, str(temporary / MOMENTS))
+                _write(temporary, AVERAGE, average.state_dict())
+            _write(temporary, MOMENTS, moments)
             if state is not None:
-                save_file({"state": state.contiguous()}, str(temporary / STATE))
-            (temporary / PROGRESS).write_text(json.dumps(asdict(replace(progress, without_moments=without)), indent=2))
+                _write(temporary, STATE, {"state": state})
+            if temporary:
+                content = asdict(replace(progress, without_moments=without))
+                (temporary / PROGRESS).write_text(json.dumps(content, indent=2))
     except (OSError, SafetensorError) as error:
         raise OSError(f"{final}: cannot write this checkpoint, earlier ones are intact ({error})") from error
+
+
+def _write(
+    folder: Path | None, name: str, tensors: Mapping[str, Tensor], shared: Mapping[str, str] | None = None
+) -> None:
+    """Gather tensors and write them into a file; without a folder only gather them."""
+    kept = {}
+    for key, tensor in tensors.items():
+        values = whole(tensor.detach())
+        if folder:
+            kept[key] = values.cpu().contiguous()
+    if folder:
+        save_file(kept, folder / name, shared and {"format": "pt", **shared})
 
 
 def prune(folder: Path, keep_last: int, best: int | None) -> None:
@@ -134,7 +158,8 @@ def load_state(folder: Path, step: int, run: RunConfig) -> Tensor:
         ValueError: the file is missing, damaged, or of another batch or model.
     """
     file = _path(folder, step) / STATE
-    state = _tensors(file).get("state")
+    with opened(file) as found:
+        state = found.get_tensor("state") if "state" in found.keys() else None  # noqa: SIM118
     shape = (run.train.batch_size, run.model.max_seq_len, run.model.d_model)
     found = "absent" if state is None else tuple(state.shape)
     if state is None or state.ndim != 3 or (state.shape[0], state.shape[2]) != (shape[0], shape[2]):
@@ -144,20 +169,9 @@ def load_state(folder: Path, step: int, run: RunConfig) -> Tensor:
     return state
 
 
-def _tensors(file: Path) -> dict[str, Tensor]:
-    """The tensors in a file; ValueError if it is missing or damaged."""
-    try:
-        return load_file(file)
-    except FileNotFoundError:
-        raise ValueError(f"{file}: no such file") from None
-    except (OSError, SafetensorError) as error:
-        raise ValueError(f"{file}: the file is cut short or damaged ({error})") from None
-
-
 def _load_moments(path: Path, progress: Progress, model: nn.Module, optimizers: Sequence[Optimizer]) -> None:
     """Load the optimisers' state, after a comparison of every tensor with the weight that it belongs to."""
     file, names = path / MOMENTS, {parameter: name for name, parameter in model.named_parameters()}
-    found = _tensors(file)
     states = {
         names[parameter]: (optimizer, parameter)
         for optimizer in optimizers
@@ -168,21 +182,26 @@ def _load_moments(path: Path, progress: Progress, model: nn.Module, optimizers: 
         if states.pop(name, None) is None:
             raise ValueError(f"{path / PROGRESS}: progress.without_moments: the model has no weight {name!r}")
     wanted = {
-        f"{name}/{key}": (parameter.dtype, () if key == "step" else tuple(parameter.shape))
+        f"{name}/{key}": (torch.float32, ()) if key == "step" else (parameter.dtype, tuple(parameter.shape))
         for name, (optimizer, parameter) in states.items()
         for key in KEYS[type(optimizer)]
     }
-    for entry in sorted(wanted | found):
-        tensor = found.get(entry)
-        here = None if tensor is None else (tensor.dtype, tuple(tensor.shape))
-        if tensor is None or here != wanted.get(entry):
-            raise ValueError(f"{file}: {entry} is {here or 'absent'}, expected {wanted.get(entry, 'no such entry')}")
-        least = {"step": 1, "exp_avg_sq": 0}.get(entry.rpartition("/")[2], -math.inf)
-        if not tensor.isfinite().all() or (tensor < least).any():
-            raise ValueError(f"{file}: {entry}: expected finite numbers from {least} on")
-    for name, (optimizer, parameter) in states.items():
-        state = {key: found[f"{name}/{key}"].to(parameter.device) for key in KEYS[type(optimizer)]}
-        optimizer.state[parameter] = state
+    with opened(file) as found:
+        there = {*found.keys()}
+        for entry in sorted(wanted.keys() | there):
+            tensor = found.get_tensor(entry) if entry in there else None
+            here = None if tensor is None else (tensor.dtype, tuple(tensor.shape))
+            if tensor is None or here != wanted.get(entry):
+                expected = wanted.get(entry, "no such entry")
+                raise ValueError(f"{file}: {entry} is {here or 'absent'}, expected {expected}")
+            least = {"step": 1, "exp_avg_sq": 0}.get(entry.rpartition("/")[2], -math.inf)
+            if not tensor.isfinite().all() or (tensor < least).any():
+                raise ValueError(f"{file}: {entry}: expected finite numbers from {least} on")
+        for name, (optimizer, parameter) in states.items():
+            for key in KEYS[type(optimizer)]:
+                moment = torch.zeros((), device=parameter.device) if key == "step" else torch.empty_like(parameter)
+                fill(moment, found.get_tensor(f"{name}/{key}"))
+                optimizer.state[parameter][key] = moment
 
 
 def load_run(

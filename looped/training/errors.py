@@ -1,5 +1,7 @@
 """Errors of training. They are in a file of their own because catching them must not load a training library."""
 
+import signal
+
 MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 """Parts of the errors that torch raises when memory is short, on a CPU and on a GPU."""
 
@@ -22,6 +24,24 @@ class Interrupted(Exception):  # noqa: N818  it is no error
     def __init__(self, signal: int) -> None:
         super().__init__(f"interrupted by signal {signal}")
         self.signal = signal
+
+
+class OtherError(RuntimeError):
+    """Another process of this training failed first, and has said why."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__("another process of this training has failed")
+        self.code = code
+        """The exit code of that process."""
+
+
+def exit_code(error: BaseException) -> int:
+    """The exit code after an error: 1 (training diverged), 2 (a mistake), 3 (a fault), or 128 + the signal."""
+    if isinstance(error, NonFiniteError):
+        return 1
+    if isinstance(error, KeyboardInterrupt):
+        return 128 + (error.args[0] if error.args else signal.SIGINT)
+    return 2 if isinstance(error, ValueError | OSError) else 3
 
 
 def lacks_memory(error: BaseException | None) -> bool:

@@ -1,5 +1,6 @@
 """The devices, precision and distribution of a run: one device, or several through Lightning Fabric."""
 
+import warnings
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -8,7 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from looped.config import RunConfig, TrainConfig
+from looped.launch.world import find_world
 from looped.training.devices import computes_in_bf16, find_device
+
+CHATTER = ("FSDP2-wrapped module .* returned a view",)  # no output is changed in place
+"""Warnings of Fabric and FSDP2 about which the user can do nothing."""
 
 
 class OneDevice:
@@ -41,9 +46,6 @@ class OneDevice:
     def all_reduce(self, values: Tensor, reduce_op: str) -> Tensor:
         return values
 
-    def all_gather(self, values: Tensor) -> Tensor:
-        return values[None]
-
     def broadcast(self, value: Any) -> Any:
         return value
 
@@ -62,16 +64,18 @@ def make_fabric(run: RunConfig) -> Devices:
     Raises:
         ValueError: this machine has no such device, or not enough of them.
     """
-    config = run.train
+    config, world = run.train, find_world()
     device = find_device(config.device)
-    count = {"cuda": torch.cuda.device_count(), "mps": 1, "cpu": config.devices}[device]
-    if config.devices > count:
-        raise ValueError(f"train.devices={config.devices}: this machine has {count} {device} devices")
+    here = world.local_size if world else config.devices
+    count = {"cuda": torch.cuda.device_count(), "mps": 1, "cpu": here}[device]
+    if here > count:
+        raise ValueError(f"train.devices={config.devices}: {here} on this machine, which has {count} {device} devices")
     bf16 = trains_in_bf16(config, device)
     if config.devices == 1:
         return OneDevice(torch.device("cpu") if device == "cpu" else torch.device(device, 0), bf16=bf16)
     from lightning_fabric import Fabric
     from lightning_fabric.plugins import MixedPrecision, Precision
+    from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
     from lightning_fabric.strategies.ddp import DDPStrategy
     from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
 
@@ -80,14 +84,28 @@ def make_fabric(run: RunConfig) -> Devices:
     if config.strategy == "fsdp":
         strategy = ModelParallelStrategy(partial(shard, run), data_parallel_size=config.devices, tensor_parallel_size=1)
     else:
-        # The prelude has no gradient if the gradient window begins later and there is no input injection.
-        strategy = DDPStrategy(find_unused_parameters=run.schedule.num_grad_loops is not None)
+        # The prelude has no gradient if the gradient window begins later and there is no input injection, and weights
+        # of a loop have none if it is not run.
+        unused = run.schedule.num_grad_loops is not None or run.model.own_weights
+        strategy = DDPStrategy(find_unused_parameters=unused)
+    for message in CHATTER:
+        warnings.filterwarnings("ignore", message)
+    precision = MixedPrecision("bf16-mixed", device) if bf16 else Precision()  # precision= would print a message
     return Fabric(
         accelerator=device,
-        devices=config.devices,
+        devices=here,
+        num_nodes=world.nodes if world else 1,
         strategy=strategy,
-        plugins=MixedPrecision("bf16-mixed", device) if bf16 else Precision(),  # precision= would print a message
+        plugins=[precision, TorchElasticEnvironment()] if world else precision,
     )
+
+
+def devices_of(run: RunConfig) -> dict[str, Any]:
+    """The devices of a run, as fields of `run_folder.Environment`."""
+    world = find_world()
+    if world is None:
+        return {}
+    return {"devices": world.size, "nodes": world.nodes, "strategy": run.train.strategy}
 
 
 def trains_in_bf16(config: TrainConfig, device: str) -> bool:

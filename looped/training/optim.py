@@ -19,7 +19,27 @@ def _without_compiler(kind: type[torch.optim.Optimizer]) -> Any:
     return type(kind.__name__, (kind,), methods | {"step": torch.no_grad()(methods["step"])})
 
 
-AdamW, Muon = _without_compiler(torch.optim.AdamW), _without_compiler(torch.optim.Muon)
+AdamW = _without_compiler(torch.optim.AdamW)
+
+
+class Muon(_without_compiler(torch.optim.Muon)):
+    """Muon, whose weights and momentum may be sharded.
+
+    An update depends on the whole matrix. Each device gathers it in bf16, in which it is orthogonalised, and computes
+    the same. Sharded products would add parts that were rounded to bf16, and updates would be 1% off.
+    """
+
+    def _init_group(self, group: Any, weights: list[Tensor], gradients: list[Tensor], momenta: list[Tensor]) -> bool:
+        is_complex = super()._init_group(group, weights, gradients, momenta)
+        for i, (gradient, momentum) in enumerate(zip(gradients, momenta, strict=True)):
+            if hasattr(gradient, "full_tensor"):
+                from torch.distributed.tensor import Replicate
+
+                momentum.lerp_(gradient, 1 - group["momentum"])
+                update: Any = gradient.lerp(momentum, group["momentum"]).bfloat16()
+                # What follows in `step` is the mean of both, and then a product of whole matrices.
+                gradients[i] = momenta[i] = update.redistribute(placements=[Replicate()])
+        return is_complex
 
 
 def make_optimizers(model: nn.Module, config: OptimConfig) -> list[torch.optim.Optimizer]:
@@ -42,7 +62,8 @@ def make_optimizers(model: nn.Module, config: OptimConfig) -> list[torch.optim.O
     if not orthogonalised:
         return [adamw]
     rate, decay = config.learning_rate, config.weight_decay
-    return [adamw, Muon(orthogonalised, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw")]
+    each = [{"params": [matrix]} for matrix in orthogonalised]  # updated one by one, because whole matrices are large
+    return [adamw, Muon(each, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw")]
 
 
 class WeightAverage:

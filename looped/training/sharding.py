@@ -1,11 +1,14 @@
 """Weights that are sharded among devices by PyTorch's FSDP2."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
 
 from looped.config import RunConfig
 from looped.costs.count import logits_in_training
+from looped.nn.protocols import Context
 
 
 def shard(run: RunConfig, scored: nn.Module, mesh: Any) -> nn.Module:
@@ -14,6 +17,10 @@ def shard(run: RunConfig, scored: nn.Module, mesh: Any) -> nn.Module:
     The layers of the prelude and of the coda are gathered one by one. All else is one group, which is gathered once a
     step: FSDP2 gathers a module in each of its calls, and reduces its gradient there, so a core of its own would be
     gathered and reduced once a loop.
+
+    FSDP2 gives a gradient of zero, instead of none, to all that enters a sharded module and is not read there. The
+    optimiser would then decay weights that it leaves alone on one device, so a layer gets no input that it does not
+    read.
     """
     from torch.distributed.fsdp import fully_shard
 
@@ -21,11 +28,30 @@ def shard(run: RunConfig, scored: nn.Module, mesh: Any) -> nn.Module:
     decoded_once = logits_in_training(run, run.most_loops) == 1
     for layer in [*model.prelude, *(model.coda if decoded_once else ())]:
         fully_shard(layer, mesh=mesh["data_parallel"])
+        layer.register_forward_pre_hook(_reads_only_the_state, prepend=True)
     fully_shard(model, mesh=mesh["data_parallel"], reshard_after_forward=False)
     return scored
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """All values of a tensor that may be sharded. All devices must call this."""
-    gather = getattr(tensor, "full_tensor", None)
-    return tensor if gather is None else gather()
+def _reads_only_the_state(layer: nn.Module, inputs: tuple[Tensor, Context]) -> tuple[Tensor, Context]:
+    state, context = inputs
+    return state, context._replace(embedded=None, position_embedding=None)
+
+
+@contextmanager
+def gathered(model: nn.Module) -> Iterator[None]:
+    """Inside this context, all weights are whole on each device, and calls without gradient communicate nothing.
+
+    Devices may therefore make different numbers of calls. At the end each device keeps its part again. FSDP2 would go
+    on with the gathered weights of such a call, even after the sharded ones have changed. All devices must enter.
+    """
+    sharded: list[Any] = [module for module in model.modules() if hasattr(module, "unshard")]
+    for module in sharded:
+        module.unshard()
+        module.set_reshard_after_forward(False, recurse=False)
+    try:
+        yield
+    finally:
+        for module in sharded:
+            module.reshard()
+            module.set_reshard_after_forward(module is not model, recurse=False)

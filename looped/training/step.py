@@ -15,13 +15,14 @@ from looped.models.fixed_point import TERMS, FixedPoint, FixedPointGradient
 from looped.models.generated import generated_scores
 from looped.models.outputs import own_logits
 from looped.models.transformer import LoopedTransformer
+from looped.models.weights import whole
 from looped.tasks.base import Batch, Task, means
 from looped.tasks.batch import IGNORED
 from looped.training.errors import NonFiniteError, UpdateError
 from looped.training.fabric import Devices
 from looped.training.halting_loss import divergence_from_geometric, exit_distribution, losses
 from looped.training.regularisers import regularisation
-from looped.training.sharding import whole
+from looped.training.sharding import gathered
 
 Positions = Int[Tensor, " masked"] | slice
 """Positions in a flattened batch."""
@@ -201,10 +202,11 @@ def gradients(fabric: Devices, scored: nn.Module, batch: Batch, run: RunConfig, 
         sums += torch.cat([loss.detach()[None], others.detach()])
         if inner.fixed_point is not None:
             facts.append(inner.fixed_point.values())
-    total = fabric.all_reduce(sums, reduce_op="sum")
+    of_parts = (torch.stack(facts).mean(0) if facts else sums[:0]).to(sums)
+    total = fabric.all_reduce(torch.cat([sums, of_parts]), reduce_op="sum")
     assert isinstance(total, Tensor)
-    of_parts = torch.stack(facts).mean(0) if facts else sums[:0]
-    return torch.stack([clip(scored, run), *(total / count), *of_parts.to(fabric.device)])
+    values, of_parts = total.split([len(sums), len(of_parts)])
+    return torch.stack([clip(scored, run), *(values / count), *(of_parts / fabric.world_size)])
 
 
 def clip(scored: nn.Module, run: RunConfig) -> Tensor:
@@ -250,7 +252,8 @@ def non_finite(
     """The error of a step whose loss or gradient is not finite. The weights must be those before the step."""
     scored.zero_grad()
     inner: Any = getattr(scored, "module", scored)  # Fabric wraps it
-    reason = first_non_finite(fabric, inner.model, batch, run.train.accumulation, loops[0], inner.initial_state)
+    with gathered(inner.model):
+        reason = first_non_finite(fabric, inner.model, batch, run.train.accumulation, loops[0], inner.initial_state)
     reason = reason or f"all states are finite, but the loss is {loss} and the norm of its gradient {norm}"
     return NonFiniteError(f"step {step + 1}: {reason}; stopped with the weights of step {step}")
 
@@ -330,8 +333,12 @@ def validate(
 
 def in_order(fabric: Devices, parts: list[Tensor]) -> Tensor:
     """The values of all devices, whose parts take turns: first the first part of each device, then the second ones."""
-    values = fabric.all_gather(torch.stack(parts))  # (devices, parts, part_size)
-    return values.view(fabric.world_size, *values.shape[-2:]).transpose(0, 1).flatten()
+    own = torch.stack(parts)
+    values = own.new_zeros(fabric.world_size, *own.shape)
+    values[fabric.global_rank] = own
+    summed = fabric.all_reduce(values, reduce_op="sum")
+    assert isinstance(summed, Tensor)
+    return summed.transpose(0, 1).flatten()
 
 
 def split(batch: Batch, parts: int) -> list[Batch]:

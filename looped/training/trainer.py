@@ -35,7 +35,7 @@ from looped.run_folder import (
     write_config,
     write_file,
 )
-from looped.strict import check
+from looped.strict import check, to_dict
 from looped.tasks import TASKS
 from looped.tasks.base import Batch, Task
 from looped.tasks.faults import check_loops, check_splits
@@ -45,6 +45,7 @@ from looped.training.checkpoint import Progress
 from looped.training.devices import (
     Interrupt,
     fast_products,
+    find_device,
     keep_freed_memory,
     matmul_peak,
     peak_memory,
@@ -52,12 +53,14 @@ from looped.training.devices import (
     uses_native,
 )
 from looped.training.errors import NonFiniteError, TrainingError, UpdateError, lacks_memory
-from looped.training.fabric import Devices, make_fabric, trains_in_bf16
+from looped.training.fabric import Devices, devices_of, make_fabric, trains_in_bf16
 from looped.training.logger import Display, Meter, Metrics, environment
 from looped.training.optim import WeightAverage, make_optimizers
+from looped.training.processes import KILLED, connection_lost, made_together, together
 from looped.training.queue import Queue, queues
 from looped.training.regularisers import check_regularisers
 from looped.training.schedule import LoopSchedule, learning_rate_at, loops_of_step
+from looped.training.sharding import gathered
 from looped.training.sinks import Sink
 from looped.training.step import ModelWithLoss, train_step, validate
 
@@ -89,26 +92,39 @@ def train(run: RunConfig, folder: Path, *, resume: bool = False) -> dict[str, An
     """
     folder = Path(folder)
     check(run.train.steps >= 1, "train.steps", run.train.steps, STEPS)
-    fabric = make_fabric(run)
-    with locked(folder, CHECKPOINTS) if fabric.is_global_zero else nullcontext():
-        if fabric.is_global_zero:
-            summary = open_run(run, folder, resume)
-            if summary is not None:
-                return asdict(summary)
-        fabric.launch()
-        try:
-            keep_freed_memory()
-            with Interrupt() as interrupt, fast_products(fabric.device):
-                return Trainer(run, folder, fabric).run_to_end(interrupt)
-        except (MemoryError, RuntimeError) as error:
-            known = isinstance(error, TrainingError)
-            if not known and not lacks_memory(error):
-                raise
-            reason = str(error) if known else f"too little memory ({error})"
-            reason += f"; {LESS['activations']}" if lacks_memory(error) else ""
-            saved = checkpoint.saved_steps(folder)
-            kept = f"continue from step {saved[-1]} with --resume" if saved else "there is no checkpoint yet"
-            raise TrainingError(f"{reason}; {kept}") from (error.__cause__ if known else error)
+    with together() as processes:
+        devices = 1 if processes is None else processes.world.size
+        started = f"{devices}, the number of processes that `looped train`, torchrun or srun started"
+        check(run.train.devices == devices, "train.devices", run.train.devices, started)
+        writes = processes is None or processes.world.rank == 0
+        if processes:
+            processes.same("settings", device=find_device(run.train.device), resume=resume, **to_dict(run))
+        with locked(folder, CHECKPOINTS) if writes else nullcontext():
+            summary = open_run(run, folder, resume) if writes else None
+            finished = asdict(summary) if summary else None
+            if processes:
+                finished = processes.gather("finished", finished)[0]
+                processes.check_shared(folder)
+            if finished:
+                return finished
+            fabric = make_fabric(run)
+            if processes:
+                processes.connect(fabric.device)
+            fabric.launch()
+            try:
+                keep_freed_memory()
+                with Interrupt() as interrupt, fast_products(fabric.device):
+                    return Trainer(run, folder, fabric).run_to_end(interrupt)
+            except (MemoryError, RuntimeError) as error:
+                known = isinstance(error, TrainingError)
+                killed = processes is not None and connection_lost(error)
+                if not known and not killed and not lacks_memory(error):
+                    raise
+                reason = str(error) if known else KILLED if killed else f"too little memory ({error})"
+                reason += f"; {LESS['activations']}" if lacks_memory(error) else ""
+                saved = checkpoint.saved_steps(folder)
+                kept = f"continue from step {saved[-1]} with --resume" if saved else "there is no checkpoint yet"
+                raise TrainingError(f"{reason}; {kept}") from (error.__cause__ if known or killed else error)
 
 
 class Trainer:
@@ -117,7 +133,7 @@ class Trainer:
     def __init__(self, run: RunConfig, folder: Path, fabric: Devices) -> None:
         self.run, self.folder, self.fabric = run, folder, fabric
         self.part = fabric.global_rank, fabric.world_size
-        self.task = TASKS[run.task.name](run.task)
+        self.task = made_together(lambda: TASKS[run.task.name](run.task))
         check_fits(run.model, self.task)
         half = trains_in_bf16(run.train, fabric.device.type)
         check_memory(run, self.task.batch("train", 0, 1, seed=0), fabric.device, half=half)
@@ -168,11 +184,9 @@ class Trainer:
                 check_data(self.task, folder)
             else:
                 write_data(run, self.task, folder)
-                write_config(run, folder)
-            made_on = environment("bf16-mixed" if half else "32-true", fabric.device) | {
-                "matmul_peak": self.matmul_peak
-            }
-            write_file(folder, Environment, made_on)
+            write_config(run, folder)
+            made_on = environment("bf16-mixed" if half else "32-true", fabric.device)
+            write_file(folder, Environment, made_on | {"matmul_peak": self.matmul_peak, **devices_of(run)})
             self.metrics = Metrics(folder / MetricsRow.file, self.progress.metrics_bytes, self.sink)
 
     def run_to_end(self, interrupt: Interrupt) -> dict[str, Any]:
@@ -188,11 +202,10 @@ class Trainer:
                 self.display.say(f"with {loops} loops and num_grad_loops={window}, no gradient: {', '.join(parts)}")
             while finished is None:
                 improved = self._step(batches)
-                self.signal = self._largest(interrupt.signal)  # all devices stop at the same step
+                late = time.perf_counter() - self.saved_at >= 60 * config.save_minutes
+                self.signal, late = self._largest(interrupt.signal, late)  # all devices do the same at the same step
                 finished = self._finished() or ("interrupted" if self.signal else None)
-                minutes = (time.perf_counter() - self.saved_at) / 60
-                due = self.progress.step % config.save_every == 0 or minutes >= config.save_minutes
-                if finished or improved or due:
+                if finished or improved or late or self.progress.step % config.save_every == 0:
                     self._save()
             self.display.say(f"finished: {finished}, after {self.progress.step} steps, {self._seconds():.0f} s")
         return self._summarise(finished)
@@ -211,7 +224,7 @@ class Trainer:
             self.meter.waited += time.perf_counter() - began
             loops = loops_of_step(config, loops, batch)
             if config.loss in OWN_LOOPS:
-                loops = (self._largest(loops[0]),) * 2
+                loops = (*self._largest(loops[0]),) * 2
             if self.queue is not None:
                 self.queue.add(batch, progress.step, loops)
             else:
@@ -220,9 +233,11 @@ class Trainer:
                 self._count(batch, loops, values)
         except UpdateError:
             raise
-        except Exception:  # the weights are those before this step
-            with suppress(OSError, MemoryError, RuntimeError):
-                self._save()
+        except Exception as error:  # the weights are those before this step
+            # Sharded weights are gathered by all devices, which meet this error together only if a value is not finite.
+            if config.strategy != "fsdp" or isinstance(error, NonFiniteError):
+                with suppress(OSError, MemoryError, RuntimeError):
+                    self._save()
             raise
         progress.step += 1
         self.state = self.with_loss.last_state if progress.step % config.segments else None
@@ -267,7 +282,7 @@ class Trainer:
         """Validate, with averaged weights if there are any. Returns whether no earlier score is better."""
         part_size = self.run.train.batch_size // (self.run.train.accumulation * self.fabric.world_size)
         began = time.perf_counter()
-        with self.average.applied() if self.average else nullcontext():
+        with self.average.applied() if self.average else nullcontext(), gathered(self.model):
             own = self.run.train.loss in OWN_LOOPS
             loops, _ = loops_of_step(self.run.train, (self.schedule.last, 1), self.validation)
             scores = validate(self.fabric, self.model, self.task, self.validation, loops, part_size, own=own)
@@ -303,13 +318,12 @@ class Trainer:
         if self.queue is not None:
             self._read()
         self.saved_at = time.perf_counter()
-        if not self.fabric.is_global_zero:
-            return
-        progress = replace(
-            self.progress, seconds=self._seconds(), metrics_bytes=self.metrics.sync(), sums=self.meter.sums
-        )
-        checkpoint.save(self.folder, progress, self.model, self.optimizers, self.average, self.state)
-        self._point_to_best()
+        writes = self.fabric.is_global_zero
+        metrics_bytes = self.metrics.sync() if writes else 0
+        progress = replace(self.progress, seconds=self._seconds(), metrics_bytes=metrics_bytes, sums=self.meter.sums)
+        checkpoint.save(self.folder, progress, self.model, self.optimizers, self.average, self.state, writes=writes)
+        if writes:
+            self._point_to_best()
 
     def _point_to_best(self) -> None:
         best = self.progress.best
@@ -330,13 +344,13 @@ class Trainer:
         """Seconds of training so far, over all continuations of the run."""
         return round(self.progress.seconds + time.perf_counter() - self.began, 3)
 
-    def _largest(self, number: int) -> int:
-        """The largest number that any device has."""
+    def _largest(self, *numbers: int) -> list[int]:
+        """For each of these numbers, the largest one that any device has."""
         if self.fabric.world_size == 1:
-            return number
-        largest = self.fabric.all_reduce(torch.tensor(number, device=self.fabric.device), reduce_op="max")
+            return [*numbers]
+        largest = self.fabric.all_reduce(torch.tensor(numbers, device=self.fabric.device), reduce_op="max")
         assert isinstance(largest, torch.Tensor)
-        return int(largest)
+        return largest.tolist()
 
 
 def summarise(

@@ -12,9 +12,12 @@ from pathlib import Path
 import pytest
 
 from looped.cli import main
-from looped.launch.local import run_commands
-from looped.run_folder import Summary, read_file
+from looped.launch.job import Job
+from looped.launch.local import run_local
+from looped.recipes import recipe
+from looped.run_folder import Failure, Summary, read_file
 
+PYTHON = sys.executable
 SMALL = [
     "task.length=4", "model.d-model=16", "model.num-heads=2", "model.num-loops=2", "train.batch-size=8",
     "train.eval-examples=8", "train.compile=False", "train.workers=0", "optim.warmup-steps=0",
@@ -25,6 +28,12 @@ def compare(
     out: Path, steps: int, *words: str, recipes: Sequence[str] = ("edit-distance-small", "edit-distance-small-timestep")
 ) -> list[str]:
     return ["compare", *recipes, "--out", str(out), *words, "--override", *SMALL, f"train.steps={steps}"]
+
+
+def job(folder: Path) -> Job:
+    """A run for programs that take the place of Python."""
+    lines = [["looped", "train", "--out", str(folder)], ["looped", "evaluate", str(folder)]]
+    return Job(folder, lines, recipe("edit-distance-small"))
 
 
 def wait_until(true, seconds: float = 60) -> None:
@@ -57,7 +66,7 @@ def test_one_failure_leaves_the_others_their_report(tmp_path: Path, capsys: pyte
     broken = tmp_path / "edit-distance-small-seed0"
     broken.mkdir()
     (broken / "config.json").write_text("{")
-    assert main(compare(tmp_path, 2)) == 2
+    assert main(compare(tmp_path, 2, "--jobs", "2")) == 2
     out, err = capsys.readouterr()
     assert out.strip() == str(tmp_path / "report/report.html")
     assert "edit-distance-small-timestep-seed0" in (tmp_path / "report/report.md").read_text()
@@ -67,7 +76,7 @@ def test_one_failure_leaves_the_others_their_report(tmp_path: Path, capsys: pyte
 
 def test_scores_of_another_checkpoint_are_computed_again(tmp_path: Path):
     """Also if their file is newer than the summary, as after a copy."""
-    command = compare(tmp_path, 2, recipes=["edit-distance-small"])
+    command = compare(tmp_path, 2, "--jobs", "2", recipes=["edit-distance-small"])  # one thread
     assert main(command) == 0
     folder = tmp_path / "edit-distance-small-seed0"
     scores = folder / "eval.jsonl"
@@ -82,39 +91,85 @@ def test_scores_of_another_checkpoint_are_computed_again(tmp_path: Path):
     assert scores.stat().st_mtime_ns == stamp
 
 
-def test_a_killed_child_is_named_by_its_signal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    program = tmp_path / "program"
-    program.write_text("#!/bin/sh\nkill -9 $$\n")
-    program.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(program))
-    assert run_commands([(tmp_path / "run", [["looped", "train"]])], 1) == {tmp_path / "run": "killed by SIGKILL"}
+def program(path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """A shell program in the place of Python."""
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(path))
+
+
+@pytest.mark.parametrize(
+    ("ends", "code", "tries", "reason"),
+    [
+        ("kill -9 $$", 137, 2, "killed by SIGKILL"),
+        ("echo no disk; exit 3", 3, 2, "no disk"),
+        ("echo diverged; exit 1", 1, 1, "diverged"),
+        ("echo a mistake; exit 2", 2, 1, "a mistake"),
+        ("exit 143", 143, 2, "killed by SIGTERM"),
+    ],
+)
+def test_a_fault_of_the_machine_gets_a_second_try(
+    ends: str, code: int, tries: int, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    program(tmp_path / "program", monkeypatch, f"echo try; {ends}")
+    run = job(tmp_path / "run")
+    failed = run_local([run], 1)[run.folder]
+    assert (failed.code, failed.tries, failed.reason) == (code, tries, reason)
+    assert failed == read_file(run.folder, Failure)
+    assert (run.folder / "log.txt").read_text().count("try") == tries
+    assert not (run.folder / ".lock").exists()
+
+
+def test_a_second_try_may_succeed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    program(tmp_path / "program", monkeypatch, f"test -e {tmp_path}/once || {{ touch {tmp_path}/once; kill -9 $$; }}")
+    run = job(tmp_path / "run")
+    run.folder.mkdir()
+    (run.folder / Failure.file).write_text("of an earlier time")
+    assert run_local([run], 1) == {}
+    assert sorted(path.name for path in run.folder.iterdir()) == ["log.txt"]
 
 
 def test_after_an_interrupt_no_further_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Here the first command ends well although it is interrupted, as a training in its last step does."""
-    program = tmp_path / "program"
     first = 'trap "" TERM; kill -INT $LOOPED_PARENT; sleep 0.5'
-    program.write_text(f'#!/bin/sh\ncase "$*" in *first*) {first};; *) exec sleep 60;; esac\n')
-    program.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(program))
+    program(tmp_path / "program", monkeypatch, f'case "$*" in *train*) {first};; *) exec sleep 60;; esac')
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        run_commands([(tmp_path / "run", [["looped", "first"], ["looped", "second"]])], 1)
+        run_local([job(tmp_path / "run")], 1)
     assert time.monotonic() - began < 30
 
 
 def test_the_log_is_no_link(tmp_path: Path):
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run/log.txt").symlink_to(tmp_path / "outside")
-    with pytest.raises(OSError, match="symbolic links"):
-        run_commands([(tmp_path / "run", [["looped", "recipes"]])], 1)
+    run = job(tmp_path / "run")
+    run.folder.mkdir()
+    (run.folder / "log.txt").symlink_to(tmp_path / "outside")
+    assert "symbolic links" in run_local([run], 1)[run.folder].reason
     assert not (tmp_path / "outside").exists()
 
 
 def test_files_in_the_working_folder_are_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "rich.py").write_text("raise SystemExit('rich.py was run')")
-    assert run_commands([(tmp_path / "run", [["looped", "recipes"]])], 1) == {}
+    run = job(tmp_path / "run")
+    help_of = [["looped", "recipes", "--out", str(run.folder), "--help"], ["looped", "recipes"]]
+    assert run_local([run._replace(commands=help_of)], 1) == {}
+
+
+def test_a_writer_that_is_about_to_end_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    program(tmp_path / "program", monkeypatch, "exit 0")
+    run, hold = job(tmp_path / "run"), "import pathlib, sys, time; from looped.locks import locked\n"
+    hold += "with locked(pathlib.Path(sys.argv[1])): print(flush=True); time.sleep(float(sys.argv[2]))"
+    seconds = {"1": {}, "60": {run.folder}}
+    monkeypatch.setattr("looped.launch.job.WAIT", 3.0)
+    for length, failed in seconds.items():
+        with subprocess.Popen([PYTHON, "-c", hold, run.folder, length], stdout=subprocess.PIPE) as writer:
+            assert writer.stdout is not None
+            writer.stdout.readline()
+            found = run_local([run], 1)
+            writer.kill()
+        assert found.keys() == set(failed)
+        assert not failed or f"process {writer.pid} on " in found[run.folder].reason
+        assert read_file(run.folder, Failure) is None  # the run goes on elsewhere
 
 
 @pytest.mark.parametrize(

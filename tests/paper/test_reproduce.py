@@ -3,16 +3,18 @@
 import dataclasses
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from looped.cli import main
-from looped.commands import reproduce as commands
-from looped.launch.local import Work
+from looped.commands import sweep
+from looped.launch.job import Job
 from looped.paper.reproduce import all_runs, estimate, folder_name, work_for
 from looped.paper.tables import paper_table
 from looped.recipes import complete, recipe
+from looped.run_folder import Failure
 from looped.tasks.in_context import baselines as in_context
 
 
@@ -39,7 +41,7 @@ def test_dry_run_prints_a_command_a_run(capsys):
     [
         ("reproduce 7", "table 7: expected one of 2, 3, 4"),
         ("reproduce 2 --scale laptop", "laptop"),
-        ("reproduce 2 --jobs 0", "jobs=0: expected at least one of each"),
+        ("reproduce 2 --jobs 0", "--jobs 0: expected at least one run at a time"),
         ("reproduce 2 --override train.steps", "--override train.steps: expected field=value"),
         ("reproduce 2 --override train.stepz=4", "--train.stepz"),
         ("reproduce 4", "train_files"),
@@ -79,14 +81,14 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """The commands that have run: in this process, one after another. tests/test_cli.py runs real processes."""
     done: list[list[str]] = []
 
-    def run_commands(work: Work, jobs: int) -> dict[Path, str]:
-        for line in (line for _, lines in work for line in lines):
+    def run_local(jobs: Sequence[Job], at_a_time: int) -> dict[Path, Failure]:
+        for line in (line for job in jobs for line in job.commands):
             assert line[0] == "looped"
             done.append(line[1:])
             assert main(line[1:]) == 0
         return {}
 
-    monkeypatch.setattr(commands, "run_commands", run_commands)
+    monkeypatch.setattr(sweep, "run_local", run_local)
     for size in ("PROMPTS", "SLOW_PROMPTS"):  # the baselines are tested elsewhere
         monkeypatch.setattr(in_context, size, 4)
     return done

@@ -24,8 +24,9 @@ from looped.training.logger import Metrics
 
 
 def start(folder: Path, run, *arguments: str) -> subprocess.Popen:
-    command = [sys.executable, training_cases.__file__, str(folder), json.dumps(to_dict(run)), *arguments]
-    return subprocess.Popen(command)
+    words = [training_cases.__file__, str(folder), json.dumps(to_dict(run)), *arguments]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(run.train.devices)]
+    return subprocess.Popen([sys.executable, *(torchrun if run.train.devices > 1 else ()), *words])
 
 
 def wait_for(condition, seconds: float = 60) -> None:
