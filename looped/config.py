@@ -263,6 +263,9 @@ class RunConfig:
         )
         if halting == "act":
             forbid_unused(self.train, "model.halting='act'", "ponder_prior", "recompute")
+            words = "'ddp' with model.halting='act' and own weights in each loop, which one device may reach alone"
+            shards = self.train.strategy == "fsdp" and self.model.own_weights
+            check(not shards, "train.strategy", self.train.strategy, words)
         if (limit := self.model.most_loops) is not None:
             check(most <= limit, "schedule.max_loops", most, f"<= {limit}, for which the model has weights")
         check(

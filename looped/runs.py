@@ -15,6 +15,7 @@ from looped.config import OWN_LOOPS, Device, ModelConfig, RunConfig
 from looped.evaluation.answers import solve
 from looped.evaluation.calibration import calibrate
 from looped.evaluation.scores import EVALUATION_SEED, checked_loops, evaluate, predictor, visualisations
+from looped.launch.world import find_world
 from looped.locks import locked
 from looped.models.exit_rules import ExitRule, learned_rule, parse_rule
 from looped.models.graphs import share_graphs
@@ -37,6 +38,7 @@ from looped.strict import check
 from looped.tasks.base import SPLITS, Split, Task
 from looped.training.checkpoint import load_run
 from looped.training.devices import find_device
+from looped.training.processes import made_together, together
 
 CONFIDENCE = 20  # loops beyond those that an example needs, as published by Fan et al. (2024)
 MOST_EXAMPLES = 10_000_000  # more would not end in a day
@@ -44,8 +46,8 @@ MOST_EXAMPLES = 10_000_000  # more would not end in a day
 
 def _status(text: str) -> Status:
     """A line on standard error that says what is being computed."""
-    notebook = Console().is_jupyter  # the line would need a widget there
-    return Console(stderr=True, quiet=notebook, force_jupyter=False).status(Text(printable(text)))
+    quiet = Console().is_jupyter or not is_first()  # in a notebook the line would need a widget
+    return Console(stderr=True, quiet=quiet, force_jupyter=False).status(Text(printable(text)))
 
 
 class LoopSetting(NamedTuple):
@@ -128,7 +130,8 @@ def calibrate_run(
         with _status(f"{folder}: {task.metric} by loop count and exit rule, up to {counts[-1]} loops"):
             found = calibrate(model, task, loops=counts, examples=examples, split=split, tolerance=tolerance, rows=rows)
         found |= {"step": step, "device": next(model.parameters()).device.type, "threads": torch.get_num_threads()}
-        write_file(folder, Calibration, found)
+        if is_first():
+            write_file(folder, Calibration, found)
     return found
 
 
@@ -141,16 +144,28 @@ def _opened(
     device: Device,
     allow_outside: bool,
 ) -> Iterator[tuple[RunConfig, LoopedTransformer, Task, int]]:
-    """A trained model on a device, its task and its step. Nobody else writes into the folder meanwhile."""
+    """A trained model on a device, its task and its step. Nobody else writes into the folder meanwhile.
+
+    Processes that torchrun started get the same, each on a device of its own.
+    """
     check(1 <= examples <= MOST_EXAMPLES, "examples", examples, f"at least 1, at most {MOST_EXAMPLES}")
     check(split in SPLITS, "split", split, f"one of {', '.join(SPLITS)}")
     check_run_folder(folder)
-    with locked(folder):
+    world, kind = find_world(), find_device(device)
+    with together() as processes, locked(folder) if is_first() else contextlib.nullcontext():
         run, model, step = load_run(folder, checkpoint)
-        model.to(find_device(device))
-        task = task_with_data(run, folder, allow_outside=allow_outside)
+        model.to(torch.device(kind, world.local_rank) if world and kind == "cuda" else kind)
+        task = made_together(lambda: task_with_data(run, folder, allow_outside=allow_outside))
         share_graphs(model, task.graphs)
+        if processes:
+            processes.connect(torch.device("cpu"))  # what they exchange is on the cpu
         yield run, model, task, step
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes, among those that torchrun started."""
+    world = find_world()
+    return world is None or world.rank == 0
 
 
 def evaluate_run(
@@ -169,7 +184,8 @@ def evaluate_run(
 ) -> list[dict[str, Any]]:
     """Evaluate a run folder and return the rows of eval.jsonl.
 
-    Writes eval.jsonl, answers_by_loop.json and the files of `Task.extra_evaluation`.
+    Writes eval.jsonl, answers_by_loop.json and the files of `Task.extra_evaluation`. Processes that torchrun started
+    share the examples; the rows are the same.
 
     Args:
         loops: loop counts; the default is a range from 1 to twice the trained number, or to 8.
@@ -212,11 +228,12 @@ def evaluate_run(
         trained = run.model.num_loops
         some = [n for n in counts if n in (1, trained // 2, trained, 2 * trained)] or counts
         extra = task.extra_evaluation(predictor(model), loops=some, split=split, group=groups[0], seed=EVALUATION_SEED)
-        for name, found in extra.items():
-            with _status(f"{folder}: {name}"):
-                write_lines(folder / name, [row | {"step": step} for row in found])
-        write_file(folder, AnswersByLoop, answers, indent=None)
-        write_rows(folder, EvalRow, rows)
+        if is_first():
+            for name, found in extra.items():
+                with _status(f"{folder}: {name}"):
+                    write_lines(folder / name, [row | {"step": step} for row in found])
+            write_file(folder, AnswersByLoop, answers, indent=None)
+            write_rows(folder, EvalRow, rows)
     return rows
 
 

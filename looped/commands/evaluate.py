@@ -1,6 +1,8 @@
 """`looped evaluate`."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext, redirect_stderr
+from io import StringIO
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -27,7 +29,8 @@ def evaluate(
 ) -> None:
     """Score a run by group (length, difficulty) and loop count, below and beyond the trained number.
 
-    Writes the scores to eval.jsonl, and some answers after each loop to answers_by_loop.json.
+    Writes the scores to eval.jsonl, and some answers after each loop to answers_by_loop.json. On several devices:
+    torchrun --nproc-per-node 4 -m looped evaluate RUN.
 
     Args:
         run: the run folder.
@@ -43,16 +46,17 @@ def evaluate(
         device: where to compute; auto is the fastest available kind.
         allow_outside: use files outside the working folder that config.json names, if you trust the run folder.
     """
-    from looped.runs import evaluate_run
+    from looped.runs import evaluate_run, is_first
 
     rows: list[dict[str, Any]] = []
     try:
-        evaluate_run(
-            run, loops=loops, exit_rule=exit_rule, confidence=confidence, examples=examples, groups=groups,
-            split=split, checkpoint=checkpoint, device=device, allow_outside=allow_outside, rows=rows,
-        )  # fmt: skip
+        with nullcontext() if is_first() else redirect_stderr(StringIO()):
+            evaluate_run(
+                run, loops=loops, exit_rule=exit_rule, confidence=confidence, examples=examples, groups=groups,
+                split=split, checkpoint=checkpoint, device=device, allow_outside=allow_outside, rows=rows,
+            )  # fmt: skip
     finally:  # after an error or an interrupt: the groups that are finished
-        if rows:
+        if rows and is_first():
             primary = TASKS[read_config(run).task.name].metric
             metric = primary if any(row["metric"] == primary for row in rows) else rows[0]["metric"]
             title = f"{run}: {metric}, {split} split"

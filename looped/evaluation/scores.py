@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from looped.costs.of_model import exit_flops, forward_flops
+from looped.evaluation.turns import in_turns
 from looped.intervals import interval
 from looped.models.arguments import MAX_LOOPS
 from looped.models.exit_rules import ExitRule
@@ -153,17 +154,23 @@ def evaluate(
                 rows += rows_of(_after(scores, taken), flops_per_example=cost, **chosen)
         if early is not None:
             most, rule = early
-            exited: dict[str, list[Tensor]] = {}
-            for part in parts(batch, part_size(model, batch, 1), model.device):
-                of_part, taken = scores_with_exits(model, task, part, most, rule)
-                for score, values in (of_part | {"loops": taken}).items():
-                    exited.setdefault(score, []).append(values.cpu())
-            found = {score: torch.cat(values) for score, values in exited.items()}
+            exited = in_turns(
+                batch,
+                part_size(model, batch, 1),
+                model.device,
+                lambda part, most=most, rule=rule: _with_exits(model, task, part, most, rule),
+            )
+            found = {score: torch.cat([values[score] for values in exited]) for score in exited[0]}
             weights = task.weights(batch)
             mean = ((found.pop("loops") * weights).sum() / weights.sum()).item()
             cost = round(exit_flops(model, batch.inputs, mean, rule.needs))
             rows += rows_of(found, num_loops=most, flops_per_example=cost, exit_rule=str(rule), mean_loops=mean)
     return rows
+
+
+def _with_exits(model: LoopedModel, task: Task, part: Batch, most: int, rule: ExitRule) -> dict[str, Tensor]:
+    scores, taken = scores_with_exits(model, task, part, most, rule)
+    return {score: values.cpu() for score, values in (scores | {"loops": taken}).items()}
 
 
 def _rows(
@@ -189,20 +196,20 @@ def _scored(
     model: LoopedModel, task: Task, batch: Batch, loops: Sequence[int], confident: bool
 ) -> tuple[dict[str, Float[Tensor, "loops batch"]], Float[Tensor, "loops batch"] | None]:
     """The scores of each example after each loop count, by name, and (if wanted) the confidence of its answer."""
-    found: dict[str, list[Tensor]] = {}
-    sure: list[Tensor] = []
-    for part in parts(batch, part_size(model, batch, len(loops)), model.device):
+
+    def compute(part: Batch) -> tuple[dict[str, Tensor], Tensor | None]:
         logits = loop_logits(model, part, loops)
         by_loop = [
             task.score(part, after) | generated_scores(model, task, part, count)
             for count, after in zip(loops, logits, strict=True)
         ]
-        for score in by_loop[0]:
-            found.setdefault(score, []).append(torch.stack([scores[score] for scores in by_loop]).cpu())
-        if confident:
-            sure.append(torch.stack([confidence_of(after, exit_positions(part)) for after in logits]).cpu())
-    scores = {score: torch.cat(values, dim=1) for score, values in found.items()}
-    return scores, torch.cat(sure, dim=1) if confident else None
+        scores = {score: torch.stack([scores[score] for scores in by_loop]).cpu() for score in by_loop[0]}
+        sure = [confidence_of(after, exit_positions(part)) for after in logits] if confident else []
+        return scores, torch.stack(sure).cpu() if confident else None
+
+    found = in_turns(batch, part_size(model, batch, len(loops)), model.device, compute)
+    scores = {score: torch.cat([scores[score] for scores, _ in found], dim=1) for score in found[0][0]}
+    return scores, torch.cat([sure for _, sure in found if sure is not None], dim=1) if confident else None
 
 
 def confidence_of(
@@ -271,10 +278,8 @@ def predictor(model: LoopedModel) -> Predict:
     device = model.device
 
     def predict(batch: Batch, loops: Sequence[int]) -> Float[Tensor, "loops batch seq output"]:
-        found = [
-            loop_logits(model, part, loops).cpu() for part in parts(batch, part_size(model, batch, len(loops)), device)
-        ]
-        return torch.cat(found, dim=1)
+        size = part_size(model, batch, len(loops))
+        return torch.cat(in_turns(batch, size, device, lambda part: loop_logits(model, part, loops).cpu()), dim=1)
 
     return predict
 

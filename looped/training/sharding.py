@@ -1,6 +1,5 @@
 """Weights that are sharded among devices by PyTorch's FSDP2."""
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -25,7 +24,6 @@ def shard(run: RunConfig, scored: nn.Module, mesh: Any) -> nn.Module:
     """
     from torch.distributed.fsdp import fully_shard
 
-    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view")  # no output is changed in place
     model: Any = scored.model
     decoded_once = logits_in_training(run, run.most_loops) == 1
     for layer in [*model.prelude, *(model.coda if decoded_once else ())]:
@@ -33,6 +31,13 @@ def shard(run: RunConfig, scored: nn.Module, mesh: Any) -> nn.Module:
         layer.register_forward_pre_hook(_reads_only_the_state, prepend=True)
     fully_shard(model, mesh=mesh["data_parallel"], reshard_after_forward=False)
     return scored
+
+
+def keep_gathered(model: nn.Module, keep: bool) -> None:
+    """Say whether what is gathered once stays whole after a backward pass, because another part of a batch follows."""
+    if hasattr(model, "set_reshard_after_backward"):
+        sharded: Any = model
+        sharded.set_reshard_after_backward(not keep, recurse=False)
 
 
 def _reads_only_the_state(layer: nn.Module, inputs: tuple[Tensor, Context]) -> tuple[Tensor, Context]:

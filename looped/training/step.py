@@ -22,7 +22,7 @@ from looped.training.errors import NonFiniteError, UpdateError
 from looped.training.fabric import Devices
 from looped.training.halting_loss import divergence_from_geometric, exit_distribution, losses
 from looped.training.regularisers import regularisation
-from looped.training.sharding import gathered
+from looped.training.sharding import gathered, keep_gathered
 
 Positions = Int[Tensor, " masked"] | slice
 """Positions in a flattened batch."""
@@ -194,6 +194,7 @@ def gradients(fabric: Devices, scored: nn.Module, batch: Batch, run: RunConfig, 
     parts = split(batch, run.train.accumulation)
     for number, part in enumerate(parts, 1):
         last = number == len(parts)
+        keep_gathered(inner.model, not last)
         positions = to_device(masked_positions(part.mask), fabric.device)
         with fabric.no_backward_sync(scored, enabled=not last):  # pyright: ignore[reportArgumentType]: a private type
             with fabric.autocast():

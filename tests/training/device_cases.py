@@ -1,6 +1,5 @@
 """Short trainings that two devices must compute like one. As a script it is one of two processes that run them all."""
 
-import contextlib
 import dataclasses
 import json
 import os
@@ -17,13 +16,16 @@ from looped.config import OWN_LOOPS, RunConfig, ScheduleConfig
 from looped.models.graphs import share_graphs
 from looped.models.transformer import LoopedTransformer
 from looped.models.weights import whole
+from looped.runs import evaluate_run
 from looped.tasks import TASKS
 from looped.tasks.edit_distance_chain import EditDistanceChainConfig
 from looped.tasks.n_rasp_l import NRaspLConfig
 from looped.tasks.sudoku import SudokuConfig
 from looped.training import NonFiniteError, train
+from looped.training.errors import OtherError
 from looped.training.fabric import OneDevice, make_fabric
 from looped.training.optim import WeightAverage, make_optimizers
+from looped.training.processes import together
 from looped.training.schedule import LoopSchedule, loops_of_step
 from looped.training.step import ModelWithLoss, train_step
 
@@ -60,7 +62,6 @@ CASES: dict[str, RunConfig] = {
         schedule={"kind": "random", "min_loops": 1, "max_loops": 5, "num_grad_loops": 3}, recompute="nested"
     ),
     "recompute": case(recompute="loop", model={"prelude_layers": 1, "coda_layers": 1}),
-    "accumulation": case(accumulation=2, model={"prelude_layers": 1}),
     "low rank": case(
         model={"lora_rank": 2}, schedule={"kind": "random", "min_loops": 1, "max_loops": 4}, recompute="loop"
     ),
@@ -72,20 +73,19 @@ CASES: dict[str, RunConfig] = {
         loss="all", model={"core_layers": 2, "coda_layers": 1, "layer_order": "reverse"},
         regularisers=(("cosine:1", 10.0),),
     ),
-    "loss window": case(loss="window", loss_window=2, schedule={"num_grad_loops": 2}),
     "gate": case(loss="halting", model={"halting": "gate"}, accumulation=2),
     "act": case(loss="halting", model={"halting": "act", "causal": True}),
     "loss task": case(loss="task", task=NRaspLConfig(length=6), model={"num_loops": 8, "input_injection": "add"}),
     "loss steps": case(loss="steps", task=EditDistanceChainConfig(answer="rounds", length=4), model={"num_loops": 8}),
     "cache": case(model={"cache": "first", "causal": True, "coda_layers": 1}, schedule={"num_grad_loops": 2}),
-    "implicit": case(gradient="implicit", model={**INJECTED, "num_loops": 12}),
+    "implicit": case(gradient="implicit", model={**INJECTED, "num_loops": 8}),
     "phantom": case(gradient="phantom", gradient_terms=3, gradient_damping=0.5, model=INJECTED),
     "neumann": case(gradient="neumann", gradient_terms=3, model=INJECTED),
-    "muon": case(model={"d_ff": 33, "modulation": "scale_gate"}, optim={"optimizer": "muon", "ema_decay": 0.9}),
-    "injection": case(
+    "muon": case(model={"d_ff": 33, "modulation": "scale_gate"}, optim={"optimizer": "muon"}),
+    "muon, injection": case(
         model={"input_injection": "concat", "prelude_layers": 1, "coda_layers": 1, "positions_every_loop": True,
                "positions": "learned"},
-        schedule={"num_grad_loops": 2}, optim={"optimizer": "muon"},
+        schedule={"num_grad_loops": 2}, optim={"optimizer": "muon", "ema_decay": 0.9},
     ),
     "graph heads": case(
         task=SudokuConfig(box=2, pool=150, tokens="candidates"), loss="window", loss_window=2,
@@ -172,19 +172,34 @@ def train_runs(out: Path, rank: int) -> None:
     for strategy in ("ddp", "fsdp"):
         train(on_two(RUN, strategy), out / strategy)
         train(on_two(GENERATING, strategy), out / f"generating {strategy}")
-        with contextlib.suppress(NonFiniteError):
+        try:
             train(on_two(DIVERGING, strategy), out / f"diverging {strategy}")
+        except (NonFiniteError, OtherError):  # a command would end here
+            torch.distributed.destroy_process_group()
     for before, after in CONTINUED:
         folder = out / f"{before} {after}"
-        if rank == 0:
-            cut(out / before, folder)
-        torch.distributed.barrier()
+        with together() as processes:
+            assert processes is not None
+            with processes.first("cut"):
+                if rank == 0:
+                    cut(out / before, folder)
         train(on_two(RUN, after), folder, resume=True)
+
+
+EVALUATION: Any = {"loops": (1, 3, 4), "examples": 300, "exit_rule": "change:0.1", "split": "validation"}
 
 
 def main(out: Path, rank: int) -> None:
     torch.set_num_threads(1)
     train_runs(out, rank)
+    evaluate_run(out / "fsdp", **EVALUATION)
+    with together() as processes:
+        assert processes is not None
+        processes.connect(torch.device("cpu"))
+        compute(out, rank)
+
+
+def compute(out: Path, rank: int) -> None:
     one = OneDevice(torch.device("cpu"), bf16=False)
     results = {f"{name} one": run_case(reference(CASES[name]), one) for name in list(CASES)[rank::2]}
     for strategy in ("ddp", "fsdp"):
@@ -203,4 +218,3 @@ def main(out: Path, rank: int) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]), int(os.environ["RANK"]))
-    torch.distributed.destroy_process_group()
