@@ -224,7 +224,8 @@ class Trainer:
             self.meter.waited += time.perf_counter() - began
             loops = loops_of_step(config, loops, batch)
             if config.loss in OWN_LOOPS:
-                loops = (*self._largest(loops[0]),) * 2
+                (largest,) = self._largest(loops[0])
+                loops = largest, largest
             if self.queue is not None:
                 self.queue.add(batch, progress.step, loops)
             else:
