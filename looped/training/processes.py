@@ -23,7 +23,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from looped.launch.world import World, find_world
+from looped.launch.world import LISTENER, World, find_world
 from looped.locks import LOCK
 from looped.tasks.base import Task
 from looped.training.devices import usable_cores
@@ -244,9 +244,11 @@ def _of_torchrun() -> bool:
 def _store(master: bool) -> Any:
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     holds = master and not _of_torchrun()
+    listener = os.environ.pop(LISTENER, "") if holds else ""
+    options: Any = {"master_listen_fd": int(listener)} if listener else {"multi_tenant": True}
     try:
         return c10d.TCPStore(
-            address, port, is_master=holds, wait_for_workers=False, timeout=timedelta(seconds=MEET), multi_tenant=True
+            address, port, is_master=holds, wait_for_workers=False, timeout=timedelta(seconds=MEET), **options
         )
     except RuntimeError as error:
         problem = "cannot be used by rank 0" if holds else f"found no rank 0 in {MEET:.0f} s"
