@@ -102,8 +102,7 @@ def _acquire(folder: Path, wait: bool) -> int:
 def writer_of(folder: Path) -> Writer | None:
     """The process that writes into `folder` now, on this host or another one; None if nobody does.
 
-    A writer that starts at the same moment is not disturbed. On a file system without locks, a writer that was killed
-    cannot be told from one that lives.
+    A writer that starts at the same moment is not disturbed. On a file system without locks nobody is known to write.
 
     Raises:
         OSError: the lock cannot be read.
@@ -125,8 +124,10 @@ def _has_writer(descriptor: int) -> bool:
     """
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:  # BlockingIOError; or there are no locks on this file system, and the file says that one writes
+    except BlockingIOError:
         return True
+    except OSError:  # no locks on this file system: the file may be that of a killed writer
+        return False
     return False
 
 

@@ -1,5 +1,6 @@
 """A folder has one writer. The lock ends with its process, also after kill -9."""
 
+import errno
 import fcntl
 import json
 import os
@@ -157,3 +158,17 @@ def test_asking_disturbs_no_writer(tmp_path: Path):
     began = time.monotonic()
     with locked(tmp_path):
         assert time.monotonic() - began > 0.2
+
+
+def test_without_locks_nobody_is_known_to_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """On such a file system a run whose writer was killed must not wait for it."""
+
+    def no_locks(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    with locked(tmp_path):
+        assert writer_of(tmp_path) is not None
+        monkeypatch.setattr(fcntl, "flock", no_locks)
+        assert writer_of(tmp_path) is None
+        with locked(tmp_path):
+            pass

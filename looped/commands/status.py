@@ -58,7 +58,7 @@ def _state(folder: Path, planned: SweepRun | None) -> RunState:
     """The state of a run; a damaged file is shown as its failure and hides no other run."""
     try:
         return run_state(folder, planned)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         recipe, steps = (planned.recipe, planned.steps) if planned else ("", 0)
         return RunState(folder.name, recipe, "failed", 0, steps, None, str(error))
 

@@ -46,7 +46,7 @@ def run_local(jobs: Sequence[Job], at_a_time: int) -> dict[Path, Failure]:
                 failure, folder = future.result(), futures[future]
                 if failure:
                     failed[folder] = failure
-                say(f"{done}/{len(jobs)} {folder.name}: {'failed' if failure else _score(folder)}")
+                say(f"{done}/{len(jobs)} {folder.name}: {f'failed: {failure.reason}' if failure else _score(folder)}")
                 status.update(f"{done}/{len(jobs)} runs done")
         except KeyboardInterrupt:
             interrupted.set()

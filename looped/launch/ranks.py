@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from looped.launch.parent import PARENT
 from looped.user_code import import_words
 
-KILLED_AFTER = 45.0
+KILLED_AFTER = 30.0
 """Seconds after the end of a process until others that do not notice it are killed."""
 
 
@@ -38,7 +38,7 @@ def run_ranks(words: Sequence[str], devices: int) -> int:
     before = {
         number: signal.signal(number, pass_on)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        if signal.getsignal(number) is not signal.SIG_IGN  # as under `nohup`
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN  # as under `nohup`
     }
     try:
         for rank in range(devices):

@@ -39,18 +39,22 @@ def run_submitted(jobs: Sequence[Job], out: Path, at_a_time: int | None, given: 
     """Submit the commands of each job and wait for them. Returns the failed runs. An interrupt leaves the jobs alone.
 
     Raises:
-        ValueError: submitit is not installed; no time limit for Slurm; the runs train on different numbers of devices.
+        ValueError: submitit is not installed; no time limit for Slurm, or options without it; the runs train on
+            different numbers of devices.
     """
     submitit = need("submitit", "--launcher submitit")
     executor = submitit.AutoExecutor(folder=out / "submitit")
     options = {"signal": f"B:USR2@{SECONDS_TO_SAVE}"} | job_options(jobs, given)
-    if executor.cluster == "slurm" and "time" not in options:
+    on_slurm = executor.cluster == "slurm"
+    if given and not on_slurm:
+        raise ValueError(f"--slurm {min(given)}: has no effect here, because submitit finds no Slurm")
+    if on_slurm and "time" not in options:
         raise ValueError("--launcher submitit: expected the time limit of a run, such as --slurm time=4:00:00")
     executor.update_parameters(
         timeout_min=FOREVER, slurm_array_parallelism=at_a_time or len(jobs), slurm_use_srun=False,
         slurm_additional_parameters={key: value or True for key, value in options.items()},
     )  # fmt: skip
-    failed, size = {}, len(jobs) if executor.cluster == "slurm" else at_a_time or 1
+    failed, size = {}, len(jobs) if on_slurm else at_a_time or 1
     for part in (jobs[first : first + size] for first in range(0, len(jobs), size)):
         try:
             submitted = executor.map_array(Task(before_train(jobs)), [job.line for job in part])

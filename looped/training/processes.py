@@ -41,7 +41,7 @@ SILENT = 30.0
 UNWIND = 20.0
 """Seconds in which the work of a process may end by itself after another process has ended."""
 LINGER = 5.0
-"""Seconds in which the process with the store waits for the others at the end."""
+"""Seconds of silence after which the process with the store does not wait for another one at the end."""
 
 
 class Processes:
@@ -196,13 +196,11 @@ class Processes:
     def leave(self) -> None:
         """This process has finished. The process that holds the store ends last."""
         self._left.set()
-        until = time.monotonic() + LINGER
+        until = time.monotonic() + UNWIND
         with contextlib.suppress(RuntimeError):
             self._beat("left")
-            left = self.store.add("left", 1)
-            while self.holds and left < self.world.size and time.monotonic() < until:
+            while self.holds and min(self._silence(), default=LINGER) < LINGER and time.monotonic() < until:
                 time.sleep(0.02)
-                left = self.store.add("left", 0)
 
     def _watch(self) -> None:
         code, said = 0, True
@@ -211,7 +209,7 @@ class Processes:
                 self._beat(str(time.monotonic()))
                 if self.store.check(["failed"]):
                     code = int(self.store.get("failed"))
-                elif self.met and self.world.rank == 0 and self._one_is_silent():
+                elif self.met and self.world.rank == 0 and max(self._silence(), default=0) > SILENT:
                     code, said = 3, False
             except RuntimeError:  # rank 0 has ended, and the store with it
                 code, said = 3, False
@@ -224,11 +222,13 @@ class Processes:
     def _beat(self, text: str) -> None:
         self.store.set(f"beat.{self.world.rank}", text)
 
-    def _one_is_silent(self) -> bool:
-        now, beats = time.monotonic(), self.store.multi_get([f"beat.{rank}" for rank in range(self.world.size)])
-        heard = self._heard or [(b"", now)] * self.world.size
+    def _silence(self) -> list[float]:
+        """The seconds for which each process has said nothing, except those that have left. Only rank 0 asks."""
+        names = [f"beat.{rank}" for rank in range(self.world.size)]
+        now, beats = time.monotonic(), self.store.multi_get(names) if self.store.check(names) else [b""] * len(names)
+        heard = self._heard or [(b"", now)] * len(names)
         self._heard = [old if old[0] == new else (new, now) for old, new in zip(heard, beats, strict=True)]
-        return any(beat != b"left" and now - since > SILENT for beat, since in self._heard)
+        return [now - since for beat, since in self._heard if beat != b"left"]
 
 
 _current: Processes | None = None

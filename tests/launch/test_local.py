@@ -66,7 +66,7 @@ def test_one_failure_leaves_the_others_their_report(tmp_path: Path, capsys: pyte
     broken = tmp_path / "edit-distance-small-seed0"
     broken.mkdir()
     (broken / "config.json").write_text("{")
-    assert main(compare(tmp_path, 2)) == 2
+    assert main(compare(tmp_path, 2, "--jobs", "2")) == 2
     out, err = capsys.readouterr()
     assert out.strip() == str(tmp_path / "report/report.html")
     assert "edit-distance-small-timestep-seed0" in (tmp_path / "report/report.md").read_text()
@@ -76,7 +76,7 @@ def test_one_failure_leaves_the_others_their_report(tmp_path: Path, capsys: pyte
 
 def test_scores_of_another_checkpoint_are_computed_again(tmp_path: Path):
     """Also if their file is newer than the summary, as after a copy."""
-    command = compare(tmp_path, 2, recipes=["edit-distance-small"])
+    command = compare(tmp_path, 2, "--jobs", "2", recipes=["edit-distance-small"])  # one thread
     assert main(command) == 0
     folder = tmp_path / "edit-distance-small-seed0"
     scores = folder / "eval.jsonl"

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -70,12 +71,15 @@ def test_what_submitit_would_submit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     """`sbatch` is a program here that refuses the file. Its text shows the options."""
+    words = ["compare", RECIPE, "--out", str(tmp_path / "runs"), "--seeds", "0", "1", "--launcher", "submitit"]
+    words += ["--jobs", "1", *OVERRIDE, "train.devices=2"]
+    if not shutil.which("srun"):
+        assert main([*words, "--slurm", "partition=gpu"]) == 2
+        assert "--slurm partition: has no effect here, because submitit finds no Slurm" in capsys.readouterr().err
     for name, text in (("srun", ""), ("sbatch", f"cp $1 {tmp_path}/submitted; echo no partition >&2; exit 1")):
         (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    words = ["compare", RECIPE, "--out", str(tmp_path / "runs"), "--seeds", "0", "1", "--launcher", "submitit"]
-    words += ["--jobs", "1", *OVERRIDE, "train.devices=2"]
     assert main(words) == 2
     assert "expected the time limit of a run, such as --slurm time=4:00:00" in capsys.readouterr().err
     assert main([*words, "--slurm", "time=4:00:00", "gres=gpu:2"]) == 2

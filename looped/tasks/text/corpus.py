@@ -169,12 +169,13 @@ def _located(hashes: dict[str, str]) -> dict[str, str]:
 
 
 def read_documents(config: TextConfig, what: str) -> Iterator[SplitPart]:
-    """The documents of the settings' files or data set. It says on standard error how far this is.
+    """The documents of the settings' files or data set. Lines on standard error say how far this is; they begin with
+    `what`.
 
     Raises:
         ValueError: a file is damaged, or a row holds no text; names both.
     """
-    progress = Progress(f"{what} {named(config)}", size_of_files(config) or None)
+    progress = Progress(what, size_of_files(config) or None)
     found = dataset_documents(config.dataset, config, progress) if config.dataset else file_documents(config, progress)
     if "validation" not in found:
         return split_by_content(found["train"])
@@ -188,13 +189,13 @@ def _prepare(
     config: TextConfig, settings: dict[str, Any], sources: dict[str, dict[str, str]], hashes: Hashes, folder: Path
 ) -> None:
     """Write the prepared folder, whole or not at all."""
-    tokenizer, inner = _tokenizer(config, lambda: read_documents(config, "training a BPE on"))
+    tokenizer, inner = _tokenizer(config, lambda: read_documents(config, "reading text for a BPE"))
     with _unless_another_was_faster(folder), new_folder(folder) as temporary:
         files = {split: TokenWriter(temporary, split, id_type(tokenizer)) for split in SPLITS}
         with contextlib.ExitStack() as stack:
             for file in files.values():
                 stack.callback(file.close)
-            documents = read_documents(config, "encoding")
+            documents = read_documents(config, "encoding text")
             counts, lost = encode(documents, tokenizer, lambda s, ids: files[s].write(ids), named(config), cores())
         _check_counts(counts, config.context, named(config))
         manifest = {

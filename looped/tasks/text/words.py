@@ -6,6 +6,7 @@ tokens everywhere, and is encoded only once. Most words of a text are among thos
 
 import re
 from collections.abc import Callable, Sequence
+from itertools import chain, filterfalse
 
 import numpy as np
 from jaxtyping import Int
@@ -42,11 +43,11 @@ class Words:
         """
         if any(character in text for text in texts for character in NO_SPACE):
             return self._each(texts)
-        if len(self.known) > MOST:
-            self.known.clear()
         words = [WORD.findall(text) for text in texts]
-        new = set().union(*words) - self.known.keys()
-        inner = [word for word in new if word[0].isspace() and not word.isspace()]
+        if len(self.known) > MOST:  # only the words of these texts are kept
+            self.known = {word: self.known[word] for word in self.known.keys() & set().union(*words)}
+        new = set(filterfalse(self.known.__contains__, chain.from_iterable(words)))
+        inner = [word for word in new if word[0].isspace() and not word[-1].isspace()]
         for number in range(0, len(inner), TOGETHER):
             some = inner[number : number + TOGETHER]
             self.known.update(zip(some, self._together(some), strict=True))
@@ -64,7 +65,8 @@ class Words:
     def _together(self, words: Sequence[str]) -> list[bytes]:
         """The tokens of each word. The bytes of the tokens say where one text of them all is to be cut."""
         (ids,) = self.encode(["".join(words)])
-        packed, size = np.array(ids, self.kind).tobytes(), np.dtype(self.kind).itemsize
-        ends = np.cumsum([len(word.encode()) for word in words])
-        places = (1 + np.searchsorted(np.cumsum(self.lengths[ids]), ends)) * size
+        array = np.array(ids, self.kind)
+        ends = np.cumsum(list(map(len, map(str.encode, words))))
+        places = (1 + np.searchsorted(np.cumsum(self.lengths[array]), ends)) * array.itemsize
+        packed = array.tobytes()
         return [packed[i:j] for i, j in zip([0, *places.tolist()], places.tolist(), strict=False)]

@@ -21,7 +21,7 @@ Item, Result = TypeVar("Item"), TypeVar("Result")
 
 MOST = 32
 """Processes at most. The process that reads the text cannot feed more, and each needs memory."""
-HERE = 8
+HERE = 2
 """Number of items for which no process is started."""
 Worker = tuple[Connection, BaseProcess]
 

@@ -59,10 +59,11 @@ def test_an_unchanged_file_is_hashed_once(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_a_file_that_just_changed_is_not_remembered(tmp_path: Path, hashed: list[str]):
     config = settings(tmp_path)
-    for _ in range(2):
-        folder = open_corpus(config).folder
+    open_corpus(config)
+    before = len(hashed)
+    folder = open_corpus(config).folder
     assert folder
-    assert hashed == ["text.txt"] * 2
+    assert len(hashed) == before + 1
     assert json.loads((folder / "manifest.json").read_text())["stamps"] == {}
 
 
