@@ -53,7 +53,7 @@ from looped.training.devices import (
     uses_native,
 )
 from looped.training.errors import NonFiniteError, TrainingError, UpdateError, lacks_memory
-from looped.training.fabric import Devices, devices_of, make_fabric, trains_in_bf16
+from looped.training.fabric import Devices, devices_of, make_fabric, reduced, trains_in_bf16
 from looped.training.logger import Display, Meter, Metrics, environment
 from looped.training.optim import WeightAverage, make_optimizers
 from looped.training.processes import KILLED, connection_lost, made_together, together
@@ -351,9 +351,7 @@ class Trainer:
         """For each of these numbers, the largest one that any device has."""
         if self.fabric.world_size == 1:
             return [*numbers]
-        largest = self.fabric.all_reduce(torch.tensor(numbers, device=self.fabric.device), reduce_op="max")
-        assert isinstance(largest, torch.Tensor)
-        return largest.tolist()
+        return reduced(self.fabric, torch.tensor(numbers, device=self.fabric.device), "max").tolist()
 
 
 def summarise(
