@@ -58,6 +58,13 @@ else:
     Devices = Any
 
 
+def reduced(fabric: Devices, values: Tensor, operation: str = "sum") -> Tensor:
+    """The sum (or max, min) over all devices, which must call this."""
+    result = fabric.all_reduce(values, reduce_op=operation)
+    assert isinstance(result, Tensor)
+    return result
+
+
 def make_fabric(run: RunConfig) -> Devices:
     """The devices and the precision of the configuration.
 
