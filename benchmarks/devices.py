@@ -86,11 +86,12 @@ def count(run: RunConfig) -> Collectives:
     task, model = TASKS[run.task.name](run.task), LoopedTransformer(run.model)
     scored = fabric.setup_module(ModelWithLoss(model, run.train))
     optimizers = make_optimizers(model, run.optim)
-    loops = run.model.num_loops
+    loops, found = run.model.num_loops, Collectives()
     for step in range(2):
         part = fabric.global_rank, fabric.world_size
         batch = task.batch("train", step, run.train.batch_size, seed=0, part=part)
-        with Collectives() as found:
+        found = Collectives()
+        with found:
             train_step(fabric, scored, optimizers, batch, run, step, (loops, run.schedule.num_grad_loops or loops))
     return found
 

@@ -24,8 +24,13 @@ LESS = {
 
 def weights_memory(run: RunConfig) -> int:
     """Bytes of weights, gradients, the optimiser's state and averaged weights, on each device. A lower estimate."""
+    model, devices = run.model, run.train.devices
+    layers = model.core_layers + model.latent_layers
     copies = (3 if run.optim.optimizer == "muon" else 4) + (run.optim.ema_decay is not None)
-    return 4 * copies * _weights(run.model)
+    weights = _weights(model, layers + model.prelude_layers + model.coda_layers)
+    if run.train.strategy == "fsdp":  # a part of each copy, and what is gathered once a step, with its gradient
+        return 4 * (copies * weights // devices + 2 * _weights(model, layers))
+    return 4 * copies * weights
 
 
 def activations_memory(run: RunConfig, example: Batch, *, half: bool) -> int:
@@ -72,10 +77,9 @@ def examples_memory(run: RunConfig, example: Batch) -> int:
     return example.nbytes * (run.train.eval_examples + ahead)
 
 
-def _weights(config: ModelConfig) -> int:
-    """The number of weights of the embedding, the output and the layers, without norms and modulation."""
+def _weights(config: ModelConfig, layers: int) -> int:
+    """The number of weights of the embedding, the output and so many layers, without norms and modulation."""
     d, heads = config.d_model, 2 * (config.num_heads + config.kv_heads + len(config.graph_heads))
-    layers = config.prelude_layers + config.core_layers + config.latent_layers + config.coda_layers
     layer = d * heads * config.head_dim + (3 if config.activation == "swiglu" else 2) * d * config.ff_dim
     positions = (config.max_seq_len or 0) * (config.positions == "learned")
     inputs, table = config.vocab_size or config.input_dim or 0, config.max_loops or 0

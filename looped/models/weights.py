@@ -1,7 +1,8 @@
 """Weights as safetensors files, which hold no code. Each file is whole or absent."""
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,11 @@ from torch import Tensor, nn
 from looped.files import replacing
 
 WEIGHTS = "model.safetensors"
+TYPES = {
+    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
+    torch.int32: "I32", torch.uint8: "U8", torch.bool: "BOOL",
+}  # fmt: skip
+"""The names of types in safetensors files."""
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -60,6 +66,30 @@ def opened(path: Path) -> Iterator[Any]:
         raise ValueError(f"{path}: no such file") from None
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{path}: the file is cut short or damaged ({error})") from None
+
+
+def write_tensors(path: Path | None, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write tensors, which may be sharded, into a safetensors file. All devices must call this; None only gathers.
+
+    The bytes are those of `safetensors.torch.save_file`, which would need all tensors in memory, and twice on a CPU.
+    Only one tensor is gathered here at a time.
+    """
+    names = sorted(tensors, key=lambda name: (-tensors[name].itemsize, name))
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    end = 0
+    for name in names:
+        tensor, begin = tensors[name], end
+        end += tensor.numel() * tensor.itemsize
+        header[name] = {"dtype": TYPES[tensor.dtype], "shape": [*tensor.shape], "data_offsets": [begin, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") if path else nullcontext() as file:
+        if file:
+            file.write(len(text).to_bytes(8, "little") + text)
+        for name in names:
+            values = whole(tensors[name].detach())
+            if file:
+                file.write(values.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ when a run continues. None of them contains code.
 import json
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -15,14 +15,13 @@ from typing import Literal
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from looped.config import RunConfig, Start
 from looped.files import new_folder, read_object, sha256, temporary_name
 from looped.models.transformer import LoopedTransformer
-from looped.models.weights import WEIGHTS, fill, load_weights, opened, tied, whole
+from looped.models.weights import WEIGHTS, fill, load_weights, opened, tied, write_tensors
 from looped.run_folder import CHECKPOINTS, Best, Summary, read_config, read_file, saved_steps
 from looped.strict import check, from_dict, to_dict
 from looped.training.optim import AdamW, Muon, WeightAverage
@@ -90,30 +89,18 @@ def save(
     shared = {name: first for first, *others in tied(built, built) for name in others}
     try:
         with new_folder(final) if writes else nullcontext() as temporary:
-            _write(temporary, WEIGHTS, {name: built[name] for name in built if name not in shared}, shared)
+            once = {name: tensor for name, tensor in built.items() if name not in shared}
+            write_tensors(temporary and temporary / WEIGHTS, once, {"format": "pt", **shared})
             if average is not None:
-                _write(temporary, AVERAGE, average.state_dict())
-            _write(temporary, MOMENTS, moments)
+                write_tensors(temporary and temporary / AVERAGE, average.state_dict())
+            write_tensors(temporary and temporary / MOMENTS, moments)
             if state is not None:
-                _write(temporary, STATE, {"state": state})
+                write_tensors(temporary and temporary / STATE, {"state": state})
             if temporary:
                 content = asdict(replace(progress, without_moments=without))
                 (temporary / PROGRESS).write_text(json.dumps(content, indent=2))
     except (OSError, SafetensorError) as error:
         raise OSError(f"{final}: cannot write this checkpoint, earlier ones are intact ({error})") from error
-
-
-def _write(
-    folder: Path | None, name: str, tensors: Mapping[str, Tensor], shared: Mapping[str, str] | None = None
-) -> None:
-    """Gather tensors and write them into a file; without a folder only gather them."""
-    kept = {}
-    for key, tensor in tensors.items():
-        values = whole(tensor.detach())
-        if folder:
-            kept[key] = values.cpu().contiguous()
-    if folder:
-        save_file(kept, folder / name, shared and {"format": "pt", **shared})
 
 
 def prune(folder: Path, keep_last: int, best: int | None) -> None:

@@ -58,18 +58,25 @@ else:
     Devices = Any
 
 
+def reduced(fabric: Devices, values: Tensor, operation: str = "sum") -> Tensor:
+    """The sum (or max, min) over all devices, which must call this."""
+    result = fabric.all_reduce(values, reduce_op=operation)
+    assert isinstance(result, Tensor)
+    return result
+
+
 def make_fabric(run: RunConfig) -> Devices:
     """The devices and the precision of the configuration.
 
     Raises:
         ValueError: this machine has no such device, or not enough of them.
     """
-    config, world = run.train, find_world()
+    config, world = run.train, find_world() if run.train.devices > 1 else None
     device = find_device(config.device)
     here = world.local_size if world else config.devices
     count = {"cuda": torch.cuda.device_count(), "mps": 1, "cpu": here}[device]
     if here > count:
-        raise ValueError(f"train.devices={config.devices}: {here} on this machine, which has {count} {device} devices")
+        raise ValueError(f"train.devices={config.devices}: {here} on this machine, but it has {count} {device} devices")
     bf16 = trains_in_bf16(config, device)
     if config.devices == 1:
         return OneDevice(torch.device("cpu") if device == "cpu" else torch.device(device, 0), bf16=bf16)

@@ -33,6 +33,13 @@ def shard(run: RunConfig, scored: nn.Module, mesh: Any) -> nn.Module:
     return scored
 
 
+def keep_gathered(model: nn.Module, keep: bool) -> None:
+    """Say whether what is gathered once stays whole after a backward pass, because another part of a batch follows."""
+    if hasattr(model, "set_reshard_after_backward"):
+        sharded: Any = model
+        sharded.set_reshard_after_backward(not keep, recurse=False)
+
+
 def _reads_only_the_state(layer: nn.Module, inputs: tuple[Tensor, Context]) -> tuple[Tensor, Context]:
     state, context = inputs
     return state, context._replace(embedded=None, position_embedding=None)

@@ -19,10 +19,10 @@ from looped.models.weights import whole
 from looped.tasks.base import Batch, Task, means
 from looped.tasks.batch import IGNORED
 from looped.training.errors import NonFiniteError, UpdateError
-from looped.training.fabric import Devices
+from looped.training.fabric import Devices, reduced
 from looped.training.halting_loss import divergence_from_geometric, exit_distribution, losses
 from looped.training.regularisers import regularisation
-from looped.training.sharding import gathered
+from looped.training.sharding import gathered, keep_gathered
 
 Positions = Int[Tensor, " masked"] | slice
 """Positions in a flattened batch."""
@@ -185,7 +185,7 @@ def gradients(fabric: Devices, scored: nn.Module, batch: Batch, run: RunConfig, 
     Returns:
         The values that `named` names, on the device.
     """
-    count = fabric.all_reduce(to_device(batch.mask.sum(), fabric.device), reduce_op="sum")
+    count = reduced(fabric, to_device(batch.mask.sum(), fabric.device)).clamp(min=1)
     padded = not batch.attention_mask.all()
     scored.zero_grad()
     sums = torch.zeros(3 if run.train.loss == "halting" else 2, device=fabric.device)
@@ -194,6 +194,7 @@ def gradients(fabric: Devices, scored: nn.Module, batch: Batch, run: RunConfig, 
     parts = split(batch, run.train.accumulation)
     for number, part in enumerate(parts, 1):
         last = number == len(parts)
+        keep_gathered(inner.model, not last)
         positions = to_device(masked_positions(part.mask), fabric.device)
         with fabric.no_backward_sync(scored, enabled=not last):  # pyright: ignore[reportArgumentType]: a private type
             with fabric.autocast():
@@ -203,9 +204,7 @@ def gradients(fabric: Devices, scored: nn.Module, batch: Batch, run: RunConfig, 
         if inner.fixed_point is not None:
             facts.append(inner.fixed_point.values())
     of_parts = (torch.stack(facts).mean(0) if facts else sums[:0]).to(sums)
-    total = fabric.all_reduce(torch.cat([sums, of_parts]), reduce_op="sum")
-    assert isinstance(total, Tensor)
-    values, of_parts = total.split([len(sums), len(of_parts)])
+    values, of_parts = reduced(fabric, torch.cat([sums, of_parts])).split([len(sums), len(of_parts)])
     return torch.stack([clip(scored, run), *(values / count), *(of_parts / fabric.world_size)])
 
 
@@ -282,7 +281,7 @@ def first_non_finite(
         assert states is not None
         bad = (~states.flatten(1).isfinite().all(dim=1)).nonzero()
         first = min([first, *(bad[:1, 0] + 1).tolist()])
-    first = int(fabric.all_reduce(torch.tensor(first, device=fabric.device), reduce_op="min"))
+    first = int(reduced(fabric, torch.tensor(first, device=fabric.device), "min"))
     return f"the state is not finite from loop {first} of {num_loops} on" if first <= num_loops else ""
 
 
@@ -336,9 +335,7 @@ def in_order(fabric: Devices, parts: list[Tensor]) -> Tensor:
     own = torch.stack(parts)
     values = own.new_zeros(fabric.world_size, *own.shape)
     values[fabric.global_rank] = own
-    summed = fabric.all_reduce(values, reduce_op="sum")
-    assert isinstance(summed, Tensor)
-    return summed.transpose(0, 1).flatten()
+    return reduced(fabric, values).transpose(0, 1).flatten()
 
 
 def split(batch: Batch, parts: int) -> list[Batch]:

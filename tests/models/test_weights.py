@@ -9,7 +9,7 @@ from model_cases import TINY, build, inputs_for
 from safetensors.torch import load_file, save_file
 
 from looped.models import LoopedModel, LoopedTransformer
-from looped.models.weights import WEIGHTS, load_weights
+from looped.models.weights import WEIGHTS, load_weights, write_tensors
 
 NAME = "core.0.feedforward.up.weight"
 
@@ -122,3 +122,13 @@ def test_buffers_of_integers_stay_integers(tmp_path):
     save_file(tensors | {"core.0.calls": torch.tensor([9.0])}, tmp_path / WEIGHTS)
     with pytest.raises(ValueError, match=r"core\.0\.calls: is of type float32; expected int64"):
         load_weights(other, tmp_path)
+
+
+def test_tensors_are_written_as_the_library_does(tmp_path):
+    tensors = {
+        "b/step": torch.tensor(3.0), "b": torch.randn(3, 5), "a": torch.randn(7).bfloat16(), "transposed":
+        torch.randn(4, 3).T, "none": torch.zeros(0, 3), "count": torch.arange(3), "mask": torch.tensor([True, False]),
+    }  # fmt: skip
+    write_tensors(tmp_path / "ours", tensors, {"format": "pt"})
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, tmp_path / "theirs", {"format": "pt"})
+    assert (tmp_path / "ours").read_bytes() == (tmp_path / "theirs").read_bytes()

@@ -23,7 +23,7 @@ from looped.tasks.n_rasp_l import NRaspLConfig
 from looped.tasks.sudoku import SudokuConfig
 from looped.training import NonFiniteError, train
 from looped.training.errors import OtherError
-from looped.training.fabric import OneDevice, make_fabric
+from looped.training.fabric import OneDevice, make_fabric, reduced
 from looped.training.optim import WeightAverage, make_optimizers
 from looped.training.processes import together
 from looped.training.schedule import LoopSchedule, loops_of_step
@@ -115,7 +115,8 @@ def run_case(run: RunConfig, fabric: Any) -> dict[str, torch.Tensor]:
         batch = task.batch("train", step, run.train.batch_size, seed=0, part=(fabric.global_rank, fabric.world_size))
         loops = loops_of_step(run.train, schedule.at(step), batch)
         if run.train.loss in OWN_LOOPS:
-            loops = (int(fabric.all_reduce(torch.tensor(loops[0]), reduce_op="max")),) * 2
+            longest = int(reduced(fabric, torch.tensor(loops[0]), "max"))
+            loops = longest, longest
         values = train_step(fabric, scored, optimizers, batch, run, step, loops)
         rows.append(list(values.values()))
         if average:

@@ -67,15 +67,16 @@ def free_port() -> int:
 
 def end(process: subprocess.Popen[str]) -> tuple[int, list[str], list[str]]:
     """The exit code, and the lines of standard output and error without those of the progress."""
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=150)
     return process.returncode, out.splitlines(), [line for line in err.splitlines() if not line.startswith("slow: ")]
 
 
 def ranks_of(parent: int) -> list[int]:
     """The processes of the ranks that a process started."""
     children = list(map(int, Path(f"/proc/{parent}/task/{parent}/children").read_text().split()))
-    by_rank = {re.search(rb"\0RANK=(\d)", Path(f"/proc/{child}/environ").read_bytes())[1]: child for child in children}
-    return [by_rank[b"0"], by_rank[b"1"]]
+    variables = {child: Path(f"/proc/{child}/environ").read_bytes().split(b"\0") for child in children}
+    by_rank = {name: child for child in children for name in variables[child]}
+    return [by_rank[b"RANK=0"], by_rank[b"RANK=1"]]
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +134,7 @@ def test_faults_lose_nothing_and_are_said_once(whole: Path, tmp_path: Path):
     process = local(tmp_path, "--resume")
     wait_for_rows(1)
     process.kill()
-    process.communicate(timeout=60)  # until no process has its output any more
+    process.communicate(timeout=150)  # until no process has its output any more
 
     ends = list(map(end, by_slurm(tmp_path, "--resume")))
     assert [code for code, _, _ in ends] == [0, 0]
@@ -143,17 +144,15 @@ def test_faults_lose_nothing_and_are_said_once(whole: Path, tmp_path: Path):
 
 def test_what_differs_is_said_by_one_process(tmp_path: Path):
     one, other = tmp_path / "one", tmp_path / "other"
-    same, apart = (one, one), (one, other)
+    same, apart = (one, one), by_hand((one, other))  # which takes 10 s
     cases = {
-        f"{other}/run: rank 1 on .* does not see what rank 0 on .* writes there; expected a folder": by_hand(apart),
-        "train.seed: 1 in rank 1 on .*, but 0 in rank 0 on .*; expected the same": by_hand(
-            same, ("", "--train.seed 1")
-        ),
-        "WORLD_SIZE: 3 in rank 1 on .*, but 2 in rank 0": by_hand(same, sizes="23"),
-        "train.devices=4: expected 2, the number of processes that": by_hand(same, ("--train.devices 4",) * 2),
+        "train.seed: 1 in rank 1 on .*, but 0 in rank 0 on .*; expected the same": {"words": ("", "--train.seed 1")},
+        "WORLD_SIZE: 3 in rank 1 on .*, but 2 in rank 0": {"sizes": "23"},
+        "train.devices=4: expected 2, the number of processes that": {"words": ("--train.devices 4",) * 2},
+        f"{other}/run: rank 1 on .* does not see what rank 0 on .* writes there; expected a folder": {},
     }
-    for message, processes in cases.items():
-        ends = list(map(end, processes))
+    for message, options in cases.items():
+        ends = list(map(end, by_hand(same, **options) if options else apart))
         assert [code for code, _, _ in ends] == [2, 2]
         (line,) = [line for _, out, err in ends for line in out + err]
         assert re.fullmatch(f"looped: error: {message}.*", line), line
