@@ -91,6 +91,7 @@ def by_datasets(source: Path, tokenizer: str, folder: Path, processes: int) -> i
     rows = rows.map(encode, batched=True, num_proc=processes if processes > 1 else None, remove_columns=["text"])
     count = 0
     with (folder / "train.bin").open("wb") as file:
+        table: Any
         for table in rows.with_format("arrow").iter(batch_size=1000):
             ids = pc.list_flatten(table["ids"]).to_numpy()  # pyright: ignore[reportAttributeAccessIssue]
             file.write(ids.tobytes())

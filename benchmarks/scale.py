@@ -77,10 +77,10 @@ def step_seconds(run: RunConfig, repeats: int) -> float:
     optimizers = make_optimizers(model, run.optim)
     inputs = torch.randint(SYMBOLS, (run.train.batch_size, SEQ))
     mask = torch.ones_like(inputs, dtype=torch.bool)
-    seconds = []
+    seconds, loops = [], (run.model.num_loops, run.model.num_loops)
     for step in range(repeats + 1):
         began = time.perf_counter()
-        train_step(fabric, scored, optimizers, Batch(inputs, inputs, mask, mask), run, step, (run.model.num_loops,) * 2)
+        train_step(fabric, scored, optimizers, Batch(inputs, inputs, mask, mask), run, step, loops)
         seconds.append(time.perf_counter() - began)
     return statistics.median(seconds[1:])
 

@@ -128,7 +128,7 @@ class TrainConfig:
     """Parameter of that geometric distribution, whose mean is 1 / ponder_prior loops (model.halting=gate)."""
     device: Device = "auto"
     devices: int = 1
-    """Number of devices, each with a process of its own."""
+    """Number of devices, each with a process of its own. Under torchrun or srun it is the number of their processes."""
     strategy: Literal["ddp", "fsdp"] = "ddp"
     """ddp: each device has all weights. fsdp: each device keeps a part of the weights, gradients and optimiser's state
     (FSDP2). The core is gathered once a step, not once a loop."""

@@ -30,6 +30,10 @@ class Writer(NamedTuple):
         known = f"process {self.process} on {self.host} (since {self.start}: {self.command})"
         return known if self.process else "another process"
 
+    @property
+    def short(self) -> str:
+        return f"process {self.process} on {self.host} since {self.start}" if self.process else str(self)
+
 
 @contextlib.contextmanager
 def locked(folder: Path, *parts: str, wait: bool = False) -> Iterator[None]:

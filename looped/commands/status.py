@@ -48,7 +48,7 @@ def _show(folder: Path) -> None:
     if left := sweep_left(runs):
         parts.append(f"about {duration(left)} left with {numbers['running']} at a time")
     if (writer := writer_of(folder)) and folder not in dict(found):
-        parts.append(f"started by {writer}")
+        parts.append(f"started by {writer.short}")
     if others := _others(folder, found):
         parts.append(f"{others} other runs in the folder, of earlier commands")
     say(f"{folder}: {'; '.join(parts)}")

@@ -35,7 +35,7 @@ def train(arguments: Sequence[str]) -> None:
             if processes.world.rank:  # rank 0 speaks for all
                 sys.stdout = open(os.devnull, "w")  # noqa: SIM115  open until the process ends
                 warnings.simplefilter("ignore")
-            with processes.first("prepared"):  # it may prepare a text, which the others then find
+            with processes.first():  # it may prepare a text, which the others then find
                 run, out, resume = training_run(arguments[0], arguments[1:])
             summary = _trained(arguments, run, out, resume)
             sys.stdout.flush()  # the end of another process may end this one

@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 
 from looped.launch.parent import PARENT
+from looped.launch.world import LISTENER
 from looped.user_code import import_words
 
 KILLED_AFTER = 30.0
@@ -21,11 +22,10 @@ def run_ranks(words: Sequence[str], devices: int) -> int:
     Signals are passed on to all processes. If one fails, the others end by themselves, or are killed. The first failed
     process gives the exit code.
     """
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    listener = socket.create_server(("127.0.0.1", 0))  # for the store in rank 0; not open to other machines
     environment = os.environ | {
         "WORLD_SIZE": str(devices), "LOCAL_WORLD_SIZE": str(devices), PARENT: str(os.getpid()),
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(listener.getsockname()[1]),
     }  # fmt: skip
     processes: list[subprocess.Popen[bytes]] = []
     received: list[int] = []
@@ -44,12 +44,17 @@ def run_ranks(words: Sequence[str], devices: int) -> int:
         for rank in range(devices):
             # Each process has a process group of its own, so Ctrl-C reaches it once, from here.
             command = [sys.executable, "-P", "-m", "looped.cli", *import_words(), *words]
-            place = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+            environment |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+            handles = () if rank else (listener.fileno(),)
+            environment[LISTENER] = "".join(map(str, handles))
             processes.append(
-                subprocess.Popen(command, stdin=subprocess.PIPE, env=environment | place, start_new_session=True)
+                subprocess.Popen(
+                    command, stdin=subprocess.PIPE, env=environment, start_new_session=True, pass_fds=handles
+                )
             )
             if received:  # before this process was there
                 processes[-1].send_signal(received[-1])
+        listener.close()
         return _wait(processes, received)
     finally:
         for number, handler in before.items():

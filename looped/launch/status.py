@@ -73,7 +73,7 @@ def run_state(folder: Path, planned: SweepRun | None) -> RunState:
     step, note = max([0, *saved_steps(folder)]), "trained, not evaluated" if trained else ""
     if writer:
         state, step = "running", rows[-1].step if rows else step
-        note = f"process {writer.process} on {writer.host} since {writer.start}" if writer.process else str(writer)
+        note = writer.short
     elif trained and (planned is None or is_evaluated(folder)):
         state, note = "done", ""
     elif failure:

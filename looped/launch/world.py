@@ -4,6 +4,8 @@ import os
 import re
 from dataclasses import dataclass
 
+LISTENER = "LOOPED_LISTENER"  # environment variable of rank 0: a handle that listens at MASTER_PORT
+
 
 @dataclass(frozen=True)
 class World:

@@ -14,7 +14,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
@@ -23,7 +23,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from looped.launch.world import World, find_world
+from looped.launch.world import LISTENER, World, find_world
 from looped.locks import LOCK
 from looped.tasks.base import Task
 from looped.training.devices import usable_cores
@@ -63,12 +63,13 @@ class Processes:
         self.holds = world.rank == 0 and not _of_torchrun()
         """Whether the store is in this process."""
         self.met = False
+        self._said = 0
+        """The number of values that this process has given to the others."""
         self._heard: list[tuple[bytes, float]] = []
         """In rank 0, the last beat of each process, and when it was first seen."""
         self._beat("")
         self._left = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
+        threading.Thread(target=self._watch, daemon=True).start()
         if "OMP_NUM_THREADS" not in os.environ:
             threads = int(os.environ.get("SLURM_CPUS_PER_TASK", usable_cores() // world.local_size)) or 1
             os.environ["OMP_NUM_THREADS"] = str(threads)  # Fabric and worker processes read it
@@ -81,59 +82,60 @@ class Processes:
             ValueError: a process does not come, or has other versions.
         """
         versions = {"Python": platform.python_version(), "torch": torch.__version__, "looped": version("looped")}
-        self.same("versions", **{"WORLD_SIZE": self.world.size}, **versions)
+        self.same({"WORLD_SIZE": self.world.size} | versions)
         self.met = True
 
     # --- Agreement -------------------------------------------------------------------------------------------
 
-    def gather(self, name: str, value: Any) -> list[Any]:
-        """The JSON values of all processes under a name, in the order of ranks. All processes must call this.
+    def gather(self, value: Any) -> list[Any]:
+        """The JSON values of all processes, in the order of ranks. All processes must call this.
 
         Raises:
             TrainingError: a process does not come, or has failed.
         """
-        self._set(name, value)
-        return [self._get(name, rank) for rank in range(self.world.size)]
+        self._say(value)
+        return [self._said_by(rank) for rank in range(self.world.size)]
 
-    def _set(self, name: str, value: Any) -> None:
-        self.store.set(f"{name}.{self.world.rank}", json.dumps(value))
+    def _say(self, value: Any) -> None:
+        self._said += 1
+        self.store.set(f"{self._said}.{self.world.rank}", json.dumps(value))
 
-    def _get(self, name: str, rank: int) -> Any:
-        until, wait = time.monotonic() + MEET, 0.001
-        while not self.store.check([f"{name}.{rank}"]):
+    def _said_by(self, rank: int) -> Any:
+        until, wait, name = time.monotonic() + MEET, 0.001, f"{self._said}.{rank}"
+        while not self.store.check([name]):
             if self.store.check(["failed"]):
                 raise TrainingError("another process has failed")
             if not self.met and time.monotonic() > until:
                 raise ValueError(f"WORLD_SIZE={self.world.size}: rank {rank} did not come in {MEET:.0f} s")
             time.sleep(wait)
             wait = min(2 * wait, 0.1)
-        return json.loads(self.store.get(f"{name}.{rank}"))
+        return json.loads(self.store.get(name))
 
     @contextlib.contextmanager
-    def first(self, name: str) -> Iterator[None]:
+    def first(self) -> Iterator[None]:
         """Rank 0 does what is inside before the others do, because it may write files that they read."""
         if self.world.rank:
-            self.gather(name, None)
+            self.gather(None)
         yield
         if not self.world.rank:
-            self.gather(name, None)
+            self.gather(None)
 
-    def same(self, name: str, **facts: Any) -> None:
+    def same(self, facts: Mapping[str, Any]) -> None:
         """Compare facts with those of rank 0. All processes must call this.
 
         Raises:
             ValueError: a fact differs; names it.
         """
         host = socket.gethostname()
-        self._set(name, [facts, host])
-        first, place = self._get(name, 0)  # not those of all, because the number of processes may differ
+        self._say([facts, host])
+        first, place = self._said_by(0)  # and not by all, because the number of processes may differ
         if difference := _difference(first, json.loads(json.dumps(facts))):
             field, there, here = difference
             raise ValueError(
                 f"{field}: {here!r} in rank {self.world.rank} on {host}, but {there!r} in rank 0 on {place}; "
                 "expected the same in all processes"
             )
-        self.gather(f"{name}.compared", None)
+        self.gather(None)
 
     def check_shared(self, folder: Path) -> None:
         """Check that all processes see the lock that rank 0 holds in the run folder.
@@ -143,7 +145,7 @@ class Processes:
         """
         path = folder / LOCK
         content = path.read_text() if self.world.rank == 0 else ""
-        (content, host), *_ = self.gather("lock", [content, socket.gethostname()])
+        (content, host), *_ = self.gather([content, socket.gethostname()])
         until = time.monotonic() + SEEN
         while self._read(path) != content:
             if time.monotonic() > until:
@@ -154,7 +156,7 @@ class Processes:
             with contextlib.suppress(OSError):
                 os.listdir(folder.parent)  # makes a network file system look again
             time.sleep(0.1)
-        self.gather("shared", None)
+        self.gather(None)
 
     @staticmethod
     def _read(path: Path) -> str | None:
@@ -244,9 +246,11 @@ def _of_torchrun() -> bool:
 def _store(master: bool) -> Any:
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     holds = master and not _of_torchrun()
+    listener = os.environ.pop(LISTENER, "") if holds else ""
+    options: Any = {"master_listen_fd": int(listener)} if listener else {"multi_tenant": True}
     try:
         return c10d.TCPStore(
-            address, port, is_master=holds, wait_for_workers=False, timeout=timedelta(seconds=MEET), multi_tenant=True
+            address, port, is_master=holds, wait_for_workers=False, timeout=timedelta(seconds=MEET), **options
         )
     except RuntimeError as error:
         problem = "cannot be used by rank 0" if holds else f"found no rank 0 in {MEET:.0f} s"
@@ -271,7 +275,7 @@ def together() -> Iterator[Processes | None]:
     try:
         _current.meet()
         yield _current
-        _current.gather("end", None)  # a process that ends with an exit code may end the others
+        _current.gather(None)  # a process that ends with an exit code may end the others
         if dist.is_initialized():
             dist.destroy_process_group()
         _current.leave()
@@ -297,9 +301,9 @@ def made_together(make: Callable[[], Task]) -> Task:
     """
     if _current is None:
         return make()
-    with _current.first("task"):
+    with _current.first():
         task = make()
-    _current.same("data", **task.sources())
+    _current.same(task.sources())
     return task
 
 

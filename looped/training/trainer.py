@@ -71,7 +71,8 @@ READ_EVERY = 1.0
 def train(run: RunConfig, folder: Path, *, resume: bool = False) -> dict[str, Any]:
     """Train a run and write everything into `folder` (see docs/design.md, "The run folder").
 
-    SIGINT, SIGTERM and SIGHUP end the run after the current step, with a checkpoint and finished="interrupted".
+    SIGINT, SIGTERM and SIGHUP end the run after the current step, with a checkpoint and finished="interrupted". In the
+    processes of torchrun or srun this is one run on their devices, which rank 0 writes.
 
     Args:
         run: a configuration without sizes that are None.
@@ -84,11 +85,12 @@ def train(run: RunConfig, folder: Path, *, resume: bool = False) -> dict[str, An
     Raises:
         ValueError: no step to train; no such device; another process writes into the folder; resume=False and the
             folder already holds a run; resume=True and the folder holds no run, another one, or a damaged checkpoint;
-            the data changed.
+            the data changed; the number of processes is not train.devices, or they differ.
         OSError: a file cannot be written; earlier files are intact.
         NonFiniteError: a loss or gradient is not finite; a checkpoint of the last good weights is written first.
-        TrainingError: a process that prepares batches was killed, the task cannot make a batch, or there is too little
-            memory; a checkpoint is written first if possible.
+        TrainingError: a process that prepares batches was killed, the task cannot make a batch, there is too little
+            memory, or another process of the training was killed; a checkpoint is written first if possible.
+        OtherError: another process of the training failed first.
     """
     folder = Path(folder)
     check(run.train.steps >= 1, "train.steps", run.train.steps, STEPS)
@@ -98,12 +100,12 @@ def train(run: RunConfig, folder: Path, *, resume: bool = False) -> dict[str, An
         check(run.train.devices == devices, "train.devices", run.train.devices, started)
         writes = processes is None or processes.world.rank == 0
         if processes:
-            processes.same("settings", device=find_device(run.train.device), resume=resume, **to_dict(run))
+            processes.same(to_dict(run) | {"device": find_device(run.train.device), "resume": resume})
         with locked(folder, CHECKPOINTS) if writes else nullcontext():
             summary = open_run(run, folder, resume) if writes else None
             finished = asdict(summary) if summary else None
             if processes:
-                finished = processes.gather("finished", finished)[0]
+                finished = processes.gather(finished)[0]
                 processes.check_shared(folder)
             if finished:
                 return finished
@@ -224,8 +226,8 @@ class Trainer:
             self.meter.waited += time.perf_counter() - began
             loops = loops_of_step(config, loops, batch)
             if config.loss in OWN_LOOPS:
-                longest = self._largest(loops[0])[0]
-                loops = longest, longest
+                (largest,) = self._largest(loops[0])
+                loops = largest, largest
             if self.queue is not None:
                 self.queue.add(batch, progress.step, loops)
             else:

@@ -110,9 +110,9 @@ KEPT = {
     "all loops": {"loss": "all"},
     "window": {"num_loops": 8, "window": 3},
     "parts": {"accumulation": 4},
-    "loop": {"num_loops": 16, "recompute": "loop"},
-    "loop, few symbols": {"num_loops": 16, "recompute": "loop", "vocab_size": 20, "output_size": 20},
-    "nested": {"num_loops": 16, "recompute": "nested", "vocab_size": 20, "output_size": 20},
+    "loop": {"recompute": "loop"},
+    "loop, few symbols": {"num_loops": 9, "recompute": "loop", "vocab_size": 20, "output_size": 20},
+    "nested": {"num_loops": 9, "recompute": "nested", "vocab_size": 20, "output_size": 20},
 }
 
 

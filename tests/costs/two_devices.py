@@ -71,9 +71,9 @@ def measured(run: RunConfig) -> dict[str, Any]:
     scored = fabric.setup_module(ModelWithLoss(model, run.train))
     optimizers = make_optimizers(model, run.optim)
     batch, loops = batch_of(run), (run.most_loops, loops_with_gradient(run))
-    for step in range(2):
-        with Collectives() as collectives:
-            train_step(fabric, scored, optimizers, batch, run, step, loops)
+    train_step(fabric, scored, optimizers, batch, run, 0, loops)
+    with Collectives() as collectives:
+        train_step(fabric, scored, optimizers, batch, run, 1, loops)
     weights = list(model.parameters())
     states = [value for optimizer in optimizers for state in optimizer.state.values() for value in state.values()]
     return {
@@ -89,18 +89,22 @@ def order(run: RunConfig) -> list[int | str]:
     that layer."""
     model = LoopedTransformer(run.model)
     scored = DistributedDataParallel(ModelWithLoss(model, run.train), bucket_cap_mb=1e-6)
-    for _ in range(2):  # DDP learns the order of the weights in the first step
+
+    def step() -> list[int | str]:
         with Collectives() as collectives:
             hooks = [
-                layer.register_full_backward_hook(lambda *_, to=collectives.order, n=n: to.append(f"core {n}"))
+                layer.register_full_backward_hook(lambda *_, n=n: collectives.order.append(f"core {n}"))
                 for n, layer in enumerate(model.core)
             ]
             with torch.autocast("cpu", torch.bfloat16):
                 loss, _ = scored(batch_of(run), False, run.most_loops, run.most_loops)
             loss.backward()
-            for hook in hooks:
-                hook.remove()
-    return collectives.order
+        for hook in hooks:
+            hook.remove()
+        return collectives.order
+
+    step()  # DDP learns the order of the weights in the first step
+    return step()
 
 
 if __name__ == "__main__":

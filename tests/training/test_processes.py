@@ -74,8 +74,9 @@ def end(process: subprocess.Popen[str]) -> tuple[int, list[str], list[str]]:
 def ranks_of(parent: int) -> list[int]:
     """The processes of the ranks that a process started."""
     children = list(map(int, Path(f"/proc/{parent}/task/{parent}/children").read_text().split()))
-    by_rank = {re.search(rb"\0RANK=(\d)", Path(f"/proc/{child}/environ").read_bytes())[1]: child for child in children}
-    return [by_rank[b"0"], by_rank[b"1"]]
+    variables = {child: Path(f"/proc/{child}/environ").read_bytes().split(b"\0") for child in children}
+    by_rank = {name: child for child in children for name in variables[child]}
+    return [by_rank[b"RANK=0"], by_rank[b"RANK=1"]]
 
 
 @pytest.fixture(scope="module")

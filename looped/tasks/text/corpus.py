@@ -267,11 +267,10 @@ def _load(config: TextConfig, folder: Path) -> Corpus:
         counts = {split: {name: int(manifest["splits"][split][name]) for name in COUNTS} for split in SPLITS}
         lengths = {split: [int(length) for length in manifest["files"][split]] for split in SPLITS}
         vocab_size, lost, digest = int(manifest["vocab_size"]), int(manifest["lost"]), manifest["tokenizer"]
-        whole = all(sum(lengths[split]) == 1 + counts[split]["tokens"] for split in SPLITS)
+        if any(sum(lengths[split]) != 1 + counts[split]["tokens"] for split in SPLITS):
+            raise ValueError
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
-        whole = False
-    if not whole:
-        raise ValueError(f"{folder / MANIFEST}: damaged; expected the manifest of a prepared text; {again}")
+        raise ValueError(f"{folder / MANIFEST}: damaged; expected the manifest of a prepared text; {again}") from None
     digests = {path: digest for hashes in prepared.values() for path, digest in hashes.items()}
     known = {path: (stamp, digests[path]) for path, stamp in stamps.items() if path in digests}
     sources, hashes = _source_hashes(config, known, prepared=True)

@@ -93,7 +93,7 @@ def encode(
 def encode_pieces(tokenizer: Tokenizer, batch: Pieces) -> Encoded:
     """The tokens of some pieces. They depend on nothing else."""
     ids: dict[Split, list[bytes]] = {split: [] for split in SPLITS}
-    counts = {split: Counter[str]() for split in SPLITS}
+    counts: dict[Split, Counter[str]] = {split: Counter() for split in SPLITS}
     kind = id_type(tokenizer)
     end = np.array([tokenizer.end], kind).tobytes()
     texts = [text for _, text, _ in batch.pieces]
@@ -107,7 +107,7 @@ def encode_pieces(tokenizer: Tokenizer, batch: Pieces) -> Encoded:
         if last:
             ids[split].append(end)
             count["documents"] += 1
-    joined = {split: np.frombuffer(b"".join(some), kind) for split, some in ids.items()}
+    joined: dict[Split, np.ndarray] = {split: np.frombuffer(b"".join(ids[split]), kind) for split in SPLITS}
     for split, some in joined.items():
         counts[split]["tokens"] = len(some)
     return Encoded(joined, counts, Loss() if getattr(tokenizer, "lossless", False) else _loss(tokenizer, batch))

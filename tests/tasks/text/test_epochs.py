@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from looped.strict import from_dict
-from looped.tasks.base import SPLITS
+from looped.tasks.base import SPLITS, Split
 from looped.tasks.text import Text, TextConfig
 from looped.tasks.text.epochs import epoch_starts, permuted
 
@@ -110,7 +110,8 @@ def test_batches_are_the_epoch_on_any_number_of_devices(tmp_path: Path):
     assert not torch.equal(task.batch("train", 7, 16, seed=6).inputs, task.batch("train", 7, 16, seed=5).inputs)
     random = make(tmp_path, context=10)
     assert not torch.equal(random.batch("train", 7, 16, seed=5).inputs, task.batch("train", 7, 16, seed=5).inputs)
-    for split, group in (("validation", None), ("test", "sliding"), ("train", "published")):  # these are drawn as ever
+    others: list[tuple[Split, str | None]] = [("validation", None), ("test", "sliding"), ("train", "published")]
+    for split, group in others:  # these are drawn as ever
         mine, other = (each.batch(split, 0, 16, seed=5, group=group) for each in (task, random))
         assert torch.equal(mine.inputs, other.inputs)
 
