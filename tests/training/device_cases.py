@@ -181,7 +181,7 @@ def train_runs(out: Path, rank: int) -> None:
         folder = out / f"{before} {after}"
         with together() as processes:
             assert processes is not None
-            with processes.first("cut"):
+            with processes.first():
                 if rank == 0:
                     cut(out / before, folder)
         train(on_two(RUN, after), folder, resume=True)
