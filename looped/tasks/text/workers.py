@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-MOST = 32
+MOST = 16
 """Processes at most. The process that reads the text cannot feed more, and each needs memory."""
 HERE = 2
 """Number of items for which no process is started."""
