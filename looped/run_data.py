@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, ClassVar
 
-from looped.config import RunConfig, check_fits
+from looped.config import HOUSEKEEPING, RunConfig, check_fits
 from looped.files import new_folder, read_object, sha256
 from looped.run_folder import CONFIG, InFile, read_file, write_file
 from looped.strict import frozen, to_dict
@@ -24,7 +24,7 @@ class Data(InFile):
 
     file: ClassVar[str] = "data.json"
     settings: str
-    """The sha256 of the settings in config.json, whatever their order and line ends."""
+    """The sha256 of the settings in config.json, whatever their order and line ends, without `HOUSEKEEPING`."""
     sources: dict[str, str]
     """By the name of a file or data set (`Task.sources`)."""
     files: dict[str, str]
@@ -132,7 +132,10 @@ def _stored(folder: Path) -> Data:
     return stored
 
 
-def _hash(settings: object) -> str:
+def _hash(settings: Any) -> str:
+    """The sha256 of the settings of a run. Those with which it may be continued otherwise do not count."""
+    if isinstance(settings, dict) and isinstance(train := settings.get("train"), dict):
+        settings = settings | {"train": {name: train[name] for name in train if name not in HOUSEKEEPING}}
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 

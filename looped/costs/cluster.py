@@ -262,15 +262,15 @@ def communication(run: RunConfig, strategy: Strategy, gpu: GPU, gpus: int, seq_l
         return FLOAT * others * weights
 
     if strategy == "fsdp":
-        at_once = sends(parts * (found.root + 2 * found.layers * found.layer) + found.all)
+        at_once = sends(found.root + 2 * parts * found.layers * found.layer + found.all)
         calls = config.core_depth / (config.core_layers + config.latent_layers)
-        gathers = parts * (calls * (loops + window) - 1) + (parts > 1)  # the last is a reduction of earlier parts
+        gathers = parts * calls * (loops + window) - 1 + (parts > 1)  # the last is a reduction of earlier parts
         by_loop = at_once + sends(gathers * core_parameters(config))
         # A layer is gathered while a neighbour computes, which takes twice as long backward. The last part reduces too.
         one, forward = sends(found.layer) / speed, (work.layer * rows).time(gpu)
         late = parts * max(0.0, one - forward) + (parts - 1) * max(0.0, one - 2 * forward)
         late += max(0.0, 2 * one - 2 * forward)
-        waits = sends((parts + 1) * found.root) / speed + found.layers * late
+        waits = sends(2 * found.root) / speed + found.layers * late
         seconds = at_once / speed
         return Communication(sent=at_once, sent_by_loop=by_loop, seconds=seconds, exposed=min(seconds, waits))
     # An all-reduce is a reduction to shards and a gather. It begins when the gradient is complete: that of a layer of

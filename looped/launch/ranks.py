@@ -23,7 +23,8 @@ def run_ranks(words: Sequence[str], devices: int) -> int:
     process gives the exit code.
     """
     listener = socket.create_server(("127.0.0.1", 0))  # for the store in rank 0; not open to other machines
-    environment = os.environ | {
+    # A torchrun that started this process has no part in the training: its store is not that of the processes here.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TORCHELASTIC_")} | {
         "WORLD_SIZE": str(devices), "LOCAL_WORLD_SIZE": str(devices), PARENT: str(os.getpid()),
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(listener.getsockname()[1]),
     }  # fmt: skip

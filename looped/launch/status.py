@@ -125,7 +125,7 @@ def last_rows(folder: Path) -> list[TrainRow | ValidationRow]:
     try:
         rows = [from_dict(MetricsRow, parse_object(line.decode(), path), "row") for line in lines]
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise ValueError(f"{path}, near its end: {str(error).removeprefix(f'{path}:1: ')}") from None
     return [row for row in rows if isinstance(row, TrainRow | ValidationRow)]
 
 

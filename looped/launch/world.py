@@ -44,7 +44,8 @@ def find_world() -> World | None:
     for name in MASTER:
         if not os.environ.get(name):
             raise ValueError(f"{name}: not set, but WORLD_SIZE={size}; expected the address and port of rank 0")
-    _number("MASTER_PORT", None)
+    if not 1 <= (port := _number("MASTER_PORT", None)) <= 65535:
+        raise ValueError(f"MASTER_PORT={port}: expected a port from 1 to 65535")
     if not 0 <= rank < size:
         raise ValueError(f"RANK={rank}: expected a number from 0 to {size - 1}, because WORLD_SIZE={size}")
     if local_size < 1 or size % local_size:

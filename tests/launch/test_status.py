@@ -117,6 +117,16 @@ def test_the_end_of_a_long_file_tells_the_speed(done: Path, tmp_path: Path):
     assert run_state(tmp_path, None).speed == pytest.approx(2)
 
 
+def test_a_damaged_row_is_named_once(done: Path, tmp_path: Path):
+    shutil.copytree(done, tmp_path, dirs_exist_ok=True)
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"kind"\n')
+    with pytest.raises(
+        ValueError, match=r"^\S+metrics.jsonl, near its end: not JSON, is the file cut short\? \(Exp\S+ "
+    ):
+        run_state(tmp_path, None)
+
+
 def test_the_time_left():
     """By hand: one run has 50 steps at 5 a second left, another 100 at 2. Another one takes the mean of its recipe."""
     a = RunState("a", "fast", "running", 50, 100, 5.0, "")

@@ -82,6 +82,8 @@ def test_rank_0_is_on_the_first_node(variables, nodes, first):
         ({"WORLD_SIZE": "two"}, "WORLD_SIZE='two'; expected a whole number"),
         ({"MASTER_ADDR": ""}, "MASTER_ADDR: not set, but WORLD_SIZE=4"),
         ({"MASTER_PORT": "http"}, "MASTER_PORT='http'"),
+        ({"MASTER_PORT": "0"}, "MASTER_PORT=0: expected a port from 1 to 65535"),
+        ({"MASTER_PORT": "65536"}, "MASTER_PORT=65536: expected a port"),
         ({"LOCAL_WORLD_SIZE": "3"}, "LOCAL_WORLD_SIZE=3: expected an equal part of WORLD_SIZE=4"),
         ({"LOCAL_WORLD_SIZE": "0"}, "LOCAL_WORLD_SIZE=0"),
         ({"LOCAL_WORLD_SIZE": "2", "LOCAL_RANK": "2"}, "LOCAL_RANK=2: expected a number from 0 to 1"),

@@ -97,7 +97,7 @@ def test_faults_lose_nothing_and_are_said_once(whole: Path, tmp_path: Path):
     def wait_for_rows(count: int) -> None:
         wait_for_lines(metrics, (metrics.read_bytes().count(b"\n") if metrics.exists() else 0) + count)
 
-    process = local(tmp_path)
+    process = local(tmp_path, WORLD_SIZE="1", TORCHELASTIC_USE_AGENT_STORE="True")  # as from `torchrun` with 1 process
     wait_for_rows(2)
     process.send_signal(signal.SIGTERM)
     code, out, _ = end(process)

@@ -17,6 +17,7 @@ import torch
 import training_cases
 from training_cases import RESUMABLE, assert_same_run, files_of_at_most, losses, metrics, tiny, weights
 
+from looped.runs import evaluate_run
 from looped.strict import to_dict
 from looped.training import NonFiniteError, checkpoint, load_run, train, trainer
 from looped.training.devices import should_compile
@@ -170,6 +171,15 @@ def test_killed_before_the_first_checkpoint_starts_again(tmp_path):
     (folder / "metrics.jsonl").write_text('{"kind": "tr')
     train(run, folder, resume=True)
     assert_same_run(tmp_path / "whole", folder, 20)
+
+
+def test_a_run_continues_with_other_settings_more_than_once(tmp_path, monkeypatch):
+    """Those that change rounding only, such as the number of devices. Afterwards it is evaluated as any other run."""
+    for last, accumulation in ((5, 1), (10, 2), (15, 4), (20, 1)):
+        interrupt_at(monkeypatch, last)
+        summary = train(tiny(accumulation=accumulation), tmp_path / "run", resume=last > 5)
+        assert summary["steps"] == last
+    assert evaluate_run(tmp_path / "run", loops=[1], examples=8)
 
 
 def test_signals_are_handled_only_while_training(tmp_path, monkeypatch):
