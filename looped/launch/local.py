@@ -1,6 +1,5 @@
 """Runs on this machine, some at a time."""
 
-import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -10,6 +9,7 @@ from typing import TypeVar
 from rich.console import Console
 
 from looped.launch.job import Job, JobProcess
+from looped.machine import usable_cores
 from looped.run_folder import Failure, Summary, read_file
 
 T = TypeVar("T")
@@ -22,7 +22,7 @@ def run_local(jobs: Sequence[Job], at_a_time: int) -> dict[Path, Failure]:
     ends.
     """
     console = Console(stderr=True)
-    threads = max(1, (os.cpu_count() or 1) // at_a_time)
+    threads = max(1, usable_cores() // at_a_time)
     running: set[JobProcess] = set()
     interrupted = threading.Event()
 
