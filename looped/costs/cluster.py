@@ -203,6 +203,7 @@ class Groups:
 
 
 def groups(run: RunConfig) -> Groups:
+    """The groups of all weights, as `looped.training.sharding.shard` makes them."""
     config = run.model
     each, everything, embedding = layer_parameters(config), parameters(config), embedding_parameters(config)
     output = 0 if config.tie_embeddings else config.embedding_width * (config.output_size or 0)
@@ -217,7 +218,7 @@ def bus(gpu: GPU, gpus: int) -> float:
 
 
 def memory(run: RunConfig, strategy: Strategy, gpus: int, seq_len: int) -> Memory:
-    """`run.train` says how a batch is divided and what is recomputed."""
+    """The memory of one GPU. `run.train` says how a batch is divided and what is recomputed."""
     train, found, config = run.train, groups(run), run.model
     shards = gpus if strategy == "fsdp" else 1
     own = math.ceil(FLOAT * found.all / shards)
@@ -251,6 +252,7 @@ def exposed(ready: Iterable[tuple[float, float]], end: float) -> float:
 
 
 def communication(run: RunConfig, strategy: Strategy, gpu: GPU, gpus: int, seq_len: int) -> Communication:
+    """What a GPU sends in a step, and how much of it overlaps. `run.train` says how a batch is divided."""
     train, config, found = run.train, run.model, groups(run)
     work = passes(config, seq_len)
     parts, rows = train.accumulation, train.batch_size // (gpus * train.accumulation)
