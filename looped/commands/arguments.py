@@ -228,4 +228,4 @@ def parse(target: Any, arguments: Sequence[str], program: str, **options: Any) -
         text = " ".join(line for line in lines[1:] if line.strip("╭─╮╰╯-"))
         for pattern, plain in TIDIED:
             text = re.sub(pattern, plain, text)
-        raise ValueError(f"{text}; `{program} --help` lists what is allowed") from None
+        raise ValueError(f"{text.removesuffix('.')}; `{program} --help` lists what is allowed") from None
