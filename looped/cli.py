@@ -108,10 +108,9 @@ def _run(words: list[str]) -> None:
         return
     if (chosen := choose(words, COMMANDS, "looped", "[--version] [--import FILE_OR_MODULE] ", NOTE)) is not None:
         name, rest = chosen
-        if name != "train":  # `train` ends by itself after the current step
-            for number in (signal.SIGTERM, signal.SIGHUP):
-                if signal.getsignal(number) is not signal.SIG_IGN:  # as under `nohup`
-                    signal.signal(number, _interrupt)
+        for number in (signal.SIGTERM, signal.SIGHUP):  # a training has its own handlers, between its steps
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as under `nohup`
+                signal.signal(number, _interrupt)
         importlib.import_module(f"looped.commands.{name.replace('-', '_')}").main(rest)
 
 

@@ -84,7 +84,8 @@ def _serve(work: Callable[[Any], Any], connection: Connection, others: Sequence[
     """Answer each item; the main function of a process."""
     for other in others:  # a copy here would hide from the other processes that the first one has ended
         other.close()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process decides when this one ends
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # the first process decides when this one ends
+        signal.signal(number, signal.SIG_IGN)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     with contextlib.suppress(EOFError, OSError):  # the first process has ended
         while True:

@@ -179,6 +179,29 @@ def test_nothing_is_left_of_a_preparation_that_ends_early(end: str, tmp_path: Pa
             assert process.returncode == 1
 
 
+COMMAND = (
+    LONG.partition("print(")[0]
+    + """
+from looped.cli import main
+words = "--task.train-files text.txt --task.document line --task.tokenizer bytes --task.context 8"
+sys.exit(main(["train", "language-looped", *words.split(), "--out", "run"]))
+"""
+)
+
+
+def test_nothing_is_left_of_a_preparation_that_a_scheduler_ends(tmp_path: Path):
+    (tmp_path / "text.txt").write_text("".join(f"{story(n)}\n" for n in range(4000)))
+    process = subprocess.Popen(
+        [sys.executable, "-c", COMMAND], cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    wait_for(lambda: len(children(process.pid)) == 2)
+    time.sleep(0.5)
+    os.killpg(process.pid, signal.SIGTERM)  # all processes, as `scancel` does
+    _, error = process.communicate(timeout=20)
+    assert (process.returncode, error) == (128 + signal.SIGTERM, "looped: interrupted\n")
+    assert os.listdir(tmp_path) == ["text.txt"]
+
+
 TOGETHER = """
 import sys, time
 from looped.tasks.text import TextConfig, corpus
