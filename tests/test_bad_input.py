@@ -148,7 +148,7 @@ CASES = {
     "learning rate to compare": Case(
         "compare sudoku --out new --learning-rates -1", ("learning_rate=-1.0", "positive")
     ),
-    "no seeds": Case("compare sudoku --out new --jobs 0", ("jobs=0", "at least one")),
+    "no seeds": Case("compare sudoku --out new --jobs 0", ("--jobs 0", "at least one")),
     # Types and ranges
     "type": Case(DEMO + "--train.steps many", ("--train.steps", "'many'", "INT")),
     "batch of none": Case(DEMO + "--train.batch-size 0", ("train.batch_size=0", "at least 1")),
@@ -328,11 +328,12 @@ def contents(folder: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_mistake_is_one_clear_line(
-    case: Case, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    case: Case, folder: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
     if "/dev/full" in case.command and not Path("/dev/full").is_char_device():
         pytest.skip("no /dev/full here")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # for other processes
     (folder / "empty").mkdir()
     if case.prepare:
         case.prepare()
@@ -341,7 +342,7 @@ def test_mistake_is_one_clear_line(
 
     code = main(shlex.split(case.command))
 
-    out, err = capsys.readouterr()
+    out, err = capfd.readouterr()
     assert (code, out) == (2, ""), err
     assert err.startswith("looped: error: ")
     assert err.endswith("\n")

@@ -60,6 +60,9 @@ def run_ranks(words: Sequence[str], devices: int) -> int:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.close()
 
 
 def _wait(processes: Sequence[subprocess.Popen[bytes]], received: Sequence[int]) -> int:
