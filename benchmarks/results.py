@@ -38,6 +38,10 @@ FOLDERS = (
     "decoding",
     "bench",
     "plan",
+    "devices",
+    "scale",
+    "sweep",
+    "prepare",
 )
 KEPT = ("Scores", "Differences at equal loops", "Score by number of loops", "Score by group")
 HEAD = """# Results

@@ -173,7 +173,8 @@ class TrainConfig:
         check(self.workers >= 0, "workers", self.workers, "at least 0")
         check(self.save_minutes > 0, "save_minutes", self.save_minutes, "a positive number")
         parts = self.accumulation * self.devices
-        check(self.batch_size % parts == 0, "batch_size", self.batch_size, f"a multiple of {parts} parts")
+        expected = f"a multiple of {parts} (devices times accumulation)"
+        check(self.batch_size % parts == 0, "batch_size", self.batch_size, expected)
         if self.devices == 1:
             forbid_unused(self, "devices=1", "strategy")
         check(self.target is None or self.target >= 0, "target", self.target, "at least 0")

@@ -44,7 +44,7 @@ def locked(folder: Path, *parts: str, wait: bool = False) -> Iterator[None]:
 
     Args:
         parts: folders in `folder` that only its writer writes.
-        wait: wait for another writer, and say so on standard error.
+        wait: wait for another process that writes, and say so on standard error.
 
     Raises:
         ValueError: another process or thread writes into the folder (without `wait`); names its process, host and
@@ -79,15 +79,16 @@ def _acquire(folder: Path, wait: bool) -> int:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            held, writer = _has_writer(descriptor), f"{folder}: {_writer(descriptor)} writes into it"
-            if held and not wait:
+            held, writer = _has_writer(descriptor), _writer(descriptor)
+            described = f"{folder}: {writer} writes into it"
+            if held and (not wait or writer.process == os.getpid()):  # this process would wait for itself
                 os.close(descriptor)
-                raise ValueError(f"{writer}; wait, or choose another folder") from None
+                raise ValueError(f"{described}; wait, or choose another folder") from None
             if not held:  # somebody asked `writer_of` in this instant
                 os.close(descriptor)
                 time.sleep(0.005)
                 continue
-            print(f"{writer}; waiting for it", file=sys.stderr)
+            print(f"{described}; waiting for it", file=sys.stderr)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         except OSError as error:  # some network file systems have no locks
             print(f"{path}: no lock on this file system ({error.strerror}); keep other writers away", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The memory of this machine, to refuse at once what cannot fit into it, and the name of its processor."""
+"""The memory of this machine, to refuse at once what cannot fit into it, its cores, and the name of its processor."""
 
 import os
 import platform
@@ -19,6 +19,11 @@ def machine_memory() -> int:
     physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     limits = (path.read_text().strip() for path in LIMITS if path.exists())
     return min([physical, *(int(limit) for limit in limits if limit.isdecimal())])
+
+
+def usable_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def processor() -> str:

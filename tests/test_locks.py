@@ -74,8 +74,9 @@ def test_a_forked_worker_does_not_keep_the_lock(tmp_path: Path):
             os.kill(int(child), signal.SIGKILL)
 
 
-def test_the_same_process_is_not_admitted_twice(tmp_path: Path):
-    with locked(tmp_path), pytest.raises(ValueError, match=f"process {os.getpid()} "), locked(tmp_path):
+@pytest.mark.parametrize("wait", [False, True])
+def test_the_same_process_is_not_admitted_twice(wait: bool, tmp_path: Path):
+    with locked(tmp_path), pytest.raises(ValueError, match=f"process {os.getpid()} "), locked(tmp_path, wait=wait):
         pass
 
 

@@ -41,6 +41,15 @@ def test_commands(tmp_path):
     assert "looped train p-hop-one-layer" in output
 
 
+def test_beyond_one_machine(tmp_path):
+    (commands,) = block(r"## Beyond one machine\s+```sh\n(.*?)```")
+    output = run(["bash", "-e", "-c", commands.replace("--train.steps 200", "--train.steps 110")], tmp_path)
+    assert (tmp_path / "runs/two/summary.json").exists()
+    assert (tmp_path / "runs/sweep/slurm/array.sh").exists()
+    assert "runs/sweep: 4 waiting" in output
+    assert "512 GPUs: --train.devices 512 " in output
+
+
 def test_build_your_own(tmp_path):
     blocks = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
     assert len(blocks) == 5

@@ -151,7 +151,7 @@ class Plan:
     memory: str | None = None
     """The memory at hand, such as 8GB; by default the free memory of this machine or its GPU, or all of `--gpu`."""
     gpu: Literal["a100", "h100", "h200", "b200"] | None = None
-    """Plan on paper for many GPUs of this kind instead of this machine, in machines of eight."""
+    """Plan on paper for many GPUs of this kind, eight in a machine, instead of for this machine."""
     gpus: tuple[int, ...] = ()
     """Numbers of GPUs with `--gpu`; by default train.devices if there are several, otherwise 8, 64 and 512."""
     out: Path | None = None
@@ -228,4 +228,4 @@ def parse(target: Any, arguments: Sequence[str], program: str, **options: Any) -
         text = " ".join(line for line in lines[1:] if line.strip("╭─╮╰╯-"))
         for pattern, plain in TIDIED:
             text = re.sub(pattern, plain, text)
-        raise ValueError(f"{text}; `{program} --help` lists what is allowed") from None
+        raise ValueError(f"{text.removesuffix('.')}; `{program} --help` lists what is allowed") from None

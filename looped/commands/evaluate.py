@@ -29,8 +29,8 @@ def evaluate(
 ) -> None:
     """Score a run by group (length, difficulty) and loop count, below and beyond the trained number.
 
-    Writes the scores to eval.jsonl, and some answers after each loop to answers_by_loop.json. On several devices:
-    torchrun --nproc-per-node 4 -m looped evaluate RUN.
+    Writes the scores to eval.jsonl, and some answers after each loop to answers_by_loop.json. Under torchrun, several
+    devices share the work.
 
     Args:
         run: the run folder.

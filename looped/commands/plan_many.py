@@ -55,7 +55,7 @@ def _show(run: RunConfig, name: str, gpu: GPU, found: list[Count]) -> None:
     say(f"{name}: {gigabytes(gpu.memory)}, {gpu.flops / 1e12:,.0f} TFLOP/s; no step was measured (docs/scale.md)")
     key = ("GPUs", "strategy", "recompute", "parts")
     memory = Table(*key, "weights", "gradients", "moments", "averages", "16 bits", "gathered", "activations", "memory")
-    speed = Table(*key, "sent", "by loop", "overlaps", "step", "tokens/s", "MFU", "")
+    speed = Table(*key, "sent", "sent by loop", "overlapped", "step", "tokens/s", "MFU", "")
     doubled = Table("GPUs", "twice the GPUs", "twice the loops", "twice the width")
     for count in found:
         for setting in count.settings:

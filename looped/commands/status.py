@@ -9,9 +9,9 @@ from tyro.conf import Positional
 
 from looped.commands.arguments import command
 from looped.commands.output import Table, print_table, say
-from looped.commands.plan import duration
 from looped.launch.status import RunState, State, find_runs, run_state, sweep_left, time_left
 from looped.locks import writer_of
+from looped.printing import duration
 from looped.run_folder import CONFIG, SweepRun
 
 

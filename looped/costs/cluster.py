@@ -203,6 +203,7 @@ class Groups:
 
 
 def groups(run: RunConfig) -> Groups:
+    """The groups of all weights, as `looped.training.sharding.shard` makes them."""
     config = run.model
     each, everything, embedding = layer_parameters(config), parameters(config), embedding_parameters(config)
     output = 0 if config.tie_embeddings else config.embedding_width * (config.output_size or 0)
@@ -217,7 +218,7 @@ def bus(gpu: GPU, gpus: int) -> float:
 
 
 def memory(run: RunConfig, strategy: Strategy, gpus: int, seq_len: int) -> Memory:
-    """`run.train` says how a batch is divided and what is recomputed."""
+    """The memory of one GPU. `run.train` says how a batch is divided and what is recomputed."""
     train, found, config = run.train, groups(run), run.model
     shards = gpus if strategy == "fsdp" else 1
     own = math.ceil(FLOAT * found.all / shards)
@@ -251,6 +252,7 @@ def exposed(ready: Iterable[tuple[float, float]], end: float) -> float:
 
 
 def communication(run: RunConfig, strategy: Strategy, gpu: GPU, gpus: int, seq_len: int) -> Communication:
+    """What a GPU sends in a step, and how much of it overlaps. `run.train` says how a batch is divided."""
     train, config, found = run.train, run.model, groups(run)
     work = passes(config, seq_len)
     parts, rows = train.accumulation, train.batch_size // (gpus * train.accumulation)
@@ -262,15 +264,15 @@ def communication(run: RunConfig, strategy: Strategy, gpu: GPU, gpus: int, seq_l
         return FLOAT * others * weights
 
     if strategy == "fsdp":
-        at_once = sends(parts * (found.root + 2 * found.layers * found.layer) + found.all)
+        at_once = sends(found.root + 2 * parts * found.layers * found.layer + found.all)
         calls = config.core_depth / (config.core_layers + config.latent_layers)
-        gathers = parts * (calls * (loops + window) - 1) + (parts > 1)  # the last is a reduction of earlier parts
+        gathers = parts * calls * (loops + window) - 1 + (parts > 1)  # the last is a reduction of earlier parts
         by_loop = at_once + sends(gathers * core_parameters(config))
         # A layer is gathered while a neighbour computes, which takes twice as long backward. The last part reduces too.
         one, forward = sends(found.layer) / speed, (work.layer * rows).time(gpu)
         late = parts * max(0.0, one - forward) + (parts - 1) * max(0.0, one - 2 * forward)
         late += max(0.0, 2 * one - 2 * forward)
-        waits = sends((parts + 1) * found.root) / speed + found.layers * late
+        waits = sends(2 * found.root) / speed + found.layers * late
         seconds = at_once / speed
         return Communication(sent=at_once, sent_by_loop=by_loop, seconds=seconds, exposed=min(seconds, waits))
     # An all-reduce is a reduction to shards and a gather. It begins when the gradient is complete: that of a layer of

@@ -67,6 +67,7 @@ class JobProcess:
     ) -> None:
         """
         Args:
+            line: `Job.line`.
             threads: threads of each process.
             before_train: the words before the training's command, such as `srun`.
             say: is told what happens.
@@ -165,6 +166,7 @@ class JobProcess:
 
 
 def is_trained(folder: Path) -> bool:
+    """Whether the training has ended; an interrupted one has not."""
     try:
         summary = read_file(folder, Summary)
     except ValueError:  # damaged: the training says so

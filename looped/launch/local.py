@@ -1,6 +1,5 @@
 """Runs on this machine, some at a time."""
 
-import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -10,19 +9,20 @@ from typing import TypeVar
 from rich.console import Console
 
 from looped.launch.job import Job, JobProcess
+from looped.machine import usable_cores
 from looped.run_folder import Failure, Summary, read_file
 
 T = TypeVar("T")
 
 
 def run_local(jobs: Sequence[Job], at_a_time: int) -> dict[Path, Failure]:
-    """Run the commands of each job. The cores are divided among the jobs that run at a time.
+    """Run the commands of each job. The cores are divided among the jobs that run at a time, and their devices.
 
     Returns the failed runs; the others continue. After an interrupt, every running training writes a checkpoint and
     ends.
     """
     console = Console(stderr=True)
-    threads = max(1, (os.cpu_count() or 1) // at_a_time)
+    cores = usable_cores() // at_a_time
     running: set[JobProcess] = set()
     interrupted = threading.Event()
 
@@ -30,7 +30,7 @@ def run_local(jobs: Sequence[Job], at_a_time: int) -> dict[Path, Failure]:
         console.print(text, markup=False)
 
     def run(job: Job) -> Failure | None:
-        process = JobProcess(job.line, threads, say=say)
+        process = JobProcess(job.line, max(1, cores // job.run.train.devices), say=say)
         running.add(process)
         if interrupted.is_set():
             return None

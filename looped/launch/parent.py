@@ -11,7 +11,7 @@ PARENT = "LOOPED_PARENT"  # environment variable of a child: the number of its p
 
 
 def end_with_parent() -> None:
-    """In a child of `run_commands`: end as after SIGTERM when the parent ends."""
+    """In a child of `JobProcess` or `run_ranks`: end as after SIGTERM when the parent ends."""
     if os.environ.pop(PARENT, None) == str(os.getppid()):
         threading.Thread(target=_wait_for_parent, daemon=True).start()
 

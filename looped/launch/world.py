@@ -4,6 +4,7 @@ import os
 import re
 from dataclasses import dataclass
 
+MASTER = ("MASTER_ADDR", "MASTER_PORT")
 LISTENER = "LOOPED_LISTENER"  # environment variable of rank 0: a handle that listens at MASTER_PORT
 
 
@@ -55,9 +56,6 @@ def find_world() -> World | None:
     os.environ |= {"LOCAL_RANK": str(local_rank), "LOCAL_WORLD_SIZE": str(local_size)}
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # read when torch is imported; a lost connection is said once
     return World(rank, size, local_rank, local_size)
-
-
-MASTER = ("MASTER_ADDR", "MASTER_PORT")
 
 
 def _of_slurm() -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 import ctypes
 import importlib.util
-import os
 import resource
 import signal
 import sys
@@ -92,11 +91,6 @@ def peak_memory(device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device)
     resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return resident if sys.platform == "darwin" else resident * 1024
-
-
-def usable_cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def should_compile(setting: bool | None, device: torch.device) -> bool:

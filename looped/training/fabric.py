@@ -111,7 +111,7 @@ def devices_of(run: RunConfig) -> dict[str, Any]:
     """The devices of a run, as fields of `run_folder.Environment`."""
     world = find_world()
     if world is None:
-        return {}
+        return {"devices": 1, "nodes": 1, "strategy": None}
     return {"devices": world.size, "nodes": world.nodes, "strategy": run.train.strategy}
 
 

@@ -18,13 +18,13 @@ from looped.config import OWN_LOOPS, RunConfig
 from looped.costs.count import logits_in_training, parameters, training_flops
 from looped.costs.memory import examples_memory
 from looped.costs.simulate import Simulation
-from looped.machine import free_memory, resident_memory
+from looped.machine import free_memory, resident_memory, usable_cores
 from looped.models.iteration import Recompute
 from looped.models.transformer import LoopedTransformer
 from looped.nn.graphs import SharedGraph
 from looped.tasks import TASKS
 from looped.tasks.base import Batch
-from looped.training.devices import find_device, usable_cores, uses_native
+from looped.training.devices import find_device, uses_native
 from looped.training.fabric import make_fabric
 from looped.training.optim import WeightAverage, make_optimizers
 from looped.training.schedule import LoopSchedule, loops_of_step

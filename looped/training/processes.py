@@ -25,8 +25,8 @@ import torch.distributed as dist
 
 from looped.launch.world import LISTENER, World, find_world
 from looped.locks import LOCK
+from looped.machine import usable_cores
 from looped.tasks.base import Task
-from looped.training.devices import usable_cores
 from looped.training.errors import OtherError, TrainingError, exit_code
 
 c10d: Any = dist  # its stores have no types

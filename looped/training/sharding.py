@@ -15,8 +15,7 @@ def shard(run: RunConfig, scored: nn.Module, mesh: Any) -> nn.Module:
     """Shard the weights of a `ModelWithLoss` among the devices of a mesh, in place.
 
     The layers of the prelude and of the coda are gathered one by one. All else is one group, which is gathered once a
-    step: FSDP2 gathers a module in each of its calls, and reduces its gradient there, so a core of its own would be
-    gathered and reduced once a loop.
+    step. FSDP2 gathers a module in each of its calls, so a core of its own would be gathered twice a loop.
 
     FSDP2 gives a gradient of zero, instead of none, to all that enters a sharded module and is not read there. The
     optimiser would then decay weights that it leaves alone on one device, so a layer gets no input that it does not

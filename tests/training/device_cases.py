@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from training_cases import tiny
 
-from benchmarks.devices import LOOPS, SETTINGS, count, run_of
+from benchmarks.devices import LOOPS, count, run_of
 from looped.config import OWN_LOOPS, RunConfig, ScheduleConfig
 from looped.models.graphs import share_graphs
 from looped.models.transformer import LoopedTransformer
@@ -34,7 +34,7 @@ STEPS = 20
 
 def case(model: Any = None, optim: Any = None, schedule: Any = None, task: Any = None, **config: Any) -> RunConfig:
     run = tiny(
-        model={"num_loops": 4, "positions": "rotary", **(model or {})},
+        model={"positions": "rotary", **(model or {})},
         optim={"warmup_steps": 0, "learning_rate": 3e-3, **(optim or {})},
         schedule=ScheduleConfig(**(schedule or {})),
         batch_size=8,
@@ -63,9 +63,9 @@ CASES: dict[str, RunConfig] = {
     ),
     "recompute": case(recompute="loop", model={"prelude_layers": 1, "coda_layers": 1}),
     "low rank": case(
-        model={"lora_rank": 2}, schedule={"kind": "random", "min_loops": 1, "max_loops": 4}, recompute="loop"
+        model={"lora_rank": 2}, schedule={"kind": "random", "min_loops": 1, "max_loops": 3}, recompute="loop"
     ),
-    "own attention": case(model={"core_tied": "feedforward"}, schedule={"num_grad_loops": 3}),
+    "own attention": case(model={"core_tied": "feedforward"}, schedule={"num_grad_loops": 2}),
     "tied, factorised": case(
         model={"embedding_dim": 6, "tie_embeddings": True, "vocab_size": 40, "output_size": 40, "coda_layers": 1}
     ),
@@ -181,7 +181,7 @@ def train_runs(out: Path, rank: int) -> None:
         folder = out / f"{before} {after}"
         with together() as processes:
             assert processes is not None
-            with processes.first("cut"):
+            with processes.first():
                 if rank == 0:
                     cut(out / before, folder)
         train(on_two(RUN, after), folder, resume=True)
@@ -211,7 +211,7 @@ def compute(out: Path, rank: int) -> None:
     counts = [
         (strategy, setting, [count(run_of(strategy, loops, devices=2, **setting)) for loops in LOOPS])
         for strategy in ("ddp", "fsdp")
-        for setting in SETTINGS
+        for setting in ({}, {"window": 1}, {"recompute": "loop", "accumulation": 2})
     ]
     numbers = [(strategy, setting, [(c.calls, c.bytes) for c in found]) for strategy, setting, found in counts]
     (out / f"{rank}.json").write_text(json.dumps(numbers))

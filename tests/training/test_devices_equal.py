@@ -70,7 +70,7 @@ def test_two_devices_compute_what_one_does(results, name, strategy):
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"batch_size": 6, "devices": 2, "accumulation": 2}, "batch_size=6: expected a multiple of 4 parts"),
+        ({"batch_size": 6, "devices": 2, "accumulation": 2}, "batch_size=6: expected a multiple of 4 "),
         ({"strategy": "fsdp"}, "strategy='fsdp': has no effect when devices=1"),
         ({"segments": 3, "devices": 2}, "train.devices=2: expected 1 with train.segments=3"),
         (

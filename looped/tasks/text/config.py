@@ -48,7 +48,7 @@ class TextConfig(TaskConfig):
     stride: int | None = None
     """Number of tokens by which the sliding window moves in evaluation; None is half the context."""
     cache: str = "prepared"
-    """Folder for prepared token files."""
+    """Folder for prepared token files, and nothing else."""
 
     def __post_init__(self) -> None:
         positive(self, "context", "stride")

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from looped.extras import need
+from looped.printing import one_line
 from looped.tasks.base import SPLITS, Split
 from looped.tasks.text.config import TextConfig
 from looped.tasks.text.sources import Hashes, Part, documents, sha256_of
@@ -55,10 +57,7 @@ def _opened(name: str, function: Callable[[Any, str, str | None], dict[str, Any]
         ValueError: the library is not installed, or the data set cannot be loaded.
     """
     path, _, configuration = name.partition(":")
-    try:
-        import datasets  # pyright: ignore[reportMissingImports]: an extra
-    except ImportError:
-        raise ValueError(f"task.dataset={name!r}: needs the package datasets: pip install 'looped[datasets]'") from None
+    datasets = need("datasets", f"task.dataset={name!r}")
     try:
         return function(datasets, path, configuration or None)
     except Exception as error:  # the library has many, without a common base
@@ -70,7 +69,7 @@ def _opened(name: str, function: Callable[[Any, str, str | None], dict[str, Any]
 
 
 def _line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    return one_line(str(error)) or type(error).__name__
 
 
 def dataset_documents(name: str, config: TextConfig, progress: Callable[[int], object]) -> dict[Split, Iterator[Part]]:

@@ -20,7 +20,7 @@ from looped.tasks.text.workers import in_order
 COUNTS: tuple[str, ...] = ("tokens", "documents", "words", "bytes")
 PIECE = 1 << 16  # characters that are encoded at a time
 LONGEST = 1 << 20  # characters of a piece at most
-BATCH = 1 << 20  # characters of the pieces that a process encodes at a time
+BATCH = 1 << 18  # characters of the pieces that a process encodes at a time
 # Long documents are cut between a word and white space, as tokenizers of GPT-2 and its successors end a word there too.
 # A space nearby is better than other white space, because some tokenizers begin each piece with one.
 CUT_AT_SPACE, CUT = re.compile(r"(?<=[^\W_]) "), re.compile(r"(?<=[^\W_])\s")

@@ -18,7 +18,9 @@ def epoch_starts(first: int, size: int, *, tokens: int, context: int, seed: int)
 
     Args:
         first: number of a window, counted from 0 at the beginning of the training.
+        size: number of windows.
         tokens: number of tokens that are targets: all but the first, at least `context`.
+        context: number of tokens in a window.
     """
     windows = tokens // context
     parts = []

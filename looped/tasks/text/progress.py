@@ -3,6 +3,8 @@
 import sys
 import time
 
+from looped.printing import duration
+
 EVERY = 10  # seconds
 
 
@@ -27,15 +29,5 @@ class Progress:
         speed = self.done / (now - self._began)
         line = f"{self.what}: {self.done / 1e6:,.0f} MB"
         if self.total:
-            line += f" of {self.total / 1e6:,.0f} MB, {_duration((self.total - self.done) / speed)} left"
+            line += f" of {self.total / 1e6:,.0f} MB, {duration((self.total - self.done) / speed)} left"
         print(f"{line}, {speed / 1e6:.1f} MB/s", file=sys.stderr)
-
-
-def _duration(seconds: float) -> str:
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 120
-        else f"{seconds / 60:.0f} min"
-        if seconds < 7200
-        else f"{seconds / 3600:.1f} h"
-    )

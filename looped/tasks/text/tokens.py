@@ -19,6 +19,10 @@ class Tokens:
     """Tokens in one or more arrays, which are views of files or lie in memory.
 
     They are a ring: the first token and the last one are the same end of text.
+
+    Args:
+        shards: the arrays in their order, each (tokens,) of uint16 or uint32.
+        files: the files that the arrays are views of; none for arrays in memory.
     """
 
     def __init__(self, shards: Sequence[np.ndarray], files: Sequence[Path] = ()) -> None:

@@ -17,10 +17,12 @@ from multiprocessing.process import BaseProcess
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
+from looped.machine import usable_cores
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-MOST = 32
+MOST = 16
 """Processes at most. The process that reads the text cannot feed more, and each needs memory."""
 HERE = 2
 """Number of items for which no process is started."""
@@ -29,7 +31,7 @@ Worker = tuple[Connection, BaseProcess]
 
 def cores() -> int:
     """The number of processor cores that this process may use, at most MOST."""
-    return min(MOST, len(os.sched_getaffinity(0)))
+    return min(MOST, usable_cores())
 
 
 def in_order(work: Callable[[Item], Result], items: Iterable[Item], processes: int) -> Generator[Result, None, None]:
