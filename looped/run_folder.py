@@ -290,6 +290,11 @@ def check_run_folder(folder: Path) -> None:
     """Raise ValueError unless `folder` is a run folder of files and folders, without links that lead out of it."""
     if not (folder / CONFIG).is_file():
         raise ValueError(f"{folder}: not a run folder (no {CONFIG})")
+    check_files(folder)
+
+
+def check_files(folder: Path) -> None:
+    """Raise ValueError if there is a link in `folder` that leads out of it, or a pipe or device."""
     inside = folder.resolve()
     for parent, folders, files in os.walk(folder):
         for path in (Path(parent) / name for name in folders + files):

@@ -74,7 +74,9 @@ def write_array(jobs: Sequence[Job], out: Path, at_a_time: int | None, given: di
     } | job_options(jobs, given)  # fmt: skip
     lines = [f"#SBATCH --{key}{'=' + shlex.quote(value) if value else ''}" for key, value in options.items()]
     program = shlex.join([sys.executable, "-P", "-m", "looped.launch.array_task"])
-    task = " ".join([program, '"${runs[$SLURM_ARRAY_TASK_ID]}"', *before_train(jobs)])
+    number = "${SLURM_ARRAY_TASK_ID:?expected a task of an array; submit this file with sbatch}"
+    line = f'"${{runs[{number}]:?expected a task from 0 to {len(jobs) - 1}}}"'
+    task = " ".join([program, line, *before_train(jobs)])
     text = f"""\
 #!/bin/bash
 # Runs, one for each task of the array. To submit them: sbatch {shlex.quote(str(file))}

@@ -18,6 +18,7 @@ from looped.run_folder import (
     SweepRun,
     TrainRow,
     ValidationRow,
+    check_files,
     read_config,
     read_file,
     saved_steps,
@@ -63,8 +64,9 @@ def run_state(folder: Path, planned: SweepRun | None) -> RunState:
     """The state of a run. A run of a sweep is done when it is evaluated, another one when it is trained.
 
     Raises:
-        ValueError: a file of the run is malformed.
+        ValueError: a file of the run is malformed, or a link out of the folder.
     """
+    check_files(folder)
     recipe, steps = (planned.recipe, planned.steps) if planned else _settings(folder)
     summary, failure, writer = read_file(folder, Summary), read_file(folder, Failure), writer_of(folder)
     rows = last_rows(folder)

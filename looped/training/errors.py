@@ -41,6 +41,8 @@ def exit_code(error: BaseException) -> int:
         return 1
     if isinstance(error, KeyboardInterrupt):
         return 128 + (error.args[0] if error.args else signal.SIGINT)
+    if isinstance(error, SystemExit):  # of a task; 0 would be no failure
+        return 2 if isinstance(error.code, str) else error.code or 3
     return 2 if isinstance(error, ValueError | OSError) else 3
 
 

@@ -279,10 +279,10 @@ def together() -> Iterator[Processes | None]:
         if dist.is_initialized():
             dist.destroy_process_group()
         _current.leave()
-    except SystemExit:  # --help
-        _current.leave()
-        raise
     except BaseException as error:
+        if isinstance(error, SystemExit) and not dist.is_initialized():  # --help
+            _current.leave()
+            raise
         code, first = _current.failed(exit_code(error))
         if not first:
             raise OtherError(code) from error

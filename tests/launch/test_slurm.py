@@ -172,6 +172,15 @@ def test_the_file_is_proper_bash_whatever_the_settings(slurm: Path, capsys: pyte
     told = ["bash", "-c", 'exec() { printf "%s\\n" "$@"; }; . "$0"', file]  # `exec` prints its words
     *_, line = subprocess.check_output(told, env=os.environ | {"SLURM_ARRAY_TASK_ID": "0"}, text=True).splitlines()
     assert strange in shlex.split(line)
+    for number, problem in (
+        ("", "expected a task of an array; submit this file"),
+        ("9", "expected a task from 0 to 0"),
+    ):
+        variables = os.environ | {"SLURM_ARRAY_TASK_ID": number}
+        ended = subprocess.run(["bash", file], env=variables, capture_output=True, text=True, check=False)
+        assert ended.returncode != 0
+        (line,) = ended.stderr.splitlines()
+        assert problem in line
     capsys.readouterr()
     assert main([*words[:-1], "note=x\ny"]) == 2
     assert "a setting has a line break" in capsys.readouterr().err

@@ -127,6 +127,18 @@ def test_a_damaged_row_is_named_once(done: Path, tmp_path: Path):
         run_state(tmp_path, None)
 
 
+def test_no_file_elsewhere_is_read_and_no_pipe_is_waited_for(done: Path, tmp_path: Path):
+    shutil.copytree(done, tmp_path / "run")
+    planned = SweepRun(folder="run", recipe=RECIPE, steps=9, commands="looped train")
+    (tmp_path / "run/failure.json").symlink_to(tmp_path / "run/../secret")
+    with pytest.raises(ValueError, match=r"failure\.json: a link out of the run folder"):
+        run_state(tmp_path / "run", planned)
+    (tmp_path / "run/failure.json").unlink()
+    os.mkfifo(tmp_path / "run/failure.json")
+    with pytest.raises(ValueError, match=r"failure\.json: a pipe, socket or device"):
+        run_state(tmp_path / "run", planned)
+
+
 def test_the_time_left():
     """By hand: one run has 50 steps at 5 a second left, another 100 at 2. Another one takes the mean of its recipe."""
     a = RunState("a", "fast", "running", 50, 100, 5.0, "")

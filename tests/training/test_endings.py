@@ -38,6 +38,8 @@ class Slow(EditDistance):
             time.sleep(0.01)
             if os.environ.get("FAILS") == f"error {step}":
                 raise ZeroDivisionError("a fault in the task")
+            if os.environ.get("FAILS") == f"exit {step}":
+                raise SystemExit("an end in the task")
             if os.environ.get("FAILS") == f"memory {step}":
                 pages = int(open("/proc/self/statm").read().split()[0])
                 resource.setrlimit(resource.RLIMIT_AS, (pages * 4096 + 2**20, -1))

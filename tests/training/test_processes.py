@@ -113,6 +113,9 @@ def test_faults_lose_nothing_and_are_said_once(whole: Path, tmp_path: Path):
     assert says.startswith(f"looped: error: step {step + 4}: the batch cannot be prepared: ZeroDivisionError: a fault")
     Path(traceback).unlink()
 
+    ended = local(tmp_path, "--resume --train.strategy fsdp", FAILS=f"exit {step + 3}", FAILS_IN="1")
+    assert end(ended) == (2, [], ["looped: error: an end in the task"])
+
     process = local(tmp_path, "--resume")
     wait_for_rows(2)
     os.kill(ranks_of(process.pid)[0], signal.SIGKILL)

@@ -91,6 +91,7 @@ def test_run_folder(whole):
     environment = json.loads((whole / "environment.json").read_text())
     assert environment.keys() == {
         "command", "date", "machine", "python", "torch", "looped", "threads", "precision", "matmul_peak", "device",
+        "devices", "nodes", "strategy",
     }  # fmt: skip
 
 
