@@ -7,7 +7,7 @@ import signal
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from test_batches import Numbers
 from training_cases import assert_same_run, metrics, tiny, weights
 
@@ -139,7 +139,7 @@ def test_a_bad_state_is_named(tmp_path, monkeypatch, fault):
     else:
         value = 0.0 if fault == "of another batch" else float("nan")
         rows = 3 if fault == "of another batch" else 16
-        checkpoint.save_file({"state": torch.full((rows, 12, 16), value)}, str(state))
+        save_file({"state": torch.full((rows, 12, 16), value)}, str(state))
     with pytest.raises(ValueError, match=r"step_000020/state\.safetensors"):
         checkpoint.load_state(folder, 20, SEGMENTED)
 
