@@ -1,4 +1,4 @@
-"""The memory of this machine, to refuse at once what cannot fit into it, its cores, and the name of its processor."""
+"""The memory of this machine, to refuse at once what cannot fit into it, its cores and GPUs, and its processor."""
 
 import os
 import platform
@@ -8,6 +8,8 @@ from pathlib import Path
 MEMINFO, STATUS = Path("/proc/meminfo"), Path("/proc/self/status")
 LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 """Limits of a control group, in version 2 and 1."""
+NVIDIA = Path("/proc/driver/nvidia/gpus")
+"""Has a folder for each GPU."""
 USED = (Path("/sys/fs/cgroup/memory.current"), Path("/sys/fs/cgroup/memory/memory.usage_in_bytes"))
 """The memory that the processes of a control group use."""
 
@@ -24,6 +26,14 @@ def machine_memory() -> int:
 def usable_cores() -> int:
     """The cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def visible_gpus() -> list[str]:
+    """The NVIDIA GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [name for name in visible.split(",") if name]
+    return [str(number) for number, _ in enumerate(NVIDIA.glob("*"))]
 
 
 def processor() -> str:

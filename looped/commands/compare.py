@@ -32,7 +32,7 @@ def compare(
         out: folder of the run folders and of the report.
         seeds: one run for each seed.
         learning_rates: one run for each; the default is the recipe's own.
-        jobs: number of runs at a time, among which the cores are divided. The default is 1 here, and no limit on a
+        jobs: number of runs at a time, among which cores and GPUs are divided. The default is 1 here, and no limit on a
             cluster.
         launcher: local runs here. slurm writes one array file and prints the `sbatch` line. submitit submits the runs
             and waits for them.

@@ -41,7 +41,7 @@ def reproduce(
             default is demo for a table and cpu for a work, which has only cpu and paper.
         out: folder of the run folders and of the report; the default is runs/table2-cpu or the like.
         seeds: one run for each seed.
-        jobs: number of runs at a time, among which the cores are divided. The default is 1 here, and no limit on a
+        jobs: number of runs at a time, among which cores and GPUs are divided. The default is 1 here, and no limit on a
             cluster.
         launcher: local runs here. slurm writes one array file and prints the `sbatch` line. submitit submits the runs
             and waits for them.

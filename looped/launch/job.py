@@ -63,12 +63,18 @@ class JobProcess:
     """
 
     def __init__(
-        self, line: str, threads: int, before_train: Sequence[str] = (), say: Callable[[str], object] = print
+        self,
+        line: str,
+        threads: int,
+        before_train: Sequence[str] = (),
+        gpus: Sequence[str] = (),
+        say: Callable[[str], object] = print,
     ) -> None:
         """
         Args:
             line: `Job.line`.
             threads: threads of each process.
+            gpus: the only GPUs that the commands see; () is all.
             before_train: the words before the training's command, such as `srun`.
             say: is told what happens.
         """
@@ -76,6 +82,8 @@ class JobProcess:
         self.train, self.evaluate = [list(words) for is_command, words in split if is_command]
         self.folder = Path(self.train[self.train.index("--out") + 1])
         self.environment = os.environ | {"OMP_NUM_THREADS": str(threads), PARENT: str(os.getpid())}
+        if gpus:
+            self.environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
         self.before_train, self.say = before_train, say
         self.process: subprocess.Popen[bytes] | None = None
         self.stopped = False

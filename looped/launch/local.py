@@ -4,25 +4,29 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
+from queue import SimpleQueue
 from typing import TypeVar
 
 from rich.console import Console
 
 from looped.launch.job import Job, JobProcess
-from looped.machine import usable_cores
+from looped.machine import usable_cores, visible_gpus
 from looped.run_folder import Failure, Summary, read_file
 
 T = TypeVar("T")
 
 
 def run_local(jobs: Sequence[Job], at_a_time: int) -> dict[Path, Failure]:
-    """Run the commands of each job. The cores are divided among the jobs that run at a time, and their devices.
+    """Run the commands of each job. The cores and GPUs are divided among the jobs that run at a time.
 
     Returns the failed runs; the others continue. After an interrupt, every running training writes a checkpoint and
     ends.
     """
     console = Console(stderr=True)
-    cores = usable_cores() // at_a_time
+    cores, gpus = usable_cores() // at_a_time, visible_gpus()
+    places: SimpleQueue[int] = SimpleQueue()
+    for place in range(at_a_time):
+        places.put(place)
     running: set[JobProcess] = set()
     interrupted = threading.Event()
 
@@ -30,13 +34,15 @@ def run_local(jobs: Sequence[Job], at_a_time: int) -> dict[Path, Failure]:
         console.print(text, markup=False)
 
     def run(job: Job) -> Failure | None:
-        process = JobProcess(job.line, max(1, cores // job.run.train.devices), say=say)
+        place, devices = places.get(), job.run.train.devices
+        own = list(dict.fromkeys(gpus[(place * devices + i) % len(gpus)] for i in range(devices if gpus else 0)))
+        process = JobProcess(job.line, max(1, cores // devices), gpus=own, say=say)
         running.add(process)
-        if interrupted.is_set():
-            return None
-        failure = process.run()
-        running.discard(process)
-        return failure
+        try:
+            return None if interrupted.is_set() else process.run()
+        finally:
+            running.discard(process)
+            places.put(place)
 
     failed: dict[Path, Failure] = {}
     with ThreadPoolExecutor(at_a_time) as pool, console.status(f"0/{len(jobs)} runs done") as status:

@@ -129,6 +129,21 @@ def test_a_second_try_may_succeed(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert sorted(path.name for path in run.folder.iterdir()) == ["log.txt"]
 
 
+@pytest.mark.parametrize(
+    ("visible", "seen"),
+    [("3,5,7", {"3", "5"}), ("4", {"4"}), ("", {""})],
+    ids=["more GPUs than runs at a time", "one GPU for all", "no GPU"],
+)
+def test_runs_at_a_time_share_the_gpus(visible: str, seen: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Both of two runs wait for the other one, so they run at a time."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    meets = f"touch {tmp_path}/$$; until [ $(ls {tmp_path}/[0-9]* | wc -l) -ge 2 ]; do sleep 0.01; done"
+    program(tmp_path / "program", monkeypatch, f'case "$*" in *train*) echo $CUDA_VISIBLE_DEVICES; {meets};; esac')
+    runs = [job(tmp_path / name) for name in ("one", "two")]
+    assert run_local(runs, 2) == {}
+    assert {(run.folder / "log.txt").read_text().strip() for run in runs} == seen
+
+
 def test_after_an_interrupt_no_further_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Here the first command ends well although it is interrupted, as a training in its last step does."""
     first = 'trap "" TERM; kill -INT $LOOPED_PARENT; sleep 0.5'
