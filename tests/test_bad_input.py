@@ -148,7 +148,7 @@ CASES = {
     "learning rate to compare": Case(
         "compare sudoku --out new --learning-rates -1", ("learning_rate=-1.0", "positive")
     ),
-    "no seeds": Case("compare sudoku --out new --jobs 0", ("--jobs 0", "at least one")),
+    "no runs at a time": Case("compare sudoku --out new --jobs 0", ("--jobs 0", "at least one")),
     # Types and ranges
     "type": Case(DEMO + "--train.steps many", ("--train.steps", "'many'", "INT")),
     "batch of none": Case(DEMO + "--train.batch-size 0", ("train.batch_size=0", "at least 1")),
@@ -310,7 +310,6 @@ CASES = {
     "report below a file": Case("report strings --out in.txt", ("in.txt",), lines("a file")),
     "compare below a file": Case("compare edit-distance-small --out in.txt", ("in.txt",), lines("a file")),
     "full disk": Case("solve boards in.txt --out /dev/full", ("/dev/full", "No space left"), lines(GOOD_BOARD)),
-    # Devices
     "no cuda": Case(DEMO + "--train.device cuda", ("device='cuda'", "this machine has no cuda devices")),
     "too many devices": Case(
         DEMO + "--train.device cuda --train.devices 2", ("device='cuda'", "this machine has no cuda devices")

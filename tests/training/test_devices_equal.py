@@ -37,6 +37,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("devices")
     train(RUN, folder / "one")
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
+    shared["PYTHONPATH"] = str(Path(__file__).parents[2])  # has benchmarks
     command = [sys.executable, device_cases.__file__, str(folder)]
     processes = [
         subprocess.Popen(command, env=os.environ | shared | {"RANK": rank, "LOCAL_RANK": rank}) for rank in "01"
