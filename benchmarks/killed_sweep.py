@@ -98,7 +98,7 @@ class KilledSweep:
         raise RuntimeError(f"exit code {self.process.wait()}: {shlex.join(self.words)}")
 
     def differences(self, undisturbed: Path) -> list[str]:
-        """What differs from undisturbed runs, and what the kills have left."""
+        """The differences from undisturbed runs, and the files that the kills have left."""
         wrong = [f"left over: {path}" for path in self.folder.rglob("*") if left_over(path)]
         states = [run_state(*run) for run in find_runs(self.folder)]
         wrong += [f"{state.name}: {state.state}" for state in states if state.state != "done"]

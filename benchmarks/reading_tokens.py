@@ -1,8 +1,8 @@
 """Reading batches from large token files: `python -m benchmarks.reading_tokens --out results/prepare/reading.json`.
 
 The windows of `task.order=epochs` are compared with random ones, and with random ones that are gathered by one array of
-indices, as before tokens lay in several files. The three take turns, so that all have the same load of the machine. The
-file is in the cache of the system.
+indices, as before tokens lay in several files. The three take turns, because the load of the machine changes. The file
+is in the cache of the system.
 """
 
 import argparse

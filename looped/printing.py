@@ -5,6 +5,7 @@ import csv
 import io
 import os
 import re
+import signal
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -92,3 +93,10 @@ def duration(seconds: float) -> str:
         if seconds >= 2 * length:
             return f"{seconds / length:.3g} {unit}"
     return f"{seconds:.3g} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"
+
+
+def ending(code: int | None) -> str:
+    """How a process with this exit code ended too early, in words; a negative code is the signal that killed it."""
+    if code is not None and code < 0:
+        return f"was killed by signal {-code} ({signal.Signals(-code).name}), perhaps for lack of memory"
+    return f"ended with code {code or 0}, perhaps for lack of memory"

@@ -187,7 +187,7 @@ class Groups:
     layers: int
     """Number of layers with a group of their own: those of the prelude, and of a coda that is applied once."""
     layer: int
-    """Of each of these."""
+    """Weights of each of these layers."""
     table: int
     """Embedding and positions; with tied embeddings also the output matrix."""
     output: int
@@ -252,7 +252,7 @@ def exposed(ready: Iterable[tuple[float, float]], end: float) -> float:
 
 
 def communication(run: RunConfig, strategy: Strategy, gpu: GPU, gpus: int, seq_len: int) -> Communication:
-    """What a GPU sends in a step, and how much of it overlaps. `run.train` says how a batch is divided."""
+    """The bytes that a GPU sends in a step, and the share that overlaps. `run.train` says how a batch is divided."""
     train, config, found = run.train, run.model, groups(run)
     work = passes(config, seq_len)
     parts, rows = train.accumulation, train.batch_size // (gpus * train.accumulation)

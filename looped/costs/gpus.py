@@ -8,7 +8,7 @@ NODE = 8
 
 @dataclass(frozen=True, kw_only=True)
 class GPU:
-    """What one GPU can do at most."""
+    """The published limits of one GPU."""
 
     flops: float
     """FLOPs a second of dense matrix products in bf16."""

@@ -28,7 +28,7 @@ class Count:
     reason: str
     """Why there is none."""
     doubled: dict[str, str]
-    """What twice the GPUs, loops or width would do, in words."""
+    """The effect of twice the GPUs, loops or width, in words."""
 
 
 def counts(run: RunConfig, gpu: GPU, gpus: Sequence[int]) -> list[Count]:

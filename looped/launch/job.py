@@ -76,7 +76,7 @@ class JobProcess:
             threads: threads of each process.
             gpus: the only GPUs that the commands see; () is all.
             before_train: the words before the training's command, such as `srun`.
-            say: is told what happens.
+            say: gets a message for each event, such as a second try.
         """
         split = itertools.groupby(shlex.split(line), "&&".__ne__)
         self.train, self.evaluate = [list(words) for is_command, words in split if is_command]

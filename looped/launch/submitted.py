@@ -16,7 +16,7 @@ FOREVER = 365 * 24 * 60
 
 
 class Task:
-    """What submitit calls in a job. `checkpoint` is what it calls before the job ends too early."""
+    """The function of a job. Submitit calls `checkpoint` before the job ends too early."""
 
     def __init__(self, before_train: Sequence[str]) -> None:
         self.before_train = before_train

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from looped.config import TrainConfig
+from looped.printing import ending
 from looped.tasks.base import Task
 from looped.training.devices import SIGNALS
 from looped.training.errors import TrainingError
@@ -129,9 +130,7 @@ def _receive(reader: Connection, process: BaseProcess) -> Arrays:
         item = reader.recv()
     except (EOFError, OSError):
         process.join()
-        code = process.exitcode or 0
-        how = f"was killed by signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"ended with code {code}"
-        raise TrainingError(f"a process that prepares batches {how}, perhaps for lack of memory") from None
+        raise TrainingError(f"a process that prepares batches {ending(process.exitcode)}") from None
     if isinstance(item, tuple):
         raise TrainingError(item[0]) from _TracebackError(item[1])
     return item

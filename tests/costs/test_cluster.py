@@ -167,7 +167,7 @@ def of_two(name: str) -> RunConfig:
 
 @pytest.fixture(scope="module")
 def two_processes() -> dict[str, dict[str, Any]]:
-    """What each of two processes holds and sends in a step."""
+    """The bytes that each of two processes holds and sends in a step."""
     runs = json.dumps([to_dict(of_two(name)) for name in TWO])
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

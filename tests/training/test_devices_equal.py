@@ -48,7 +48,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def results(folder):
-    """What both processes computed, by case and strategy."""
+    """The results of both processes, by case and strategy."""
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 
 

@@ -11,7 +11,7 @@ STREAM = zlib.crc32(b"epochs")  # keeps these random numbers apart from those of
 
 
 def epoch_starts(first: int, size: int, *, tokens: int, context: int, seed: int) -> Int[np.ndarray, " size"]:
-    """Where the windows `first` to `first + size - 1` of a training begin.
+    """The first tokens of the windows `first` to `first + size - 1` of a training.
 
     Each epoch cuts the ring of tokens (see `Tokens`) into windows at another place, and has its own order. Every token
     is then a target once in an epoch, except fewer than `context` that are left between the last window and the first.

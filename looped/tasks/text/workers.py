@@ -18,6 +18,7 @@ from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from looped.machine import usable_cores
+from looped.printing import ending
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -105,9 +106,7 @@ def _ask(idle: "SimpleQueue[Worker]", item: Any) -> Any:
         result = connection.recv()
     except (EOFError, OSError):
         process.join()
-        code = process.exitcode or 0
-        how = f"was killed by signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"ended with code {code}"
-        raise ValueError(f"a process that encodes text {how}, perhaps for lack of memory") from None
+        raise ValueError(f"a process that encodes text {ending(process.exitcode)}") from None
     finally:
         idle.put(worker)
     if isinstance(result, Exception):
